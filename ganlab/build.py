@@ -1,0 +1,154 @@
+"""Spec -> networks, losses, schedule: the only place where names become objects."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from ganlab.data.store import Progress, Store, load, silent
+from ganlab.errors import GanlabError, SpecError
+from ganlab.interfaces import Discriminator, Domain, Generator, Loss, Pair, Schedule, Source
+from ganlab.networks import Networks
+from ganlab.options import signature, validate
+from ganlab.registry import Registry
+from ganlab.spec import Options, Spec, sees
+
+DTYPES = {"float64": torch.float64}
+"""What tensors are kept in, where it isn't float32."""
+
+
+@dataclass(frozen=True)
+class System:
+    """What a spec describes, built."""
+
+    spec: Spec
+    networks: Networks
+    losses: dict[str, Loss]
+    schedule: Schedule
+    device: torch.device
+    dtype: torch.dtype
+
+
+def build_sources(registry: Registry, spec: Spec) -> dict[str, Source]:
+    """{domain: its source}, nothing read yet."""
+    sources = {}
+    for domain, options in (("a", spec.data.a), ("b", spec.data.b)):
+        source = _make(registry, "source", options, f"data.{domain}", {})
+        assert isinstance(source, Source)
+        sources[domain] = source
+    return sources
+
+
+def build_data(
+    registry: Registry, spec: Spec, progress: Progress = silent, most: int | None = None
+) -> dict[str, Store]:
+    """{domain: its images}, read now; of each only the first `most`."""
+    stores = {}
+    for domain, source in build_sources(registry, spec).items():
+        with _blamed(registry, "source", spec.data.source(domain), f"data.{domain}"):
+            stores[domain] = load(source, domain, spec.data.size, spec.data.holdout, progress, most)
+    return stores
+
+
+def build(registry: Registry, spec: Spec, domains: Mapping[str, Domain]) -> System:
+    """Networks with the seed's initial weights, on their device; losses; the schedule.
+
+    Draws from torch's global generator, which it seeds.
+    """
+    device = torch.device(spec.runtime.device)
+    dtype = DTYPES.get(spec.runtime.precision, torch.float32)
+    torch.manual_seed(spec.seed)
+    generators = _generators(registry, spec.generator, domains, spec.translations)
+    embedding = _embedding(registry, spec, generators, domains)
+    on_images: dict[tuple[str, str], Discriminator] = {}
+    on_embeddings: dict[str, Discriminator] = {}
+    for label, options in spec.discriminators.items():
+        where = f"discriminators.{label}"
+        if sees(registry, options) == "embeddings":
+            made = _make(registry, "discriminator", options, where, {"": embedding})
+            assert isinstance(made, Discriminator)
+            on_embeddings[label] = made
+            continue
+        for to in sorted({way[1] for way in spec.translations}):
+            made = _make(registry, "discriminator", options, where, {"": domains[to]})
+            assert isinstance(made, Discriminator)
+            on_images[label, to] = made
+    losses = {}
+    for label, options in spec.losses.items():
+        loss = _make(registry, "loss", options, f"losses.{label}", {})
+        assert isinstance(loss, Loss)
+        losses[label] = loss.to(device, dtype)
+    schedule = _make(registry, "schedule", spec.schedule, "schedule", {})
+    assert isinstance(schedule, Schedule)
+    schedule.ways = tuple(spec.translations)
+    autocast = device.type if spec.runtime.precision == "bfloat16" else None
+    networks = Networks(generators, on_images, on_embeddings, autocast)
+    for module in networks.modules.values():
+        module.to(device, dtype)
+    return System(spec, networks, losses, schedule, device, dtype)
+
+
+def _plain(registry: Registry, kind: str, options: Options) -> tuple[type, dict[str, Any]]:
+    cls = registry.find(kind, options["type"], kind).cls
+    sign = signature(cls)
+    named = {k: v for k, v in options.items() if k in sign.model.model_fields}
+    checked = validate(cls, named)
+    return cls, {k: getattr(checked, k) for k in named}
+
+
+def _make(registry: Registry, kind: str, options: Options, where: str, domains: Mapping[str, Domain]) -> object:
+    """A component with its nested ones; `domains[""]` is a discriminator's."""
+    cls, plain = _plain(registry, kind, options)
+    sign = signature(cls)
+    nested = {k: _make(registry, inner, options[k], f"{where}.{k}", domains) for k, inner in sign.nested.items()}
+    with _blamed(registry, kind, options, where):
+        return cls(**plain, **nested, **dict.fromkeys(sign.supplied, domains[""]))
+
+
+def _generators(
+    registry: Registry, options: Options, domains: Mapping[str, Domain], ways: tuple[str, ...], where: str = "generator"
+) -> dict[str, Generator]:
+    cls, plain = _plain(registry, "generator", options)
+    assert issubclass(cls, Generator)
+    nested: dict[str, Any] = {}
+    for option, kind in signature(cls).nested.items():
+        place = f"{where}.{option}"
+        if kind == "generator":
+            nested[option] = Pair(_generators(registry, options[option], domains, ways, place))
+        else:
+            nested[option] = _make(registry, kind, options[option], place, {})
+    with _blamed(registry, "generator", options, where):
+        return cls.pair(domains, ways, **plain, **nested)
+
+
+def _embedding(
+    registry: Registry, spec: Spec, generators: dict[str, Generator], domains: Mapping[str, Domain]
+) -> Domain:
+    """The shape of the embeddings, found by running an encoder."""
+    way = spec.translations[0]
+    source = domains[way[0]]
+    generator = generators[way]
+    with _blamed(registry, "generator", spec.generator, "generator"), torch.no_grad():
+        training = generator.training
+        shape = generator.eval().encode(torch.zeros(2, source.channels, source.height, source.width)).shape
+        generator.train(training)
+    if len(shape) != 4:
+        raise SpecError(f"generator: its embedding has the shape {tuple(shape)}, not (N, E, h, w)")
+    return Domain("embedding", *shape[1:])
+
+
+@contextmanager
+def _blamed(registry: Registry, kind: str, options: Options, where: str) -> Iterator[None]:
+    """An error inside a component becomes a sentence that names the component and whose it is."""
+    try:
+        yield
+    except GanlabError:
+        raise
+    except Exception as error:
+        component = registry.find(kind, options["type"], where)
+        text = (str(error) or type(error).__name__).splitlines()[0]
+        raise SpecError(f"{where}: {kind} {component.name!r} of {component.owner}: {text}") from error

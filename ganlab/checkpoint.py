@@ -1,0 +1,104 @@
+"""Checkpoints: complete or absent whatever happens, read without running anybody's code."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from ganlab.errors import RunError
+
+_NAME = re.compile(r"step-(\d{6,})")
+_ALIASES = "aliases"
+
+
+def save(folder: Path, step: int, modules: Mapping[str, nn.Module], state: dict[str, Any], keep: int) -> Path:
+    """Write `folder/step-NNNNNN`, then drop all but the newest `keep`. Raises RunError where the disk won't."""
+    final = folder / f"step-{step:06d}"
+    unfinished = folder / f".{final.name}"
+    try:
+        if not final.exists():
+            shutil.rmtree(unfinished, ignore_errors=True)
+            unfinished.mkdir(parents=True)
+            _save_networks(unfinished / "networks.safetensors", modules)
+            torch.save(state, unfinished / "state.pt")
+            for path in (*unfinished.iterdir(), unfinished):
+                _sync(path)
+            unfinished.rename(final)
+            _sync(folder)
+        for old in steps(folder)[:-keep]:
+            shutil.rmtree(folder / f"step-{old:06d}")
+    except OSError as error:
+        raise RunError(f"step {step} can't be saved to {folder}: {error.strerror or error}") from error
+    return final
+
+
+def steps(folder: Path) -> list[int]:
+    """The steps of the complete checkpoints, oldest first."""
+    if not folder.is_dir():
+        return []
+    return sorted(int(m[1]) for path in folder.iterdir() if (m := _NAME.fullmatch(path.name)))
+
+
+def path_of(folder: Path, step: int) -> Path:
+    return folder / f"step-{step:06d}"
+
+
+def load_networks(checkpoint: Path, modules: Mapping[str, nn.Module]) -> None:
+    """Fill the modules. Raises RunError where the file is damaged or holds other networks."""
+    path = checkpoint / "networks.safetensors"
+    try:
+        with safe_open(path, framework="pt") as file:
+            aliases = json.loads((file.metadata() or {}).get(_ALIASES, "{}"))
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
+        tensors |= {alias: tensors[name] for alias, name in aliases.items()}
+        for prefix, module in modules.items():
+            start = f"{prefix}."
+            module.load_state_dict({k.removeprefix(start): v for k, v in tensors.items() if k.startswith(start)})
+    except (OSError, SafetensorError, RuntimeError, KeyError, ValueError) as error:
+        raise RunError(f"{path} can't be read: {str(error).splitlines()[0]}") from error
+
+
+def load_state(checkpoint: Path) -> dict[str, Any]:
+    """The rest of a checkpoint's state, on the CPU."""
+    path = checkpoint / "state.pt"
+    try:
+        state: dict[str, Any] = torch.load(path, weights_only=True, map_location="cpu")
+    # torch.load has no error of its own for damaged files
+    except Exception as error:
+        raise RunError(f"{path} can't be read: {(str(error) or type(error).__name__).splitlines()[0]}") from error
+    return state
+
+
+def _save_networks(path: Path, modules: Mapping[str, nn.Module]) -> None:
+    tensors: dict[str, Tensor] = {}
+    aliases: dict[str, str] = {}
+    first: dict[tuple[int, torch.Size], str] = {}
+    for prefix, module in modules.items():
+        # keep_vars: the tensors themselves, so that a shared one is recognised
+        for key, tensor in module.state_dict(keep_vars=True).items():
+            name = f"{prefix}.{key}"
+            known = first.setdefault((tensor.data_ptr() or id(tensor), tensor.shape), name)
+            if known != name:
+                aliases[name] = known
+            else:
+                tensors[name] = tensor.detach().contiguous()
+    # one key of metadata only: the order of several is not the same from run to run
+    save_file(tensors, path, {_ALIASES: json.dumps(aliases, sort_keys=True)})
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,157 @@
+"""The command line. Torch is imported only inside the commands that need it: `--help` answers at once."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ganlab.errors import GanlabError
+
+if TYPE_CHECKING:
+    from ganlab.laboratory import Run
+
+app = typer.Typer(
+    name="ganlab",
+    help="A laboratory for adversarial image-to-image translation.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+Set = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Patch the spec: --set losses.cycle.weight=10")
+]
+SpecFile = Annotated[Path, typer.Argument(metavar="SPEC", help="A JSON file, experiments/emb.json say.")]
+
+
+class _Debug:
+    """Whether errors show their traceback."""
+
+    on = False
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"ganlab {version('ganlab')}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+    show_version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """A laboratory for adversarial image-to-image translation."""
+    _Debug.on = debug
+
+
+@app.command()
+def run(
+    spec: SpecFile,
+    set_: Set = None,
+    out: Annotated[Path | None, typer.Option(help="The run's folder; by default runs/NAME.")] = None,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Begin anew, removing the run that is there.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Train a spec; an unfinished run goes on where it was."""
+    with _errors():
+        from ganlab import laboratory
+        from ganlab.console import Console
+
+        with Console() as watcher:
+            result = laboratory.run(spec, set_ or (), out, fresh, watcher)
+        if as_json:
+            last = result.records[-1] if result.records else {}
+            _print_json({"folder": str(result.folder), "step": result.step, "finished": result.finished, "last": last})
+        else:
+            _say_where_to_look(result, watcher.trained)
+
+
+def _say_where_to_look(result: Run, trained: bool) -> None:
+    sample = result.folder / "samples" / f"step-{result.step:06d}.png"
+    checkpoint = result.folder / "checkpoints" / f"step-{result.step:06d}"
+    typer.echo(f"{'trained' if trained else 'already trained'}: {result.step} steps, in {result.folder}")
+    typer.echo(f"  look at      {sample}")
+    typer.echo(f"  curves       tensorboard --logdir {result.folder}")
+    typer.echo(f"  networks     {checkpoint / 'networks.safetensors'}")
+    if not trained:
+        typer.echo("  train anew   the same command with --fresh")
+
+
+@app.command()
+def check(spec: SpecFile, set_: Set = None, as_json: AsJson = False) -> None:
+    """Show what a spec would build: networks, terms and who minimises them, memory."""
+    with _errors():
+        from ganlab import laboratory
+        from ganlab.console import show_check
+
+        found = laboratory.check(spec, set_ or ())
+        _print_json(found) if as_json else show_check(found)
+
+
+@app.command()
+def plugins(as_json: AsJson = False) -> None:
+    """List every component that is installed, and every plugin that is broken."""
+    with _errors():
+        from ganlab.console import show_plugins
+        from ganlab.registry import registry
+
+        found = {
+            "components": [component.as_dict() for component in registry().components],
+            "broken": [broken._asdict() for broken in registry().broken],
+        }
+        _print_json(found) if as_json else show_plugins(found)
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON Schema of a spec, with all that is installed."""
+    with _errors():
+        from ganlab.registry import registry
+        from ganlab.spec import json_schema
+
+        _print_json(json_schema(registry()))
+
+
+def _print_json(value: Any) -> None:
+    typer.echo(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+@contextmanager
+def _errors() -> Iterator[None]:
+    """One sentence on stderr and an exit code, instead of a traceback."""
+    try:
+        yield
+    except GanlabError as error:
+        if _Debug.on:
+            raise
+        typer.echo(f"ganlab: {error}", err=True)
+        raise typer.Exit(error.exit_code) from error
+    except KeyboardInterrupt as error:
+        typer.echo("ganlab: interrupted", err=True)
+        raise typer.Exit(130) from error
+    except BrokenPipeError as error:
+        # whoever read the output has gone; Python would complain once more when it closes stdout
+        sys.stdout = None  # type: ignore[assignment]
+        raise typer.Exit(1) from error
+    except OSError as error:
+        if _Debug.on:
+            raise
+        typer.echo(f"ganlab: {error}", err=True)
+        raise typer.Exit(1) from error
+
+
+def main(words: Iterable[str] | None = None) -> None:
+    """The entry point."""
+    app(args=list(words) if words is not None else None)

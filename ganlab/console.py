@@ -1,0 +1,153 @@
+"""What a person sees in a terminal."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from typing import Any, Self
+
+from rich.console import Console as Terminal
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+from ganlab.engine import Record
+from ganlab.folder import RunFolder
+from ganlab.spec import Spec
+
+QUIET_SECONDS = 10.0
+"""Where there is no terminal to draw a bar in, a line as often as this."""
+
+
+class _Rate(ProgressColumn):
+    def render(self, task: Task) -> Text:
+        rate = task.fields.get("rate") or task.speed
+        return Text(f"{rate:.1f} {task.fields.get('unit', 'images')}/s" if rate else "")
+
+
+class Console:
+    """Draws the progress on stderr: a bar in a terminal, lines elsewhere."""
+
+    def __init__(self) -> None:
+        self._terminal = Terminal(stderr=True)
+        self._bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=30),
+            MofNCompleteColumn(),
+            _Rate(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[terms]}"),
+            console=self._terminal,
+            disable=not self._terminal.is_terminal,
+        )
+        self._said = time.monotonic()
+        self._folder = ""
+        self.trained = False
+
+    def __enter__(self) -> Self:
+        self._bar.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._bar.stop()
+
+    def progress(self, items: Iterable[Any], what: str, total: int) -> Iterable[Any]:
+        """Show `items` advancing."""
+        task = self._bar.add_task(what, total=total, terms="")
+        for item in items:
+            yield item
+            self._bar.advance(task)
+        self._bar.remove_task(task)
+
+    def begins(self, folder: RunFolder, spec: Spec, done: int) -> None:
+        """Training begins, or goes on after `done` steps."""
+        self.trained = True
+        self._total, self._batch = int(spec.schedule["steps"]), spec.data.batch
+        self._begun, self._done_before = time.monotonic(), done
+        how = f"goes on after step {done}" if done else "begins"
+        runtime = spec.runtime
+        self._terminal.print(
+            f"{spec.name} {how}: {self._total} steps on {runtime.device}, {runtime.precision},"
+            f" {runtime.threads} threads, in {folder.path}",
+            highlight=False,
+        )
+        self._task = self._bar.add_task("training", total=self._total, completed=done, terms="")
+
+    def steps(self, records: list[Record]) -> None:
+        """These steps were done."""
+        if not records:
+            return
+        last = records[-1]
+        done = int(last["step"])
+        seconds = time.monotonic() - self._begun
+        rate = (done - self._done_before) * self._batch / seconds if seconds else 0.0
+        terms = "  ".join(f"{name} {value:.3f}" for name, value in _short(last).items())
+        self._bar.update(self._task, completed=done, terms=terms, rate=rate)
+        if self._bar.disable and (time.monotonic() - self._said > QUIET_SECONDS or done == self._total):
+            self._said = time.monotonic()
+            left = (self._total - done) * self._batch / rate if rate else 0.0
+            line = f"step {done}/{self._total}  {rate:.1f} images/s  {_clock(left)} left  {terms}"
+            self._terminal.print(line, highlight=False, soft_wrap=True)
+
+    def warns(self, sentence: str) -> None:
+        """Something that a person should know."""
+        self._terminal.print(f"warning: {sentence}", highlight=False, markup=False, soft_wrap=True)
+
+
+def _short(record: Record) -> Record:
+    """Each loss of each player, its parts summed and its ways averaged."""
+    sums: dict[str, float] = {}
+    ways: dict[str, set[str]] = {}
+    for name, value in record.items():
+        if name.startswith("loss/"):
+            _, player, way, label = name.split("/")[:4]
+            key = f"{'G' if player == 'generator' else 'D'} {label}"
+            sums[key] = sums.get(key, 0.0) + value
+            ways.setdefault(key, set()).add(way)
+    return {key: value / len(ways[key]) for key, value in sums.items()}
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def show_plugins(found: dict[str, Any]) -> None:
+    """The table of `ganlab plugins`."""
+    terminal = Terminal()
+    table = Table("kind", "name", "what it is", "plugin", "package", box=None, header_style="bold")
+    for c in found["components"]:
+        table.add_row(c["kind"], c["name"], c["about"], c["plugin"], f"{c['package']} {c['version']}")
+    terminal.print(table)
+    for broken in found["broken"]:
+        terminal.print(
+            f"broken: plugin {broken['plugin']!r} of {broken['package']} {broken['version']}: {broken['reason']}",
+            markup=False,
+            soft_wrap=True,
+        )
+
+
+def show_check(found: dict[str, Any]) -> None:
+    """The tables of `ganlab check`."""
+    terminal = Terminal()
+    networks = Table("network", "type", "parameters", "input", "output", box=None, header_style="bold")
+    for n in found["networks"]:
+        networks.add_row(n["name"], n["type"], f"{n['parameters']:,}", n["input"], n["output"])
+    terms = Table("player", "way", "term", "weight", box=None, header_style="bold")
+    for t in found["terms"]:
+        terms.add_row(t["player"], t["way"], t["term"], f"{t['weight']:g}")
+    turns = Table("turn", "player", "terms of", "moves", box=None, header_style="bold")
+    for index, turn in enumerate(found["turns"], 1):
+        turns.add_row(str(index), turn["player"], " ".join(turn["ways"]), ", ".join(turn["moves"]))
+    terminal.print(f"{found['name']}: {found['about']}", markup=False)
+    for table in (networks, terms, turns):
+        terminal.print()
+        terminal.print(table)
+    memory = found["memory"]
+    terminal.print(
+        f"\nmemory, estimated: {memory['total'] / 2**20:,.0f} MiB (weights, gradients and optimisers"
+        f" {memory['states'] / 2**20:,.0f}, activations {memory['activations'] / 2**20:,.0f},"
+        f" images {memory['images'] / 2**20:,.0f})",
+        highlight=False,
+    )

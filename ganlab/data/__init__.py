@@ -1,0 +1,1 @@
+"""Images: read once, kept as uint8, drawn by number."""

@@ -1,0 +1,298 @@
+"""The training loop: turns -> terms -> update -> record."""
+
+from __future__ import annotations
+
+import copy
+import math
+import time
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from ganlab.build import System
+from ganlab.data.sampler import Batch, Sampler
+from ganlab.interfaces import Turn
+from ganlab.networks import trainable
+from ganlab.rehearsal import PLAYERS, blamed, prepare, rehearse, terms
+from ganlab.translation import Memo, Translation
+
+Record = dict[str, float]
+"""What one step was: "step", "seconds", "images", and every term and gradient norm by name."""
+
+
+class _Ahead(NamedTuple):
+    """What the turns that follow on the same batch mean for this one."""
+
+    graph: bool
+    again: frozenset[str]
+    planned: frozenset[str]
+
+
+class Engine:
+    """Trains a system, step by step. `done` counts the steps."""
+
+    def __init__(self, system: System, sampler: Sampler) -> None:
+        self.system, self.sampler = system, sampler
+        self.done = self.draws = 0
+        self.seconds = 0.0
+        example = _first(sampler(0), 2)
+        prepare(system, example)
+        self.rehearsal = rehearse(system, example)
+        self.pools = self._make_pools()
+        self.optimizers = self._make_optimizers()
+        self._base = {p: [float(g["lr"]) for g in o.param_groups] for p, o in self.optimizers.items()}
+        generators = {w: system.networks.generator(w) for w in system.schedule.ways}
+        halflife = system.spec.ema_halflife_images
+        self.ema = copy.deepcopy(generators) if halflife else None
+        self._ema_rate = 1 - 0.5 ** (sampler.batch / halflife) if halflife else 0.0
+        self._rows: list[tuple[int, float, tuple[str, ...], Tensor]] = []
+        self._ahead: dict[tuple[tuple[Turn, ...], int], _Ahead] = {}
+        self._moving: dict[Turn, tuple[list[str], list[nn.Parameter]]] = {}
+
+    def step(self) -> None:
+        """One step of the schedule. Nothing here waits for the device."""
+        started = time.perf_counter()
+        turns = tuple(self.system.schedule.turns(self.done))
+        record: dict[str, list[Tensor]] = {}
+        memo = self._deal()
+        for index, turn in enumerate(turns):
+            if turn.fresh and index > 0:
+                memo = self._deal()
+            for name, value in self._take(memo, turns, index).items():
+                record.setdefault(name, []).append(value)
+        self._average()
+        self.done += 1
+        self.seconds += time.perf_counter() - started
+        if record:
+            # of a term that several turns of a step have, the mean
+            row = torch.stack([torch.stack(values).mean() for values in record.values()])
+            self._rows.append((self.done, self.seconds, tuple(record), row))
+
+    def read(self) -> list[Record]:
+        """The records since the last reading. Waits for the device."""
+        if not self._rows:
+            return []
+        values = iter(torch.cat([row for *_, row in self._rows]).tolist())
+        records: list[Record] = []
+        for step, seconds, names, _ in self._rows:
+            head: Record = {"step": step, "seconds": round(seconds, 3), "images": step * self.sampler.batch}
+            records.append(head | {name: next(values) for name in names})
+        self._rows.clear()
+        return records
+
+    def _deal(self) -> Memo:
+        memo = Memo(self.system.networks, self.sampler(self.draws), self.pools, self.system.spec.seed)
+        self.draws += 1
+        return memo
+
+    def _take(self, memo: Memo, turns: tuple[Turn, ...], index: int) -> dict[str, Tensor]:
+        turn = turns[index]
+        names, parameters = self._moves(turn)
+        memo.begin(turn.player, (self.done, index), *self._look_ahead(turns, index))
+        weighted = self._terms(memo, turn)
+        record = {name: value.detach() for name, (_, value) in weighted.items()}
+        total = torch.stack([weight * value for weight, value in weighted.values()]).sum() if weighted else None
+        if total is None or not parameters or not total.requires_grad:
+            return record
+        # only these parameters are reached: nothing needs freezing
+        total.backward(inputs=parameters)
+        moved = [p for p in parameters if p.grad is not None]
+        norm = torch.nn.utils.get_total_norm([p.grad for p in moved if p.grad is not None])
+        record[f"gradient/{turn.player}/{turn.sees if turn.sees == 'embeddings' else '+'.join(turn.ways)}"] = norm
+        self._update(turn.player)
+        self.system.networks.updated(moved)
+        if turn.player == "discriminator":
+            with torch.no_grad():
+                for name in names:
+                    self.system.networks.discriminator(name).after_update()
+        for p in moved:
+            p.grad = None
+        return record
+
+    def _terms(self, memo: Memo, turn: Turn) -> dict[str, tuple[float, Tensor]]:
+        found: dict[str, tuple[float, Tensor]] = {}
+        for way in turn.ways:
+            for label in self._partakers(turn, way):
+                weight = self.system.spec.weight(label)[turn.player]
+                weight *= self.system.schedule.weight(label, turn.player, self.done)
+                if weight == 0:
+                    continue
+                with blamed(label, turn.player, way, self.done + 1):
+                    parts = terms(self.system.losses[label], turn.player, Translation(way, memo))
+                for part, value in parts.items():
+                    found[f"loss/{turn.player}/{way}/{label}{f'/{part}' if part else ''}"] = (weight, value)
+        return found
+
+    def _update(self, player: str) -> None:
+        optimizer = self.optimizers[player]
+        factor = self.system.schedule.learning_rate(player, self.done)
+        for group, base in zip(optimizer.param_groups, self._base[player], strict=True):
+            group["lr"] = base * factor
+        optimizer.step()
+
+    def _partakers(self, turn: Turn, way: str) -> list[str]:
+        """The losses whose terms a turn sums."""
+        return [label for label in self.system.losses if self._takes_part(turn, way, label)]
+
+    def _takes_part(self, turn: Turn, way: str, label: str) -> bool:
+        if turn.losses is not None and label not in turn.losses:
+            return False
+        if turn.sees is None:
+            return True
+        asked = self.rehearsal.asked[turn.player, way, label].names
+        on_embeddings = not asked.isdisjoint(self.system.networks.discriminators("embeddings"))
+        on_images = not asked.isdisjoint(self.system.networks.discriminators("images"))
+        return on_embeddings if turn.sees == "embeddings" else on_images or not on_embeddings
+
+    def _moves(self, turn: Turn) -> tuple[list[str], list[nn.Parameter]]:
+        """The networks that a turn moves, and all parameters: theirs and those of its losses."""
+        if turn not in self._moving:
+            networks = self.system.networks
+            ways = turn.ways if turn.moves is None else turn.moves
+            if turn.player == "generator":
+                names = [f"generator/{way}" for way in ways]
+            else:
+                names = [n for n in networks.discriminators("embeddings") if turn.sees != "images"]
+                if turn.sees != "embeddings":
+                    names += [n for way in ways for n in networks.discriminators("images", way[1])]
+            losses: list[nn.Module] = [
+                self.system.losses[label]
+                for label in dict.fromkeys(label for way in turn.ways for label in self._partakers(turn, way))
+                if self.system.losses[label].trains == turn.player
+            ]
+            self._moving[turn] = names, list(trainable([*(networks.modules[n] for n in names), *losses]))
+        return self._moving[turn]
+
+    def _look_ahead(self, turns: tuple[Turn, ...], index: int) -> _Ahead:
+        if (turns, index) not in self._ahead:
+            turn = turns[index]
+            later: list[Turn] = []
+            for following in turns[index + 1 :]:
+                if following.fresh:
+                    break
+                later.append(following)
+            again: set[str] = set()
+            unmoved = set(self.system.networks.modules)
+            for following in later:
+                if following.player == "discriminator":
+                    again |= self._asks(following) & unmoved
+                unmoved -= set(self._moves(following)[0])
+            if self.pools:
+                # a pooled fake is another image than the generator's turn scored
+                again -= set(self.system.networks.discriminators("images"))
+            graph = any(t.player == "generator" for t in (turn, *later))
+            planned = self._asks(turn) if self.system.spec.runtime.joint else frozenset()
+            self._ahead[turns, index] = _Ahead(graph, frozenset(again), frozenset(planned))
+        return self._ahead[turns, index]
+
+    def _asks(self, turn: Turn) -> set[str]:
+        return {
+            name
+            for way in turn.ways
+            for label in self._partakers(turn, way)
+            for name in self.rehearsal.asked[turn.player, way, label].names
+        }
+
+    def _average(self) -> None:
+        if self.ema is None:
+            return
+        with torch.no_grad():
+            averages, sources = nn.ModuleDict(self.ema), self.system.networks
+            current = nn.ModuleDict({way: sources.generator(way) for way in self.ema})
+            for average, now in zip(averages.parameters(), current.parameters(), strict=True):
+                average.lerp_(now, self._ema_rate)
+            for average, now in zip(averages.buffers(), current.buffers(), strict=True):
+                average.copy_(now)
+
+    def _make_pools(self) -> dict[str, nn.Module]:
+        pools = {}
+        for way in self.system.schedule.ways:
+            target = self.sampler.domains[way[1]]
+            if (pool := self.system.schedule.pool(target)) is not None:
+                pools[way] = pool.to(self.system.device, self.system.dtype)
+        return pools
+
+    def _make_optimizers(self) -> dict[str, torch.optim.Optimizer]:
+        optimizers = {}
+        for player in PLAYERS:
+            networks = [m for n, m in self.system.networks.modules.items() if n.startswith(f"{player}/")]
+            losses = [loss for loss in self.system.losses.values() if loss.trains == player]
+            if parameters := list(trainable([*networks, *losses])):
+                optimizers[player] = self.system.schedule.optimizer(player, parameters)
+        return optimizers
+
+    def translators(self) -> dict[str, nn.Module]:
+        """{way: generator} for samples and evaluation: the averages where there are any."""
+        ways = self.system.schedule.ways
+        return dict(self.ema or {way: self.system.networks.generator(way) for way in ways})
+
+    def moved_by(self, turn: Turn) -> list[str]:
+        """The networks that a turn moves and, with them, the losses whose own parameters it moves; none where it has no
+        terms."""
+        if not any(self.rehearsal.asked[turn.player, w, n].parts for w in turn.ways for n in self._partakers(turn, w)):
+            return []
+        return self._moves(turn)[0]
+
+    def state_bytes(self) -> int:
+        """Weights, gradients and the optimisers' state. Lets each optimiser take a step on zeros."""
+        total = 0
+        for optimizer in self.optimizers.values():
+            parameters = [p for group in optimizer.param_groups for p in group["params"]]
+            for p in parameters:
+                p.grad = torch.zeros_like(p)
+            optimizer.step()
+            optimizer.zero_grad()
+            kept = [t for state in optimizer.state.values() for t in state.values() if isinstance(t, Tensor)]
+            total += sum(t.nbytes for t in (*parameters, *parameters, *kept))
+        return total
+
+    def modules(self) -> dict[str, nn.Module]:
+        """The networks by name, and `ema/WAY` for the averages."""
+        return self.system.networks.modules | {f"ema/{way}": module for way, module in (self.ema or {}).items()}
+
+    def state(self) -> dict[str, Any]:
+        """All the rest that the next step depends on: plain values and tensors."""
+        state = {
+            "done": self.done,
+            "draws": self.draws,
+            "seconds": self.seconds,
+            "optimizers": {player: o.state_dict() for player, o in self.optimizers.items()},
+            "losses": {label: loss.state_dict() for label, loss in self.system.losses.items()},
+            "pools": {way: pool.state_dict() for way, pool in self.pools.items()},
+            "random": torch.get_rng_state(),
+        }
+        if self.system.device.type == "cuda":
+            state["random_cuda"] = torch.cuda.get_rng_state(self.system.device)
+        return state
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        self.done, self.draws, self.seconds = state["done"], state["draws"], state["seconds"]
+        for player, optimizer in self.optimizers.items():
+            optimizer.load_state_dict(state["optimizers"][player])
+        for label, loss in self.system.losses.items():
+            loss.load_state_dict(state["losses"][label])
+        for way, pool in self.pools.items():
+            pool.load_state_dict(state["pools"][way])
+        torch.set_rng_state(state["random"])
+        if self.system.device.type == "cuda" and "random_cuda" in state:
+            torch.cuda.set_rng_state(state["random_cuda"], self.system.device)
+
+
+def _first(batch: Batch, count: int) -> Batch:
+    """The first images, repeated if there are fewer: a batch norm needs two."""
+
+    def take(values: Tensor) -> Tensor:
+        return values.repeat(count, *(1 for _ in values.shape[1:]))[:count] if len(values) < count else values[:count]
+
+    return Batch({k: take(v) for k, v in batch.images.items()}, {k: take(v) for k, v in batch.labels.items()})
+
+
+def first_unfit(records: Sequence[Record]) -> tuple[int, str, float] | None:
+    """(step, name, value) of the first term or gradient that is not finite."""
+    for record in records:
+        for name, value in record.items():
+            if not math.isfinite(value):
+                return int(record["step"]), name, value
+    return None

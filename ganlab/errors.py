@@ -1,0 +1,28 @@
+"""What can go wrong, by who can mend it. The command line prints the sentence and exits with `exit_code`."""
+
+
+class GanlabError(Exception):
+    """Base of every error that ganlab raises on purpose; its text is one sentence for a person."""
+
+    exit_code = 1
+
+
+class SpecError(GanlabError):
+    """What was asked for can't be built: a wrong spec, missing data, an unfit folder. Nothing has been written."""
+
+    exit_code = 2
+
+
+class RunError(GanlabError):
+    """A run that had begun had to stop."""
+
+
+class Interrupted(GanlabError):
+    """A person (Ctrl-C) or a scheduler (SIGTERM) stopped the run; its state was saved.
+
+    `exit_code` is 128 + the signal's number, as shells report it.
+    """
+
+    def __init__(self, message: str, signal_number: int) -> None:
+        super().__init__(message)
+        self.exit_code = 128 + signal_number

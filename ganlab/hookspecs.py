@@ -1,0 +1,36 @@
+"""The hooks of a plugin. Each returns `{name: class}`; the name is what a spec says under `type`."""
+
+from typing import TYPE_CHECKING
+
+import pluggy
+
+if TYPE_CHECKING:
+    from ganlab.interfaces import Discriminator, Generator, Loss, Schedule, Source
+
+hookspec = pluggy.HookspecMarker("ganlab")
+hookimpl = pluggy.HookimplMarker("ganlab")
+
+
+@hookspec
+def ganlab_generators() -> "dict[str, type[Generator]]":  # type: ignore[empty-body]
+    """Networks that translate images of one domain into the other."""
+
+
+@hookspec
+def ganlab_discriminators() -> "dict[str, type[Discriminator]]":  # type: ignore[empty-body]
+    """Networks that score images, or embeddings."""
+
+
+@hookspec
+def ganlab_losses() -> "dict[str, type[Loss]]":  # type: ignore[empty-body]
+    """Terms that the players minimise."""
+
+
+@hookspec
+def ganlab_schedules() -> "dict[str, type[Schedule]]":  # type: ignore[empty-body]
+    """Who moves when, with which optimiser."""
+
+
+@hookspec
+def ganlab_sources() -> "dict[str, type[Source]]":  # type: ignore[empty-body]
+    """Sets of images."""

@@ -1,0 +1,360 @@
+"""What the command line does, as functions: the stages joined."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any, NamedTuple, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from ganlab import checkpoint, environment
+from ganlab.build import System, build, build_data, build_sources
+from ganlab.data.sampler import Sampler, to_device
+from ganlab.data.store import Store
+from ganlab.engine import Engine, Record, first_unfit
+from ganlab.errors import Interrupted, RunError, SpecError
+from ganlab.folder import Recorder, RunFolder, write
+from ganlab.registry import registry
+from ganlab.rehearsal import describe_networks, untouched_randomness
+from ganlab.report.grid import png, sample_grid
+from ganlab.spec import Json, Spec, assignment, differences, merge, read, resolve
+
+WON_BELOW, WON_STEPS = 0.01, 200
+"""A discriminator whose loss stays below the first for so many steps has won outright."""
+
+
+class Watcher(Protocol):
+    """Who is told what happens."""
+
+    def progress(self, items: Iterable[Any], what: str, total: int) -> Iterable[Any]:
+        """Wraps something long."""
+
+    def begins(self, folder: RunFolder, spec: Spec, done: int) -> None: ...
+
+    def steps(self, records: list[Record]) -> None: ...
+
+    def warns(self, sentence: str) -> None: ...
+
+
+class Nobody:
+    """Watches nothing."""
+
+    def progress(self, items: Iterable[Any], what: str, total: int) -> Iterable[Any]:
+        return items
+
+    def begins(self, folder: RunFolder, spec: Spec, done: int) -> None: ...
+
+    def steps(self, records: list[Record]) -> None: ...
+
+    def warns(self, sentence: str) -> None: ...
+
+
+class Run(NamedTuple):
+    """A run, read from its folder."""
+
+    folder: Path
+    spec: Spec
+    step: int
+    """The newest checkpoint's."""
+    records: list[Record]
+
+    @property
+    def finished(self) -> bool:
+        return self.step >= int(self.spec.schedule["steps"])
+
+
+def load_spec(spec: str | Path | Mapping[str, Any], set: Iterable[str] = (), like: Spec | None = None) -> Spec:
+    """A spec file, or the same as a mapping, with `set`'s "path.to.key=value" merged in: checked and resolved.
+
+    Raises SpecError.
+    """
+    where = "spec" if isinstance(spec, Mapping) else str(spec)
+    asked: Json = dict(spec) if isinstance(spec, Mapping) else read(spec)
+    for text in set:
+        asked = merge(asked, assignment(text))
+    return resolve(registry(), asked, where, like)
+
+
+def load_run(folder: str | Path) -> Run:
+    """Read a run folder. Raises SpecError where there is no run."""
+    where = RunFolder(folder)
+    if not where.exists:
+        raise SpecError(f"{folder} is not a run: it has no spec.json")
+    return Run(where.path, where.spec(registry()), (where.steps or [0])[-1], where.records())
+
+
+def run(
+    spec: str | Path | Mapping[str, Any] | Spec,
+    set: Iterable[str] = (),
+    out: str | Path | None = None,
+    fresh: bool = False,
+    watcher: Watcher | None = None,
+) -> Run:
+    """Train a spec in `out`, by default runs/NAME; an unfinished run there goes on where it was.
+
+    `fresh` begins anew. Raises SpecError, before anything is written, where the spec, its data or the folder are
+    unfit; RunError where training fails; Interrupted after SIGINT or SIGTERM, with everything saved.
+    """
+    watcher = watcher or Nobody()
+    asked = spec.as_json() if isinstance(spec, Spec) else spec
+    resolved = load_spec(asked, set)
+    folder = RunFolder(out or Path("runs") / resolved.name)
+    if folder.foreign:
+        raise SpecError(f"{folder.path} exists and is not a run; choose another folder with --out")
+    if folder.exists and not fresh:
+        before = folder.spec(registry())
+        resolved = load_spec(asked, set, like=before)
+        if before.fingerprint() != resolved.fingerprint():
+            raise SpecError(
+                f"{folder.path} holds another spec (there / asked): {'; '.join(differences(before, resolved))};"
+                " begin anew with --fresh, or choose another folder with --out"
+            )
+        if (found := load_run(folder.path)).finished:
+            return found
+    with _reproducible(resolved):
+        stores = build_data(registry(), resolved, watcher.progress)
+        for domain, store in stores.items():
+            if store.skipped:
+                watcher.warns(_left_out(domain, store))
+        system = build(registry(), resolved, {name: store.domain for name, store in stores.items()})
+        data = resolved.data
+        engine = Engine(system, Sampler(stores, data.batch, data.flip, resolved.seed, system.device, system.dtype))
+        with folder.locked():
+            if fresh:
+                folder.clear()
+            _train(engine, stores, folder, watcher)
+    return load_run(folder.path)
+
+
+def check(spec: str | Path | Mapping[str, Any] | Spec, set: Iterable[str] = ()) -> Json:
+    """What a spec would build, found by building it and rehearsing its losses on two images. Raises SpecError.
+
+    {"name", "about", "networks", "terms", "turns", "memory"}; memory in bytes, estimated: weights, gradients and the
+    optimisers' state, what autograd keeps for the larger player's turn, the images of the data set.
+    """
+    resolved = load_spec(spec.as_json() if isinstance(spec, Spec) else spec, set)
+    with _reproducible(resolved):
+        sources = build_sources(registry(), resolved)
+        stores = build_data(registry(), resolved, most=4)
+        system = build(registry(), resolved, {name: store.domain for name, store in stores.items()})
+        sampler = Sampler(stores, 2, False, resolved.seed, system.device, system.dtype)
+        engine = Engine(system, sampler)
+        images = sum(len(sources[d].keys(d)) * store.images[0].numel() for d, store in stores.items())
+        states = engine.state_bytes()
+    activations = max(engine.rehearsal.saved_bytes.values()) * resolved.data.batch
+    return {
+        "name": resolved.name,
+        "about": resolved.about,
+        "networks": [
+            {"name": name, "type": _type_of(resolved, name), **facts}
+            for name, facts in describe_networks(system, {d: store.domain for d, store in stores.items()}).items()
+        ],
+        "terms": [
+            {"player": player, "way": way, "term": f"{label}{f'/{part}' if part else ''}", "weight": weight}
+            for (player, way, label), asked in engine.rehearsal.asked.items()
+            for part in asked.parts
+            if (weight := resolved.weight(label)[player])
+        ],
+        "turns": [
+            {"player": turn.player, "ways": list(turn.ways), "moves": engine.moved_by(turn)}
+            for turn in system.schedule.turns(0)
+            if engine.moved_by(turn)
+        ],
+        "memory": {
+            "states": states,
+            "activations": activations,
+            "images": images,
+            "total": states + activations + images,
+        },
+    }
+
+
+def _type_of(spec: Spec, network: str) -> str:
+    player, label = network.split("/")[:2]
+    options = spec.generator if player == "generator" else spec.discriminators[label]
+    names = [options["type"]]
+    while isinstance(options := options.get("of"), dict):
+        names.append(options["type"])
+    return "(".join(names) + ")" * (len(names) - 1)
+
+
+def _train(engine: Engine, stores: dict[str, Store], folder: RunFolder, watcher: Watcher) -> None:
+    spec, total = engine.system.spec, engine.system.schedule.steps
+    _keep_facts(folder, spec, stores, watcher)
+    if folder.steps:
+        newest = checkpoint.path_of(folder.checkpoints, folder.steps[-1])
+        checkpoint.load_networks(newest, engine.modules())
+        engine.load_state(checkpoint.load_state(newest))
+    watcher.begins(folder, spec, engine.done)
+    won = _Won(watcher)
+    with folder.recorder(engine.done) as recorder, _stopped_by_signals() as stopped:
+        while engine.done < total:
+            engine.step()
+            # read once: a signal that comes later is for the next step
+            halt = stopped[0] if stopped else None
+            last = halt is not None or engine.done == total
+            save = last or engine.done % spec.checkpoints.every == 0
+            draw = engine.done == total or engine.done % spec.samples.every == 0
+            if save or draw or engine.done % spec.runtime.log_every == 0:
+                records = engine.read()
+                _refuse_unfit(records, recorder, folder)
+                recorder(records)
+                won(records)
+                watcher.steps(records)
+            if save:
+                _refuse_poisoned(engine, folder)
+                checkpoint.save(
+                    folder.checkpoints, engine.done, engine.modules(), engine.state(), spec.checkpoints.keep
+                )
+            if draw:
+                images = sample(engine.translators(), stores, engine.system, spec.samples.count)
+                write(folder.samples / f"step-{engine.done:06d}.png", png(sample_grid(images)))
+            if halt is not None and engine.done < total:
+                raise Interrupted(f"stopped after step {engine.done} of {total}; everything is saved", halt)
+
+
+def sample(
+    translators: Mapping[str, nn.Module], stores: Mapping[str, Store], system: System, count: int
+) -> dict[str, tuple[Tensor, Tensor]]:
+    """{way: (inputs, outputs)} for the first `count` held-out images, (N, C, H, W) in [-1, 1] on the CPU."""
+    found = {}
+    with torch.no_grad(), untouched_randomness(system.device):
+        for way, translator in translators.items():
+            training = translator.training
+            translator.eval()
+            store = stores[way[0]]
+            inputs = store.pixels(store.held[:count])
+            with system.networks.computing():
+                outputs = [
+                    translator(to_device(piece, system.device).to(system.dtype)).float().cpu()
+                    for piece in inputs.split(system.spec.data.batch)
+                ]
+            translator.train(training)
+            found[way] = inputs, torch.cat(outputs)
+    return found
+
+
+def _left_out(domain: str, store: Store) -> str:
+    some = "; ".join(store.skipped[:3]) + ("; ..." if len(store.skipped) > 3 else "")
+    total = len(store.skipped) + len(store.keys)
+    return f"data.{domain}: {len(store.skipped)} of {total} files are no readable images and are left out: {some}"
+
+
+def _keep_facts(folder: RunFolder, spec: Spec, stores: dict[str, Store], watcher: Watcher) -> None:
+    """Write spec.json and environment.json, or see whether a run that goes on finds what it began with."""
+    if not folder.exists:
+        folder.write_json("spec.json", spec.as_json())
+    facts = environment.describe(registry(), spec) | {"data": {name: s.facts() for name, s in stores.items()}}
+    before = folder.environment()
+    if before is None:
+        folder.write_json("environment.json", facts)
+        return
+    for domain, now in facts["data"].items():
+        if before["data"][domain]["sha256"] != now["sha256"]:
+            raise SpecError(
+                f"data.{domain}: these are not the images that {folder.path} began with:"
+                f" {now['images']} now, {before['data'][domain]['images']} then, or their content has changed"
+            )
+    if changed := [k for k in ("python", "packages", "device_name", "cpu_capability") if before[k] != facts[k]]:
+        watcher.warns(
+            f"{folder.path} began with another {', '.join(changed)}: its figures may differ in the last digits"
+        )
+
+
+def _refuse_unfit(records: list[Record], recorder: Recorder, folder: RunFolder) -> None:
+    if (unfit := first_unfit(records)) is not None:
+        step, name, value = unfit
+        recorder([record for record in records if record["step"] < step])
+        raise RunError(f"{name} became {value} at step {step}; {_last_good(folder)}")
+
+
+def _refuse_poisoned(engine: Engine, folder: RunFolder) -> None:
+    for name, module in engine.modules().items():
+        finite = [torch.isfinite(t).all() for t in module.state_dict().values()]
+        if finite and not torch.stack(finite).all():
+            raise RunError(f"weights of {name} are not finite after step {engine.done}; {_last_good(folder)}")
+
+
+def _last_good(folder: RunFolder) -> str:
+    if not folder.steps:
+        return "there is no checkpoint before it"
+    return f"the last good checkpoint is {checkpoint.path_of(folder.checkpoints, folder.steps[-1])}"
+
+
+class _Won:
+    """Warns once of each discriminator that wins outright."""
+
+    def __init__(self, watcher: Watcher) -> None:
+        self._watcher = watcher
+        self._steps: dict[str, int] = {}
+        self._told: set[str] = set()
+
+    def __call__(self, records: list[Record]) -> None:
+        for record in records:
+            losses: dict[str, float] = {}
+            for name, value in record.items():
+                if name.startswith("loss/discriminator/"):
+                    term = "/".join(name.split("/")[2:4])
+                    losses[term] = losses.get(term, 0.0) + value
+            for term, value in losses.items():
+                # a term that generators don't have is a penalty; one below zero, a critic's, has no least value
+                contested = any(n.startswith(f"loss/generator/{term}") for n in record)
+                low = contested and 0 <= value < WON_BELOW
+                self._steps[term] = self._steps.get(term, 0) + 1 if low else 0
+                if self._steps[term] == WON_STEPS and term not in self._told:
+                    self._told.add(term)
+                    self._watcher.warns(
+                        f"the discriminator wins outright: loss/discriminator/{term} has been below {WON_BELOW} for"
+                        f" {WON_STEPS} steps and is {value:.2g} at step {int(record['step'])}; the generators learn"
+                        " little from it (weaken it, or give its targets noise)"
+                    )
+
+
+@contextmanager
+def _stopped_by_signals() -> Iterator[list[int]]:
+    """Collects SIGINT and SIGTERM; the second of them acts at once."""
+    got: list[int] = []
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        if got:
+            raise KeyboardInterrupt
+        got.append(number)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield got
+        return
+    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield got
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def _reproducible(spec: Spec) -> Iterator[None]:
+    """Threads, precision and determinism as the spec says; afterwards everything is as it was."""
+    threads = torch.get_num_threads()
+    device = torch.device(spec.runtime.device)
+    tf32 = spec.runtime.precision == "tf32"
+    matmul = torch.get_float32_matmul_precision()
+    # cuBLAS reads it when it is first used
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.set_num_threads(int(spec.runtime.threads))
+    torch.set_float32_matmul_precision("high" if tf32 else "highest")
+    try:
+        with (
+            untouched_randomness(device),
+            torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=tf32),
+        ):
+            yield
+    finally:
+        torch.set_num_threads(threads)
+        torch.set_float32_matmul_precision(matmul)

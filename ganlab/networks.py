@@ -1,0 +1,112 @@
+"""The networks of a run by name, and at which version each is."""
+
+from __future__ import annotations
+
+import copy
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from contextlib import nullcontext
+
+import torch
+from torch import Tensor, nn
+
+from ganlab.interfaces import Discriminator, Generator
+
+
+class Networks:
+    """Names are `generator/WAY`, `discriminator/LABEL/DOMAIN`, and `discriminator/LABEL` for one on embeddings.
+
+    A network's version counts the updates of its parameters, its own or shared ones.
+    """
+
+    def __init__(
+        self,
+        generators: dict[str, Generator],
+        image_discriminators: dict[tuple[str, str], Discriminator],
+        embedding_discriminators: dict[str, Discriminator],
+        autocast: str | None = None,
+    ) -> None:
+        self.modules: dict[str, nn.Module] = {}
+        self.modules |= {f"generator/{way}": g for way, g in generators.items()}
+        self.modules |= {f"discriminator/{label}/{to}": d for (label, to), d in image_discriminators.items()}
+        self.modules |= {f"discriminator/{label}": d for label, d in embedding_discriminators.items()}
+        self.versions = dict.fromkeys(self.modules, 0)
+        self.forwards: Counter[str] = Counter()
+        """How often each network's `features`, `decode` or `forward` ran, by "NAME.METHOD"."""
+        self._autocast = autocast
+
+    def generator(self, way: str) -> Generator:
+        module = self.modules[f"generator/{way}"]
+        assert isinstance(module, Generator)
+        return module
+
+    def discriminator(self, name: str) -> Discriminator:
+        module = self.modules[name]
+        assert isinstance(module, Discriminator)
+        return module
+
+    def discriminators(self, sees: str, to: str | None = None) -> list[str]:
+        """Names of the discriminators that see "images" (of domain `to`), or "embeddings"."""
+        slashes = 2 if sees == "images" else 1
+        return [
+            name
+            for name in self.modules
+            if name.startswith("discriminator/")
+            and name.count("/") == slashes
+            and (to is None or name.endswith(f"/{to}"))
+        ]
+
+    def per_image(self, name: str) -> bool:
+        module = self.modules[name]
+        assert isinstance(module, Generator | Discriminator)
+        return module.per_image
+
+    def computing(self) -> torch.autocast | nullcontext[None]:
+        """The context in which networks, and networks alone, compute."""
+        if self._autocast is None:
+            return nullcontext()
+        return torch.autocast(self._autocast, torch.bfloat16)
+
+    def features(self, way: str, images: Tensor) -> list[Tensor]:
+        self.forwards[f"generator/{way}.features"] += 1
+        with self.computing():
+            return [_full(f) for f in self.generator(way).features(images)]
+
+    def decode(self, way: str, embedding: Tensor) -> Tensor:
+        self.forwards[f"generator/{way}.decode"] += 1
+        with self.computing():
+            return _full(self.generator(way).decode(embedding))
+
+    def score(self, name: str, x: Tensor) -> Tensor:
+        self.forwards[f"{name}.forward"] += 1
+        with self.computing():
+            return _full(self.discriminator(name)(x))
+
+    def updated(self, parameters: Iterable[nn.Parameter]) -> None:
+        """Their values have changed: every network that holds one of them is at a new version."""
+        moved = {id(p) for p in parameters}
+        for name, module in self.modules.items():
+            if any(id(p) in moved for p in module.parameters()):
+                self.versions[name] += 1
+
+    def copy(self) -> Networks:
+        """An independent copy in which what was shared is shared still."""
+        twin = copy.copy(self)
+        twin.modules = copy.deepcopy(self.modules)
+        twin.versions = dict(self.versions)
+        twin.forwards = Counter()
+        return twin
+
+
+def _full(x: Tensor) -> Tensor:
+    return x.float() if x.dtype == torch.bfloat16 else x
+
+
+def trainable(modules: Iterable[nn.Module]) -> Iterator[nn.Parameter]:
+    """Their parameters that take gradients, each once."""
+    seen: set[int] = set()
+    for module in modules:
+        for parameter in module.parameters():
+            if parameter.requires_grad and id(parameter) not in seen:
+                seen.add(id(parameter))
+                yield parameter

@@ -1,0 +1,123 @@
+"""Loads plugins one by one: a broken one is named with its reason and harms nothing else."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Iterable
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any, NamedTuple
+
+import pluggy
+
+from ganlab import hookspecs
+from ganlab.errors import SpecError
+from ganlab.options import KINDS, nearest, schema, signature
+
+GROUP = "ganlab"
+HOOKS = {"loss": "ganlab_losses"} | {kind: f"ganlab_{kind}s" for kind in KINDS if kind != "loss"}
+
+
+class Component(NamedTuple):
+    """A class that a spec can name, and whose it is."""
+
+    kind: str
+    name: str
+    cls: type
+    plugin: str
+    package: str
+    version: str
+
+    @property
+    def owner(self) -> str:
+        return f"plugin {self.plugin!r} of {self.package} {self.version}"
+
+    def as_dict(self) -> dict[str, Any]:
+        about = (inspect.getdoc(self.cls) or "").split("\n")[0]
+        fields = {k: v for k, v in self._asdict().items() if k != "cls"}
+        return {**fields, "about": about, "options": schema(self.cls)}
+
+
+class Broken(NamedTuple):
+    """A plugin that could not be loaded."""
+
+    plugin: str
+    package: str
+    version: str
+    reason: str
+
+
+class Registry:
+    """The components of every plugin that loads."""
+
+    def __init__(self, points: Iterable[EntryPoint]) -> None:
+        self._components: dict[tuple[str, str], Component] = {}
+        self._plugins: dict[str, str] = {}
+        self.broken: list[Broken] = []
+        for point in points:
+            package, version = (point.dist.name, point.dist.version) if point.dist else ("unknown", "unknown")
+            try:
+                if point.name in self._plugins:
+                    raise ValueError(f"the plugin name {point.name!r} is taken by {self._plugins[point.name]}")
+                found = self._load(point, package, version)
+            # a plugin may fail in any way at all while it is imported, even by calling sys.exit
+            except (Exception, SystemExit) as error:
+                self.broken.append(Broken(point.name, package, version, _reason(error)))
+                continue
+            self._plugins[point.name] = f"{package} {version}"
+            self._components.update({(c.kind, c.name): c for c in found})
+
+    def _load(self, point: EntryPoint, package: str, version: str) -> list[Component]:
+        # one manager a plugin: check_pending and a failing hook then speak of this plugin alone
+        manager = pluggy.PluginManager("ganlab")
+        manager.add_hookspecs(hookspecs)
+        manager.register(point.load(), name=point.name)
+        manager.check_pending()
+        found: dict[tuple[str, str], Component] = {}
+        for kind, interface in KINDS.items():
+            for contribution in getattr(manager.hook, HOOKS[kind])():
+                for name, cls in contribution.items():
+                    if not isinstance(name, str) or not (isinstance(cls, type) and issubclass(cls, interface)):
+                        raise TypeError(
+                            f"{HOOKS[kind]} gives {name!r}: {cls!r}, which is no {interface.__name__} class"
+                        )
+                    if (taken := self._components.get((kind, name))) is not None:
+                        raise ValueError(f"the {kind} name {name!r} is taken by {taken.owner}")
+                    signature(cls)
+                    found[kind, name] = Component(kind, name, cls, point.name, package, version)
+        return list(found.values())
+
+    def find(self, kind: str, name: str, where: str) -> Component:
+        """The component, or SpecError with the nearest name; `where` is the place in the spec."""
+        if (component := self._components.get((kind, name))) is not None:
+            return component
+        broken = "".join(f"; plugin {b.plugin!r} is broken: {b.reason}" for b in self.broken)
+        raise SpecError(f"{where}: there is no {kind} {name!r}{nearest(name, self.names(kind))}{broken}")
+
+    def names(self, kind: str) -> list[str]:
+        return [name for k, name in self._components if k == kind]
+
+    @property
+    def components(self) -> list[Component]:
+        """All components, by kind and name."""
+        return sorted(self._components.values(), key=lambda c: (list(KINDS).index(c.kind), c.name))
+
+
+def _reason(error: BaseException) -> str:
+    text = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {text[0] if text else 'no message'}"
+
+
+def installed() -> list[EntryPoint]:
+    """The entry points of the group, ganlab's own first so that no other package can take their names."""
+    unique = {}
+    for point in entry_points(group=GROUP):
+        package = point.dist.name if point.dist else ""
+        unique.setdefault((package.lower() != GROUP, package, point.name, point.value), point)
+    return [unique[key] for key in sorted(unique)]
+
+
+@functools.cache
+def registry() -> Registry:
+    """The registry of what is installed, read once a process."""
+    return Registry(installed())

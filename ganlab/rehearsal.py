@@ -1,0 +1,159 @@
+"""A dry pass over every loss before training: what each asks for, and whether the parts fit."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from ganlab.build import System
+from ganlab.data.sampler import Batch
+from ganlab.errors import SpecError
+from ganlab.interfaces import Domain, Loss, Term
+from ganlab.networks import Networks
+from ganlab.translation import Memo, Translation
+
+PLAYERS = ("generator", "discriminator")
+
+
+class Asked(NamedTuple):
+    """What one loss did for one player on one way."""
+
+    parts: tuple[str, ...]
+    """The names of its terms: one that is "" for a plain scalar, none where it had none."""
+    names: frozenset[str]
+    """What it asked the translation for, discriminators by their names."""
+
+
+class Rehearsal(NamedTuple):
+    asked: dict[tuple[str, str, str], Asked]
+    """By player, way, loss."""
+    saved_bytes: dict[str, int]
+    """{player: bytes that autograd kept, per image, for all ways at once}."""
+
+
+@contextmanager
+def untouched_randomness(device: torch.device) -> Iterator[None]:
+    """Leave torch's global generators as they were."""
+    with torch.random.fork_rng([device] if device.type == "cuda" else [], device_type=device.type):
+        yield
+
+
+def prepare(system: System, batch: Batch) -> None:
+    """Let every loss make its lazy parameters."""
+    memo = Memo(system.networks.copy(), batch, {}, system.spec.seed)
+    with torch.no_grad():
+        for label, loss in system.losses.items():
+            for way in system.schedule.ways:
+                with blamed(label, "", way):
+                    loss.prepare(Translation(way, memo))
+            loss.to(system.device, system.dtype)
+
+
+def rehearse(system: System, batch: Batch) -> Rehearsal:
+    """Compute every term once, on copies. Raises SpecError where something doesn't fit."""
+    networks, losses = system.networks.copy(), copy.deepcopy(system.losses)
+    ways = system.schedule.ways
+    memo = Memo(networks, batch, {}, system.spec.seed)
+    asked: dict[tuple[str, str, str], Asked] = {}
+    saved: dict[str, int] = {}
+    with untouched_randomness(system.device):
+        for way in ways:
+            _check_shapes(networks, way, batch)
+        for turn, player in enumerate(PLAYERS):
+            memo = Memo(networks, batch, {}, system.spec.seed)
+            memo.begin(player, (0, turn), graph=player == "generator")
+            with _counting_saved_bytes() as kept:
+                for way in ways:
+                    for label, loss in losses.items():
+                        memo.asked = set()
+                        with blamed(label, player, way):
+                            parts = terms(loss, player, Translation(way, memo))
+                        asked[player, way, label] = Asked(tuple(parts), frozenset(memo.asked))
+            count = len(next(iter(batch.images.values())))
+            saved[player] = sum(kept.values()) // count
+    return Rehearsal(asked, saved)
+
+
+def terms(loss: Loss, player: str, t: Translation) -> dict[str, Tensor]:
+    """{part: scalar} that a loss gives a player on a way; a plain scalar's part is ""."""
+    given: Term = loss.generator(t) if player == "generator" else loss.discriminator(t)
+    if given is None:
+        return {}
+    parts = dict(given) if isinstance(given, Mapping) else {"": given}
+    for part, value in parts.items():
+        if not isinstance(value, Tensor) or value.numel() != 1:
+            shape = f"shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
+            raise SpecError(f"gives {f'{part!r} ' if part else ''}a {shape} where a scalar tensor is due")
+    return parts
+
+
+@contextmanager
+def blamed(label: str, player: str, way: str, step: int | None = None) -> Iterator[None]:
+    """An error inside a loss becomes a sentence that says where."""
+    try:
+        yield
+    except Exception as error:
+        text = (str(error) or type(error).__name__).splitlines()[0]
+        at = "" if step is None else f" at step {step}"
+        term = f"'s {player} term" if player else "'s preparation"
+        raise SpecError(f"losses.{label}{term} on way {way}{at}: {text}") from error
+
+
+def describe_networks(system: System, domains: Mapping[str, Domain]) -> dict[str, dict[str, Any]]:
+    """{network: {"parameters", "input", "output"}}, the shapes as "CxHxW"."""
+    networks = system.networks.copy()
+    described: dict[str, dict[str, Any]] = {}
+
+    def images(domain: str) -> Tensor:
+        shape = domains[domain]
+        return torch.zeros(2, shape.channels, shape.height, shape.width, device=system.device, dtype=system.dtype)
+
+    with torch.no_grad():
+        for name, module in networks.modules.items():
+            kind, *rest = name.split("/")
+            if kind == "generator":
+                x = images(rest[0][0])
+                y = networks.decode(rest[0], networks.features(rest[0], x)[-1])
+            else:
+                way = system.schedule.ways[0]
+                x = images(rest[1]) if len(rest) == 2 else networks.features(way, images(way[0]))[-1]
+                y = networks.score(name, x)
+            described[name] = {
+                "parameters": sum(p.numel() for p in module.parameters()),
+                "input": "x".join(map(str, x.shape[1:])),
+                "output": "x".join(map(str, y.shape[1:])),
+            }
+    return described
+
+
+def _check_shapes(networks: Networks, way: str, batch: Batch) -> None:
+    real, target = batch.images[way[0]], batch.images[way[1]]
+    try:
+        with torch.no_grad():
+            fake = networks.decode(way, networks.features(way, real)[-1])
+    except Exception as error:
+        text = (str(error) or type(error).__name__).splitlines()[0]
+        raise SpecError(f"generator: can't translate images of {tuple(real.shape[1:])}: {text}") from error
+    if fake.shape != target.shape:
+        raise SpecError(
+            f"generator: makes images of {tuple(fake.shape[1:])} of {tuple(real.shape[1:])};"
+            f" those of domain {way[1]} are {tuple(target.shape[1:])} (is data.size a multiple of its downsampling?)"
+        )
+
+
+@contextmanager
+def _counting_saved_bytes() -> Iterator[dict[int, int]]:
+    kept: dict[int, int] = {}
+
+    def pack(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        yield kept

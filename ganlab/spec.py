@@ -1,0 +1,363 @@
+"""The spec: a JSON file that names components, read, merged, checked and resolved."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import torch
+from pydantic import AfterValidator, BaseModel, Field, ValidationError
+
+from ganlab.errors import SpecError
+from ganlab.interfaces import Discriminator
+from ganlab.options import STRICT, schema, sentence, signature, validate
+from ganlab.registry import Registry
+
+Json = dict[str, Any]
+Options = dict[str, Any]
+"""A component in a spec: its `type` and its options."""
+
+
+def _plain_name(name: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}", name) or ".." in name:
+        raise ValueError(
+            f"{name!r} is not allowed: it names the run's folder, so up to 100 letters, digits, '.', '_', '-' and no '..'"
+        )
+    return name
+
+
+def _distinct(ways: tuple[str, ...]) -> tuple[str, ...]:
+    if len(set(ways)) != len(ways):
+        raise ValueError(f"{list(ways)} is not allowed: a way is named once")
+    return ways
+
+
+Positive = Annotated[int, Field(ge=1)]
+
+
+class Data(BaseModel):
+    model_config = STRICT
+    a: Options = Field(description="the source of domain a")
+    b: Options = Field(description="the source of domain b")
+    size: Annotated[int, Field(ge=4, le=4096)] = Field(64, description="height and width of the images in pixels")
+    batch: Positive = Field(8, description="images of each domain in a batch")
+    flip: bool = Field(True, description="mirror images left to right at random")
+    holdout: Annotated[float, Field(gt=0, lt=1)] = Field(
+        0.1, description="part of each domain's images kept from training"
+    )
+
+    def source(self, domain: str) -> Options:
+        return self.a if domain == "a" else self.b
+
+
+class Weight(BaseModel):
+    model_config = STRICT
+    generator: Annotated[float, Field(ge=0)] = 1.0
+    discriminator: Annotated[float, Field(ge=0)] = 1.0
+
+
+class Samples(BaseModel):
+    model_config = STRICT
+    every: Positive = Field(500, description="steps from one sample grid to the next")
+    count: Positive = Field(16, description="held-out images of each way in a grid")
+
+
+class Checkpoints(BaseModel):
+    model_config = STRICT
+    every: Positive = Field(500, description="steps from one checkpoint to the next")
+    keep: Positive = Field(2, description="how many of the newest are kept")
+
+
+class Runtime(BaseModel):
+    model_config = STRICT
+    device: Annotated[str, Field(pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")] = "auto"
+    precision: Literal["auto", "float32", "tf32", "bfloat16", "float64"] = "auto"
+    threads: Literal["auto"] | Positive = Field("auto", description="CPU threads; they belong to the run's bytes")
+    joint: Literal["auto"] | bool = Field("auto", description="run a network's uses of one turn as one batch")
+    log_every: Positive = Field(20, description="steps from one reading of the device to the next")
+
+
+class Spec(BaseModel):
+    """An experiment. Of a resolved one every default is filled and no `auto` is left."""
+
+    model_config = STRICT
+    name: Annotated[str, AfterValidator(_plain_name)]
+    about: str = ""
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    data: Data
+    translations: Annotated[tuple[Literal["ab", "ba"], ...], Field(min_length=1), AfterValidator(_distinct)] = (
+        "ab",
+        "ba",
+    )
+    generator: Options
+    discriminators: dict[str, Options] = Field(default_factory=dict)
+    losses: Annotated[dict[str, Options], Field(min_length=1)]
+    schedule: Options
+    ema_halflife_images: Annotated[float, Field(gt=0)] | None = Field(
+        None, description="keep a moving average of the generators, for samples and evaluation"
+    )
+    samples: Samples = Samples()
+    checkpoints: Checkpoints = Checkpoints()
+    runtime: Runtime = Runtime()
+
+    def as_json(self) -> Json:
+        result: Json = json.loads(self.model_dump_json())
+        return result
+
+    def fingerprint(self) -> str:
+        """SHA-256 of what the spec computes: of all but `name`, `about` and `runtime.device`."""
+        return hashlib.sha256(json.dumps(_computes(self.as_json()), sort_keys=True).encode()).hexdigest()
+
+    def weight(self, loss: str) -> Mapping[str, float]:
+        """{player: weight} of a named loss of a resolved spec."""
+        weight: Mapping[str, float] = self.losses[loss]["weight"]
+        return weight
+
+
+def _computes(spec: Json) -> Json:
+    runtime = {k: v for k, v in spec["runtime"].items() if k != "device"}
+    return {**{k: v for k, v in spec.items() if k not in ("name", "about")}, "runtime": runtime}
+
+
+def differences(one: Spec, other: Spec) -> list[str]:
+    """ "path: value in one, value in other" for all that the fingerprint covers."""
+    a, b = (dict(_leaves(_computes(spec.as_json()))) for spec in (one, other))
+    return [f"{k}: {a.get(k, 'absent')} / {b.get(k, 'absent')}" for k in sorted(a | b) if a.get(k) != b.get(k)]
+
+
+def _leaves(value: Any, path: str = "") -> Iterable[tuple[str, str]]:
+    if isinstance(value, dict) and value:
+        for key, inner in value.items():
+            yield from _leaves(inner, f"{path}.{key}" if path else key)
+    else:
+        yield path, json.dumps(value)
+
+
+def merge(target: Any, patch: Any) -> Any:
+    """JSON Merge Patch (RFC 7396), except that another `type` replaces the object, keeping only its `weight`."""
+    if not isinstance(patch, dict):
+        return patch
+    result = dict(target) if isinstance(target, dict) else {}
+    if "type" in patch and "type" in result and patch["type"] != result["type"]:
+        result = {k: v for k, v in result.items() if k == "weight"}
+    for key, value in patch.items():
+        if value is None:
+            result.pop(key, None)
+        else:
+            result[key] = merge(result.get(key), value)
+    return result
+
+
+def read(path: str | Path) -> Json:
+    """The JSON of a spec file, with what it extends merged in. Its name is by default the file's."""
+    path = Path(path)
+    return {"name": path.stem, **_read(path, ())}
+
+
+def _read(path: Path, seen: tuple[Path, ...]) -> Json:
+    if (real := path.resolve()) in seen:
+        chain = " -> ".join(p.name for p in (*seen, real))
+        raise SpecError(f"{path}: extends itself: {chain}")
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        what = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+        raise SpecError(f"{path}: can't be read: {what}") from error
+    spec = _parse(text, path)
+    base = spec.pop("extends", None)
+    if base is None:
+        return spec
+    if not isinstance(base, str):
+        raise SpecError(f"{path}: extends: {json.dumps(base)} is not allowed: it is the path of another spec")
+    extended = _read(path.parent / base, (*seen, real))
+    # name and about speak of one file
+    merged: Json = merge({k: v for k, v in extended.items() if k not in ("name", "about")}, spec)
+    return merged
+
+
+def _parse(text: str, path: Path) -> Json:
+    def constant(name: str) -> float:
+        raise SpecError(f"{path}: {name} is not allowed: numbers are finite")
+
+    def unique(pairs: list[tuple[str, Any]]) -> Json:
+        keys = [k for k, _ in pairs]
+        for key in keys:
+            if keys.count(key) > 1:
+                raise SpecError(f"{path}: the key {key!r} appears twice in one object")
+        return dict(pairs)
+
+    try:
+        spec = json.loads(text, parse_constant=constant, object_pairs_hook=unique)
+    except json.JSONDecodeError as error:
+        raise SpecError(f"{path}: is not JSON: line {error.lineno}, column {error.colno}: {error.msg}") from error
+    except RecursionError as error:
+        raise SpecError(f"{path}: is nested too deeply") from error
+    if not isinstance(spec, dict):
+        raise SpecError(f"{path}: is not a JSON object but {type(spec).__name__}")
+    return spec
+
+
+def assignment(text: str) -> Json:
+    """The patch that `--set path.to.key=value` says; the value is JSON, or else a string."""
+    path, equals, value = text.partition("=")
+    if not equals or not all(path.split(".")):
+        raise SpecError(f"--set {text}: is not of the form path.to.key=value")
+    try:
+        patch: Any = json.loads(value, parse_constant=str)
+    except json.JSONDecodeError:
+        patch = value
+    for key in reversed(path.split(".")):
+        patch = {key: patch}
+    result: Json = patch
+    return result
+
+
+def resolve(registry: Registry, spec: Json, where: str = "spec", like: Spec | None = None) -> Spec:
+    """Check a spec and fill in every default and every `auto`; `like` is an earlier run's, whose autos are kept.
+
+    Raises SpecError with one sentence that names the value, what is allowed and where it stands.
+    """
+    try:
+        checked = Spec.model_validate_json(json.dumps(spec))
+    except ValidationError as error:
+        raise SpecError(f"{where}: {sentence(error, '', _known(error))}") from error
+    full = checked.model_copy(deep=True)
+    full.data.a = component(registry, "source", checked.data.a, f"{where}: data.a")
+    full.data.b = component(registry, "source", checked.data.b, f"{where}: data.b")
+    full.generator = component(registry, "generator", checked.generator, f"{where}: generator")
+    full.schedule = component(registry, "schedule", checked.schedule, f"{where}: schedule")
+    for name, options in checked.discriminators.items():
+        _check_label(name, f"{where}: discriminators")
+        full.discriminators[name] = component(registry, "discriminator", options, f"{where}: discriminators.{name}")
+    for name, options in checked.losses.items():
+        _check_label(name, f"{where}: losses")
+        place = f"{where}: losses.{name}"
+        plain = {k: v for k, v in options.items() if k != "weight"}
+        weight = _weight(options.get("weight", {}), place)
+        full.losses[name] = {**component(registry, "loss", plain, place), "weight": weight}
+    full.runtime = _runtime(checked, f"{where}: runtime", like.runtime if like else None)
+    return full
+
+
+def _known(error: ValidationError) -> Iterable[str]:
+    model: Any = Spec
+    for part in error.errors(include_url=False)[0]["loc"][:-1]:
+        field = getattr(model, "model_fields", {}).get(part)
+        model = field.annotation if field is not None else None
+    return getattr(model, "model_fields", {})
+
+
+def _check_label(name: str, where: str) -> None:
+    if not re.fullmatch(r"[A-Za-z0-9_-]+", name):
+        raise SpecError(f"{where}: the name {name!r} is not allowed: letters, digits, '_' and '-'")
+
+
+def _weight(weight: Any, where: str) -> Json:
+    try:
+        both = weight if isinstance(weight, dict) else {"generator": weight, "discriminator": weight}
+        result: Json = json.loads(Weight.model_validate_json(json.dumps(both)).model_dump_json())
+    except ValidationError as error:
+        raise SpecError(sentence(error, f"{where}.weight", Weight.model_fields)) from error
+    return result
+
+
+def component(registry: Registry, kind: str, options: Options, where: str) -> Options:
+    """A component's options with every default filled, nested ones too."""
+    name = options.get("type")
+    if not isinstance(name, str):
+        raise SpecError(f"{where}: names no {kind}: its type is {'missing' if name is None else json.dumps(name)}")
+    found = registry.find(kind, name, where)
+    sign = signature(found.cls)
+    plain = {k: v for k, v in options.items() if k != "type" and k not in sign.nested}
+    try:
+        full = json.loads(validate(found.cls, plain).model_dump_json())
+    except ValidationError as error:
+        known = [*sign.model.model_fields, *sign.nested]
+        raise SpecError(f"{sentence(error, where, known)} ({kind} {name!r} of {found.owner})") from error
+    for option, inner in sign.nested.items():
+        if not isinstance(value := options.get(option), dict):
+            raise SpecError(f"{where}.{option}: is required: the {inner} that {kind} {name!r} wraps, an object")
+        full[option] = component(registry, inner, value, f"{where}.{option}")
+    return {"type": name, **full}
+
+
+def sees(registry: Registry, options: Options) -> str:
+    """What the discriminator of these options looks at; a wrapper looks at what the one it wraps does."""
+    cls = registry.find("discriminator", options["type"], "discriminators").cls
+    for option, kind in signature(cls).nested.items():
+        if kind == "discriminator":
+            return sees(registry, options[option])
+    assert issubclass(cls, Discriminator)
+    return cls.sees
+
+
+def _runtime(spec: Spec, where: str, like: Runtime | None) -> Runtime:
+    asked = spec.runtime
+    device = _device(asked.device, where)
+    kept = like or Runtime()
+
+    def auto(name: str, choose: Any) -> Any:
+        value, before = getattr(asked, name), getattr(kept, name)
+        return value if value != "auto" else before if before != "auto" else choose
+
+    precision = auto("precision", "tf32" if device.startswith("cuda") else "float32")
+    if precision == "float64" and device == "mps":
+        raise SpecError(f"{where}.precision: 'float64' is not allowed: mps has no float64")
+    if precision == "tf32" and not device.startswith("cuda"):
+        raise SpecError(f"{where}.precision: 'tf32' is not allowed: only CUDA devices have it, not {device!r}")
+    return Runtime(
+        device=device,
+        precision=precision,
+        threads=auto("threads", torch.get_num_threads()),
+        # measured on CPU: a joint batch wins only where one image alone can't fill the cores (benchmarks/)
+        joint=auto("joint", device != "cpu" or spec.data.batch == 1),
+        log_every=asked.log_every,
+    )
+
+
+def _device(asked: str, where: str) -> str:
+    available = ["cpu"]
+    if torch.backends.mps.is_available():
+        available.insert(0, "mps")
+    if torch.cuda.is_available():
+        available[:0] = ["cuda", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
+    if asked == "auto":
+        return available[0]
+    if asked not in available:
+        raise SpecError(f"{where}.device: {asked!r} is not available here; known are: {', '.join(available)}")
+    return asked
+
+
+def json_schema(registry: Registry) -> Json:
+    """The JSON Schema of a spec, with every installed component."""
+    result = Spec.model_json_schema()
+    kinds: dict[str, list[Json]] = {}
+    for c in registry.components:
+        options = schema(c.cls)
+        options["properties"] = {"type": {"const": c.name}, **options.get("properties", {})}
+        if c.kind == "loss":
+            options["properties"]["weight"] = {"anyOf": [{"type": "number", "minimum": 0}, Weight.model_json_schema()]}
+        options["required"] = ["type", *options.get("required", [])]
+        options["title"] = f"{c.kind} {c.name}"
+        kinds.setdefault(c.kind, []).append(options)
+    places = result["properties"]
+    data = result["$defs"]["Data"]["properties"]
+    for kind, place in (("generator", places["generator"]), ("schedule", places["schedule"])):
+        _one_of(place, kinds.get(kind, []))
+    for place in (data["a"], data["b"]):
+        _one_of(place, kinds.get("source", []))
+    for kind, name in (("loss", "losses"), ("discriminator", "discriminators")):
+        _one_of(places[name]["additionalProperties"], kinds.get(kind, []))
+    places["extends"] = {"type": "string", "description": "the path of a spec of which this one holds the differences"}
+    # a spec may hold only differences, so nothing is required of one file
+    result.pop("required", None)
+    return result
+
+
+def _one_of(place: Json, options: list[Json]) -> None:
+    place.pop("additionalProperties", None)
+    place["oneOf"] = options

@@ -1,0 +1,57 @@
+"""Least squares with noisy labels: the seed's eq. (2), and what soumith/ganhacks calls soft and noisy labels."""
+
+from typing import Annotated
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+import ganlab
+from ganlab import Translation
+
+Interval = tuple[float, float]
+
+
+class NoisyLSGAN(ganlab.Loss):
+    """D_b's target is drawn for each image at every update, uniformly from an interval: `fake` for fakes, `real` for reals.
+    Eq. (2): fakes U(0, 0.2), reals 1. The generator wants 1.
+
+    `flip` is the probability with which an image's target is drawn from the other interval.
+    """
+
+    def __init__(
+        self,
+        fake: Interval = (0.0, 0.2),
+        real: Interval = (1.0, 1.0),
+        flip: Annotated[float, Field(ge=0, le=1)] = 0.0,
+    ) -> None:
+        super().__init__()
+        for name, (low, high) in (("fake", fake), ("real", real)):
+            if low > high:
+                raise ValueError(f"{name} is the interval [{low}, {high}], whose lower end is above its upper one")
+        self.fake = fake
+        self.real = real
+        self.flip = flip
+
+    def generator(self, t: Translation) -> Tensor:
+        return (t.score(t.fake) - 1).square().mean()
+
+    def discriminator(self, t: Translation) -> dict[str, Tensor]:
+        real, fake = t.score(t.target), t.score(t.fake_for_discriminator)
+        return {
+            "real": (real - self._targets(t, len(real), self.real, self.fake)).square().mean(),
+            "fake": (fake - self._targets(t, len(fake), self.fake, self.real)).square().mean(),
+        }
+
+    def _targets(self, t: Translation, count: int, own: Interval, other: Interval) -> Tensor:
+        where = t.uniform(count, 1, 1, 1)
+        targets = own[0] + (own[1] - own[0]) * where
+        if self.flip:
+            flipped = other[0] + (other[1] - other[0]) * where
+            targets = torch.where(t.uniform(count, 1, 1, 1) < self.flip, flipped, targets)
+        return targets
+
+
+@ganlab.hookimpl
+def ganlab_losses() -> dict[str, type[ganlab.Loss]]:
+    return {"noisy_lsgan": NoisyLSGAN}

@@ -1,0 +1,121 @@
+"""Encoder, residual blocks, decoder (arXiv:1603.08155; arXiv:1703.10593, appendix 7.2)."""
+
+from collections.abc import Callable
+from typing import Annotated, Literal
+
+from pydantic import Field
+from torch import Tensor, nn
+
+import ganlab
+from ganlab import Domain
+from ganlab_resnet.layers import ReflectionPad, initialise, norm_layer
+
+
+class Residual(nn.Module):
+    """x + norm(conv(relu(norm(conv(x))))), both convolutions `kernel` wide, with mirrored borders."""
+
+    def __init__(self, channels: int, kernel: int, norm: str, bias: bool) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            ReflectionPad(kernel // 2),
+            nn.Conv2d(channels, channels, kernel, bias=bias),
+            norm_layer(norm, channels),
+            nn.ReLU(),
+            ReflectionPad(kernel // 2),
+            nn.Conv2d(channels, channels, kernel, bias=bias),
+            norm_layer(norm, channels),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        result: Tensor = x + self.body(x)
+        return result
+
+
+class Backbone(ganlab.Generator):
+    """7x7 convolution, two of stride 2, blocks, two upsamplings, 7x7 convolution, tanh. The embedding is taken after half
+    of the blocks: (N, 4 width, H / 4, W / 4).
+    """
+
+    def __init__(
+        self,
+        source: Domain,
+        target: Domain,
+        width: int,
+        blocks: int,
+        norm: str,
+        upsampling: str,
+        outer_kernel: int,
+        block: Callable[[int], nn.Module],
+    ) -> None:
+        super().__init__()
+        self.per_image = norm != "batch"
+        bias = norm != "batch"
+
+        def conv(inner: int, outer: int, kernel: int, stride: int = 1) -> list[nn.Module]:
+            border: list[nn.Module] = [ReflectionPad(kernel // 2)] if stride == 1 else []
+            padding = 0 if stride == 1 else kernel // 2
+            return [*border, nn.Conv2d(inner, outer, kernel, stride, padding, bias=bias)]
+
+        def up(inner: int, outer: int) -> list[nn.Module]:
+            if upsampling == "transposed":
+                return [nn.ConvTranspose2d(inner, outer, 3, 2, 1, output_padding=1, bias=bias)]
+            return [nn.Upsample(scale_factor=2, mode="nearest"), *conv(inner, outer, 3)]
+
+        def normed(layers: list[nn.Module], channels: int) -> nn.Sequential:
+            return nn.Sequential(*layers, norm_layer(norm, channels), nn.ReLU())
+
+        before = blocks // 2
+        self.encoder = nn.ModuleList(
+            [
+                normed(conv(source.channels, width, outer_kernel), width),
+                normed(conv(width, 2 * width, 3, 2), 2 * width),
+                normed(conv(2 * width, 4 * width, 3, 2), 4 * width),
+                *(block(4 * width) for _ in range(before)),
+            ]
+        )
+        self.decoder = nn.Sequential(
+            *(block(4 * width) for _ in range(blocks - before)),
+            normed(up(4 * width, 2 * width), 2 * width),
+            normed(up(2 * width, width), width),
+            ReflectionPad(outer_kernel // 2),
+            nn.Conv2d(width, target.channels, outer_kernel),
+            nn.Tanh(),
+        )
+        initialise(self)
+
+    def features(self, images: Tensor) -> list[Tensor]:
+        """(N, C, H, W) -> the activations after each encoder stage and each block before the embedding."""
+        found, x = [], images
+        for stage in self.encoder:
+            x = stage(x)
+            found.append(x)
+        return found
+
+    def decode(self, embedding: Tensor) -> Tensor:
+        """(N, 4 width, H / 4, W / 4) -> (N, C, H, W) in [-1, 1]."""
+        images: Tensor = self.decoder(embedding)
+        return images
+
+
+class Resnet(Backbone):
+    """CycleGAN's generator: residual blocks of two 3x3 convolutions. 9 blocks of width 64: 11,378,179 parameters; 6:
+    7,837,699.
+
+    `upsampling` "resize" takes nearest-neighbour upsampling and a convolution instead of a transposed convolution,
+    whose uneven overlap draws checkerboards (Odena et al., Distill 2016, doi:10.23915/distill.00003).
+    """
+
+    def __init__(
+        self,
+        source: Domain,
+        target: Domain,
+        width: Annotated[int, Field(ge=1)] = 64,
+        blocks: Annotated[int, Field(ge=0)] = 9,
+        norm: Literal["instance", "batch", "none"] = "instance",
+        kernel: Literal[1, 3, 5, 7, 9, 11, 13] = 3,
+        upsampling: Literal["transposed", "resize"] = "transposed",
+    ) -> None:
+        def block(channels: int) -> nn.Module:
+            return Residual(channels, kernel, norm, bias=norm != "batch")
+
+        super().__init__(source, target, width, blocks, norm, upsampling, 7, block)
