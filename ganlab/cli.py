@@ -143,7 +143,7 @@ def _errors() -> Iterator[None]:
         raise typer.Exit(130) from error
     except BrokenPipeError as error:
         # whoever read the output has gone; Python would complain once more when it closes stdout
-        sys.stdout = None  # type: ignore[assignment]
+        sys.stdout = None
         raise typer.Exit(1) from error
     except OSError as error:
         if _Debug.on:

@@ -97,7 +97,7 @@ class Engine:
         if total is None or not parameters or not total.requires_grad:
             return record
         # only these parameters are reached: nothing needs freezing
-        total.backward(inputs=parameters)
+        torch.autograd.backward(total, inputs=parameters)
         moved = [p for p in parameters if p.grad is not None]
         norm = torch.nn.utils.get_total_norm([p.grad for p in moved if p.grad is not None])
         record[f"gradient/{turn.player}/{turn.sees if turn.sees == 'embeddings' else '+'.join(turn.ways)}"] = norm
@@ -201,10 +201,10 @@ class Engine:
         with torch.no_grad():
             averages, sources = nn.ModuleDict(self.ema), self.system.networks
             current = nn.ModuleDict({way: sources.generator(way) for way in self.ema})
-            for average, now in zip(averages.parameters(), current.parameters(), strict=True):
-                average.lerp_(now, self._ema_rate)
-            for average, now in zip(averages.buffers(), current.buffers(), strict=True):
-                average.copy_(now)
+            for average, weight in zip(averages.parameters(), current.parameters(), strict=True):
+                average.lerp_(weight, self._ema_rate)
+            for copied, buffer in zip(averages.buffers(), current.buffers(), strict=True):
+                copied.copy_(buffer)
 
     def _make_pools(self) -> dict[str, nn.Module]:
         pools = {}

@@ -137,8 +137,8 @@ class Recorder:
         for record in records:
             for name, value in record.items():
                 if name not in ("step", "seconds", "images"):
-                    self._events.add_scalar(name, value, int(record["step"]))  # type: ignore[no-untyped-call]
-        self._events.flush()  # type: ignore[no-untyped-call]
+                    self._events.add_scalar(name, value, int(record["step"]))
+        self._events.flush()
 
 
 def write(path: Path, content: bytes) -> None:

@@ -134,7 +134,7 @@ class Turn(NamedTuple):
     fresh: bool = False
     """Draw a new batch first."""
     sees: str | None = None
-    """Of a discriminators' turn: only those that see "images", or "embeddings", move, on the losses that score with them."""
+    """Of a discriminators' turn: only those that see "images", or "embeddings", move, on the losses that ask them."""
 
 
 class Schedule:

@@ -180,7 +180,8 @@ def _type_of(spec: Spec, network: str) -> str:
     player, label = network.split("/")[:2]
     options = spec.generator if player == "generator" else spec.discriminators[label]
     names = [options["type"]]
-    while isinstance(options := options.get("of"), dict):
+    while "of" in options:
+        options = options["of"]
         names.append(options["type"])
     return "(".join(names) + ")" * (len(names) - 1)
 
@@ -234,7 +235,7 @@ def sample(
             with system.networks.computing():
                 outputs = [
                     translator(to_device(piece, system.device).to(system.dtype)).float().cpu()
-                    for piece in inputs.split(system.spec.data.batch)
+                    for piece in torch.split(inputs, system.spec.data.batch)
                 ]
             translator.train(training)
             found[way] = inputs, torch.cat(outputs)
@@ -251,21 +252,20 @@ def _keep_facts(folder: RunFolder, spec: Spec, stores: dict[str, Store], watcher
     """Write spec.json and environment.json, or see whether a run that goes on finds what it began with."""
     if not folder.exists:
         folder.write_json("spec.json", spec.as_json())
-    facts = environment.describe(registry(), spec) | {"data": {name: s.facts() for name, s in stores.items()}}
+    data = {name: store.facts() for name, store in stores.items()}
+    facts = environment.describe(registry(), spec) | {"data": data}
     before = folder.environment()
     if before is None:
         folder.write_json("environment.json", facts)
         return
-    for domain, now in facts["data"].items():
+    for domain, now in data.items():
         if before["data"][domain]["sha256"] != now["sha256"]:
             raise SpecError(
                 f"data.{domain}: these are not the images that {folder.path} began with:"
                 f" {now['images']} now, {before['data'][domain]['images']} then, or their content has changed"
             )
     if changed := [k for k in ("python", "packages", "device_name", "cpu_capability") if before[k] != facts[k]]:
-        watcher.warns(
-            f"{folder.path} began with another {', '.join(changed)}: its figures may differ in the last digits"
-        )
+        watcher.warns(f"{folder.path} began with another {', '.join(changed)}: the last digits may differ")
 
 
 def _refuse_unfit(records: list[Record], recorder: Recorder, folder: RunFolder) -> None:

@@ -6,9 +6,9 @@ import functools
 import inspect
 import json
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping
 from difflib import get_close_matches
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from pydantic import BaseModel, ConfigDict, ValidationError, create_model
@@ -42,11 +42,15 @@ class Signature(NamedTuple):
     """The `Domain`s that the core supplies."""
 
 
-@functools.cache
 def signature(component: type) -> Signature:
     """Read the constructor of `component`. Raises TypeError with a sentence where it breaks the contract."""
+    return _signature(cast(Hashable, component))
+
+
+@functools.cache
+def _signature(component: Any) -> Signature:
     name = component.__name__
-    init = component.__init__  # type: ignore[misc]
+    init = component.__init__
     if init in _NO_OPTIONS:
         return Signature(create_model(name, __config__=STRICT), {}, ())
     try:

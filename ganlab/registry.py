@@ -110,7 +110,7 @@ def _reason(error: BaseException) -> str:
 
 def installed() -> list[EntryPoint]:
     """The entry points of the group, ganlab's own first so that no other package can take their names."""
-    unique = {}
+    unique: dict[tuple[bool, str, str, str], EntryPoint] = {}
     for point in entry_points(group=GROUP):
         package = point.dist.name if point.dist else ""
         unique.setdefault((package.lower() != GROUP, package, point.name, point.value), point)

@@ -24,9 +24,7 @@ Options = dict[str, Any]
 
 def _plain_name(name: str) -> str:
     if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}", name) or ".." in name:
-        raise ValueError(
-            f"{name!r} is not allowed: it names the run's folder, so up to 100 letters, digits, '.', '_', '-' and no '..'"
-        )
+        raise ValueError(f"{name!r} is not allowed: it names a folder, so letters, digits, '.', '_', '-', no '..'")
     return name
 
 

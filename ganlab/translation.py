@@ -101,7 +101,7 @@ class Memo:
         if self.player == "generator" and name in self.again:
             leaf = self.leaf(x)
             scores = self._score(name, leaf)
-            return _Bridge.apply(x, leaf, scores) if x.requires_grad else scores  # type: ignore[no-untyped-call,no-any-return]
+            return _Bridge.apply(x, leaf, scores) if x.requires_grad else scores
         return self._score(name, x)
 
     def _score(self, name: str, x: Tensor) -> Tensor:
@@ -132,7 +132,7 @@ class Translation:
         self.name = name
         """"ab" or "ba"."""
         self._memo = memo
-        self._source, self._to = name
+        self._source, self._to = name[0], name[1]
         self._own, self._other = f"generator/{name}", f"generator/{self._to}{self._source}"
 
     @property

@@ -5,8 +5,8 @@ from torch import Tensor, nn
 
 
 class Pool(nn.Module):
-    """The first `size` fakes are kept and passed on. Then, for each image, with probability 1/2 a random one of the pool
-    is passed on and replaced by it.
+    """The first `size` fakes are kept and passed on. Then, for each image, with probability 1/2 a random one of the
+    pool is passed on and replaced by it.
 
     Tensor operations only, so that a step can be captured whole. Images of one batch are taken in turn: one
     swapped in can be drawn again at once.

@@ -52,8 +52,8 @@ class Simultaneous(_Adam):
 
 
 class Alternating(_Adam):
-    """The seed's step. D_emb, if there is one, moves on both ways' terms of eq. (3); then for each way in turn D_b moves on
-    eq. (2), then the generator on eq. (1).
+    """The seed's step. D_emb, if there is one, moves on both ways' terms of eq. (3); then for each way in turn D_b
+    moves on eq. (2), then the generator on eq. (1).
 
     `moves`: "own" moves the way's own generator, as printed; "both" moves the other as well, by the cycle term, as
     the code that the seed was based on does.

@@ -44,7 +44,8 @@ class EmbeddingDiscriminator(ganlab.Discriminator):
 
 
 class EmbeddingLSGAN(ganlab.Loss):
-    """The seed's eq. (3), D_emb answers 0 to E_ab(x_a) and 1 to E_ba(x_b), and eq. (1)'s second term, (D_emb(E_ab(x_a)) - t)^2.
+    """The seed's eq. (3), D_emb answers 0 to E_ab(x_a) and 1 to E_ba(x_b), and the second term of eq. (1),
+    (D_emb(E_ab(x_a)) - t)^2.
 
     `target` "other": t is the label of the other way, 1 for ab and 0 for ba, so that the generators work against D_emb.
     "as_printed": t = 0 on both ways, with which the generator of ab helps its discriminator. Eq. (1)'s factor 0.5 is a

@@ -12,8 +12,8 @@ from ganlab import Domain
 
 
 class Depthwise(nn.Module):
-    """x + pointwise(gelu(pointwise(norm(depthwise(x))))): one `kernel` wide filter a channel, then mixing of the channels
-    through `expansion` times as many (ConvNeXt, arXiv:2201.03545; RepLKNet, arXiv:2203.06717).
+    """x + norm(pointwise(gelu(pointwise(norm(depthwise(x)))))): one `kernel` wide filter a channel, then mixing of the
+    channels through `expansion` times as many (ConvNeXt, arXiv:2201.03545; RepLKNet, arXiv:2203.06717).
     """
 
     def __init__(self, channels: int, kernel: int, expansion: int, norm: str) -> None:

@@ -32,8 +32,8 @@ class Residual(nn.Module):
 
 
 class Backbone(ganlab.Generator):
-    """7x7 convolution, two of stride 2, blocks, two upsamplings, 7x7 convolution, tanh. The embedding is taken after half
-    of the blocks: (N, 4 width, H / 4, W / 4).
+    """7x7 convolution, two of stride 2, blocks, two upsamplings, 7x7 convolution, tanh. The embedding is taken after
+    half of the blocks: (N, 4 width, H / 4, W / 4).
     """
 
     def __init__(

@@ -1,5 +1,7 @@
 """Layers and initial weights that CycleGAN's networks share (arXiv:1703.10593)."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import group_norm, pad
@@ -38,8 +40,10 @@ class ReflectionPad(nn.Module):
 
 
 def norm_layer(norm: str, channels: int) -> nn.Module:
-    """ "instance", "batch" or "none"."""
-    return {"instance": InstanceNorm, "batch": nn.BatchNorm2d, "none": nn.Identity}[norm](channels)
+    """The norm called "instance", "batch" or "none"."""
+    layers: dict[str, Callable[[int], nn.Module]]
+    layers = {"instance": InstanceNorm, "batch": nn.BatchNorm2d, "none": nn.Identity}
+    return layers[norm](channels)
 
 
 def initialise(network: nn.Module) -> None:

@@ -61,7 +61,8 @@ class GradientPenalty(ganlab.Loss):
         between = (mix * real + (1 - mix) * fake).requires_grad_()
         score = t.score(between).flatten(1).mean(dim=1).sum()
         (gradient,) = torch.autograd.grad(score, between, create_graph=True)
-        return (gradient.flatten(1).norm(dim=1) - 1).square().mean()
+        norms: Tensor = torch.linalg.vector_norm(gradient.flatten(1), dim=1)
+        return (norms - 1).square().mean()
 
 
 class Wgan(ganlab.Schedule):

@@ -1,0 +1,180 @@
+"""The data set that needs no download: avatars that DiceBear draws from a seed, in the styles of many illustrators.
+
+Two styles are two unpaired domains of comic faces. The drawings are those of PyPI's `dicebear-styles`, each under
+its illustrator's own licence: ATTRIBUTION.md holds what is due for the styles in `PAIR`, and `attribution` writes
+the same for any others.
+"""
+
+from __future__ import annotations
+
+import functools
+import io
+import json
+import threading
+from collections.abc import Iterable
+from difflib import get_close_matches
+from importlib.resources import files
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import resvg_py
+from dicebear import Avatar, Style
+from PIL import Image
+from pydantic import Field
+
+import ganlab
+
+PAIR = ("big-ears", "pixel-art")
+"""The styles of the default domains "a" and "b"."""
+
+SKIN = {"pale": "#f7d3ae", "sand": "#e6ac7b", "tan": "#bf8150", "brown": "#93603c", "dark": "#6b4530"}
+"""{name: colour} of the skin in a portrait, of whichever style."""
+
+HAIR = {"black": "#1f1a1a", "brown": "#4a2413", "red": "#cf4a1b", "blond": "#ecc653", "grey": "#b4b4ba"}
+"""{name: colour} of the hair in a portrait; each stands out from every skin, so that hair and face keep an edge."""
+
+_WHITE = "#ffffff"
+
+# the names that styles give to such parts
+_WORN = {
+    "accessories",
+    "beard",
+    "details",
+    "earrings",
+    "facialHair",
+    "glasses",
+    "hairAccessories",
+    "hat",
+    "mask",
+    "mustache",
+}
+
+# dicebear's options, the shifts in per cent of the picture: the chin is to be at nine tenths of the height, the eyes
+# at six. pixel-art moves by three of its pixels and keeps its scale, so that at 64 x 64 each remains 4 x 4 of ours
+_FRAMES: dict[str, dict[str, float]] = {
+    "adventurer": {"scale": 1.2, "translateY": 3},
+    "big-ears": {"scale": 1.1, "translateY": -2},
+    "dylan": {"translateY": 9},
+    "personas": {"scale": 1.4, "translateY": 14},
+    "pixel-art": {"translateY": 18.75},
+    "toon-head": {"scale": 1.2, "translateY": 6},
+    "voxel-art": {"scale": 1.5, "translateY": 20},
+}
+
+# a Style builds parts of itself at first use, and not in one step
+_DRAWING = threading.Lock()
+
+
+class Avatars(ganlab.Source):
+    """Avatars in one style of dicebear-styles, drawn from seeds; the domains "a" and "b" share no seed."""
+
+    def __init__(
+        self,
+        style: str,
+        count: Annotated[int, Field(ge=2)] = 2000,
+        look: Literal["portrait", "style"] = "portrait",
+    ) -> None:
+        """Choose a style, how many pictures each domain has, and how they look.
+
+        In a "portrait" all styles that draw people take their colours from `HAIR` and `SKIN`, leave out what is worn
+        (glasses, hats, beards) and, for some styles, bring the head to the middle at about the same size: what
+        remains different is how a face is drawn. Styles without a skin colour have no portrait and look the same as
+        with "style", which leaves everything to the illustrator. Transparent parts become white.
+
+        Styles with few parts (dylan) repeat a picture now and then; those in `PAIR` practically never do. No fonts
+        are used: the styles that draw letters (initials, initial-face) come out without them.
+
+        Raises ValueError where there is no such style.
+        """
+        known = _styles()
+        if style not in known:
+            close = get_close_matches(style, known, n=1, cutoff=0)
+            raise ValueError(
+                f"there is no avatar style {style!r}; did you mean {close[0]!r}? "
+                f"The choices are the styles of dicebear-styles: {', '.join(known)}"
+            )
+        self._style = _load(style, look)
+        self._frame = _FRAMES.get(style, {}) if look == "portrait" else {}
+        self._count = count
+
+    def keys(self, domain: str) -> list[str]:
+        """The seeds, which name their domain: "a-00000", "a-00001", ..."""
+        return [f"{domain}-{index:05d}" for index in range(self._count)]
+
+    def image(self, key: str, size: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
+        """The avatar of the seed `key` as (size, size, 3)."""
+        # fonts differ between machines, and resvg would look for them anew for each picture
+        png = resvg_py.svg_to_bytes(
+            svg_string=self._draw(key).to_string(),
+            width=size,
+            height=size,
+            background=_WHITE,
+            skip_system_fonts=True,
+        )
+        with Image.open(io.BytesIO(png)) as picture:
+            return np.array(picture.convert("RGB"))
+
+    def attributes(self, key: str) -> dict[str, str]:
+        """What DiceBear chose for the seed: {"hair": "long04", "hair_color": "#cf4a1b", "glasses": "none", ...}.
+
+        A part's value is the name of its variant, or "none"; a colour, "#rrggbb", is named only if it is drawn.
+        """
+        avatar = self._draw(key).to_json()
+        chosen = avatar["options"]
+        parts = {name: chosen.get(f"{name}Variant", "none") for name in self._style.components()}
+        colors = {f"{name}_color": chosen.get(f"{name}Color", [""])[0] for name in self._style.colors()}
+        # a colour that another has to differ from is chosen even if nothing is drawn in it
+        return parts | {name: color for name, color in colors.items() if f'"{color}"' in avatar["svg"]}
+
+    def _draw(self, seed: str) -> Avatar:
+        with _DRAWING:
+            return Avatar(self._style, {**self._frame, "seed": seed})
+
+
+def attribution(styles: Iterable[str] = PAIR) -> str:
+    """The credits of some styles as Markdown, from the styles' own meta data."""
+    sections = [
+        "# Attribution\n\n"
+        "The avatars are drawn by dicebear-core from the style definitions in dicebear-styles, which carry these "
+        "credits.\nganlab draws them at a small size on white; in portraits it also replaces the colours of hair and "
+        "skin, leaves\nout what is worn and moves or enlarges the head.\n"
+    ]
+    for name in styles:
+        meta = _load(name, "style").meta()
+        sections.append(
+            f"## {name}\n\n"
+            f"- Creator: {_link(meta.creator().name(), meta.creator().url())}\n"
+            f"- Source: {_link(meta.source().name(), meta.source().url())}\n"
+            f"- Licence: {_link(meta.license().name(), meta.license().url())}\n\n"
+            f"{meta.license().text()}\n"
+        )
+    return "\n".join(sections)
+
+
+@ganlab.hookimpl
+def ganlab_sources() -> dict[str, type[ganlab.Source]]:
+    return {"avatars": Avatars}
+
+
+@functools.cache
+def _styles() -> list[str]:
+    names = (entry.name for entry in files("dicebear_styles").iterdir())
+    return sorted(name.removesuffix(".json") for name in names if name.endswith(".json"))
+
+
+@functools.cache
+def _load(style: str, look: Literal["portrait", "style"]) -> Style:
+    definition = json.loads(files("dicebear_styles").joinpath(f"{style}.json").read_text("utf-8"))
+    colors = definition.get("colors", {})
+    if look == "portrait" and "skin" in colors:
+        # not by dicebear's options, which it checks anew for each picture, and that takes longer than the drawing
+        palettes = {"hair": HAIR.values(), "facialHair": HAIR.values(), "skin": SKIN.values(), "background": [_WHITE]}
+        for name in palettes.keys() & colors.keys():
+            colors[name]["values"] = list(palettes[name])
+        for name in definition["components"].keys() & _WORN:
+            definition["components"][name]["probability"] = 0
+    return Style(definition)
+
+
+def _link(name: str | None, url: str | None) -> str:
+    return f"[{name}]({url})" if url else f"{name}"
