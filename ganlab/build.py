@@ -37,7 +37,7 @@ def build_sources(registry: Registry, spec: Spec) -> dict[str, Source]:
     """{domain: its source}, nothing read yet."""
     sources = {}
     for domain, options in (("a", spec.data.a), ("b", spec.data.b)):
-        source = _make(registry, "source", options, f"data.{domain}", {})
+        source = _make(registry, "source", options, f"data.{domain}")
         assert isinstance(source, Source)
         sources[domain] = source
     return sources
@@ -69,20 +69,20 @@ def build(registry: Registry, spec: Spec, domains: Mapping[str, Domain]) -> Syst
     for label, options in spec.discriminators.items():
         where = f"discriminators.{label}"
         if sees(registry, options) == "embeddings":
-            made = _make(registry, "discriminator", options, where, {"": embedding})
+            made = _make(registry, "discriminator", options, where, embedding)
             assert isinstance(made, Discriminator)
             on_embeddings[label] = made
             continue
         for to in sorted({way[1] for way in spec.translations}):
-            made = _make(registry, "discriminator", options, where, {"": domains[to]})
+            made = _make(registry, "discriminator", options, where, domains[to])
             assert isinstance(made, Discriminator)
             on_images[label, to] = made
     losses = {}
     for label, options in spec.losses.items():
-        loss = _make(registry, "loss", options, f"losses.{label}", {})
+        loss = _make(registry, "loss", options, f"losses.{label}")
         assert isinstance(loss, Loss)
         losses[label] = loss.to(device, dtype)
-    schedule = _make(registry, "schedule", spec.schedule, "schedule", {})
+    schedule = _make(registry, "schedule", spec.schedule, "schedule")
     assert isinstance(schedule, Schedule)
     schedule.ways = tuple(spec.translations)
     autocast = device.type if spec.runtime.precision == "bfloat16" else None
@@ -100,13 +100,13 @@ def _plain(registry: Registry, kind: str, options: Options) -> tuple[type, dict[
     return cls, {k: getattr(checked, k) for k in named}
 
 
-def _make(registry: Registry, kind: str, options: Options, where: str, domains: Mapping[str, Domain]) -> object:
-    """A component with its nested ones; `domains[""]` is a discriminator's."""
+def _make(registry: Registry, kind: str, options: Options, where: str, domain: Domain | None = None) -> object:
+    """A component with its nested ones; the domain is a discriminator's."""
     cls, plain = _plain(registry, kind, options)
     sign = signature(cls)
-    nested = {k: _make(registry, inner, options[k], f"{where}.{k}", domains) for k, inner in sign.nested.items()}
+    nested = {k: _make(registry, inner, options[k], f"{where}.{k}", domain) for k, inner in sign.nested.items()}
     with _blamed(registry, kind, options, where):
-        return cls(**plain, **nested, **dict.fromkeys(sign.supplied, domains[""]))
+        return cls(**plain, **nested, **dict.fromkeys(sign.supplied, domain))
 
 
 def _generators(
@@ -120,7 +120,7 @@ def _generators(
         if kind == "generator":
             nested[option] = Pair(_generators(registry, options[option], domains, ways, place))
         else:
-            nested[option] = _make(registry, kind, options[option], place, {})
+            nested[option] = _make(registry, kind, options[option], place)
     with _blamed(registry, "generator", options, where):
         return cls.pair(domains, ways, **plain, **nested)
 

@@ -281,12 +281,8 @@ class Engine:
 
 
 def _first(batch: Batch, count: int) -> Batch:
-    """The first images, repeated if there are fewer: a batch norm needs two."""
-
-    def take(values: Tensor) -> Tensor:
-        return values.repeat(count, *(1 for _ in values.shape[1:]))[:count] if len(values) < count else values[:count]
-
-    return Batch({k: take(v) for k, v in batch.images.items()}, {k: take(v) for k, v in batch.labels.items()})
+    """The first images of a batch."""
+    return Batch({k: v[:count] for k, v in batch.images.items()}, {k: v[:count] for k, v in batch.labels.items()})
 
 
 def first_unfit(records: Sequence[Record]) -> tuple[int, str, float] | None:

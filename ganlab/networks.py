@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import nullcontext
@@ -88,14 +87,6 @@ class Networks:
         for name, module in self.modules.items():
             if any(id(p) in moved for p in module.parameters()):
                 self.versions[name] += 1
-
-    def copy(self) -> Networks:
-        """An independent copy in which what was shared is shared still."""
-        twin = copy.copy(self)
-        twin.modules = copy.deepcopy(self.modules)
-        twin.versions = dict(self.versions)
-        twin.forwards = Counter()
-        return twin
 
 
 def _full(x: Tensor) -> Tensor:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, NamedTuple
@@ -45,8 +44,8 @@ def untouched_randomness(device: torch.device) -> Iterator[None]:
 
 def prepare(system: System, batch: Batch) -> None:
     """Let every loss make its lazy parameters."""
-    memo = Memo(system.networks.copy(), batch, {}, system.spec.seed)
-    with torch.no_grad():
+    memo = Memo(system.networks, batch, {}, system.spec.seed)
+    with _buffers_kept(system), torch.no_grad():
         for label, loss in system.losses.items():
             for way in system.schedule.ways:
                 with blamed(label, "", way):
@@ -55,13 +54,11 @@ def prepare(system: System, batch: Batch) -> None:
 
 
 def rehearse(system: System, batch: Batch) -> Rehearsal:
-    """Compute every term once, on copies. Raises SpecError where something doesn't fit."""
-    networks, losses = system.networks.copy(), copy.deepcopy(system.losses)
-    ways = system.schedule.ways
-    memo = Memo(networks, batch, {}, system.spec.seed)
+    """Compute every term once; nothing moves. Raises SpecError where something doesn't fit."""
+    networks, losses, ways = system.networks, system.losses, system.schedule.ways
     asked: dict[tuple[str, str, str], Asked] = {}
     saved: dict[str, int] = {}
-    with untouched_randomness(system.device):
+    with _buffers_kept(system), untouched_randomness(system.device):
         for way in ways:
             _check_shapes(networks, way, batch)
         for turn, player in enumerate(PLAYERS):
@@ -76,6 +73,7 @@ def rehearse(system: System, batch: Batch) -> Rehearsal:
                         asked[player, way, label] = Asked(tuple(parts), frozenset(memo.asked))
             count = len(next(iter(batch.images.values())))
             saved[player] = sum(kept.values()) // count
+    networks.forwards.clear()
     return Rehearsal(asked, saved)
 
 
@@ -106,14 +104,14 @@ def blamed(label: str, player: str, way: str, step: int | None = None) -> Iterat
 
 def describe_networks(system: System, domains: Mapping[str, Domain]) -> dict[str, dict[str, Any]]:
     """{network: {"parameters", "input", "output"}}, the shapes as "CxHxW"."""
-    networks = system.networks.copy()
+    networks = system.networks
     described: dict[str, dict[str, Any]] = {}
 
     def images(domain: str) -> Tensor:
         shape = domains[domain]
         return torch.zeros(2, shape.channels, shape.height, shape.width, device=system.device, dtype=system.dtype)
 
-    with torch.no_grad():
+    with _buffers_kept(system), torch.no_grad():
         for name, module in networks.modules.items():
             kind, *rest = name.split("/")
             if kind == "generator":
@@ -147,13 +145,27 @@ def _check_shapes(networks: Networks, way: str, batch: Batch) -> None:
 
 
 @contextmanager
+def _buffers_kept(system: System) -> Iterator[None]:
+    """What forwards change in networks and losses, running statistics say, is put back."""
+    modules = [*system.networks.modules.values(), *system.losses.values()]
+    before = [{name: buffer.clone() for name, buffer in module.named_buffers()} for module in modules]
+    yield
+    with torch.no_grad():
+        for module, buffers in zip(modules, before, strict=True):
+            for name, buffer in module.named_buffers():
+                if name in buffers:
+                    buffer.copy_(buffers[name])
+
+
+@contextmanager
 def _counting_saved_bytes() -> Iterator[dict[int, int]]:
     kept: dict[int, int] = {}
 
     def pack(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
         kept[storage.data_ptr()] = storage.nbytes()
-        return tensor
+        # an output that is saved with its own graph would keep itself alive
+        return tensor.detach()
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
         yield kept

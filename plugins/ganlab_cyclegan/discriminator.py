@@ -28,12 +28,12 @@ class Patch(ganlab.Discriminator):
         self.per_image = norm != "batch"
         # a bias before an instance norm has no effect; CycleGAN's networks have it there, and not before a batch norm
         bias = norm != "batch"
-        parts: list[nn.Module] = [nn.Conv2d(shape.channels, width, 4, 2, 1), nn.LeakyReLU(0.2)]
+        parts: list[nn.Module] = [nn.Conv2d(shape.channels, width, 4, 2, 1), nn.LeakyReLU(0.2, inplace=True)]
         inner = width
         for layer in range(1, layers + 1):
             outer = width * min(2**layer, 8)
             stride = 2 if layer < layers else 1
-            parts += [nn.Conv2d(inner, outer, 4, stride, 1, bias=bias), norm_layer(norm, outer), nn.LeakyReLU(0.2)]
+            parts += [nn.Conv2d(inner, outer, 4, stride, 1, bias=bias), norm_layer(norm, outer), nn.LeakyReLU(0.2, inplace=True)]
             inner = outer
         parts.append(nn.Conv2d(inner, 1, 4, 1, 1))
         self.net = nn.Sequential(*parts)

@@ -32,7 +32,7 @@ class EmbeddingDiscriminator(ganlab.Discriminator):
         channels = shape.channels
         for layer in range(layers):
             outer = width * 2**layer
-            parts += [nn.Conv2d(channels, outer, 3, 2, 1), nn.LeakyReLU(0.2)]
+            parts += [nn.Conv2d(channels, outer, 3, 2, 1), nn.LeakyReLU(0.2, inplace=True)]
             channels = outer
         parts.append(nn.Conv2d(channels, 1, 3, 1, 1))
         self.net = nn.Sequential(*parts)

@@ -20,7 +20,7 @@ class Residual(nn.Module):
             ReflectionPad(kernel // 2),
             nn.Conv2d(channels, channels, kernel, bias=bias),
             norm_layer(norm, channels),
-            nn.ReLU(),
+            nn.ReLU(inplace=True),
             ReflectionPad(kernel // 2),
             nn.Conv2d(channels, channels, kernel, bias=bias),
             norm_layer(norm, channels),
@@ -62,7 +62,7 @@ class Backbone(ganlab.Generator):
             return [nn.Upsample(scale_factor=2, mode="nearest"), *conv(inner, outer, 3)]
 
         def normed(layers: list[nn.Module], channels: int) -> nn.Sequential:
-            return nn.Sequential(*layers, norm_layer(norm, channels), nn.ReLU())
+            return nn.Sequential(*layers, norm_layer(norm, channels), nn.ReLU(inplace=True))
 
         before = blocks // 2
         self.encoder = nn.ModuleList(
