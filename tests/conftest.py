@@ -1,0 +1,89 @@
+"""What tests share: small systems, and a folder of pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from ganlab.build import build
+from ganlab.data.sampler import Batch
+from ganlab.engine import Engine
+from ganlab.interfaces import Domain
+from ganlab.registry import registry
+from ganlab.spec import Json, merge, resolve
+
+SIZE = 16
+
+TINY: Json = {
+    "name": "tiny",
+    "data": {
+        "a": {"type": "folder", "path": "a"},
+        "b": {"type": "folder", "path": "b"},
+        "size": SIZE,
+        "batch": 4,
+        "holdout": 0.25,
+    },
+    "generator": {"type": "resnet", "width": 4, "blocks": 2},
+    "discriminators": {"image": {"type": "patch", "width": 4, "layers": 1}},
+    "losses": {"adversarial": {"type": "lsgan"}, "cycle": {"type": "cycle", "weight": 10}},
+    "schedule": {"type": "simultaneous", "steps": 6},
+    "samples": {"every": 3, "count": 2},
+    "checkpoints": {"every": 2},
+    "runtime": {"device": "cpu", "threads": 1, "log_every": 1},
+}
+"""A whole experiment in hundredths of a second a step; patch it with `merge`."""
+
+
+class RandomImages:
+    """Stands where a sampler does: batches of noise that depend on the draw's number alone."""
+
+    def __init__(self, batch: int = 4, size: int = SIZE, dtype: torch.dtype = torch.float64) -> None:
+        self.batch, self.dtype = batch, dtype
+        self.domains = {name: Domain(name, 3, size, size) for name in "ab"}
+
+    def __call__(self, draw: int) -> Batch:
+        random = torch.Generator().manual_seed(1000 + draw)
+        shape = (self.batch, *self.domains["a"][1:4])
+        return Batch(
+            {name: torch.rand(shape, generator=random, dtype=self.dtype) * 2 - 1 for name in self.domains}, {}
+        )
+
+
+@pytest.fixture
+def make_engine() -> Callable[..., Engine]:
+    """An engine on noise, in float64: `make_engine(patch)` patches TINY."""
+
+    def make(patch: dict[str, Any] | None = None, batch: int = 4) -> Engine:
+        spec = resolve(registry(), merge(merge(TINY, {"runtime": {"precision": "float64"}}), patch or {}))
+        images = RandomImages(batch, spec.data.size)
+        return Engine(build(registry(), spec, images.domains), images)  # type: ignore[arg-type]
+
+    return make
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> dict[str, Path]:
+    """{domain: a folder of a dozen small pictures}."""
+    folders = {}
+    for index, domain in enumerate("ab"):
+        folders[domain] = tmp_path / f"pictures-{domain}"
+        folders[domain].mkdir()
+        random = np.random.default_rng(index)
+        for number in range(12):
+            pixels = random.integers(0, 256, (SIZE + 4, SIZE, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(folders[domain] / f"{number:02}.png")
+    return folders
+
+
+@pytest.fixture
+def tiny(pictures: dict[str, Path]) -> Json:
+    """TINY on those pictures."""
+    sources = {domain: {"path": str(folder)} for domain, folder in pictures.items()}
+    patched: Json = merge(TINY, {"data": sources})
+    return patched
