@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import RandomImages, make_engine
+from systems import RandomImages, make_engine
 
 SETTINGS = [(8, 64), (1, 128)]
 WARM_UP, ROUNDS = 4, 8

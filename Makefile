@@ -1,0 +1,27 @@
+# `make run` and `make test` do everything on a fresh machine: the environment, the install, the job.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: venv run test lint bench
+venv: .venv/installed
+
+.venv/installed: pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "ganlab needs Python 3.11 or newer: make PYTHON=python3.12, say")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test,lint]'
+	@touch $@
+
+run: venv
+	$(BIN)/ganlab run experiments/emb.json
+
+test: venv
+	$(BIN)/python -m pytest
+
+lint: venv
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: venv
+	$(BIN)/python -m pytest benchmarks/ -s

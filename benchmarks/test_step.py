@@ -1,0 +1,43 @@
+"""A training step of each experiment beside one of cyclegan.json, alternately in one process, on noise images."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from typing import Any
+
+import pytest
+from systems import EXPERIMENTS, make_engine
+
+from ganlab.engine import Engine
+
+WARM_UP, ROUNDS = 2, 5
+
+
+def seconds(engine: Engine) -> float:
+    started = time.perf_counter()
+    engine.step()
+    # reading the records waits for the device
+    engine.read()
+    return time.perf_counter() - started
+
+
+@pytest.mark.parametrize("name", sorted(path.name for path in EXPERIMENTS.glob("*.json")))
+def test_step(name: str, benchmark: Any) -> None:
+    plain, engine = make_engine("cyclegan.json", {}), make_engine(name, {})
+    for _ in range(WARM_UP):
+        seconds(plain), seconds(engine)
+    ratios = []
+
+    def beside() -> tuple[tuple[()], dict[str, Any]]:
+        ratios.append(seconds(engine) / seconds(plain))
+        return (), {}
+
+    benchmark.pedantic(lambda: seconds(engine), setup=beside, rounds=ROUNDS)
+    ratio = statistics.median(ratios)
+    batch = engine.sampler.batch
+    benchmark.extra_info.update(ratio=ratio, images_a_second=batch / benchmark.stats.stats.median)
+    print(
+        f"\n{name}: {benchmark.stats.stats.median * 1000:.0f} ms, {batch / benchmark.stats.stats.median:.0f} image pairs"
+        f" a second; {ratio:.2f} of cyclegan.json's step ({min(ratios):.2f} to {max(ratios):.2f})"
+    )
