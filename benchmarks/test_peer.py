@@ -1,8 +1,8 @@
 """Our step beside that of junyanz/pytorch-CycleGAN-and-pix2pix, the field's reference code, alternately in one process.
 
-Protocol: its defaults (resnet of width 64, six blocks, 3-layer PatchGAN of width 64, LSGAN, cycle 10, identity 5, pool of
-50), float32, noise images. Both take one step in turn; the figure is the median of the rounds' ratios, peer over ours.
-Peak memory: each alone in a process of its own.
+Protocol: its defaults (resnet of width 64, six blocks, 3-layer PatchGAN of width 64, LSGAN, cycle 10, identity 5, pool
+of 50), float32, noise images. Both take one step in turn; the figure is the median of the rounds' ratios, peer over
+ours. Peak memory: each alone in a process of its own.
 """
 
 from __future__ import annotations
@@ -111,10 +111,11 @@ def test_step_beside_the_peers(batch: int, size: int, checkout: Path, tmp_path: 
     memory = peak_mebibytes("ours", batch, size), peak_mebibytes(str(checkout), batch, size)
     benchmark.extra_info.update(ratio=median, quartiles=spread, ours_mib=memory[0], peer_mib=memory[1])
     benchmark.pedantic(own, rounds=1)
+    mine, theirs = (statistics.median(times) for times in zip(*pairs, strict=True))
     print(
         f"\n{size} px, batch {batch}: peer / ours = {median:.3f} (quartiles {spread[0]:.3f} to {spread[1]:.3f}, range"
-        f" {ratios[0]:.3f} to {ratios[-1]:.3f}, {ROUNDS} rounds); step {statistics.median(p[0] for p in pairs):.3f} s and"
-        f" {statistics.median(p[1] for p in pairs):.3f} s; peak memory {memory[0]:.0f} and {memory[1]:.0f} MiB"
+        f" {ratios[0]:.3f} to {ratios[-1]:.3f}, {ROUNDS} rounds); step {mine:.3f} s and {theirs:.3f} s;"
+        f" peak memory {memory[0]:.0f} and {memory[1]:.0f} MiB"
     )
     assert spread[1] >= 1.0, "slower than the peer beyond the noise"
     assert memory[0] <= 1.02 * memory[1], "more memory than the peer"

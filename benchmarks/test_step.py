@@ -36,8 +36,9 @@ def test_step(name: str, benchmark: Any) -> None:
     benchmark.pedantic(lambda: seconds(engine), setup=beside, rounds=ROUNDS)
     ratio = statistics.median(ratios)
     batch = engine.sampler.batch
-    benchmark.extra_info.update(ratio=ratio, images_a_second=batch / benchmark.stats.stats.median)
+    median = benchmark.stats.stats.median
+    benchmark.extra_info.update(ratio=ratio, images_a_second=batch / median)
     print(
-        f"\n{name}: {benchmark.stats.stats.median * 1000:.0f} ms, {batch / benchmark.stats.stats.median:.0f} image pairs"
+        f"\n{name}: {median * 1000:.0f} ms, {batch / median:.0f} image pairs"
         f" a second; {ratio:.2f} of cyclegan.json's step ({min(ratios):.2f} to {max(ratios):.2f})"
     )

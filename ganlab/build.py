@@ -82,14 +82,20 @@ def build(registry: Registry, spec: Spec, domains: Mapping[str, Domain]) -> Syst
         loss = _make(registry, "loss", options, f"losses.{label}")
         assert isinstance(loss, Loss)
         losses[label] = loss.to(device, dtype)
-    schedule = _make(registry, "schedule", spec.schedule, "schedule")
-    assert isinstance(schedule, Schedule)
-    schedule.ways = tuple(spec.translations)
+    schedule = build_schedule(registry, spec)
     autocast = device.type if spec.runtime.precision == "bfloat16" else None
     networks = Networks(generators, on_images, on_embeddings, autocast)
     for module in networks.modules.values():
         module.to(device, dtype)
     return System(spec, networks, losses, schedule, device, dtype)
+
+
+def build_schedule(registry: Registry, spec: Spec) -> Schedule:
+    """The schedule alone, which needs no data."""
+    schedule = _make(registry, "schedule", spec.schedule, "schedule")
+    assert isinstance(schedule, Schedule)
+    schedule.ways = spec.translations
+    return schedule
 
 
 def _plain(registry: Registry, kind: str, options: Options) -> tuple[type, dict[str, Any]]:

@@ -59,10 +59,10 @@ class Console:
             self._bar.advance(task)
         self._bar.remove_task(task)
 
-    def begins(self, folder: RunFolder, spec: Spec, done: int) -> None:
-        """Training begins, or goes on after `done` steps."""
+    def begins(self, folder: RunFolder, spec: Spec, done: int, steps: int) -> None:
+        """Training begins, or goes on after `done` of all steps."""
         self.trained = True
-        self._total, self._batch = int(spec.schedule["steps"]), spec.data.batch
+        self._total, self._batch = steps, spec.data.batch
         self._begun, self._done_before = time.monotonic(), done
         how = f"goes on after step {done}" if done else "begins"
         runtime = spec.runtime

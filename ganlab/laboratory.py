@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from ganlab import checkpoint, environment
-from ganlab.build import System, build, build_data, build_sources
+from ganlab.build import System, build, build_data, build_schedule, build_sources
 from ganlab.data.sampler import Sampler, to_device
 from ganlab.data.store import Store
 from ganlab.engine import Engine, Record, first_unfit
@@ -36,7 +36,7 @@ class Watcher(Protocol):
     def progress(self, items: Iterable[Any], what: str, total: int) -> Iterable[Any]:
         """Wraps something long."""
 
-    def begins(self, folder: RunFolder, spec: Spec, done: int) -> None: ...
+    def begins(self, folder: RunFolder, spec: Spec, done: int, steps: int) -> None: ...
 
     def steps(self, records: list[Record]) -> None: ...
 
@@ -49,7 +49,7 @@ class Nobody:
     def progress(self, items: Iterable[Any], what: str, total: int) -> Iterable[Any]:
         return items
 
-    def begins(self, folder: RunFolder, spec: Spec, done: int) -> None: ...
+    def begins(self, folder: RunFolder, spec: Spec, done: int, steps: int) -> None: ...
 
     def steps(self, records: list[Record]) -> None: ...
 
@@ -63,11 +63,13 @@ class Run(NamedTuple):
     spec: Spec
     step: int
     """The newest checkpoint's."""
+    steps: int
+    """How many there are to be."""
     records: list[Record]
 
     @property
     def finished(self) -> bool:
-        return self.step >= int(self.spec.schedule["steps"])
+        return self.step >= self.steps
 
 
 def load_spec(spec: str | Path | Mapping[str, Any], set: Iterable[str] = (), like: Spec | None = None) -> Spec:
@@ -87,7 +89,9 @@ def load_run(folder: str | Path) -> Run:
     where = RunFolder(folder)
     if not where.exists:
         raise SpecError(f"{folder} is not a run: it has no spec.json")
-    return Run(where.path, where.spec(registry()), (where.steps or [0])[-1], where.records())
+    spec = where.spec(registry())
+    steps = build_schedule(registry(), spec).steps
+    return Run(where.path, spec, (where.steps or [0])[-1], steps, where.records())
 
 
 def run(
@@ -193,7 +197,7 @@ def _train(engine: Engine, stores: dict[str, Store], folder: RunFolder, watcher:
         newest = checkpoint.path_of(folder.checkpoints, folder.steps[-1])
         checkpoint.load_networks(newest, engine.modules())
         engine.load_state(checkpoint.load_state(newest))
-    watcher.begins(folder, spec, engine.done)
+    watcher.begins(folder, spec, engine.done, total)
     won = _Won(watcher)
     with folder.recorder(engine.done) as recorder, _stopped_by_signals() as stopped:
         while engine.done < total:

@@ -1,0 +1,81 @@
+"""What only a CUDA device can show."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import pytest
+import torch
+
+import ganlab
+from ganlab.build import build
+from ganlab.data.sampler import Batch
+from ganlab.engine import Engine, Record
+from ganlab.registry import registry
+from ganlab.spec import Json, merge, resolve
+from tests.conftest import TINY, RandomImages
+
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device; torch sees none here")
+
+EVERYTHING: Json = {
+    "discriminators": {"embedding": {"type": "embedding", "width": 4}},
+    "losses": {
+        "adversarial": {"type": "noisy_lsgan"},
+        "embedding": {"type": "embedding_lsgan"},
+        "identity": {"type": "identity"},
+    },
+    "schedule": {"pool": 6},
+    "ema_halflife_images": 10,
+}
+
+
+class OnCuda(RandomImages):
+    def __call__(self, draw: int) -> Batch:
+        return Batch({k: v.cuda() for k, v in super().__call__(draw).images.items()}, {})
+
+
+def engine_on(device: str, patch: Json) -> Engine:
+    spec = resolve(registry(), merge(merge(TINY, {"runtime": {"device": device, "joint": False}}), patch))
+    images = (OnCuda if device == "cuda" else RandomImages)(4, 16, torch.float64)
+    return Engine(build(registry(), spec, images.domains), images)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("precision", ["float32", "tf32", "bfloat16"])
+def test_a_step_never_waits_for_the_device(precision: str) -> None:
+    spec = resolve(registry(), merge(merge(TINY, {"runtime": {"device": "cuda", "precision": precision}}), EVERYTHING))
+    images = OnCuda(4, 16, torch.float32)
+    engine = Engine(build(registry(), spec, images.domains), images)  # type: ignore[arg-type]
+    engine.step()
+    torch.cuda.synchronize()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        engine.sampler(7)
+        engine.step()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert engine.read()
+
+
+def test_cuda_computes_what_the_cpu_does_in_float64() -> None:
+    patch = merge(EVERYTHING, {"runtime": {"precision": "float64"}})
+    records: dict[str, list[Record]] = {}
+    for device in ("cpu", "cuda"):
+        engine = engine_on(device, patch)
+        for _ in range(3):
+            engine.step()
+        records[device] = engine.read()
+    for cpu, cuda in zip(records["cpu"], records["cuda"], strict=True):
+        assert cuda == pytest.approx(cpu | {"seconds": cuda["seconds"]}, rel=1e-8, abs=1e-10)
+
+
+@pytest.mark.parametrize("upsampling", ["transposed", "resize"])
+def test_the_same_spec_twice_gives_the_same_bytes(tiny: Json, tmp_path: Path, upsampling: str) -> None:
+    spec = merge(tiny, {"runtime": {"device": "cuda"}, "generator": {"upsampling": upsampling}})
+    runs = [ganlab.run(merge(spec, EVERYTHING), out=tmp_path / name) for name in ("one", "two")]
+    one, two = (hash_of(run.folder / "checkpoints" / f"step-{run.step:06d}" / "networks.safetensors") for run in runs)
+    assert one == two
+
+
+def hash_of(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
