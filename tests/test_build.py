@@ -1,0 +1,118 @@
+"""Names become objects: wrappers, pairs, ways, seeds."""
+
+from __future__ import annotations
+
+from importlib.metadata import EntryPoint
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import ganlab
+from ganlab.build import System, build
+from ganlab.registry import Registry, installed
+from ganlab.spec import Json, merge, resolve
+from tests.conftest import TINY, RandomImages
+
+
+class Brighter(ganlab.Generator):
+    """Wraps a generator and shifts what it makes."""
+
+    def __init__(self, of: ganlab.Generator, by: float = 0.25) -> None:
+        super().__init__()
+        self.of = of
+        self.by = by
+
+    def encode(self, images: Tensor) -> Tensor:
+        return self.of.encode(images)
+
+    def decode(self, embedding: Tensor) -> Tensor:
+        return (self.of.decode(embedding) + self.by).clamp(-1, 1)
+
+
+class Negated(ganlab.Discriminator):
+    """Wraps a discriminator, of images or of embeddings."""
+
+    def __init__(self, of: ganlab.Discriminator) -> None:
+        super().__init__()
+        self.of = of
+
+    def forward(self, x: Tensor) -> Tensor:
+        scores: Tensor = -self.of(x)
+        return scores
+
+
+class OneForBoth(ganlab.Generator):
+    """One convolution that both ways share."""
+
+    def __init__(self, width: int = 3) -> None:
+        super().__init__()
+        self.net = nn.Conv2d(3, 3, width, padding=width // 2)
+
+    @classmethod
+    def pair(  # type: ignore[override]
+        cls, domains: dict[str, ganlab.Domain], ways: tuple[str, ...], width: int
+    ) -> dict[str, ganlab.Generator]:
+        one = cls(width)
+        return dict.fromkeys(ways, one)
+
+    def encode(self, images: Tensor) -> Tensor:
+        return images
+
+    def decode(self, embedding: Tensor) -> Tensor:
+        return self.net(embedding).tanh()
+
+
+@ganlab.hookimpl
+def ganlab_generators() -> dict[str, type[ganlab.Generator]]:
+    return {"brighter": Brighter, "one_for_both": OneForBoth}
+
+
+@ganlab.hookimpl
+def ganlab_discriminators() -> dict[str, type[ganlab.Discriminator]]:
+    return {"negated": Negated}
+
+
+def system(patch: Json) -> System:
+    registry = Registry([*installed(), EntryPoint("wrappers", __name__, "ganlab")])
+    assert registry.broken == []
+    return build(registry, resolve(registry, merge(TINY, patch)), RandomImages().domains)
+
+
+def test_a_generator_wraps_the_generator_of_its_own_way() -> None:
+    wrapped = system({"generator": {"type": "brighter", "of": TINY["generator"], "by": 0.5}}).networks
+    plain = system({}).networks
+    images = RandomImages(2, dtype=torch.float32)(0).images["a"]
+    for way in ("ab", "ba"):
+        expected = (plain.generator(way)(images) + 0.5).clamp(-1, 1)
+        torch.testing.assert_close(wrapped.generator(way)(images), expected)
+
+
+@pytest.mark.parametrize(("inner", "sees", "count"), [("patch", "images", 2), ("embedding", "embeddings", 1)])
+def test_a_wrapped_discriminator_sees_what_the_inner_one_does(inner: str, sees: str, count: int) -> None:
+    options = {"type": "negated", "of": {"type": "negated", "of": {"type": inner, "width": 4, "layers": 1}}}
+    networks = system({"discriminators": {"image": None, "other": options}}).networks
+    assert len(networks.discriminators(sees)) == count
+    assert len(networks.discriminators("images")) + len(networks.discriminators("embeddings")) == count
+
+
+def test_one_generator_can_serve_both_ways() -> None:
+    networks = system({"generator": {"type": "one_for_both", "width": 5}}).networks
+    assert networks.generator("ab") is networks.generator("ba")
+    networks.updated(networks.generator("ab").parameters())
+    assert networks.versions["generator/ab"] == networks.versions["generator/ba"] == 1
+    assert networks.versions["discriminator/image/a"] == 0
+
+
+def test_a_one_way_spec_builds_one_generator_and_one_discriminator() -> None:
+    networks = system({"translations": ["ba"], "losses": {"cycle": None}}).networks
+    assert list(networks.modules) == ["generator/ba", "discriminator/image/a"]
+
+
+def test_initial_weights_are_a_function_of_the_seed() -> None:
+    def weights(seed: int) -> Tensor:
+        torch.rand(seed + 1)  # what was drawn before has no say
+        return torch.cat([p.flatten() for p in system({"seed": seed}).networks.generator("ab").parameters()])
+
+    assert torch.equal(weights(1), weights(1))
+    assert not torch.equal(weights(1), weights(2))
