@@ -12,7 +12,7 @@ import torch
 from ganlab.data.store import Progress, Store, load, silent
 from ganlab.errors import GanlabError, SpecError
 from ganlab.interfaces import Discriminator, Domain, Generator, Loss, Pair, Schedule, Source
-from ganlab.networks import Networks
+from ganlab.networks import Networks, evaluating
 from ganlab.options import signature, validate
 from ganlab.registry import Registry
 from ganlab.spec import Options, Spec, sees
@@ -138,10 +138,8 @@ def _embedding(
     way = spec.translations[0]
     source = domains[way[0]]
     generator = generators[way]
-    with _blamed(registry, "generator", spec.generator, "generator"), torch.no_grad():
-        training = generator.training
-        shape = generator.eval().encode(torch.zeros(2, source.channels, source.height, source.width)).shape
-        generator.train(training)
+    with _blamed(registry, "generator", spec.generator, "generator"), torch.no_grad(), evaluating(generator):
+        shape = generator.encode(torch.zeros(2, source.channels, source.height, source.width)).shape
     if len(shape) != 4:
         raise SpecError(f"generator: its embedding has the shape {tuple(shape)}, not (N, E, h, w)")
     return Domain("embedding", *shape[1:])

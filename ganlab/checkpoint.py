@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
@@ -26,19 +27,24 @@ def save(folder: Path, step: int, modules: Mapping[str, nn.Module], state: dict[
     final = folder / f"step-{step:06d}"
     unfinished = folder / f".{final.name}"
     try:
+        for left in folder.glob(".step-*"):
+            # by a process that was killed
+            shutil.rmtree(left)
         if not final.exists():
-            shutil.rmtree(unfinished, ignore_errors=True)
             unfinished.mkdir(parents=True)
             _save_networks(unfinished / "networks.safetensors", modules)
-            torch.save(state, unfinished / "state.pt")
+            _save_state(unfinished / "state.pt", state)
             for path in (*unfinished.iterdir(), unfinished):
                 _sync(path)
             unfinished.rename(final)
             _sync(folder)
         for old in steps(folder)[:-keep]:
-            shutil.rmtree(folder / f"step-{old:06d}")
-    except OSError as error:
-        raise RunError(f"step {step} can't be saved to {folder}: {error.strerror or error}") from error
+            # half removed, it would pass for complete
+            shutil.rmtree(path_of(folder, old).rename(folder / f".step-{old:06d}"))
+    except (OSError, SafetensorError) as error:
+        shutil.rmtree(unfinished, ignore_errors=True)
+        why = error.strerror if isinstance(error, OSError) and error.strerror else error
+        raise RunError(f"step {step} can't be saved to {folder}: {why}") from error
     return final
 
 
@@ -65,7 +71,7 @@ def load_networks(checkpoint: Path, modules: Mapping[str, nn.Module]) -> None:
             start = f"{prefix}."
             module.load_state_dict({k.removeprefix(start): v for k, v in tensors.items() if k.startswith(start)})
     except (OSError, SafetensorError, RuntimeError, KeyError, ValueError) as error:
-        raise RunError(f"{path} can't be read: {str(error).splitlines()[0]}") from error
+        raise RunError(f"{path} can't be read: {_told(error)}") from error
 
 
 def load_state(checkpoint: Path) -> dict[str, Any]:
@@ -73,27 +79,44 @@ def load_state(checkpoint: Path) -> dict[str, Any]:
     path = checkpoint / "state.pt"
     try:
         state: dict[str, Any] = torch.load(path, weights_only=True, map_location="cpu")
-    # torch.load has no error of its own for damaged files
+    except (FileNotFoundError, IsADirectoryError, PermissionError) as error:
+        raise RunError(f"{path} can't be read: {error.strerror}") from error
+    # torch.load has no error of its own for damaged files, and for others it advises to run their code
     except Exception as error:
-        raise RunError(f"{path} can't be read: {(str(error) or type(error).__name__).splitlines()[0]}") from error
+        raise RunError(f"{path} can't be read: it is damaged, or holds more than tensors and plain values") from error
     return state
+
+
+def _told(error: Exception) -> str:
+    """An error in a line; torch's list of unfit tensors begins on the second."""
+    text = " ".join(line.strip() for line in (str(error) or type(error).__name__).splitlines()[:2])
+    return text if len(text) < 200 else text[:197] + "..."
 
 
 def _save_networks(path: Path, modules: Mapping[str, nn.Module]) -> None:
     tensors: dict[str, Tensor] = {}
     aliases: dict[str, str] = {}
-    first: dict[tuple[int, torch.Size], str] = {}
+    first: dict[tuple[Any, ...], str] = {}
     for prefix, module in modules.items():
         # keep_vars: the tensors themselves, so that a shared one is recognised
         for key, tensor in module.state_dict(keep_vars=True).items():
             name = f"{prefix}.{key}"
-            known = first.setdefault((tensor.data_ptr() or id(tensor), tensor.shape), name)
+            # by its strides too: a transposed view lies at the same place
+            place = (tensor.data_ptr() or id(tensor), tensor.shape, tensor.stride(), tensor.dtype)
+            known = first.setdefault(place, name)
             if known != name:
                 aliases[name] = known
             else:
                 tensors[name] = tensor.detach().contiguous()
     # one key of metadata only: the order of several is not the same from run to run
     save_file(tensors, path, {_ALIASES: json.dumps(aliases, sort_keys=True)})
+
+
+def _save_state(path: Path, state: dict[str, Any]) -> None:
+    # in memory first: torch's own writer doesn't say that a disk is full
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    path.write_bytes(buffer.getbuffer())
 
 
 def _sync(path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ganlab.errors import GanlabError
+from ganlab.errors import GanlabError, Interrupted
 
 if TYPE_CHECKING:
     from ganlab.laboratory import Run
@@ -69,13 +70,22 @@ def run(
         from ganlab import laboratory
         from ganlab.console import Console
 
-        with Console() as watcher:
-            result = laboratory.run(spec, set_ or (), out, fresh, watcher)
+        try:
+            with Console() as watcher:
+                result = laboratory.run(spec, set_ or (), out, fresh, watcher)
+        except Interrupted as stopped:
+            stopped.args = (f"{stopped}; go on with: {_going_on(spec, set_ or (), out)}",)
+            raise
         if as_json:
             last = result.records[-1] if result.records else {}
             _print_json({"folder": str(result.folder), "step": result.step, "finished": result.finished, "last": last})
         else:
             _say_where_to_look(result, watcher.trained)
+
+
+def _going_on(spec: Path, set_: Iterable[str], out: Path | None) -> str:
+    words = ["ganlab", "run", str(spec), *(word for text in set_ for word in ("--set", text))]
+    return shlex.join([*words, "--out", str(out)] if out else words)
 
 
 def _say_where_to_look(result: Run, trained: bool) -> None:
@@ -149,6 +159,12 @@ def _errors() -> Iterator[None]:
         if _Debug.on:
             raise
         typer.echo(f"ganlab: {error}", err=True)
+        raise typer.Exit(1) from error
+    except Exception as error:
+        if _Debug.on or isinstance(error, typer.Exit | typer.Abort):
+            raise
+        what = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        typer.echo(f"ganlab: {what} (unexpected; `ganlab --debug COMMAND` shows where)", err=True)
         raise typer.Exit(1) from error
 
 

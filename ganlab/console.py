@@ -116,9 +116,13 @@ def _clock(seconds: float) -> str:
 def show_plugins(found: dict[str, Any]) -> None:
     """The table of `ganlab plugins`."""
     terminal = Terminal()
-    table = Table("kind", "name", "what it is", "plugin", "package", box=None, header_style="bold")
+    table = Table("kind", "name", "what it is", "whose", box=None, header_style="bold")
+    kind = ""
     for c in found["components"]:
-        table.add_row(c["kind"], c["name"], c["about"], c["plugin"], f"{c['package']} {c['version']}")
+        whose = c["plugin"] if c["package"] == "ganlab" else f"{c['plugin']} of {c['package']} {c['version']}"
+        # plain text: a component's words may look like rich's markup
+        table.add_row(*(Text(word) for word in (c["kind"] if c["kind"] != kind else "", c["name"], c["about"], whose)))
+        kind = c["kind"]
     terminal.print(table)
     for broken in found["broken"]:
         terminal.print(

@@ -48,7 +48,7 @@ class Engine:
         self.ema = copy.deepcopy(generators) if halflife else None
         self._ema_rate = 1 - 0.5 ** (sampler.batch / halflife) if halflife else 0.0
         self._rows: list[tuple[int, float, tuple[str, ...], Tensor]] = []
-        self._ahead: dict[tuple[tuple[Turn, ...], int], _Ahead] = {}
+        self._ahead: dict[tuple[Any, ...], _Ahead] = {}
         self._moving: dict[Turn, tuple[list[str], list[nn.Parameter]]] = {}
 
     def step(self) -> None:
@@ -115,15 +115,16 @@ class Engine:
         found: dict[str, tuple[float, Tensor]] = {}
         for way in turn.ways:
             for label in self._partakers(turn, way):
-                weight = self.system.spec.weight(label)[turn.player]
-                weight *= self.system.schedule.weight(label, turn.player, self.done)
-                if weight == 0:
+                if (weight := self._weight(label, turn.player)) == 0:
                     continue
                 with blamed(label, turn.player, way, self.done + 1):
                     parts = terms(self.system.losses[label], turn.player, Translation(way, memo))
                 for part, value in parts.items():
                     found[f"loss/{turn.player}/{way}/{label}{f'/{part}' if part else ''}"] = (weight, value)
         return found
+
+    def _weight(self, label: str, player: str) -> float:
+        return self.system.spec.weight(label)[player] * self.system.schedule.weight(label, player, self.done)
 
     def _update(self, player: str) -> None:
         optimizer = self.optimizers[player]
@@ -166,7 +167,8 @@ class Engine:
         return self._moving[turn]
 
     def _look_ahead(self, turns: tuple[Turn, ...], index: int) -> _Ahead:
-        if (turns, index) not in self._ahead:
+        silent = tuple((label, p) for label in self.system.losses for p in PLAYERS if self._weight(label, p) == 0)
+        if (turns, index, silent) not in self._ahead:
             turn = turns[index]
             later: list[Turn] = []
             for following in turns[index + 1 :]:
@@ -179,19 +181,17 @@ class Engine:
                 if following.player == "discriminator":
                     again |= self._asks(following) & unmoved
                 unmoved -= set(self._moves(following)[0])
-            if self.pools:
-                # a pooled fake is another image than the generator's turn scored
-                again -= set(self.system.networks.discriminators("images"))
             graph = any(t.player == "generator" for t in (turn, *later))
             planned = self._asks(turn) if self.system.spec.runtime.joint else frozenset()
-            self._ahead[turns, index] = _Ahead(graph, frozenset(again), frozenset(planned))
-        return self._ahead[turns, index]
+            self._ahead[turns, index, silent] = _Ahead(graph, frozenset(again), frozenset(planned))
+        return self._ahead[turns, index, silent]
 
     def _asks(self, turn: Turn) -> set[str]:
         return {
             name
             for way in turn.ways
             for label in self._partakers(turn, way)
+            if self._weight(label, turn.player) != 0
             for name in self.rehearsal.asked[turn.player, way, label].names
         }
 

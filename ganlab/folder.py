@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import fcntl
+import io
 import json
 import os
 import shutil
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+import socket
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
-from torch.utils.tensorboard import SummaryWriter
+from tensorboard.compat.proto.event_pb2 import Event
+from tensorboard.compat.proto.summary_pb2 import Summary
+from tensorboard.summary.writer.record_writer import RecordWriter
 
 from ganlab import checkpoint
 from ganlab.engine import Record
@@ -53,20 +58,14 @@ class RunFolder:
 
     def spec_json(self) -> Json:
         """The resolved spec as it was kept."""
-        path = self.path / "spec.json"
-        try:
-            found: Json = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise SpecError(f"{path} can't be read: {error}") from error
-        return found
+        return self._json(self.path / "spec.json")
 
     def environment(self) -> Json | None:
         """On what the run began; None where a kill came before that was written."""
         path = self.path / "environment.json"
         if not path.exists():
             return None
-        found: Json = json.loads(path.read_text(encoding="utf-8"))
-        return found
+        return self._json(path)
 
     def spec(self, registry: Registry) -> Spec:
         return resolve(registry, self.spec_json(), str(self.path / "spec.json"))
@@ -83,15 +82,32 @@ class RunFolder:
                 break
         return records
 
+    @staticmethod
+    def _json(path: Path) -> Json:
+        try:
+            found = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise SpecError(f"{path} can't be read: {error}") from error
+        if not isinstance(found, dict):
+            raise SpecError(f"{path} can't be read: it holds no JSON object")
+        return found
+
     def write_json(self, name: str, content: Any) -> None:
-        write(self.path / name, json.dumps(content, indent=2, ensure_ascii=False).encode() + b"\n")
+        text = json.dumps(content, indent=2, ensure_ascii=False)
+        # file names need not be text: what no UTF-8 can say stays a JSON escape
+        write(self.path / name, text.encode(errors="backslashreplace") + b"\n")
 
     def clear(self) -> None:
         """Remove the run, and nothing else that lies beside it."""
-        (self.path / "spec.json").unlink(missing_ok=True)
         for folder in (self.checkpoints, self.samples):
-            shutil.rmtree(folder, ignore_errors=True)
-        for path in (self.path / "environment.json", self.metrics, *self._events()):
+            # half removed, a checkpoint would pass for complete
+            removed = folder.with_name(f".{folder.name}.removed")
+            shutil.rmtree(removed, ignore_errors=True)
+            if folder.exists():
+                folder.rename(removed)
+                shutil.rmtree(removed, ignore_errors=True)
+        # the spec last: without it, what is still there would pass for somebody else's
+        for path in (self.path / "environment.json", self.metrics, *self._events(), self.path / "spec.json"):
             path.unlink(missing_ok=True)
 
     def _events(self) -> list[Path]:
@@ -99,9 +115,13 @@ class RunFolder:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Only one process trains in a folder. Raises SpecError where another does."""
-        self.path.mkdir(parents=True, exist_ok=True)
-        with (self.path / ".lock").open("w") as handle:
+        """Only one process trains in a folder. Raises SpecError where another does, RunError where the disk won't."""
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            lock = (self.path / ".lock").open("w")
+        except OSError as error:
+            raise RunError(f"{self.path} can't be written: {error.strerror or error}") from error
+        with lock as handle:
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError as error:
@@ -110,46 +130,71 @@ class RunFolder:
 
     @contextmanager
     def recorder(self, step: int) -> Iterator[Recorder]:
-        """Record what follows `step`: what an earlier process recorded beyond it is dropped."""
+        """Record what follows `step`: what an earlier process recorded beyond it is dropped. Raises RunError where the
+        disk won't."""
         kept = [r for r in self.records() if r["step"] <= step]
         write(self.metrics, "".join(json.dumps(r) + "\n" for r in kept).encode())
-        for path in self._events():
-            path.unlink()
-        with SummaryWriter(str(self.path)) as events, self.metrics.open("a", encoding="utf-8") as lines:
-            recorder = Recorder(lines, events)
-            recorder.to_tensorboard(kept)
-            yield recorder
+        name = f"events.out.tfevents.{int(time.time())}.{socket.gethostname()}.{os.getpid()}"
+        try:
+            for path in self._events():
+                path.unlink()
+            with (self.path / name).open("wb") as events, self.metrics.open("ab") as lines:
+                recorder = Recorder(lines, events)
+                recorder.to_tensorboard(kept)
+                yield recorder
+        except OSError as error:
+            raise RunError(f"{self.path} can't be written: {error.strerror or error}") from error
 
 
 class Recorder:
     """Appends records to metrics.jsonl and to the TensorBoard events."""
 
-    def __init__(self, lines: Any, events: SummaryWriter) -> None:
+    def __init__(self, lines: BinaryIO, events: BinaryIO) -> None:
+        # not TensorBoard's own writer: its thread fails where nobody catches it
         self._lines, self._events = lines, events
+        self._write_events([Event(wall_time=time.time(), file_version="brain.Event:2")])
 
-    def __call__(self, records: Iterable[Record]) -> None:
-        for record in records:
-            self._lines.write(json.dumps(record) + "\n")
+    def __call__(self, records: Sequence[Record]) -> None:
+        self._lines.write("".join(json.dumps(record) + "\n" for record in records).encode())
         self._lines.flush()
         self.to_tensorboard(records)
 
-    def to_tensorboard(self, records: Iterable[Record]) -> None:
-        for record in records:
-            for name, value in record.items():
-                if name not in ("step", "seconds", "images"):
-                    self._events.add_scalar(name, value, int(record["step"]))
+    def to_tensorboard(self, records: Sequence[Record]) -> None:
+        self._write_events(
+            Event(
+                wall_time=time.time(),
+                step=int(record["step"]),
+                summary=Summary(
+                    value=[
+                        Summary.Value(tag=name, simple_value=value)
+                        for name, value in record.items()
+                        if name not in ("step", "seconds", "images")
+                    ]
+                ),
+            )
+            for record in records
+        )
+
+    def _write_events(self, events: Iterable[Event]) -> None:
+        buffer = io.BytesIO()
+        writer = RecordWriter(buffer)
+        for event in events:
+            writer.write(event.SerializeToString())
+        self._events.write(buffer.getbuffer())
         self._events.flush()
 
 
 def write(path: Path, content: bytes) -> None:
     """The whole file or none of it. Raises RunError where the disk won't."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f".{path.name}.unfinished")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         with unfinished.open("wb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
         unfinished.replace(path)
     except OSError as error:
+        with suppress(OSError):
+            unfinished.unlink()
         raise RunError(f"{path} can't be written: {error.strerror or error}") from error

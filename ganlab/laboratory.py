@@ -21,6 +21,7 @@ from ganlab.data.store import Store
 from ganlab.engine import Engine, Record, first_unfit
 from ganlab.errors import Interrupted, RunError, SpecError
 from ganlab.folder import Recorder, RunFolder, write
+from ganlab.networks import evaluating
 from ganlab.registry import registry
 from ganlab.rehearsal import describe_networks, untouched_randomness
 from ganlab.report.grid import png, sample_grid
@@ -113,13 +114,8 @@ def run(
     if folder.foreign:
         raise SpecError(f"{folder.path} exists and is not a run; choose another folder with --out")
     if folder.exists and not fresh:
-        before = folder.spec(registry())
-        resolved = load_spec(asked, set, like=before)
-        if before.fingerprint() != resolved.fingerprint():
-            raise SpecError(
-                f"{folder.path} holds another spec (there / asked): {'; '.join(differences(before, resolved))};"
-                " begin anew with --fresh, or choose another folder with --out"
-            )
+        resolved = load_spec(asked, set, like=folder.spec(registry()))
+        _refuse_another(folder, resolved)
         if (found := load_run(folder.path)).finished:
             return found
     with _reproducible(resolved):
@@ -133,8 +129,20 @@ def run(
         with folder.locked():
             if fresh:
                 folder.clear()
+            elif folder.exists:
+                # another process may have begun here meanwhile
+                _refuse_another(folder, resolved)
             _train(engine, stores, folder, watcher)
     return load_run(folder.path)
+
+
+def _refuse_another(folder: RunFolder, asked: Spec) -> None:
+    there = folder.spec(registry())
+    if there.fingerprint() != asked.fingerprint():
+        raise SpecError(
+            f"{folder.path} holds another spec (there / asked): {'; '.join(differences(there, asked))};"
+            " begin anew with --fresh, or choose another folder with --out"
+        )
 
 
 def check(spec: str | Path | Mapping[str, Any] | Spec, set: Iterable[str] = ()) -> Json:
@@ -196,9 +204,9 @@ def _train(engine: Engine, stores: dict[str, Store], folder: RunFolder, watcher:
     if folder.steps:
         newest = checkpoint.path_of(folder.checkpoints, folder.steps[-1])
         checkpoint.load_networks(newest, engine.modules())
-        engine.load_state(checkpoint.load_state(newest))
+        _restore(engine, newest)
     watcher.begins(folder, spec, engine.done, total)
-    won = _Won(watcher)
+    won = _Won(watcher, [r for r in folder.records() if r["step"] <= engine.done])
     with folder.recorder(engine.done) as recorder, _stopped_by_signals() as stopped:
         while engine.done < total:
             engine.step()
@@ -213,14 +221,16 @@ def _train(engine: Engine, stores: dict[str, Store], folder: RunFolder, watcher:
                 recorder(records)
                 won(records)
                 watcher.steps(records)
-            if save:
+            if save or draw:
                 _refuse_poisoned(engine, folder)
-                checkpoint.save(
-                    folder.checkpoints, engine.done, engine.modules(), engine.state(), spec.checkpoints.keep
-                )
             if draw:
                 images = sample(engine.translators(), stores, engine.system, spec.samples.count)
                 write(folder.samples / f"step-{engine.done:06d}.png", png(sample_grid(images)))
+            if save:
+                # last: a run goes on after its newest checkpoint and must lack nothing that came before
+                checkpoint.save(
+                    folder.checkpoints, engine.done, engine.modules(), engine.state(), spec.checkpoints.keep
+                )
             if halt is not None and engine.done < total:
                 raise Interrupted(f"stopped after step {engine.done} of {total}; everything is saved", halt)
 
@@ -232,16 +242,13 @@ def sample(
     found = {}
     with torch.no_grad(), untouched_randomness(system.device):
         for way, translator in translators.items():
-            training = translator.training
-            translator.eval()
             store = stores[way[0]]
             inputs = store.pixels(store.held[:count])
-            with system.networks.computing():
+            with evaluating(translator), system.networks.computing():
                 outputs = [
                     translator(to_device(piece, system.device).to(system.dtype)).float().cpu()
                     for piece in torch.split(inputs, system.spec.data.batch)
                 ]
-            translator.train(training)
             found[way] = inputs, torch.cat(outputs)
     return found
 
@@ -279,11 +286,31 @@ def _refuse_unfit(records: list[Record], recorder: Recorder, folder: RunFolder) 
         raise RunError(f"{name} became {value} at step {step}; {_last_good(folder)}")
 
 
+def _restore(engine: Engine, newest: Path) -> None:
+    state = checkpoint.load_state(newest)
+    try:
+        engine.load_state(state)
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise RunError(f"{newest / 'state.pt'} holds the state of another system: {error!r}") from error
+
+
 def _refuse_poisoned(engine: Engine, folder: RunFolder) -> None:
-    for name, module in engine.modules().items():
-        finite = [torch.isfinite(t).all() for t in module.state_dict().values()]
+    state = engine.state()
+    kept: dict[str, Any] = {f"weights of {name}": module.state_dict() for name, module in engine.modules().items()}
+    for part in ("optimizers", "losses", "pools"):
+        kept |= {f"values in {part}/{name}": values for name, values in state[part].items()}
+    for what, values in kept.items():
+        finite = [torch.isfinite(t).all().to(engine.system.device) for t in _tensors(values)]
         if finite and not torch.stack(finite).all():
-            raise RunError(f"weights of {name} are not finite after step {engine.done}; {_last_good(folder)}")
+            raise RunError(f"{what} are not finite after step {engine.done}; {_last_good(folder)}")
+
+
+def _tensors(state: Any) -> Iterator[Tensor]:
+    if isinstance(state, Tensor):
+        yield state
+    elif isinstance(state, Mapping):
+        for value in state.values():
+            yield from _tensors(value)
 
 
 def _last_good(folder: RunFolder) -> str:
@@ -293,32 +320,48 @@ def _last_good(folder: RunFolder) -> str:
 
 
 class _Won:
-    """Warns once of each discriminator that wins outright."""
+    """Warns once of each discriminator that wins outright; `before` is what an earlier process saw."""
 
-    def __init__(self, watcher: Watcher) -> None:
+    def __init__(self, watcher: Watcher, before: Iterable[Record] = ()) -> None:
         self._watcher = watcher
         self._steps: dict[str, int] = {}
         self._told: set[str] = set()
+        self._unbounded: set[str] = set()
+        for record in before:
+            self._winners(record)
 
     def __call__(self, records: list[Record]) -> None:
         for record in records:
-            losses: dict[str, float] = {}
-            for name, value in record.items():
-                if name.startswith("loss/discriminator/"):
-                    term = "/".join(name.split("/")[2:4])
-                    losses[term] = losses.get(term, 0.0) + value
-            for term, value in losses.items():
-                # a term that generators don't have is a penalty; one below zero, a critic's, has no least value
-                contested = any(n.startswith(f"loss/generator/{term}") for n in record)
-                low = contested and 0 <= value < WON_BELOW
-                self._steps[term] = self._steps.get(term, 0) + 1 if low else 0
-                if self._steps[term] == WON_STEPS and term not in self._told:
-                    self._told.add(term)
-                    self._watcher.warns(
-                        f"the discriminator wins outright: loss/discriminator/{term} has been below {WON_BELOW} for"
-                        f" {WON_STEPS} steps and is {value:.2g} at step {int(record['step'])}; the generators learn"
-                        " little from it (weaken it, or give its targets noise)"
-                    )
+            for term, value in self._winners(record).items():
+                self._watcher.warns(
+                    f"the discriminator wins outright: loss/discriminator/{term} has been below {WON_BELOW} for"
+                    f" {WON_STEPS} steps and is {value:.2g} at step {int(record['step'])}; the generators learn"
+                    " little from it (weaken it, or give its targets noise)"
+                )
+
+    def _winners(self, record: Record) -> dict[str, float]:
+        """The terms that are found to be won with this record."""
+        losses: dict[str, float] = {}
+        contested = set()
+        for name, value in record.items():
+            if not name.startswith("loss/"):
+                continue
+            _, player, way, label = name.split("/")[:4]
+            term = f"{way}/{label}"
+            if player == "discriminator":
+                losses[term] = losses.get(term, 0.0) + value
+            else:
+                contested.add(term)
+        # a term once below zero is a critic's and has no least value; one that generators don't have is a penalty
+        self._unbounded |= {term for term, value in losses.items() if value < 0}
+        won = {}
+        for term, value in losses.items():
+            low = term in contested and term not in self._unbounded and value < WON_BELOW
+            self._steps[term] = self._steps.get(term, 0) + 1 if low else 0
+            if self._steps[term] == WON_STEPS and term not in self._told:
+                self._told.add(term)
+                won[term] = value
+        return won
 
 
 @contextmanager

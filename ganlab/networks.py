@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 
 import torch
 from torch import Tensor, nn
@@ -91,6 +91,18 @@ class Networks:
 
 def _full(x: Tensor) -> Tensor:
     return x.float() if x.dtype == torch.bfloat16 else x
+
+
+@contextmanager
+def evaluating(module: nn.Module) -> Iterator[None]:
+    """In eval mode; afterwards every part is in the mode it was in, a frozen one too."""
+    modes = [(part, part.training) for part in module.modules()]
+    module.eval()
+    try:
+        yield
+    finally:
+        for part, mode in modes:
+            part.training = mode
 
 
 def trainable(modules: Iterable[nn.Module]) -> Iterator[nn.Parameter]:

@@ -6,7 +6,7 @@ import functools
 import inspect
 import json
 import typing
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Hashable, Iterable, Iterator, Mapping
 from difflib import get_close_matches
 from typing import Any, NamedTuple, cast
 
@@ -66,11 +66,16 @@ def _signature(component: Any) -> Signature:
             raise TypeError(f"{name}.__init__ takes {parameter}; every option needs a name and a type of its own")
         if option not in hints:
             raise TypeError(f"{name}.__init__ gives its option {option!r} no type")
-        if option in _RESERVED or option.startswith("_"):
+        # pydantic's models have attributes of their own, `copy` say, which an option of that name would hide
+        if option in _RESERVED or option.startswith("_") or hasattr(BaseModel, option):
             raise TypeError(f"{name}.__init__ has an option {option!r}; that name is reserved")
         hint = hints[option]
         if hint is Domain:
             supplied.append(option)
+        elif Domain in typing.get_args(hint):
+            raise TypeError(
+                f"{name}.__init__ annotates {option!r} {hint}; one that the core supplies is a Domain alone"
+            )
         elif hint in KINDS.values():
             if parameter.default is not parameter.empty:
                 raise TypeError(f"{name}.__init__ gives the nested component {option!r} a default; it can have none")
@@ -78,14 +83,38 @@ def _signature(component: Any) -> Signature:
         else:
             fields[option] = (hint, ... if parameter.default is parameter.empty else parameter.default)
     _check_supplied(component, supplied)
+    for option, (hint, default) in fields.items():
+        _check_fits_json(name, option, hint, default)
+    return Signature(create_model(name, __config__=STRICT, **fields), nested, tuple(supplied))
+
+
+def _check_fits_json(name: str, option: str, hint: Any, default: Any) -> None:
+    where = f"the option {option!r} of {name}.__init__"
     try:
-        model = create_model(name, __config__=STRICT, **fields)
-        model.model_json_schema()
-        defaults = create_model(name, __config__=STRICT, **{k: f for k, f in fields.items() if f[1] is not ...})
-        defaults.model_validate_json(defaults().model_dump_json())
+        required = create_model(name, __config__=STRICT, **cast(dict[str, Any], {option: (hint, ...)}))
+        required.model_json_schema()
+        fits = list(required.model_fields) == [option]
     except Exception as error:
-        raise TypeError(f"the options of {name}.__init__ don't fit JSON: {str(error).splitlines()[0]}") from error
-    return Signature(model, nested, tuple(supplied))
+        raise TypeError(f"{where} has a type that doesn't fit JSON: {_one_line(error)}") from error
+    if not fits:
+        raise TypeError(f"{where} has a type that is none of an option: {hint}")
+    if default is ...:
+        return
+    try:
+        model = create_model(name, __config__=STRICT, **cast(dict[str, Any], {option: (hint, default)}))
+        text = model().model_dump_json()
+        # as a spec says it, and as one that leaves it out does
+        kept = [getattr(model.model_validate_json(given), option) for given in (text, "{}")]
+    except Exception as error:
+        raise TypeError(f"{where} has a default that is not allowed, {default!r}: {_one_line(error)}") from error
+    if list(json.loads(text)) != [option] or any(value != getattr(model(), option) for value in kept):
+        raise TypeError(f"{where} has a default that JSON can't keep: {default!r} comes back as {kept[0]!r}")
+
+
+def _one_line(error: Exception) -> str:
+    if isinstance(error, ValidationError):
+        return _says(error.errors(include_url=False)[0]["msg"])
+    return str(error).split("\n")[0].split(". ")[0]
 
 
 def _check_supplied(component: type, supplied: list[str]) -> None:
@@ -103,10 +132,13 @@ def validate(component: type, options: Mapping[str, Any]) -> BaseModel:
     return signature(component).model.model_validate_json(json.dumps(options))
 
 
-def schema(component: type) -> dict[str, Any]:
-    """The JSON Schema of a component's options; a nested one is an object with a `type`."""
+def schema(component: type, references: str = "#/$defs/{model}") -> dict[str, Any]:
+    """The JSON Schema of a component's options; a nested one is an object with a `type`.
+
+    `references` says how the schema refers to what it defines.
+    """
     sign = signature(component)
-    result = sign.model.model_json_schema()
+    result = sign.model.model_json_schema(ref_template=references)
     for option, kind in sign.nested.items():
         result.setdefault("properties", {})[option] = {
             "type": "object",
@@ -126,19 +158,59 @@ def nearest(name: str, known: Iterable[str]) -> str:
     return f"{guess} {'known are: ' + ', '.join(known) if known else 'there are none'}"
 
 
-def sentence(error: ValidationError, where: str, known: Iterable[str]) -> str:
-    """The first thing wrong, as one sentence that names the place, the value and what is allowed."""
-    first = error.errors(include_url=False)[0]
-    place = ".".join(str(part) for part in (where, *first["loc"]) if str(part))
+def sentence(error: ValidationError, where: str, known: Iterable[str], asked: Any) -> str:
+    """The first thing wrong with `asked`, as one sentence that names the place, the value and what is allowed."""
+    errors = error.errors(include_url=False)
+    first = errors[0]
+    at = tuple(_within(first["loc"], asked))
+    place = ".".join(str(part) for part in (where, *at) if part != "")
+    start = f"{place}: " if place else ""
+    if first["type"] == "json_invalid":
+        return f"{start}is not JSON: {first['ctx']['error'].split(' at line ')[0]}"
     if first["type"] == "extra_forbidden":
-        return f"{place}: unknown key{nearest(str(first['loc'][-1]), known)}"
+        return f"{start}unknown key{nearest(str(at[-1]), known)}"
     if first["type"] == "missing":
-        return f"{place}: is required and has no default"
+        return f"{'.'.join(filter(None, (place, str(first['loc'][-1]))))}: is required and has no default"
     if first["type"] == "value_error":
-        return f"{place}: {first['msg'].removeprefix('Value error, ')}"
+        return f"{start}{first['msg'].removeprefix('Value error, ')}"
     shown = json.dumps(first["input"], default=str)
-    return f"{place}: {shown if len(shown) < 80 else shown[:77] + '...'} is not allowed: {_lower(first['msg'])}"
+    # of a union, each branch says what it allows
+    allowed = dict.fromkeys(_says(e["msg"]) for e in errors if tuple(_within(e["loc"], asked)) == at)
+    return f"{start}{shown if len(shown) < 80 else shown[:77] + '...'} is not allowed: {', or '.join(allowed)}"
 
 
-def _lower(text: str) -> str:
-    return text[:1].lower() + text[1:]
+def _within(location: tuple[int | str, ...], asked: Any) -> Iterator[int | str]:
+    """The parts of pydantic's location that `asked` has; the others are names of a union's branches."""
+    for part in location:
+        if isinstance(asked, Mapping) and part in asked:
+            asked = asked[str(part)]
+        elif isinstance(asked, list | tuple) and isinstance(part, int) and part < len(asked):
+            asked = asked[part]
+        else:
+            continue
+        yield part
+
+
+_WORDS = {
+    "a valid dictionary": "an object",
+    "a valid object": "an object",
+    "a valid array": "an array",
+    "a valid tuple": "an array",
+    "a valid list": "an array",
+    "a valid boolean": "true or false",
+    "a valid integer": "an integer",
+    "a valid number": "a number",
+    "a valid string": "a string",
+    "Input should": "it should",
+    "Dictionary should": "it should",
+    "Tuple should": "it should",
+    "List should": "it should",
+    "String should": "it should",
+    " after validation": "",
+}
+
+
+def _says(message: str) -> str:
+    for pydantic, ours in _WORDS.items():
+        message = message.replace(pydantic, ours)
+    return message

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Iterable
+import re
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import redirect_stdout
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, NamedTuple
 
@@ -33,7 +36,9 @@ class Component(NamedTuple):
         return f"plugin {self.plugin!r} of {self.package} {self.version}"
 
     def as_dict(self) -> dict[str, Any]:
-        about = (inspect.getdoc(self.cls) or "").split("\n")[0]
+        # of the class itself: it may have inherited its interface's
+        paragraph = " ".join(inspect.cleandoc(self.cls.__doc__ or "").split("\n\n")[0].split())
+        about = re.split(r"(?<=[.!?]) (?=[A-Z`])", paragraph)[0]
         fields = {k: v for k, v in self._asdict().items() if k != "cls"}
         return {**fields, "about": about, "options": schema(self.cls)}
 
@@ -55,7 +60,7 @@ class Registry:
         self._plugins: dict[str, str] = {}
         self.broken: list[Broken] = []
         for point in points:
-            package, version = (point.dist.name, point.dist.version) if point.dist else ("unknown", "unknown")
+            package, version = _owner(point)
             try:
                 if point.name in self._plugins:
                     raise ValueError(f"the plugin name {point.name!r} is taken by {self._plugins[point.name]}")
@@ -71,21 +76,19 @@ class Registry:
         # one manager a plugin: check_pending and a failing hook then speak of this plugin alone
         manager = pluggy.PluginManager("ganlab")
         manager.add_hookspecs(hookspecs)
-        manager.register(point.load(), name=point.name)
-        manager.check_pending()
-        found: dict[tuple[str, str], Component] = {}
-        for kind, interface in KINDS.items():
-            for contribution in getattr(manager.hook, HOOKS[kind])():
-                for name, cls in contribution.items():
-                    if not isinstance(name, str) or not (isinstance(cls, type) and issubclass(cls, interface)):
-                        raise TypeError(
-                            f"{HOOKS[kind]} gives {name!r}: {cls!r}, which is no {interface.__name__} class"
-                        )
-                    if (taken := self._components.get((kind, name))) is not None:
-                        raise ValueError(f"the {kind} name {name!r} is taken by {taken.owner}")
-                    signature(cls)
-                    found[kind, name] = Component(kind, name, cls, point.name, package, version)
-        return list(found.values())
+        # what a plugin prints is not part of what a command prints
+        with redirect_stdout(sys.stderr):
+            plugin = point.load()
+            kinds = _kinds(manager, plugin)
+            manager.register(plugin, name=point.name)
+            found = [(kind, *item) for kind in kinds for item in _contribution(manager, kind)]
+        for kind, name, cls in found:
+            if not isinstance(name, str) or not (isinstance(cls, type) and issubclass(cls, KINDS[kind])):
+                raise TypeError(f"{HOOKS[kind]} gives {name!r}: {cls!r}, which is no {KINDS[kind].__name__} class")
+            if (taken := self._components.get((kind, name))) is not None:
+                raise ValueError(f"the {kind} name {name!r} is taken by {taken.owner}")
+            signature(cls)
+        return [Component(kind, name, cls, point.name, package, version) for kind, name, cls in found]
 
     def find(self, kind: str, name: str, where: str) -> Component:
         """The component, or SpecError with the nearest name; `where` is the place in the spec."""
@@ -103,16 +106,50 @@ class Registry:
         return sorted(self._components.values(), key=lambda c: (list(KINDS).index(c.kind), c.name))
 
 
+def _kinds(manager: pluggy.PluginManager, plugin: object) -> list[str]:
+    """The kinds of component that a plugin has hooks for. Raises TypeError where a hook is misspelt or not marked."""
+    kinds = []
+    for name in dir(plugin):
+        marked = manager.parse_hookimpl_opts(plugin, name) is not None
+        if name in HOOKS.values() and not marked:
+            raise TypeError(f"{name} is not marked with @ganlab.hookimpl")
+        if marked and name not in HOOKS.values():
+            raise TypeError(f"there is no hook {name!r}{nearest(name, HOOKS.values())}")
+        if marked:
+            kinds.append(next(kind for kind, hook in HOOKS.items() if hook == name))
+    if not kinds:
+        raise TypeError(f"has none of the hooks {', '.join(sorted(HOOKS.values()))}")
+    return kinds
+
+
+def _contribution(manager: pluggy.PluginManager, kind: str) -> Iterator[tuple[Any, Any]]:
+    # a hook that gives None is left out by pluggy
+    for given in getattr(manager.hook, HOOKS[kind])() or [None]:
+        if not isinstance(given, Mapping):
+            raise TypeError(f"{HOOKS[kind]} gives {given!r}, not {{name: class}}")
+        yield from given.items()
+
+
+def _owner(point: EntryPoint) -> tuple[str, str]:
+    """The package of an entry point, and its version."""
+    try:
+        name, version = (point.dist.name, point.dist.version) if point.dist else (None, None)
+    # a package whose metadata are damaged
+    except Exception:
+        name, version = None, None
+    return name or "unknown", version or "unknown"
+
+
 def _reason(error: BaseException) -> str:
-    text = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {text[0] if text else 'no message'}"
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text[:300] or 'no message'}"
 
 
 def installed() -> list[EntryPoint]:
     """The entry points of the group, ganlab's own first so that no other package can take their names."""
     unique: dict[tuple[bool, str, str, str], EntryPoint] = {}
     for point in entry_points(group=GROUP):
-        package = point.dist.name if point.dist else ""
+        package, _ = _owner(point)
         unique.setdefault((package.lower() != GROUP, package, point.name, point.value), point)
     return [unique[key] for key in sorted(unique)]
 

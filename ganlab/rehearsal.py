@@ -137,6 +137,15 @@ def _check_shapes(networks: Networks, way: str, batch: Batch) -> None:
     except Exception as error:
         text = (str(error) or type(error).__name__).splitlines()[0]
         raise SpecError(f"generator: can't translate images of {tuple(real.shape[1:])}: {text}") from error
+    for name in [*networks.discriminators("images", way[1]), *networks.discriminators("embeddings")]:
+        label = name.split("/")[1]
+        try:
+            with torch.no_grad():
+                seen = target if name.count("/") == 2 else networks.features(way, real)[-1]
+                networks.score(name, seen)
+        except Exception as error:
+            text = (str(error) or type(error).__name__).splitlines()[0]
+            raise SpecError(f"discriminators.{label}: can't score what is {tuple(seen.shape[1:])}: {text}") from error
     if fake.shape != target.shape:
         raise SpecError(
             f"generator: makes images of {tuple(fake.shape[1:])} of {tuple(real.shape[1:])};"

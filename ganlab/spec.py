@@ -6,6 +6,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterable, Mapping
+from math import isfinite
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -14,8 +15,8 @@ from pydantic import AfterValidator, BaseModel, Field, ValidationError
 
 from ganlab.errors import SpecError
 from ganlab.interfaces import Discriminator
-from ganlab.options import STRICT, schema, sentence, signature, validate
-from ganlab.registry import Registry
+from ganlab.options import KINDS, STRICT, schema, sentence, signature, validate
+from ganlab.registry import Component, Registry
 
 Json = dict[str, Any]
 Options = dict[str, Any]
@@ -24,7 +25,7 @@ Options = dict[str, Any]
 
 def _plain_name(name: str) -> str:
     if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}", name) or ".." in name:
-        raise ValueError(f"{name!r} is not allowed: it names a folder, so letters, digits, '.', '_', '-', no '..'")
+        raise ValueError(f"{name!r} is not allowed: it names a folder, so at most 100 letters, digits, '.', '_', '-'")
     return name
 
 
@@ -34,6 +35,14 @@ def _distinct(ways: tuple[str, ...]) -> tuple[str, ...]:
     return ways
 
 
+def _device_name(device: str) -> str:
+    if not re.fullmatch(_DEVICE, device):
+        raise ValueError(f"{device!r} is not allowed: it should be 'auto', 'cpu', 'mps', 'cuda' or 'cuda:NUMBER'")
+    return device
+
+
+_DEVICE = r"auto|cpu|mps|cuda(:[0-9]{1,3})?"
+
 Positive = Annotated[int, Field(ge=1)]
 
 
@@ -42,7 +51,7 @@ class Data(BaseModel):
     a: Options = Field(description="the source of domain a")
     b: Options = Field(description="the source of domain b")
     size: Annotated[int, Field(ge=4, le=4096)] = Field(64, description="height and width of the images in pixels")
-    batch: Positive = Field(8, description="images of each domain in a batch")
+    batch: Annotated[int, Field(ge=1, le=65536)] = Field(8, description="images of each domain in a batch")
     flip: bool = Field(True, description="mirror images left to right at random")
     holdout: Annotated[float, Field(gt=0, lt=1)] = Field(
         0.1, description="part of each domain's images kept from training"
@@ -72,9 +81,13 @@ class Checkpoints(BaseModel):
 
 class Runtime(BaseModel):
     model_config = STRICT
-    device: Annotated[str, Field(pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")] = "auto"
+    device: Annotated[str, AfterValidator(_device_name), Field(json_schema_extra={"pattern": f"^({_DEVICE})$"})] = (
+        "auto"
+    )
     precision: Literal["auto", "float32", "tf32", "bfloat16", "float64"] = "auto"
-    threads: Literal["auto"] | Positive = Field("auto", description="CPU threads; they belong to the run's bytes")
+    threads: Literal["auto"] | Annotated[int, Field(ge=1, le=1024)] = Field(
+        "auto", description="CPU threads; they belong to the run's bytes"
+    )
     joint: Literal["auto"] | bool = Field("auto", description="run a network's uses of one turn as one batch")
     log_every: Positive = Field(20, description="steps from one reading of the device to the next")
 
@@ -153,18 +166,24 @@ def merge(target: Any, patch: Any) -> Any:
 def read(path: str | Path) -> Json:
     """The JSON of a spec file, with what it extends merged in. Its name is by default the file's."""
     path = Path(path)
-    return {"name": path.stem, **_read(path, ())}
+    try:
+        return {"name": path.stem, **_read(path, ())}
+    except RecursionError as error:
+        raise SpecError(f"{path}: is nested too deeply") from error
 
 
 def _read(path: Path, seen: tuple[Path, ...]) -> Json:
-    if (real := path.resolve()) in seen:
+    try:
+        real = path.resolve()
+        # some editors begin a file with a byte order mark, which -sig drops
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, RuntimeError, ValueError) as error:
+        what = "it is not UTF-8 text" if isinstance(error, UnicodeDecodeError) else error
+        why = error.strerror if isinstance(error, OSError) and error.strerror else what
+        raise SpecError(f"{path}: can't be read: {why}{f' ({seen[-1].name} extends it)' if seen else ''}") from error
+    if real in seen:
         chain = " -> ".join(p.name for p in (*seen, real))
         raise SpecError(f"{path}: extends itself: {chain}")
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        what = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
-        raise SpecError(f"{path}: can't be read: {what}") from error
     spec = _parse(text, path)
     base = spec.pop("extends", None)
     if base is None:
@@ -181,6 +200,9 @@ def _parse(text: str, path: Path) -> Json:
     def constant(name: str) -> float:
         raise SpecError(f"{path}: {name} is not allowed: numbers are finite")
 
+    def number(text: str) -> float:
+        return value if isfinite(value := float(text)) else constant(text)
+
     def unique(pairs: list[tuple[str, Any]]) -> Json:
         keys = [k for k, _ in pairs]
         for key in keys:
@@ -189,26 +211,28 @@ def _parse(text: str, path: Path) -> Json:
         return dict(pairs)
 
     try:
-        spec = json.loads(text, parse_constant=constant, object_pairs_hook=unique)
+        spec = json.loads(text, parse_constant=constant, parse_float=number, object_pairs_hook=unique)
     except json.JSONDecodeError as error:
         raise SpecError(f"{path}: is not JSON: line {error.lineno}, column {error.colno}: {error.msg}") from error
-    except RecursionError as error:
-        raise SpecError(f"{path}: is nested too deeply") from error
+    except ValueError as error:
+        # Python reads no integer of thousands of digits
+        raise SpecError(f"{path}: is not allowed: {str(error).split(';')[0]}") from error
     if not isinstance(spec, dict):
-        raise SpecError(f"{path}: is not a JSON object but {type(spec).__name__}")
+        raise SpecError(f"{path}: is JSON, but not an object")
     return spec
 
 
 def assignment(text: str) -> Json:
     """The patch that `--set path.to.key=value` says; the value is JSON, or else a string."""
     path, equals, value = text.partition("=")
-    if not equals or not all(path.split(".")):
+    keys = [key.strip() for key in path.split(".")]
+    if not equals or not all(keys):
         raise SpecError(f"--set {text}: is not of the form path.to.key=value")
     try:
         patch: Any = json.loads(value, parse_constant=str)
-    except json.JSONDecodeError:
+    except (ValueError, RecursionError):
         patch = value
-    for key in reversed(path.split(".")):
+    for key in reversed(keys):
         patch = {key: patch}
     result: Json = patch
     return result
@@ -219,10 +243,14 @@ def resolve(registry: Registry, spec: Json, where: str = "spec", like: Spec | No
 
     Raises SpecError with one sentence that names the value, what is allowed and where it stands.
     """
+    if "extends" in spec:
+        raise SpecError(f"{where}: extends: only a file can extend another")
     try:
         checked = Spec.model_validate_json(json.dumps(spec))
     except ValidationError as error:
-        raise SpecError(f"{where}: {sentence(error, '', _known(error))}") from error
+        raise SpecError(f"{where}: {sentence(error, '', _known(error), spec)}") from error
+    except (TypeError, ValueError, RecursionError) as error:
+        raise SpecError(f"{where}: is not JSON: {error}") from error
     full = checked.model_copy(deep=True)
     full.data.a = component(registry, "source", checked.data.a, f"{where}: data.a")
     full.data.b = component(registry, "source", checked.data.b, f"{where}: data.b")
@@ -249,17 +277,21 @@ def _known(error: ValidationError) -> Iterable[str]:
     return getattr(model, "model_fields", {})
 
 
+_LABEL = "[A-Za-z0-9_-]+"
+
+
 def _check_label(name: str, where: str) -> None:
-    if not re.fullmatch(r"[A-Za-z0-9_-]+", name):
+    if not re.fullmatch(_LABEL, name):
         raise SpecError(f"{where}: the name {name!r} is not allowed: letters, digits, '_' and '-'")
 
 
 def _weight(weight: Any, where: str) -> Json:
+    both = weight if isinstance(weight, dict) else {"generator": weight, "discriminator": weight}
     try:
-        both = weight if isinstance(weight, dict) else {"generator": weight, "discriminator": weight}
         result: Json = json.loads(Weight.model_validate_json(json.dumps(both)).model_dump_json())
     except ValidationError as error:
-        raise SpecError(sentence(error, f"{where}.weight", Weight.model_fields)) from error
+        # of a number for both players, no player is to blame
+        raise SpecError(sentence(error, f"{where}.weight", Weight.model_fields, weight)) from error
     return result
 
 
@@ -274,8 +306,8 @@ def component(registry: Registry, kind: str, options: Options, where: str) -> Op
     try:
         full = json.loads(validate(found.cls, plain).model_dump_json())
     except ValidationError as error:
-        known = [*sign.model.model_fields, *sign.nested]
-        raise SpecError(f"{sentence(error, where, known)} ({kind} {name!r} of {found.owner})") from error
+        known = [*sign.model.model_fields, *sign.nested, "type", *(["weight"] if kind == "loss" else [])]
+        raise SpecError(f"{sentence(error, where, known, plain)} ({kind} {name!r} of {found.owner})") from error
     for option, inner in sign.nested.items():
         if not isinstance(value := options.get(option), dict):
             raise SpecError(f"{where}.{option}: is required: the {inner} that {kind} {name!r} wraps, an object")
@@ -331,31 +363,50 @@ def _device(asked: str, where: str) -> str:
 
 
 def json_schema(registry: Registry) -> Json:
-    """The JSON Schema of a spec, with every installed component."""
-    result = Spec.model_json_schema()
-    kinds: dict[str, list[Json]] = {}
-    for c in registry.components:
-        options = schema(c.cls)
-        options["properties"] = {"type": {"const": c.name}, **options.get("properties", {})}
-        if c.kind == "loss":
-            options["properties"]["weight"] = {"anyOf": [{"type": "number", "minimum": 0}, Weight.model_json_schema()]}
-        options["required"] = ["type", *options.get("required", [])]
-        options["title"] = f"{c.kind} {c.name}"
-        kinds.setdefault(c.kind, []).append(options)
+    """The JSON Schema (draft 2020-12) of a spec file, with every installed component.
+
+    A file may hold only what differs from the one it extends: so it needs no key at all, not even a component's
+    `type`, and null drops a key.
+    """
+    result = {"$schema": "https://json-schema.org/draft/2020-12/schema", **Spec.model_json_schema()}
+    definitions = result["$defs"]
+    for holder in (result, *definitions.values()):
+        holder.pop("required", None)
+        holder["properties"] = {key: _or_null(place) for key, place in holder["properties"].items()}
+    definitions["Weight"] = Weight.model_json_schema()
+    for kind in KINDS:
+        components = [_component_schema(c, definitions) for c in registry.components if c.kind == kind]
+        options = sorted({option for component in components for option in component["properties"]} - {"type"})
+        change = {
+            "title": f"a change to the {kind} of the spec that this one extends",
+            "type": "object",
+            "properties": dict.fromkeys(options, True),
+            "additionalProperties": False,
+        }
+        definitions[kind] = {"oneOf": [*components, change]}
     places = result["properties"]
-    data = result["$defs"]["Data"]["properties"]
-    for kind, place in (("generator", places["generator"]), ("schedule", places["schedule"])):
-        _one_of(place, kinds.get(kind, []))
-    for place in (data["a"], data["b"]):
-        _one_of(place, kinds.get("source", []))
-    for kind, name in (("loss", "losses"), ("discriminator", "discriminators")):
-        _one_of(places[name]["additionalProperties"], kinds.get(kind, []))
+    for kind, place in (("generator", "generator"), ("schedule", "schedule")):
+        places[place] = _or_null({"$ref": f"#/$defs/{kind}"})
+    for place in "ab":
+        definitions["Data"]["properties"][place] = _or_null({"$ref": "#/$defs/source"})
+    for kind, place in (("loss", "losses"), ("discriminator", "discriminators")):
+        named = {"type": "object", "additionalProperties": _or_null({"$ref": f"#/$defs/{kind}"})}
+        places[place] = _or_null({**named, "propertyNames": {"pattern": f"^{_LABEL}$"}})
     places["extends"] = {"type": "string", "description": "the path of a spec of which this one holds the differences"}
-    # a spec may hold only differences, so nothing is required of one file
-    result.pop("required", None)
     return result
 
 
-def _one_of(place: Json, options: list[Json]) -> None:
-    place.pop("additionalProperties", None)
-    place["oneOf"] = options
+def _component_schema(component: Component, definitions: Json) -> Json:
+    prefix = f"{component.kind}.{component.name}."
+    result = schema(component.cls, f"#/$defs/{prefix}{{model}}")
+    definitions.update({f"{prefix}{name}": inner for name, inner in result.pop("$defs", {}).items()})
+    options: Json = {"type": {"const": component.name}, **result.get("properties", {})}
+    options |= {option: {"$ref": f"#/$defs/{kind}"} for option, kind in signature(component.cls).nested.items()}
+    if component.kind == "loss":
+        number = {"type": "number", "minimum": 0}
+        options["weight"] = _or_null({"anyOf": [number, {"$ref": "#/$defs/Weight"}]})
+    return {**result, "title": f"{component.kind} {component.name}", "properties": options, "required": ["type"]}
+
+
+def _or_null(place: Json) -> Json:
+    return {"anyOf": [place, {"type": "null"}]}

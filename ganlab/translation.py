@@ -98,11 +98,15 @@ class Memo:
         return self._leaves[id(x)][1]
 
     def score(self, name: str, x: Tensor) -> Tensor:
-        if self.player == "generator" and name in self.again:
+        if self.player == "generator" and name in self.again and not self._pooled(name, x):
             leaf = self.leaf(x)
             scores = self._score(name, leaf)
             return _Bridge.apply(x, leaf, scores) if x.requires_grad else scores
         return self._score(name, x)
+
+    def _pooled(self, name: str, x: Tensor) -> bool:
+        """Whether a pool may show the discriminator another image in place of this fake."""
+        return bool(self.pools) and x.requires_grad and name in self.networks.discriminators("images")
 
     def _score(self, name: str, x: Tensor) -> Tensor:
 
@@ -238,7 +242,9 @@ class Translation:
     def uniform(self, *size: int) -> Tensor:
         """Uniform in [0, 1), of shape `size` whose first dimension counts images: a function of seed, step, turn,
         way and which call of the turn this is."""
-        return self._like_images(torch.from_numpy(self._draws().random(size)))
+        values = self._like_images(torch.from_numpy(self._draws().random(size)))
+        # in float32 the largest of them were rounded up to 1
+        return values.clamp_(max=1 - torch.finfo(values.dtype).eps / 2)
 
     def normal(self, *size: int) -> Tensor:
         """Standard normal, otherwise as `uniform`."""

@@ -50,9 +50,7 @@ class RandomImages:
     def __call__(self, draw: int) -> Batch:
         random = torch.Generator().manual_seed(1000 + draw)
         shape = (self.batch, *self.domains["a"][1:4])
-        return Batch(
-            {name: torch.rand(shape, generator=random, dtype=self.dtype) * 2 - 1 for name in self.domains}, {}
-        )
+        return Batch({name: torch.rand(shape, generator=random, dtype=self.dtype) * 2 - 1 for name in self.domains}, {})
 
 
 @pytest.fixture

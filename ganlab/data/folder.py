@@ -19,8 +19,9 @@ from ganlab.interfaces import Source
 class Folder(Source):
     """Every image file below a folder, recursively, in the order of their paths.
 
-    The largest centred square is cut out and resized (bicubic, antialiased); transparency is laid on white.
-    `limit` keeps that many, chosen at random by `seed`; 0 keeps all.
+    Hidden ones are left out; a folder is entered once, however many links lead to it. The largest centred square is
+    cut out and resized (bicubic, antialiased); transparency is laid on white. `limit` keeps that many, chosen at random
+    by `seed`; 0 keeps all.
     """
 
     def __init__(
@@ -47,14 +48,21 @@ class Folder(Source):
         files: list[str] = []
         seen: set[str] = set()
         for folder, folders, names in os.walk(self.path, followlinks=True):
+            # of two links to one folder always the same is followed
+            folders[:] = sorted(name for name in folders if not name.startswith("."))
             if (real := os.path.realpath(folder)) in seen:
                 folders.clear()
                 continue
             seen.add(real)
-            files += [(Path(folder) / name).relative_to(self.path).as_posix() for name in names]
+            files += [
+                (Path(folder) / name).relative_to(self.path).as_posix() for name in names if not name.startswith(".")
+            ]
         return files
 
     def image(self, key: str, size: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
+        if not (self.path / key).is_file():
+            # a pipe would be waited for
+            raise ValueError("is no file")
         try:
             with Image.open(self.path / key) as opened:
                 image = _eight_bit(ImageOps.exif_transpose(opened))

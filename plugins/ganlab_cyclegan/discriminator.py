@@ -33,7 +33,11 @@ class Patch(ganlab.Discriminator):
         for layer in range(1, layers + 1):
             outer = width * min(2**layer, 8)
             stride = 2 if layer < layers else 1
-            parts += [nn.Conv2d(inner, outer, 4, stride, 1, bias=bias), norm_layer(norm, outer), nn.LeakyReLU(0.2, inplace=True)]
+            parts += [
+                nn.Conv2d(inner, outer, 4, stride, 1, bias=bias),
+                norm_layer(norm, outer),
+                nn.LeakyReLU(0.2, inplace=True),
+            ]
             inner = outer
         parts.append(nn.Conv2d(inner, 1, 4, 1, 1))
         self.net = nn.Sequential(*parts)

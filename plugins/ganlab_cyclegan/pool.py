@@ -26,7 +26,8 @@ class Pool(nn.Module):
         shown = []
         for fake, (coin, place) in zip(fakes, draws.unbind(), strict=True):
             full = self.held >= self.size
-            index = torch.where(full, (place * self.size).long(), self.held.clamp(max=self.size - 1))[None]
+            # a draw may have been rounded up to 1
+            index = torch.where(full, (place * self.size).long(), self.held).clamp(max=self.size - 1)[None]
             swap = full & (coin > 0.5)
             old = self.images.index_select(0, index)[0]
             shown.append(torch.where(swap, old, fake))

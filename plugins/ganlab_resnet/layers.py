@@ -32,11 +32,16 @@ class ReflectionPad(nn.Module):
         if not x.is_cuda:
             return pad(x, [self.width] * 4, mode="reflect")
         # torch's own backward adds in no fixed order on CUDA; slices don't
-        for dim in (2, 3):
-            size, n = x.shape[dim], self.width
-            before, after = x.narrow(dim, 1, n).flip(dim), x.narrow(dim, size - 1 - n, n).flip(dim)
-            x = torch.cat([before, x, after], dim)
-        return x
+        return mirrored(x, self.width)
+
+
+def mirrored(x: Tensor, width: int) -> Tensor:
+    """(N, C, H, W) -> (N, C, H + 2 width, W + 2 width): reflection padding made of slices."""
+    for dim in (2, 3):
+        size = x.shape[dim]
+        before, after = x.narrow(dim, 1, width).flip(dim), x.narrow(dim, size - 1 - width, width).flip(dim)
+        x = torch.cat([before, x, after], dim)
+    return x
 
 
 def norm_layer(norm: str, channels: int) -> nn.Module:

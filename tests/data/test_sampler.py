@@ -1,0 +1,170 @@
+"""The sampler: batches as a pure function of seed and draw."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from ganlab.data.sampler import Sampler
+from ganlab.data.store import Store
+from ganlab.interfaces import Domain
+
+CPU = torch.device("cpu")
+
+
+def store(domain: str, count: int, held: int = 2, classes: int = 0, channels: int = 3) -> Store:
+    """Noise; each image's number is in its first and last column alike, so that a mirrored one can be told too."""
+    random = torch.Generator().manual_seed(ord(domain))
+    images = torch.randint(0, 256, (count, channels, 4, 4), dtype=torch.uint8, generator=random)
+    images[:, :, 0, 0] = images[:, :, 0, 3] = torch.arange(count, dtype=torch.uint8)[:, None]
+    images[:, :, 3, 0], images[:, :, 3, 3] = 0, 255
+    order = torch.randperm(count, generator=random)
+    return Store(
+        Domain(domain, channels, 4, 4, classes),
+        tuple(map(str, range(count))),
+        images,
+        torch.arange(count) % classes if classes else None,
+        order[held:].sort().values,
+        order[:held].sort().values,
+        (),
+    )
+
+
+def make(
+    counts: tuple[int, int] = (12, 9), batch: int = 4, seed: int = 5, flip: bool = True, **options: Any
+) -> Sampler:
+    dtype = options.pop("dtype", torch.float32)
+    stores = {name: store(name, count, **options) for name, count in zip("ab", counts, strict=True)}
+    return Sampler(stores, batch, flip, seed, CPU, dtype)
+
+
+def numbers(images: Tensor) -> list[int]:
+    return ((images[:, 0, 0, 0].double() + 1) * 127.5).round().int().tolist()
+
+
+def same(one: Sampler, other: Sampler, draw: int) -> bool:
+    return all(torch.equal(one(draw).images[d], other(draw).images[d]) for d in "ab")
+
+
+def test_a_batch_is_a_function_of_seed_and_draw_alone() -> None:
+    forwards, backwards, other = make(), make(), make(seed=6)
+    taken = {draw: forwards(draw) for draw in range(20)}
+    for draw in reversed(range(20)):
+        for domain in "ab":
+            assert torch.equal(backwards(draw).images[domain], taken[draw].images[domain])
+    assert same(make(), forwards, 19)
+    assert same(make(), forwards, 10_000)
+    assert not same(other, forwards, 0)
+    torch.manual_seed(0)
+    before = torch.get_rng_state()
+    forwards(3)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize("batch", [1, 3, 4, 10, 25])
+def test_each_time_round_has_every_training_image_once_in_another_order(batch: int) -> None:
+    sampler = make(batch=batch, flip=False)
+    rounds = 5
+    for domain, count in (("a", 10), ("b", 7)):
+        train = store(domain, count + 2).train.tolist()
+        assert len(train) == count
+        drawn: list[int] = []
+        draw = 0
+        while len(drawn) < rounds * count:
+            indices = sampler.indices(domain, draw)
+            images = sampler(draw).images[domain]
+            assert len(indices) == batch
+            assert numbers(images) == indices
+            drawn += indices
+            draw += 1
+        epochs = [drawn[start : start + count] for start in range(0, rounds * count, count)]
+        assert all(sorted(epoch) == train for epoch in epochs)
+        assert len({tuple(epoch) for epoch in epochs}) == rounds
+
+
+def test_the_domains_are_shuffled_independently() -> None:
+    sampler = make(counts=(40, 40), batch=38)
+    pairs = [list(zip(sampler.indices("a", draw), sampler.indices("b", draw), strict=True)) for draw in range(5)]
+    met = {pair for epoch in pairs for pair in epoch}
+    # were the orders tied, the same 38 pairs would meet each time
+    assert len(met) > 150
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_values_are_the_stored_ones_scaled_to_minus_one_and_one_exactly(dtype: torch.dtype) -> None:
+    sampler = make(flip=False, dtype=dtype)
+    stored = store("a", 12).images
+    for draw in range(4):
+        images = sampler(draw).images["a"]
+        assert images.dtype == dtype
+        assert images.shape == (4, 3, 4, 4)
+        chosen = stored[sampler.indices("a", draw)].numpy()
+        expected = chosen.astype("float64" if dtype == torch.float64 else "float32") / 127.5 - 1
+        assert (images.numpy() == expected).all()
+        assert (images.min().item(), images.max().item()) == (-1.0, 1.0)
+
+
+def test_about_half_are_mirrored_and_are_then_exact_mirror_images() -> None:
+    flipping, plain = make(batch=8), make(batch=8, flip=False)
+    draws = 100
+    mirrored: dict[str, list[bool]] = {"a": [], "b": []}
+    for draw in range(draws):
+        for domain, found in mirrored.items():
+            x, y = plain(draw).images[domain], flipping(draw).images[domain]
+            is_flipped = [torch.equal(j, i.flip(-1)) for i, j in zip(x, y, strict=True)]
+            is_same = [torch.equal(j, i) for i, j in zip(x, y, strict=True)]
+            # the last row runs from black to white: no image is its own mirror image
+            assert all(f != s for f, s in zip(is_flipped, is_same, strict=True))
+            found += is_flipped
+    total = 8 * draws
+    for found in mirrored.values():
+        # five standard deviations
+        assert abs(sum(found) - total / 2) < 5 * math.sqrt(total) / 2
+    assert abs(sum(a == b for a, b in zip(*mirrored.values(), strict=True)) - total / 2) < 5 * math.sqrt(total) / 2
+
+
+def test_flips_are_the_draws_and_not_the_images() -> None:
+    """Another batch size is another course of flips, yet each image is still seen both ways over the rounds."""
+    sampler, plain = make(batch=10), make(batch=10, flip=False)
+    ways: dict[int, set[bool]] = {}
+    for draw in range(20):
+        x, y = plain(draw).images["a"], sampler(draw).images["a"]
+        for number, i, j in zip(sampler.indices("a", draw), x, y, strict=True):
+            ways.setdefault(number, set()).add(torch.equal(i, j))
+    assert all(seen == {True, False} for seen in ways.values())
+
+
+@pytest.mark.parametrize("batch", [4, 25])
+def test_labels_follow_their_images(batch: int) -> None:
+    sampler = make(batch=batch, classes=5)
+    for draw in range(6):
+        found = sampler(draw)
+        for domain in "ab":
+            assert found.labels[domain].tolist() == [number % 5 for number in numbers(found.images[domain])]
+
+
+def test_without_classes_there_are_no_labels() -> None:
+    assert make()(0).labels == {}
+
+
+def test_held_out_images_never_come() -> None:
+    sampler = make(counts=(12, 12), batch=10)
+    held = set(store("a", 12).held.tolist())
+    assert len(held) == 2
+    assert not held & {index for draw in range(10) for index in sampler.indices("a", draw)}
+
+
+def test_gray_images_have_one_channel() -> None:
+    assert make(channels=1)(0).images["a"].shape == (4, 1, 4, 4)
+
+
+def test_training_on_a_batch_leaves_the_next_one_as_it_was() -> None:
+    """Batches are the receiver's own: writing into one changes no stored image."""
+    sampler = make(flip=False)
+    expected = sampler(0).images["a"].clone()
+    sampler(0).images["a"].zero_()
+    assert torch.equal(sampler(0).images["a"], expected)
