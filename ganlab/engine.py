@@ -99,6 +99,8 @@ class Engine:
         # only these parameters are reached: nothing needs freezing
         torch.autograd.backward(total, inputs=parameters)
         moved = [p for p in parameters if p.grad is not None]
+        if not moved:
+            return record
         norm = torch.nn.utils.get_total_norm([p.grad for p in moved if p.grad is not None])
         record[f"gradient/{turn.player}/{turn.sees if turn.sees == 'embeddings' else '+'.join(turn.ways)}"] = norm
         self._update(turn.player)

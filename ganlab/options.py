@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, cast
 
 import torch
 from pydantic import BaseModel, ConfigDict, ValidationError, create_model
+from pydantic_core import PydanticCustomError
 
 from ganlab.interfaces import Discriminator, Domain, Generator, Loss, Schedule, Source
 
@@ -129,7 +130,24 @@ def _check_supplied(component: type, supplied: list[str]) -> None:
 def validate(component: type, options: Mapping[str, Any]) -> BaseModel:
     """The plain options, checked and with defaults. Raises pydantic's ValidationError."""
     # JSON mode: strictness then accepts a list for a tuple, as a JSON spec must write it
-    return signature(component).model.model_validate_json(json.dumps(options))
+    checked = signature(component).model.model_validate_json(json.dumps(options))
+    kept = json.loads(checked.model_dump_json())
+    for option, asked in options.items():
+        if _retyped(asked, kept[option]):
+            wrong = PydanticCustomError("own_type", "Input should be {kept}", {"kept": json.dumps(kept[option])})
+            raise ValidationError.from_exception_data(
+                component.__name__, [{"type": wrong, "loc": (option,), "input": asked}]
+            )
+    return checked
+
+
+def _retyped(asked: Any, kept: Any) -> bool:
+    """Whether a number was taken for one of another type: to a `Literal`, as to Python, true and 1.0 are 1."""
+    if isinstance(asked, Mapping) and isinstance(kept, dict):
+        return any(_retyped(value, kept.get(key)) for key, value in asked.items())
+    if isinstance(asked, list | tuple) and isinstance(kept, list):
+        return any(map(_retyped, asked, kept))
+    return isinstance(kept, bool | int) and (isinstance(asked, bool) != isinstance(kept, bool) or type(asked) is float)
 
 
 def schema(component: type, references: str = "#/$defs/{model}") -> dict[str, Any]:

@@ -34,7 +34,7 @@ from ganlab.errors import SpecError
 from ganlab.spec import Json, merge
 
 HERE = Path(__file__).parent
-PLUGINS = str(HERE / "installed")
+PATH = os.pathsep.join([str(HERE / "installed"), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep)
 COMMAND = [sys.executable, "-c", "from ganlab.cli import main; main()"]
 STEPS, KILLS = 16, 10
 
@@ -83,7 +83,7 @@ class Forker:
 
     def start(self, *words: str, **job: Any) -> int:
         assert self._server.stdin is not None
-        self.log.unlink(missing_ok=True)
+        self.log.write_text("")
         line = json.dumps({"words": words, "log": str(self.log), **job})
         self._server.stdin.write(line.encode() + b"\n")
         return int(self._line())
@@ -139,7 +139,7 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
     for name, spec in specs.items():
         (folder / f"{name}.json").write_text(json.dumps(merge(spec, {"name": name, "data": sources})))
     # passive: threads that wait don't take the processor from those that work
-    env = os.environ | {"PYTHONPATH": PLUGINS, "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
+    env = os.environ | {"PYTHONPATH": PATH, "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
     whole = folder / "whole"
     command = [*COMMAND, "run", str(folder / "full.json"), "--out", str(whole)]
     real = subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
@@ -225,12 +225,18 @@ def kill_by_polls(bench: Bench, out: Path, seed: random.Random) -> Outcome:
     """Killed so many looks after a step was seen on disk, wherever the process is by then."""
     steps = max((int(p.name[5:]) for p in out.glob("checkpoints/step-*")), default=0)
     steps, further = steps + seed.randrange(2, 7), seed.randrange(500)
-    pid = bench.forker.start("run", str(bench.spec), "--out", str(out))
     metrics = out / "metrics.jsonl"
-    while bench.forker.running() and not (metrics.exists() and len(records(out)) >= steps):
+
+    def written() -> int:
+        return metrics.stat().st_ino if metrics.exists() else 0
+
+    # a process that goes on writes the file anew
+    before = written()
+    pid = bench.forker.start("run", str(bench.spec), "--out", str(out))
+    while bench.forker.running() and (written() == before or len(records(out)) < steps):
         pass
     for _ in range(further):
-        metrics.exists()
+        written()
     with suppress(ProcessLookupError):
         os.kill(pid, signal.SIGKILL)
     return bench.forker.wait()
@@ -238,7 +244,7 @@ def kill_by_polls(bench: Bench, out: Path, seed: random.Random) -> Outcome:
 
 def kill_while_importing(bench: Bench, out: Path, seed: random.Random) -> Outcome:
     """The real command, killed while Python still imports."""
-    env = os.environ | {"PYTHONPATH": PLUGINS, "PYTHONPROFILEIMPORTTIME": "1"}
+    env = os.environ | {"PYTHONPATH": PATH, "PYTHONPROFILEIMPORTTIME": "1"}
     command = [*COMMAND, "run", str(bench.spec), "--out", str(out)]
     with subprocess.Popen(command, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
         assert process.stderr is not None
@@ -289,6 +295,21 @@ def test_a_run_killed_at_ten_moments_ends_as_one_that_was_not(bench: Bench, tmp_
             assert len(out.name) < 100, "the kills miss"
     done = bench.run(out)
     assert done.code == 0, done.said
+    same(out, bench.whole)
+
+
+def test_a_run_killed_while_it_ends_lacks_nothing(bench: Bench, tmp_path: Path) -> None:
+    """Samples come at steps 5, 10, 15 and 16, checkpoints at 4, 8, 12 and 16."""
+    out = tmp_path / "run"
+    for moment in (
+        ["laboratory.py:sample", 4, 100],
+        ["checkpoint.py:save", 1, 0],
+        ["checkpoint.py:_save_state", 1, 50],
+    ):
+        done = bench.run(out, signals=[[signal.SIGKILL, *moment]])
+        assert done.code == -signal.SIGKILL
+        assert sorted(path.name for path in out.glob("checkpoints/step-*")) == ["step-000008", "step-000012"]
+    assert bench.run(out).code == 0
     same(out, bench.whole)
 
 

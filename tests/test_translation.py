@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import TINY, RandomImages
+from conftest import SIZE, TINY, RandomImages
+from ganlab_cyclegan.pool import Pool
 from torch import Tensor, nn
 from torch.nn.functional import l1_loss
 
@@ -429,13 +430,14 @@ def test_joint_uses_change_nothing_but_the_number_of_forwards(system: str) -> No
     assert all(few[name] <= many[name] for name in many)
 
 
-def test_networks_that_mix_a_batch_are_not_joined() -> None:
+@pytest.mark.parametrize("schedule", ["simultaneous", "alternating"])
+def test_networks_that_mix_a_batch_are_not_joined(schedule: str) -> None:
     """A batch norm's statistics are those of one use: reals and fakes apart."""
     patch = {
         "losses": {"identity": {"type": "identity", "weight": 5}},
         "generator": {"norm": "batch"},
         "discriminators": {"image": {"norm": "batch", "layers": 2}},
-        "schedule": {"type": "alternating", "lr": LR},
+        "schedule": {"type": schedule, "lr": LR},
     }
     engines = [make(merge(patch, {"runtime": {"joint": joint}})) for joint in (False, True)]
     (apart, weights), (together, same) = (trained(engine) for engine in engines)
@@ -537,6 +539,18 @@ def test_a_discriminators_turn_sees_leaves() -> None:
         assert getattr(t, what) is value, what
     assert t.score(t.fake) is t.score(t.fake_for_discriminator)
     assert t.back.target is t.real
+
+
+def test_a_pool_is_asked_once_a_batch() -> None:
+    """However many losses ask for its fake, all see the same."""
+    made = memo(0)
+    made.pools = {"ab": Pool(100, 3, SIZE, SIZE).double()}
+    t = Translation("ab", made)
+    shown = t.fake_for_discriminator
+    assert t.fake_for_discriminator is shown
+    assert shown.is_leaf
+    assert shown.requires_grad
+    assert int(made.pools["ab"].held) == len(shown)  # type: ignore[arg-type]
 
 
 def test_values_are_what_the_networks_make() -> None:

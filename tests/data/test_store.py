@@ -9,9 +9,12 @@ import numpy as np
 import pytest
 import torch
 
+from ganlab.build import build_data
 from ganlab.data.store import Store, load
 from ganlab.errors import SpecError
 from ganlab.interfaces import Source
+from ganlab.registry import registry
+from ganlab.spec import Json, merge, resolve
 
 SIZE = 4
 
@@ -72,6 +75,15 @@ def test_the_split_is_the_same_each_time_and_another_for_the_other_domain() -> N
     assert one.held.tolist() != other.held.tolist()
     # drawn at random, not the first or every fifth
     assert len(set(np.diff(one.held.tolist()))) > 3
+
+
+def test_the_split_is_the_same_whatever_the_runs_seed_and_batch(tiny: Json) -> None:
+    held = []
+    for seed, batch in ((0, 4), (1, 2)):
+        spec = resolve(registry(), merge(tiny, {"seed": seed, "data": {"batch": batch}}))
+        held.append({domain: found.held.tolist() for domain, found in build_data(registry(), spec).items()})
+    assert held[0] == held[1]
+    assert [len(found) for found in held[0].values()] == [3, 3]
 
 
 def test_a_larger_holdout_keeps_what_a_smaller_one_kept() -> None:

@@ -91,25 +91,25 @@ class Scripted(ganlab.Loss):
 
     def __init__(
         self,
-        player: Literal["generator", "discriminator"],
         values: dict[int, Literal["nan", "inf", "-inf"] | float],
+        player: Literal["generator", "discriminator", "both"] = "both",
         poisoned: int = 0,
     ) -> None:
         super().__init__()
         self.player, self.values, self.poisoned = player, values, poisoned
         # in checkpoints, and put back after the rehearsal: so it counts steps
-        self.register_buffer("calls", torch.zeros(2, dtype=torch.long))
+        self.register_buffer("calls", torch.zeros(2, 2, dtype=torch.long))
 
     def generator(self, t: Translation) -> Tensor | None:
-        return self._scripted(t.name, t.score(t.fake)) if self.player == "generator" else None
+        return self._scripted(t.name, t.score(t.fake), 0) if self.player != "discriminator" else None
 
     def discriminator(self, t: Translation) -> Tensor | None:
-        return self._scripted(t.name, t.score(t.target)) if self.player == "discriminator" else None
+        return self._scripted(t.name, t.score(t.target), 1) if self.player != "generator" else None
 
-    def _scripted(self, way: str, scores: Tensor) -> Tensor:
-        index = ("ab", "ba").index(way)
-        self.calls[index] += 1
-        step = int(self.calls[index])
+    def _scripted(self, way: str, scores: Tensor, player: int) -> Tensor:
+        count = self.calls[player, ("ab", "ba").index(way)]
+        count += 1
+        step = int(count)
         began = max((known for known in self.values if known <= step), default=None)
         value = 0.0 if began is None else float(self.values[began])
         mean = scores.mean()
