@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import shlex
 import sys
+import traceback
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
@@ -144,28 +145,27 @@ def _errors() -> Iterator[None]:
     try:
         yield
     except GanlabError as error:
-        if _Debug.on:
-            raise
-        typer.echo(f"ganlab: {error}", err=True)
-        raise typer.Exit(error.exit_code) from error
+        _end(error, str(error), error.exit_code)
     except KeyboardInterrupt as error:
-        typer.echo("ganlab: interrupted", err=True)
-        raise typer.Exit(130) from error
+        _end(error, "interrupted", 130)
     except BrokenPipeError as error:
         # whoever read the output has gone; Python would complain once more when it closes stdout
         sys.stdout = None
         raise typer.Exit(1) from error
     except OSError as error:
-        if _Debug.on:
-            raise
-        typer.echo(f"ganlab: {error}", err=True)
-        raise typer.Exit(1) from error
+        _end(error, str(error), 1)
+    except (typer.Exit, typer.Abort):
+        raise
     except Exception as error:
-        if _Debug.on or isinstance(error, typer.Exit | typer.Abort):
-            raise
         what = f"{type(error).__name__}: {' '.join(str(error).split())}"
-        typer.echo(f"ganlab: {what} (unexpected; `ganlab --debug COMMAND` shows where)", err=True)
-        raise typer.Exit(1) from error
+        _end(error, f"{what} (unexpected; `ganlab --debug COMMAND` shows where)", 1)
+
+
+def _end(error: BaseException, sentence: str, code: int) -> NoReturn:
+    if _Debug.on:
+        traceback.print_exception(error)
+    typer.echo(f"ganlab: {' '.join(sentence.splitlines())}", err=True)
+    raise typer.Exit(code) from error
 
 
 def main(words: Iterable[str] | None = None) -> None:

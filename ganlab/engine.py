@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import copy
-import math
 import time
-from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -285,12 +283,3 @@ class Engine:
 def _first(batch: Batch, count: int) -> Batch:
     """The first images of a batch."""
     return Batch({k: v[:count] for k, v in batch.images.items()}, {k: v[:count] for k, v in batch.labels.items()})
-
-
-def first_unfit(records: Sequence[Record]) -> tuple[int, str, float] | None:
-    """(step, name, value) of the first term or gradient that is not finite."""
-    for record in records:
-        for name, value in record.items():
-            if not math.isfinite(value):
-                return int(record["step"]), name, value
-    return None

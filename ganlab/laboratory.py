@@ -18,17 +18,15 @@ from ganlab import checkpoint, environment
 from ganlab.build import System, build, build_data, build_schedule, build_sources
 from ganlab.data.sampler import Sampler, to_device
 from ganlab.data.store import Store
-from ganlab.engine import Engine, Record, first_unfit
+from ganlab.engine import Engine, Record
 from ganlab.errors import Interrupted, RunError, SpecError
-from ganlab.folder import Recorder, RunFolder, write
+from ganlab.folder import RunFolder, write
+from ganlab.guard import Won, refuse_poisoned, refuse_unfit
 from ganlab.networks import evaluating
 from ganlab.registry import registry
 from ganlab.rehearsal import describe_networks, untouched_randomness
 from ganlab.report.grid import png, sample_grid
 from ganlab.spec import Json, Spec, assignment, differences, merge, read, resolve
-
-WON_BELOW, WON_STEPS = 0.01, 200
-"""A discriminator whose loss stays below the first for so many steps has won outright."""
 
 
 class Watcher(Protocol):
@@ -206,7 +204,7 @@ def _train(engine: Engine, stores: dict[str, Store], folder: RunFolder, watcher:
         checkpoint.load_networks(newest, engine.modules())
         _restore(engine, newest)
     watcher.begins(folder, spec, engine.done, total)
-    won = _Won(watcher, [r for r in folder.records() if r["step"] <= engine.done])
+    won = Won(watcher.warns, [r for r in folder.records() if r["step"] <= engine.done])
     with folder.recorder(engine.done) as recorder, _stopped_by_signals() as stopped:
         while engine.done < total:
             engine.step()
@@ -217,12 +215,12 @@ def _train(engine: Engine, stores: dict[str, Store], folder: RunFolder, watcher:
             draw = engine.done == total or engine.done % spec.samples.every == 0
             if save or draw or engine.done % spec.runtime.log_every == 0:
                 records = engine.read()
-                _refuse_unfit(records, recorder, folder)
+                refuse_unfit(records, recorder, folder)
                 recorder(records)
                 won(records)
                 watcher.steps(records)
             if save or draw:
-                _refuse_poisoned(engine, folder)
+                refuse_poisoned(engine, folder)
             if draw:
                 images = sample(engine.translators(), stores, engine.system, spec.samples.count)
                 write(folder.samples / f"step-{engine.done:06d}.png", png(sample_grid(images)))
@@ -279,89 +277,12 @@ def _keep_facts(folder: RunFolder, spec: Spec, stores: dict[str, Store], watcher
         watcher.warns(f"{folder.path} began with another {', '.join(changed)}: the last digits may differ")
 
 
-def _refuse_unfit(records: list[Record], recorder: Recorder, folder: RunFolder) -> None:
-    if (unfit := first_unfit(records)) is not None:
-        step, name, value = unfit
-        recorder([record for record in records if record["step"] < step])
-        raise RunError(f"{name} became {value} at step {step}; {_last_good(folder)}")
-
-
 def _restore(engine: Engine, newest: Path) -> None:
     state = checkpoint.load_state(newest)
     try:
         engine.load_state(state)
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise RunError(f"{newest / 'state.pt'} holds the state of another system: {error!r}") from error
-
-
-def _refuse_poisoned(engine: Engine, folder: RunFolder) -> None:
-    state = engine.state()
-    kept: dict[str, Any] = {f"weights of {name}": module.state_dict() for name, module in engine.modules().items()}
-    for part in ("optimizers", "losses", "pools"):
-        kept |= {f"values in {part}/{name}": values for name, values in state[part].items()}
-    for what, values in kept.items():
-        finite = [torch.isfinite(t).all().to(engine.system.device) for t in _tensors(values)]
-        if finite and not torch.stack(finite).all():
-            raise RunError(f"{what} are not finite after step {engine.done}; {_last_good(folder)}")
-
-
-def _tensors(state: Any) -> Iterator[Tensor]:
-    if isinstance(state, Tensor):
-        yield state
-    elif isinstance(state, Mapping):
-        for value in state.values():
-            yield from _tensors(value)
-
-
-def _last_good(folder: RunFolder) -> str:
-    if not folder.steps:
-        return "there is no checkpoint before it"
-    return f"the last good checkpoint is {checkpoint.path_of(folder.checkpoints, folder.steps[-1])}"
-
-
-class _Won:
-    """Warns once of each discriminator that wins outright; `before` is what an earlier process saw."""
-
-    def __init__(self, watcher: Watcher, before: Iterable[Record] = ()) -> None:
-        self._watcher = watcher
-        self._steps: dict[str, int] = {}
-        self._told: set[str] = set()
-        self._unbounded: set[str] = set()
-        for record in before:
-            self._winners(record)
-
-    def __call__(self, records: list[Record]) -> None:
-        for record in records:
-            for term, value in self._winners(record).items():
-                self._watcher.warns(
-                    f"the discriminator wins outright: loss/discriminator/{term} has been below {WON_BELOW} for"
-                    f" {WON_STEPS} steps and is {value:.2g} at step {int(record['step'])}; the generators learn"
-                    " little from it (weaken it, or give its targets noise)"
-                )
-
-    def _winners(self, record: Record) -> dict[str, float]:
-        """The terms that are found to be won with this record."""
-        losses: dict[str, float] = {}
-        contested = set()
-        for name, value in record.items():
-            if not name.startswith("loss/"):
-                continue
-            _, player, way, label = name.split("/")[:4]
-            term = f"{way}/{label}"
-            if player == "discriminator":
-                losses[term] = losses.get(term, 0.0) + value
-            else:
-                contested.add(term)
-        # a term once below zero is a critic's and has no least value; one that generators don't have is a penalty
-        self._unbounded |= {term for term, value in losses.items() if value < 0}
-        won = {}
-        for term, value in losses.items():
-            low = term in contested and term not in self._unbounded and value < WON_BELOW
-            self._steps[term] = self._steps.get(term, 0) + 1 if low else 0
-            if self._steps[term] == WON_STEPS and term not in self._told:
-                self._told.add(term)
-                won[term] = value
-        return won
 
 
 @contextmanager

@@ -8,7 +8,7 @@ import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import redirect_stdout
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import Distribution, EntryPoint, distributions, entry_points
 from typing import Any, NamedTuple
 
 import pluggy
@@ -55,12 +55,15 @@ class Broken(NamedTuple):
 class Registry:
     """The components of every plugin that loads."""
 
-    def __init__(self, points: Iterable[EntryPoint]) -> None:
+    def __init__(self, points: Iterable[EntryPoint | Broken]) -> None:
         self._components: dict[tuple[str, str], Component] = {}
         self._plugins: dict[str, str] = {}
         self.broken: list[Broken] = []
         for point in points:
-            package, version = _owner(point)
+            if isinstance(point, Broken):
+                self.broken.append(point)
+                continue
+            package, version = _owner(point.dist)
             try:
                 if point.name in self._plugins:
                     raise ValueError(f"the plugin name {point.name!r} is taken by {self._plugins[point.name]}")
@@ -73,7 +76,9 @@ class Registry:
             self._components.update({(c.kind, c.name): c for c in found})
 
     def _load(self, point: EntryPoint, package: str, version: str) -> list[Component]:
-        # one manager a plugin: check_pending and a failing hook then speak of this plugin alone
+        if EntryPoint.pattern.match(point.value) is None:
+            raise ValueError(f"its entry point {point.value!r} names no module")
+        # one manager a plugin: a failing hook then speaks of this plugin alone
         manager = pluggy.PluginManager("ganlab")
         manager.add_hookspecs(hookspecs)
         # what a plugin prints is not part of what a command prints
@@ -130,11 +135,11 @@ def _contribution(manager: pluggy.PluginManager, kind: str) -> Iterator[tuple[An
         yield from given.items()
 
 
-def _owner(point: EntryPoint) -> tuple[str, str]:
-    """The package of an entry point, and its version."""
+def _owner(package: Distribution | None) -> tuple[str, str]:
+    """The name and version of an entry point's package."""
     try:
-        name, version = (point.dist.name, point.dist.version) if point.dist else (None, None)
-    # a package whose metadata are damaged
+        name, version = (package.name, package.version) if package else (None, None)
+    # its metadata are damaged
     except Exception:
         name, version = None, None
     return name or "unknown", version or "unknown"
@@ -145,13 +150,35 @@ def _reason(error: BaseException) -> str:
     return f"{type(error).__name__}: {text[:300] or 'no message'}"
 
 
-def installed() -> list[EntryPoint]:
+def installed() -> list[EntryPoint | Broken]:
     """The entry points of the group, ganlab's own first so that no other package can take their names."""
+    unreadable: list[Broken] = []
+    try:
+        points: Iterable[EntryPoint] = entry_points(group=GROUP)
+    # some package's are damaged; those of the others can still be had, if more slowly
+    except Exception:
+        points = _one_by_one(unreadable)
     unique: dict[tuple[bool, str, str, str], EntryPoint] = {}
-    for point in entry_points(group=GROUP):
-        package, _ = _owner(point)
+    for point in points:
+        package, _ = _owner(point.dist)
         unique.setdefault((package.lower() != GROUP, package, point.name, point.value), point)
-    return [unique[key] for key in sorted(unique)]
+    return [*(unique[key] for key in sorted(unique)), *unreadable]
+
+
+def _one_by_one(unreadable: list[Broken]) -> list[EntryPoint]:
+    points: list[EntryPoint] = []
+    seen: set[str] = set()
+    for package in distributions():
+        name, version = _owner(package)
+        # the first on the path is the one that is imported
+        if name != "unknown" and name in seen:
+            continue
+        seen.add(name)
+        try:
+            points += [point for point in package.entry_points if point.group == GROUP]
+        except Exception as error:
+            unreadable.append(Broken("entry_points.txt", name, version, f"can't be read: {_reason(error)}"))
+    return points
 
 
 @functools.cache

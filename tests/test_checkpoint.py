@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import pickle
 import struct
+import sys
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import pytest
@@ -117,6 +119,41 @@ def test_one_under_construction_is_not_taken_for_complete_and_is_cleared_away(tm
     assert not (tmp_path / ".step-000008").exists()
     # only its own names are its own
     assert (tmp_path / "step-8").exists()
+
+
+class Stop(BaseException):
+    """As a kill would: nobody catches it."""
+
+
+def test_saving_can_be_stopped_anywhere_and_what_is_listed_can_be_read(tmp_path: Path) -> None:
+    modules, at, stops = sharing(1), 1, 0
+
+    def count(frame: FrameType, event: str, arg: object) -> None:
+        nonlocal calls
+        calls += event in ("call", "c_call")
+        if calls == at:
+            raise Stop
+
+    checkpoint.save(tmp_path, 1, modules, {"done": 1}, 1)
+    for step in range(2, 2000):
+        calls = 0
+        sys.setprofile(count)
+        try:
+            checkpoint.save(tmp_path, step, modules, {"done": step}, 1)
+            break
+        except Stop:
+            stops += 1
+        finally:
+            sys.setprofile(None)
+        found = checkpoint.steps(tmp_path)
+        assert found
+        for listed in found:
+            place = checkpoint.path_of(tmp_path, listed)
+            checkpoint.load_networks(place, sharing(2))
+            assert checkpoint.load_state(place) == {"done": listed}
+        at += 5
+    assert stops > 100
+    assert [path.name for path in tmp_path.iterdir()] == [f"step-{step:06d}"]
 
 
 def damage(path: Path, how: str) -> None:

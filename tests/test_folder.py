@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import numpy as np
@@ -66,6 +69,9 @@ def test_a_run_that_goes_on_records_each_step_once(tmp_path: Path, kept: int) ->
     folder = RunFolder(tmp_path)
     with folder.recorder(0) as recorder:
         recorder([record(step) for step in range(1, 6)])
+    (events,) = tmp_path.glob("events.out.tfevents.*")
+    # another process's, of another second
+    events.rename(f"{events}.0")
     with folder.recorder(kept) as recorder:
         recorder([record(step, 0.25) for step in range(kept + 1, 8)])
     expected = [record(step) for step in range(1, min(kept, 5) + 1)] + [
@@ -123,12 +129,15 @@ def test_file_names_that_are_no_text_can_be_kept(tmp_path: Path) -> None:
     assert "漢字 ü" in (tmp_path / "environment.json").read_text(encoding="utf-8")
 
 
+RUN = ("spec.json", "environment.json", "metrics.jsonl", "events.out.tfevents.1.host.2")
+
+
 def populate(path: Path) -> dict[str, Any]:
     """A run, and somebody's notes beside it: {their name: their content}."""
     for name in ("checkpoints/step-000002/state.pt", "checkpoints/.step-000004/state.pt", "samples/step-000002.png"):
         (path / name).parent.mkdir(parents=True, exist_ok=True)
         (path / name).write_text("run")
-    for name in ("spec.json", "environment.json", "metrics.jsonl", "events.out.tfevents.1.host.2"):
+    for name in RUN:
         (path / name).write_text("{}")
     notes = {"notes.txt": "mine", "events.txt": "mine", "my checkpoints/step-000002/x": "mine", "spec.json.bak": "mine"}
     for name, content in notes.items():
@@ -144,6 +153,50 @@ def test_clearing_removes_the_run_and_nothing_beside_it(tmp_path: Path) -> None:
     assert left == notes
     assert {p.name for p in tmp_path.iterdir()} == {name.split("/")[0] for name in notes}
     RunFolder(tmp_path).clear()
+
+
+class Stop(BaseException):
+    """As a kill would: nobody catches it."""
+
+
+def stopped(at: int, work: Callable[[], Any]) -> bool:
+    """Do `work` up to its so-many-th call of any function; whether it got that far."""
+    calls = 0
+
+    def count(frame: FrameType, event: str, arg: object) -> None:
+        nonlocal calls
+        calls += event in ("call", "c_call")
+        if calls == at:
+            raise Stop
+
+    sys.setprofile(count)
+    try:
+        work()
+    except Stop:
+        return True
+    finally:
+        sys.setprofile(None)
+    return False
+
+
+def test_clearing_can_be_stopped_anywhere_and_done_again(tmp_path: Path) -> None:
+    at = 0
+    while True:
+        at += 3
+        path = tmp_path / str(at)
+        path.mkdir()
+        notes = populate(path)
+        folder = RunFolder(path)
+        if not stopped(at, folder.clear):
+            break
+        # it is a run still, and whatever it says it has it has whole
+        if folder.exists:
+            assert all((path / f"checkpoints/step-{step:06d}/state.pt").exists() for step in folder.steps)
+        else:
+            assert not [name for name in RUN if (path / name).exists()]
+        folder.clear()
+        assert {str(p.relative_to(path)): p.read_text() for p in path.rglob("*") if p.is_file()} == notes
+    assert at > 50
 
 
 def test_clearing_removes_a_link_and_not_what_it_leads_to(tmp_path: Path) -> None:

@@ -7,7 +7,6 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from importlib.metadata import EntryPoint
 from importlib.util import find_spec
 from pathlib import Path
@@ -106,7 +105,8 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for package, module in FINE.items():
         value = f"{package}_module:plugin" if package == "method" else f"{package}_module"
         write_package(site, package, module, {package: value})
-    write_package(site, "absent", "", {"absent": "no_such_module_at_all", "lost": "absent_module:nothing"})
+    values = {"absent": "no_such_module_at_all", "lost": "absent_module:nothing", "wordy": "two words!"}
+    write_package(site, "absent", "", values)
     write_package(site, "namesake", loss("namesake"), {"cyclegan": "namesake_module"})
     write_package(site, "twin_a", loss("twin_a"), {"twin": "twin_a_module"})
     write_package(site, "twin_b", loss("twin_b"), {"twin": "twin_b_module"})
@@ -114,19 +114,25 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return site
 
 
-@pytest.fixture(scope="module")
-def crowded(site: Path) -> Iterator[Registry]:
-    """The registry where all of them are installed."""
-    before = set(sys.modules)
-    sys.path.insert(0, str(site))
+def read_with(path: list[str]) -> Registry:
+    """The registry that a process with this path would have."""
+    registry()  # once a process: it is to hold ganlab's own
+    before = sys.path, set(sys.modules)
+    sys.path = path
     importlib.invalidate_caches()
     try:
-        yield Registry(installed())
+        return Registry(installed())
     finally:
-        sys.path.remove(str(site))
-        for name in set(sys.modules) - before:
+        sys.path = before[0]
+        for name in set(sys.modules) - before[1]:
             if name.endswith("_module"):
                 del sys.modules[name]
+
+
+@pytest.fixture(scope="module")
+def crowded(site: Path) -> Registry:
+    """The registry where all of them are installed."""
+    return read_with([str(site), *sys.path])
 
 
 def reason(crowded: Registry, plugin: str, package: str) -> str:
@@ -146,6 +152,7 @@ def test_a_broken_plugin_is_named_with_its_reason(crowded: Registry, package: st
     [
         ("absent", "absent", "ModuleNotFoundError: No module named 'no_such_module_at_all'"),
         ("lost", "absent", "AttributeError: module 'absent_module' has no attribute 'nothing'"),
+        ("wordy", "absent", "ValueError: its entry point 'two words!' names no module"),
         ("cyclegan", "namesake", "ValueError: the plugin name 'cyclegan' is taken by ganlab "),
         ("twin", "twin_b", "ValueError: the plugin name 'twin' is taken by twin_a 2.5"),
     ],
@@ -157,7 +164,7 @@ def test_an_entry_point_that_leads_nowhere_or_takes_a_name_is_broken(
 
 
 def test_nothing_else_is_broken_and_nothing_of_a_broken_plugin_is_there(crowded: Registry) -> None:
-    assert len(crowded.broken) == len(BROKEN) + 4
+    assert len(crowded.broken) == len(BROKEN) + 5
     own = {(c.kind, c.name, c.plugin, c.package) for c in registry().components}
     found = {(c.kind, c.name, c.plugin, c.package) for c in crowded.components}
     assert own <= found
@@ -186,13 +193,24 @@ def test_an_unknown_component_is_refused_with_the_nearest_and_the_broken_plugins
 
 
 def test_the_order_in_which_packages_lie_on_the_path_decides_nothing(site: Path, crowded: Registry) -> None:
-    sys.path.append(sys.path.pop(sys.path.index(str(site))))
-    try:
-        other = Registry(installed())
-    finally:
-        sys.path.insert(0, sys.path.pop())
+    other = read_with([*sys.path, str(site)])
     assert {b[:3] for b in other.broken} == {b[:3] for b in crowded.broken}
     assert [c[:2] + c[3:] for c in other.components] == [c[:2] + c[3:] for c in crowded.components]
+
+
+@pytest.mark.parametrize("damaged", [b"[ganlab]\nno equals sign\n", b"[ganlab]\nx = \xff\xfe\n"])
+def test_a_package_with_damaged_entry_points_harms_nothing_else(tmp_path: Path, damaged: bytes) -> None:
+    write_package(tmp_path, "damaged", "", {})
+    (tmp_path / "damaged-2.5.dist-info" / "entry_points.txt").write_bytes(damaged)
+    write_package(tmp_path, "other", loss("other"), {"other": "other_module"})
+    found = read_with([str(tmp_path), *sys.path, str(tmp_path)])
+    (broken,) = found.broken
+    assert broken[:3] == ("entry_points.txt", "damaged", "2.5")
+    assert broken.reason.startswith("can't be read: ")
+    assert {(c.kind, c.name) for c in found.components} == {
+        *((c.kind, c.name) for c in registry().components),
+        ("loss", "other"),
+    }
 
 
 def test_nothing_of_ganlab_itself_is_broken() -> None:
@@ -296,7 +314,7 @@ def test_plugins_lists_a_third_partys_component_and_every_broken_plugin(hinge: P
     for component in found["components"]:
         assert set(component) == {"kind", "name", "plugin", "package", "version", "about", "options"}
         Draft202012Validator.check_schema(component["options"])
-    assert {b["plugin"] for b in found["broken"]} == {*BROKEN, "absent", "lost", "cyclegan", "twin"}
+    assert {b["plugin"] for b in found["broken"]} == {*BROKEN, "absent", "lost", "wordy", "cyclegan", "twin"}
     assert all(set(b) == {"plugin", "package", "version", "reason"} and b["reason"] for b in found["broken"])
 
 

@@ -27,7 +27,8 @@ from ganlab import RunError, SpecError
 from ganlab.build import build, build_data
 from ganlab.engine import Engine, Record
 from ganlab.folder import RunFolder
-from ganlab.laboratory import WON_STEPS, Nobody, _refuse_poisoned, _Won
+from ganlab.guard import WON_STEPS, Won, refuse_poisoned
+from ganlab.laboratory import Nobody
 from ganlab.registry import registry
 from ganlab.report.grid import GAP, MARGIN, STRIP
 from ganlab.spec import Json, merge
@@ -173,7 +174,8 @@ def test_how_often_is_looked_changes_nothing(cheap: Json, tmp_path: Path) -> Non
     found = load_file(tmp_path / "0/checkpoints/step-000005/networks.safetensors")
     # a generator's part that its author put into eval mode has stayed there
     assert found["generator/ab.frozen.num_batches_tracked"] == 0
-    assert found["generator/ab.encoder.1.num_batches_tracked"] > 0
+    # nor has building, rehearsing or showing it counted as a step
+    assert found["generator/ab.encoder.1.num_batches_tracked"] == 5
 
 
 @pytest.mark.parametrize("averaged", [True, False])
@@ -590,12 +592,12 @@ def test_nothing_that_is_not_finite_gets_into_a_checkpoint(
     scale = ganlab.Loss()
     scale.scale = torch.nn.Parameter(torch.ones(3))
     engine.system.losses["scale"] = scale
-    _refuse_poisoned(engine, RunFolder(tmp_path))
+    refuse_poisoned(engine, RunFolder(tmp_path))
     name, find = POISONS[what]
     with torch.no_grad():
         find(engine).view(-1)[-1] = value
     with pytest.raises(RunError, match=rf"^{name} are not finite after step 1; there is no checkpoint before it$"):
-        _refuse_poisoned(engine, RunFolder(tmp_path))
+        refuse_poisoned(engine, RunFolder(tmp_path))
 
 
 def test_a_broken_disk_is_one_sentence(cheap: Json, tmp_path: Path) -> None:
@@ -648,7 +650,7 @@ def test_a_discriminator_that_wins_outright_is_told_once(cheap: Json, tmp_path: 
 def told(values: Iterable[float], generator: str = "ab/x", parts: tuple[str, ...] = ("",)) -> list[str]:
     """What is said of a discriminator whose loss takes these values, its parts equal."""
     watcher = Watching()
-    won = _Won(watcher)
+    won = Won(watcher.warns)
     for step, value in enumerate(values, 1):
         record = {"step": step, "seconds": 1.0, "images": step, f"loss/generator/{generator}": 0.5}
         won([record | {f"loss/discriminator/ab/x{part}": value / len(parts) for part in parts}])

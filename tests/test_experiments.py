@@ -1,0 +1,173 @@
+"""The experiments: each resolves, builds and takes a step; each variant differs from the plain system in one thing."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from conftest import RandomImages
+from jsonschema import Draft202012Validator
+
+from ganlab.build import build, build_sources
+from ganlab.engine import Engine
+from ganlab.registry import registry
+from ganlab.spec import Json, Spec, differences, json_schema, merge, read, resolve
+
+FOLDER = Path(__file__).parent.parent / "experiments"
+FILES = {path.relative_to(FOLDER).as_posix(): path for path in sorted(FOLDER.rglob("*.json"))}
+SYSTEMS = ("cyclegan", "large_kernel", "embedding", "emb", "noisy_labels", "wgan", "zhu2017")
+EXPECTED = [f"{place}{system}.json" for place in ("", "paper/") for system in SYSTEMS]
+
+everyone = pytest.mark.parametrize("name", sorted({*FILES, *EXPECTED}))
+both = pytest.mark.parametrize("place", ["", "paper/"])
+
+# what a single thread can step through at once; a file whose numbers are smaller keeps them
+MOST = {"width": 4, "blocks": 2, "expansion": 2, "long_updates": 2}
+SIZE, BATCH = 32, 2
+RUNTIME = {"device": "cpu", "precision": "float32", "threads": 1}
+
+
+def load(name: str, patch: dict[str, Any] | None = None) -> Spec:
+    assert name in FILES, f"there is no experiments/{name}"
+    asked = merge(read(FILES[name]), {"runtime": RUNTIME})
+    for domain in "ab":
+        if asked["data"][domain]["type"] == "folder":
+            # of one's own pictures, so a file may leave it out
+            asked["data"][domain].setdefault("path", domain)
+    return resolve(registry(), merge(asked, patch or {}), name)
+
+
+def reduced(options: Json) -> Json:
+    return {
+        key: reduced(value) if isinstance(value, dict) else min(value, MOST[key]) if key in MOST else value
+        for key, value in options.items()
+    }
+
+
+@everyone
+def test_the_file_is_there_and_fits_the_json_schema(name: str) -> None:
+    load(name)
+    Draft202012Validator(json_schema(registry())).validate(read(FILES[name]))
+
+
+@everyone
+def test_its_name_is_its_files_and_it_says_what_it_is(name: str) -> None:
+    spec = load(name)
+    assert spec.name == Path(name).stem
+    assert spec.about
+
+
+@everyone
+def test_it_takes_a_step(name: str) -> None:
+    asked = load(name).as_json()
+    networks = {key: reduced(asked[key]) for key in ("generator", "discriminators", "schedule")}
+    spec = resolve(registry(), merge(asked, {**networks, "data": {"size": SIZE, "batch": BATCH}}), name)
+    assert set(build_sources(registry(), spec)) == {"a", "b"}
+    images = RandomImages(BATCH, SIZE, torch.float32)
+    engine = Engine(build(registry(), spec, images.domains), images)  # type: ignore[arg-type]
+    engine.step()
+    (record,) = engine.read()
+    assert all(math.isfinite(value) for value in record.values()), record
+    for player in ("generator", "discriminator"):
+        assert any(record_name.startswith(f"loss/{player}/") for record_name in record)
+        gradients = [value for record_name, value in record.items() if record_name.startswith(f"gradient/{player}/")]
+        assert gradients
+        assert all(value > 0 for value in gradients)
+    labels = {record_name.split("/")[3] for record_name in record if record_name.startswith("loss/")}
+    assert labels == set(spec.losses)
+
+
+CHANGES = {
+    "large_kernel": {f"generator.{option}" for option in ("type", "kernel", "form", "expansion")},
+    "embedding": {f"discriminators.embedding.{option}" for option in ("type", "width", "layers")}
+    | {f"losses.embedding.{option}" for option in ("type", "target", "weight.generator", "weight.discriminator")},
+    "noisy_labels": {f"losses.adversarial.{option}" for option in ("type", "scale", "fake", "real", "flip")},
+    "wgan": {"discriminators.image", "losses.adversarial.type", "losses.adversarial.scale", "schedule"},
+}
+CHANGES["emb"] = CHANGES["large_kernel"] | CHANGES["embedding"] | CHANGES["noisy_labels"]
+"""{variant: the paths in which alone it may differ from the plain system}."""
+
+
+@both
+@pytest.mark.parametrize("variant", CHANGES)
+def test_a_variant_differs_from_the_plain_system_in_one_thing(place: str, variant: str) -> None:
+    found = differences(load(f"{place}cyclegan.json"), load(f"{place}{variant}.json"))
+    paths = {line.partition(": ")[0] for line in found}
+    assert paths
+    allowed = CHANGES[variant]
+    assert [path for path in paths if not any(f"{path}.".startswith(f"{prefix}.") for prefix in allowed)] == []
+
+
+@both
+def test_larger_kernels_are_larger_and_nothing_else_of_the_generator_changes(place: str) -> None:
+    plain, large = load(f"{place}cyclegan.json").generator, load(f"{place}large_kernel.json").generator
+    assert plain["type"] == "resnet"
+    assert large["type"] == "large_kernel"
+    assert large["form"] == "dense"
+    assert large["kernel"] > 3
+    shared = ("width", "blocks", "norm", "upsampling")
+    assert [large[option] for option in shared] == [plain[option] for option in shared]
+
+
+@both
+def test_noisy_labels_are_those_of_equation_2(place: str) -> None:
+    adversarial = load(f"{place}noisy_labels.json").losses["adversarial"]
+    assert (adversarial["fake"], adversarial["real"], adversarial["flip"]) == ([0.0, 0.2], [1.0, 1.0], 0.0)
+
+
+@both
+def test_the_embedding_terms_are_those_of_equations_1_and_3(place: str) -> None:
+    spec = load(f"{place}embedding.json")
+    assert spec.losses["embedding"]["target"] == "other"
+    assert spec.weight("embedding") == {"generator": 0.5, "discriminator": 1.0}
+    assert spec.losses["cycle"]["norm"] == "l1"
+    assert spec.weight("cycle")["generator"] == 1.0
+
+
+@both
+def test_the_critics_have_the_wgan_papers_parameters(place: str) -> None:
+    plain, spec = load(f"{place}cyclegan.json"), load(f"{place}wgan.json")
+    assert spec.discriminators["image"] == {"type": "critic", "clamp": 0.01, "of": plain.discriminators["image"]}
+    assert spec.losses["adversarial"]["type"] == "wasserstein"
+    assert (spec.schedule["lr"], spec.schedule["critic_updates"]) == (5e-5, 5)
+
+
+@both
+def test_emb_is_the_three_variants_that_the_seed_joins(place: str) -> None:
+    spec = load(f"{place}emb.json")
+    large, embedding, noisy = (load(f"{place}{name}.json") for name in ("large_kernel", "embedding", "noisy_labels"))
+    assert spec.generator == large.generator
+    assert spec.discriminators == embedding.discriminators
+    assert spec.losses["embedding"] == embedding.losses["embedding"]
+    assert spec.losses["adversarial"] == noisy.losses["adversarial"]
+    assert set(spec.losses) == {"adversarial", "cycle", "embedding"}
+
+
+@both
+def test_zhu2017_has_the_cyclegan_papers_parameters(place: str) -> None:
+    spec = load(f"{place}zhu2017.json")
+    assert spec.schedule["type"] == "simultaneous"
+    assert (spec.schedule["lr"], spec.schedule["betas"]) == (2e-4, [0.5, 0.999])
+    assert (spec.schedule["pool"], spec.schedule["decay_from"]) == (50, 0.5)
+    assert {name: spec.weight(name)["generator"] for name in spec.losses} == {
+        "adversarial": 1.0,
+        "cycle": 10.0,
+        "identity": 5.0,
+    }
+    assert spec.weight("adversarial")["discriminator"] == 0.5
+    assert (spec.generator["type"], spec.generator["norm"], spec.generator["upsampling"]) == (
+        "resnet",
+        "instance",
+        "transposed",
+    )
+    assert (spec.discriminators["image"]["type"], spec.discriminators["image"]["layers"]) == ("patch", 3)
+
+
+def test_the_papers_specs_have_the_seeds_numbers() -> None:
+    for name in ("cyclegan", "emb", "zhu2017"):
+        spec = load(f"paper/{name}.json")
+        assert (spec.data.a["limit"], spec.data.b["limit"]) == (120_000, 120_000)
+        assert spec.schedule["steps"] == 55_000
