@@ -95,6 +95,9 @@ def build_schedule(registry: Registry, spec: Spec) -> Schedule:
     schedule = _make(registry, "schedule", spec.schedule, "schedule")
     assert isinstance(schedule, Schedule)
     schedule.ways = spec.translations
+    steps = getattr(schedule, "steps", None)
+    if type(steps) is not int or steps < 1:
+        raise SpecError(f"schedule: {spec.schedule['type']!r} has steps {steps!r}, not a number from 1 up")
     return schedule
 
 

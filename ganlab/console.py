@@ -22,7 +22,7 @@ QUIET_SECONDS = 10.0
 class _Rate(ProgressColumn):
     def render(self, task: Task) -> Text:
         rate = task.fields.get("rate") or task.speed
-        return Text(f"{rate:.1f} {task.fields.get('unit', 'images')}/s" if rate else "")
+        return Text(f"{rate:.1f} images/s" if rate else "")
 
 
 class Console:

@@ -11,9 +11,10 @@ from torch import Tensor, nn
 
 from ganlab.build import System
 from ganlab.data.sampler import Batch, Sampler
-from ganlab.interfaces import Turn
+from ganlab.errors import RunError
+from ganlab.interfaces import PLAYERS, SEES, Turn
 from ganlab.networks import trainable
-from ganlab.rehearsal import PLAYERS, blamed, prepare, rehearse, terms
+from ganlab.rehearsal import blamed, prepare, rehearse, terms
 from ganlab.translation import Memo, Translation
 
 Record = dict[str, float]
@@ -45,14 +46,14 @@ class Engine:
         halflife = system.spec.ema_halflife_images
         self.ema = copy.deepcopy(generators) if halflife else None
         self._ema_rate = 1 - 0.5 ** (sampler.batch / halflife) if halflife else 0.0
-        self._rows: list[tuple[int, float, tuple[str, ...], Tensor]] = []
+        self._rows: list[tuple[Record, tuple[str, ...], Tensor]] = []
         self._ahead: dict[tuple[Any, ...], _Ahead] = {}
         self._moving: dict[Turn, tuple[list[str], list[nn.Parameter]]] = {}
 
     def step(self) -> None:
         """One step of the schedule. Nothing here waits for the device."""
         started = time.perf_counter()
-        turns = tuple(self.system.schedule.turns(self.done))
+        turns = self.turns(self.done)
         record: dict[str, list[Tensor]] = {}
         memo = self._deal()
         for index, turn in enumerate(turns):
@@ -66,17 +67,42 @@ class Engine:
         if record:
             # of a term that several turns of a step have, the mean
             row = torch.stack([torch.stack(values).mean() for values in record.values()])
-            self._rows.append((self.done, self.seconds, tuple(record), row))
+            images = self.draws * self.sampler.batch
+            head = {"step": self.done, "seconds": round(self.seconds, 3), "images": images}
+            self._rows.append((head, tuple(record), row))
+
+    def turns(self, step: int) -> tuple[Turn, ...]:
+        """The schedule's turns. Raises RunError where one names what isn't there."""
+        turns = []
+        for given in self.system.schedule.turns(step):
+            lists: dict[str, Any] = {
+                part: tuple(named) for part, named in given._asdict().items() if isinstance(named, list)
+            }
+            turn = given._replace(**lists)
+            known = {
+                "player": (PLAYERS, (turn.player,)),
+                "ways": (self.system.schedule.ways, turn.ways),
+                "moves": (self.system.schedule.ways, turn.moves or ()),
+                "losses": (tuple(self.system.losses), turn.losses or ()),
+                "sees": ((None, *SEES), (turn.sees,)),
+            }
+            for part, (allowed, named) in known.items():
+                if isinstance(named, str) or not set(named) <= set(allowed):
+                    raise RunError(
+                        f"schedule: step {step + 1} has {turn}: its {part} are of {', '.join(map(str, allowed))}"
+                    )
+            turns.append(turn)
+        return tuple(turns)
 
     def read(self) -> list[Record]:
         """The records since the last reading. Waits for the device."""
         if not self._rows:
             return []
+        started = time.perf_counter()
         values = iter(torch.cat([row for *_, row in self._rows]).tolist())
-        records: list[Record] = []
-        for step, seconds, names, _ in self._rows:
-            head: Record = {"step": step, "seconds": round(seconds, 3), "images": step * self.sampler.batch}
-            records.append(head | {name: next(values) for name in names})
+        # where the device works on its own, this is where its time shows
+        self.seconds += time.perf_counter() - started
+        records = [head | {name: next(values) for name in names} for head, names, _ in self._rows]
         self._rows.clear()
         return records
 
@@ -104,9 +130,12 @@ class Engine:
         self._update(turn.player)
         self.system.networks.updated(moved)
         if turn.player == "discriminator":
+            reached = {id(p) for p in moved}
             with torch.no_grad():
                 for name in names:
-                    self.system.networks.discriminator(name).after_update()
+                    network = self.system.networks.discriminator(name)
+                    if any(id(p) in reached for p in network.parameters()):
+                        network.after_update()
         for p in moved:
             p.grad = None
         return record
@@ -198,9 +227,10 @@ class Engine:
     def _average(self) -> None:
         if self.ema is None:
             return
+        # as one dictionary, in which what ways share comes once
+        averages = nn.ModuleDict(self.ema)
+        current = nn.ModuleDict({way: self.system.networks.generator(way) for way in self.ema})
         with torch.no_grad():
-            averages, sources = nn.ModuleDict(self.ema), self.system.networks
-            current = nn.ModuleDict({way: sources.generator(way) for way in self.ema})
             for average, weight in zip(averages.parameters(), current.parameters(), strict=True):
                 average.lerp_(weight, self._ema_rate)
             for copied, buffer in zip(averages.buffers(), current.buffers(), strict=True):
@@ -229,15 +259,22 @@ class Engine:
         return dict(self.ema or {way: self.system.networks.generator(way) for way in ways})
 
     def moved_by(self, turn: Turn) -> list[str]:
-        """The networks that a turn moves and, with them, the losses whose own parameters it moves; none where it has no
-        terms."""
+        """The networks and losses whose parameters a turn moves; none where it has no terms."""
         if not any(self.rehearsal.asked[turn.player, w, n].parts for w in turn.ways for n in self._partakers(turn, w)):
             return []
-        return self._moves(turn)[0]
+        labels = dict.fromkeys(label for way in turn.ways for label in self._partakers(turn, way))
+        own = [f"loss/{label}" for label in labels if self._trained(label, turn.player)]
+        return [*self._moves(turn)[0], *own]
+
+    def _trained(self, label: str, player: str) -> bool:
+        """Whether a loss has parameters of its own that a player moves."""
+        loss = self.system.losses[label]
+        return loss.trains == player and any(p.requires_grad for p in loss.parameters())
 
     def state_bytes(self) -> int:
-        """Weights, gradients and the optimisers' state. Lets each optimiser take a step on zeros."""
-        total = 0
+        """Weights, gradients, averages, pools and the optimisers' state. Lets each optimiser take a step on zeros."""
+        kept_whole = [*(self.ema or {}).values(), *self.pools.values(), *self.system.losses.values()]
+        total: int = sum(t.nbytes for module in kept_whole for t in module.state_dict().values())
         for optimizer in self.optimizers.values():
             parameters = [p for group in optimizer.param_groups for p in group["params"]]
             for p in parameters:

@@ -10,9 +10,9 @@ import shutil
 import socket
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from tensorboard.compat.proto.event_pb2 import Event
 from tensorboard.compat.proto.summary_pb2 import Summary
@@ -135,28 +135,28 @@ class RunFolder:
         kept = [r for r in self.records() if r["step"] <= step]
         write(self.metrics, "".join(json.dumps(r) + "\n" for r in kept).encode())
         name = f"events.out.tfevents.{int(time.time())}.{socket.gethostname()}.{os.getpid()}"
-        try:
-            for path in self._events():
-                path.unlink()
-            with (self.path / name).open("wb") as events, self.metrics.open("ab") as lines:
-                recorder = Recorder(lines, events)
-                recorder.to_tensorboard(kept)
-                yield recorder
-        except OSError as error:
-            raise RunError(f"{self.path} can't be written: {error.strerror or error}") from error
+        with ExitStack() as opened:
+            with _on_disk(self.path):
+                for path in self._events():
+                    path.unlink()
+                # unbuffered: closing then has nothing left to fail with
+                events = opened.enter_context((self.path / name).open("wb", 0))
+                lines = opened.enter_context(self.metrics.open("ab", 0))
+            recorder = Recorder(lines, events, self.path)
+            recorder.to_tensorboard(kept)
+            yield recorder
 
 
 class Recorder:
     """Appends records to metrics.jsonl and to the TensorBoard events."""
 
-    def __init__(self, lines: BinaryIO, events: BinaryIO) -> None:
+    def __init__(self, lines: io.FileIO, events: io.FileIO, folder: Path) -> None:
         # not TensorBoard's own writer: its thread fails where nobody catches it
-        self._lines, self._events = lines, events
+        self._lines, self._events, self._folder = lines, events, folder
         self._write_events([Event(wall_time=time.time(), file_version="brain.Event:2")])
 
     def __call__(self, records: Sequence[Record]) -> None:
-        self._lines.write("".join(json.dumps(record) + "\n" for record in records).encode())
-        self._lines.flush()
+        self._append(self._lines, "".join(json.dumps(record) + "\n" for record in records).encode())
         self.to_tensorboard(records)
 
     def to_tensorboard(self, records: Sequence[Record]) -> None:
@@ -180,21 +180,34 @@ class Recorder:
         writer = RecordWriter(buffer)
         for event in events:
             writer.write(event.SerializeToString())
-        self._events.write(buffer.getbuffer())
-        self._events.flush()
+        self._append(self._events, buffer.getvalue())
+
+    def _append(self, file: io.FileIO, content: bytes) -> None:
+        with _on_disk(self._folder):
+            # a disk that is nearly full takes a part, and refuses the rest
+            while content:
+                content = content[file.write(content) :]
+
+
+@contextmanager
+def _on_disk(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise RunError(f"{path} can't be written: {error.strerror or error}") from error
 
 
 def write(path: Path, content: bytes) -> None:
     """The whole file or none of it. Raises RunError where the disk won't."""
     unfinished = path.with_name(f".{path.name}.unfinished")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with unfinished.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        unfinished.replace(path)
-    except OSError as error:
-        with suppress(OSError):
-            unfinished.unlink()
-        raise RunError(f"{path} can't be written: {error.strerror or error}") from error
+    with _on_disk(path):
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with unfinished.open("wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            unfinished.replace(path)
+        finally:
+            with suppress(OSError):
+                unfinished.unlink()

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from ganlab.translation import Translation
 
 Term = Tensor | Mapping[str, Tensor] | None
+PLAYERS = ("generator", "discriminator")
+SEES = ("images", "embeddings")
 
 
 class Domain(NamedTuple):
@@ -96,7 +98,11 @@ class Discriminator(nn.Module):
         raise NotImplementedError(f"{type(self).__name__} has no forward")
 
     def after_update(self) -> None:
-        """Called after each update of this network's parameters, without gradients."""
+        """Called after each update of this network's parameters, without gradients. A wrapper's reaches what it
+        wraps."""
+        for child in self.children():
+            if isinstance(child, Discriminator):
+                child.after_update()
 
 
 class Loss(nn.Module):
@@ -138,7 +144,7 @@ class Turn(NamedTuple):
 
 
 class Schedule:
-    """Who moves when. Options that every schedule has: how many steps, and the learning rate."""
+    """Who moves when, with which optimiser, for how many steps."""
 
     steps: int
     ways: tuple[str, ...] = ("ab", "ba")

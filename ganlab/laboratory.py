@@ -23,10 +23,11 @@ from ganlab.errors import Interrupted, RunError, SpecError
 from ganlab.folder import RunFolder, write
 from ganlab.guard import Won, refuse_poisoned, refuse_unfit
 from ganlab.networks import evaluating
+from ganlab.options import signature
 from ganlab.registry import registry
 from ganlab.rehearsal import describe_networks, untouched_randomness
 from ganlab.report.grid import png, sample_grid
-from ganlab.spec import Json, Spec, assignment, differences, merge, read, resolve
+from ganlab.spec import Json, Options, Spec, assignment, differences, merge, read, resolve
 
 
 class Watcher(Protocol):
@@ -71,11 +72,15 @@ class Run(NamedTuple):
         return self.step >= self.steps
 
 
-def load_spec(spec: str | Path | Mapping[str, Any], set: Iterable[str] = (), like: Spec | None = None) -> Spec:
+def load_spec(spec: str | Path | Mapping[str, Any], set: Iterable[str] = ()) -> Spec:
     """A spec file, or the same as a mapping, with `set`'s "path.to.key=value" merged in: checked and resolved.
 
     Raises SpecError.
     """
+    return _load_spec(spec, set, None)
+
+
+def _load_spec(spec: str | Path | Mapping[str, Any], set: Iterable[str], like: Spec | None) -> Spec:
     where = "spec" if isinstance(spec, Mapping) else str(spec)
     asked: Json = dict(spec) if isinstance(spec, Mapping) else read(spec)
     for text in set:
@@ -112,7 +117,7 @@ def run(
     if folder.foreign:
         raise SpecError(f"{folder.path} exists and is not a run; choose another folder with --out")
     if folder.exists and not fresh:
-        resolved = load_spec(asked, set, like=folder.spec(registry()))
+        resolved = _load_spec(asked, set, folder.spec(registry()))
         _refuse_another(folder, resolved)
         if (found := load_run(folder.path)).finished:
             return found
@@ -165,6 +170,17 @@ def check(spec: str | Path | Mapping[str, Any] | Spec, set: Iterable[str] = ()) 
         "networks": [
             {"name": name, "type": _type_of(resolved, name), **facts}
             for name, facts in describe_networks(system, {d: store.domain for d, store in stores.items()}).items()
+        ]
+        + [
+            {
+                "name": f"loss/{label}",
+                "type": resolved.losses[label]["type"],
+                "parameters": count,
+                "input": "",
+                "output": "",
+            }
+            for label, loss in system.losses.items()
+            if (count := sum(p.numel() for p in loss.parameters()))
         ],
         "terms": [
             {"player": player, "way": way, "term": f"{label}{f'/{part}' if part else ''}", "weight": weight}
@@ -174,7 +190,7 @@ def check(spec: str | Path | Mapping[str, Any] | Spec, set: Iterable[str] = ()) 
         ],
         "turns": [
             {"player": turn.player, "ways": list(turn.ways), "moves": engine.moved_by(turn)}
-            for turn in system.schedule.turns(0)
+            for turn in engine.turns(0)
             if engine.moved_by(turn)
         ],
         "memory": {
@@ -189,11 +205,13 @@ def check(spec: str | Path | Mapping[str, Any] | Spec, set: Iterable[str] = ()) 
 def _type_of(spec: Spec, network: str) -> str:
     player, label = network.split("/")[:2]
     options = spec.generator if player == "generator" else spec.discriminators[label]
-    names = [options["type"]]
-    while "of" in options:
-        options = options["of"]
-        names.append(options["type"])
-    return "(".join(names) + ")" * (len(names) - 1)
+    return _with_nested(player, options)
+
+
+def _with_nested(kind: str, options: Options) -> str:
+    nested = signature(registry().find(kind, options["type"], kind).cls).nested
+    inner = ", ".join(_with_nested(inner_kind, options[option]) for option, inner_kind in nested.items())
+    return f"{options['type']}({inner})" if inner else str(options["type"])
 
 
 def _train(engine: Engine, stores: dict[str, Store], folder: RunFolder, watcher: Watcher) -> None:
@@ -268,12 +286,13 @@ def _keep_facts(folder: RunFolder, spec: Spec, stores: dict[str, Store], watcher
         folder.write_json("environment.json", facts)
         return
     for domain, now in data.items():
-        if before["data"][domain]["sha256"] != now["sha256"]:
+        then = before.get("data", {}).get(domain, {})
+        if then.get("sha256") != now["sha256"]:
             raise SpecError(
                 f"data.{domain}: these are not the images that {folder.path} began with:"
-                f" {now['images']} now, {before['data'][domain]['images']} then, or their content has changed"
+                f" {now['images']} now, {then.get('images')} then, or their content has changed"
             )
-    if changed := [k for k in ("python", "packages", "device_name", "cpu_capability") if before[k] != facts[k]]:
+    if changed := [k for k in ("python", "packages", "device_name", "cpu_capability") if before.get(k) != facts[k]]:
         watcher.warns(f"{folder.path} began with another {', '.join(changed)}: the last digits may differ")
 
 

@@ -8,6 +8,10 @@ from contextlib import contextmanager, nullcontext
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.dropout import _DropoutNd
+from torch.nn.utils.parametrizations import _SpectralNorm
+from torch.nn.utils.spectral_norm import SpectralNorm
 
 from ganlab.interfaces import Discriminator, Generator
 
@@ -55,10 +59,19 @@ class Networks:
             and (to is None or name.endswith(f"/{to}"))
         ]
 
-    def per_image(self, name: str) -> bool:
-        module = self.modules[name]
-        assert isinstance(module, Generator | Discriminator)
-        return module.per_image
+    def joinable(self, name: str) -> bool:
+        """Whether the network makes the same of an image in whatever batch it comes."""
+        return not self.stateful(name) and all(
+            getattr(part, "per_image", True) and not isinstance(part, _BatchNorm)
+            for part in self.modules[name].modules()
+        )
+
+    def stateful(self, name: str) -> bool:
+        """Whether a forward changes the next (spectral norm) or draws at random (dropout): each use is then its own."""
+        return any(
+            isinstance(part, _DropoutNd | _SpectralNorm) or _has_hooked_spectral_norm(part)
+            for part in self.modules[name].modules()
+        )
 
     def computing(self) -> torch.autocast | nullcontext[None]:
         """The context in which networks, and networks alone, compute."""
@@ -87,6 +100,10 @@ class Networks:
         for name, module in self.modules.items():
             if any(id(p) in moved for p in module.parameters()):
                 self.versions[name] += 1
+
+
+def _has_hooked_spectral_norm(part: nn.Module) -> bool:
+    return any(isinstance(hook, SpectralNorm) for hook in part._forward_pre_hooks.values())
 
 
 def _full(x: Tensor) -> Tensor:

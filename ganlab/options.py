@@ -93,7 +93,8 @@ def _check_fits_json(name: str, option: str, hint: Any, default: Any) -> None:
     where = f"the option {option!r} of {name}.__init__"
     try:
         required = create_model(name, __config__=STRICT, **cast(dict[str, Any], {option: (hint, ...)}))
-        required.model_json_schema()
+        if '"uniqueItems": true' in json.dumps(required.model_json_schema()):
+            raise ValueError("a set has no order of its own; a tuple has")
         fits = list(required.model_fields) == [option]
     except Exception as error:
         raise TypeError(f"{where} has a type that doesn't fit JSON: {_one_line(error)}") from error

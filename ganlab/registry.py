@@ -15,6 +15,7 @@ import pluggy
 
 from ganlab import hookspecs
 from ganlab.errors import SpecError
+from ganlab.interfaces import PLAYERS, SEES, Discriminator, Generator, Loss
 from ganlab.options import KINDS, nearest, schema, signature
 
 GROUP = "ganlab"
@@ -93,6 +94,7 @@ class Registry:
             if (taken := self._components.get((kind, name))) is not None:
                 raise ValueError(f"the {kind} name {name!r} is taken by {taken.owner}")
             signature(cls)
+            _check_contract(cls)
         return [Component(kind, name, cls, point.name, package, version) for kind, name, cls in found]
 
     def find(self, kind: str, name: str, where: str) -> Component:
@@ -143,6 +145,21 @@ def _owner(package: Distribution | None) -> tuple[str, str]:
     except Exception:
         name, version = None, None
     return name or "unknown", version or "unknown"
+
+
+def _check_contract(cls: type) -> None:
+    """Raises TypeError with a sentence where a class breaks what its constructor doesn't show."""
+    if issubclass(cls, Loss) and cls.trains not in PLAYERS:
+        raise TypeError(f"{cls.__name__}.trains is {cls.trains!r}, not one of {', '.join(PLAYERS)}")
+    if issubclass(cls, Discriminator) and cls.sees not in SEES:
+        raise TypeError(f"{cls.__name__}.sees is {cls.sees!r}, not one of {', '.join(SEES)}")
+    if (
+        issubclass(cls, Generator)
+        and "pair" not in vars(cls)
+        and cls.encode is Generator.encode
+        and cls.features is Generator.features
+    ):
+        raise TypeError(f"{cls.__name__} has neither encode nor features")
 
 
 def _reason(error: BaseException) -> str:

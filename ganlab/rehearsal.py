@@ -7,16 +7,14 @@ from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ganlab.build import System
 from ganlab.data.sampler import Batch
-from ganlab.errors import SpecError
-from ganlab.interfaces import Domain, Loss, Term
+from ganlab.errors import RunError, SpecError
+from ganlab.interfaces import PLAYERS, Domain, Loss, Term
 from ganlab.networks import Networks
 from ganlab.translation import Memo, Translation
-
-PLAYERS = ("generator", "discriminator")
 
 
 class Asked(NamedTuple):
@@ -87,7 +85,7 @@ def terms(loss: Loss, player: str, t: Translation) -> dict[str, Tensor]:
         if not isinstance(value, Tensor) or value.numel() != 1:
             shape = f"shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
             raise SpecError(f"gives {f'{part!r} ' if part else ''}a {shape} where a scalar tensor is due")
-    return parts
+    return {part: value.reshape(()) for part, value in parts.items()}
 
 
 @contextmanager
@@ -99,7 +97,8 @@ def blamed(label: str, player: str, way: str, step: int | None = None) -> Iterat
         text = (str(error) or type(error).__name__).splitlines()[0]
         at = "" if step is None else f" at step {step}"
         term = f"'s {player} term" if player else "'s preparation"
-        raise SpecError(f"losses.{label}{term} on way {way}{at}: {text}") from error
+        kind = SpecError if step is None else RunError
+        raise kind(f"losses.{label}{term} on way {way}{at}: {text}") from error
 
 
 def describe_networks(system: System, domains: Mapping[str, Domain]) -> dict[str, dict[str, Any]]:
@@ -142,10 +141,12 @@ def _check_shapes(networks: Networks, way: str, batch: Batch) -> None:
         try:
             with torch.no_grad():
                 seen = target if name.count("/") == 2 else networks.features(way, real)[-1]
-                networks.score(name, seen)
+                scores = networks.score(name, seen)
         except Exception as error:
             text = (str(error) or type(error).__name__).splitlines()[0]
             raise SpecError(f"discriminators.{label}: can't score what is {tuple(seen.shape[1:])}: {text}") from error
+        if scores.dim() != 4 or len(scores) != len(seen):
+            raise SpecError(f"discriminators.{label}: gives scores of shape {tuple(scores.shape)}, not (N, K, h, w)")
     if fake.shape != target.shape:
         raise SpecError(
             f"generator: makes images of {tuple(fake.shape[1:])} of {tuple(real.shape[1:])};"
@@ -171,8 +172,9 @@ def _counting_saved_bytes() -> Iterator[dict[int, int]]:
     kept: dict[int, int] = {}
 
     def pack(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        kept[storage.data_ptr()] = storage.nbytes()
+        if not isinstance(tensor, nn.Parameter):
+            storage = tensor.untyped_storage()
+            kept[storage.data_ptr()] = storage.nbytes()
         # an output that is saved with its own graph would keep itself alive
         return tensor.detach()
 

@@ -185,9 +185,12 @@ def _read(path: Path, seen: tuple[Path, ...]) -> Json:
         chain = " -> ".join(p.name for p in (*seen, real))
         raise SpecError(f"{path}: extends itself: {chain}")
     spec = _parse(text, path)
+    # an editor's note on where the schema lies
+    spec.pop("$schema", None)
     base = spec.pop("extends", None)
     if base is None:
-        return spec
+        alone: Json = merge({}, spec)
+        return alone
     if not isinstance(base, str):
         raise SpecError(f"{path}: extends: {json.dumps(base)} is not allowed: it is the path of another spec")
     extended = _read(path.parent / base, (*seen, real))

@@ -29,20 +29,24 @@ class _Held(NamedTuple):
 class _Bridge(torch.autograd.Function):
     """`scores` were computed from `leaf`, a detached copy of `x`; this makes them a function of `x`.
 
-    The discriminator's graph then ends at `leaf` and outlives the generators' backward: its turn reuses it.
+    The discriminator's graph then ends at `leaf` and outlives the generators' backward: its turn reuses it. `anew`
+    computes the scores from `x` itself, for a second derivative.
     """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, leaf: Tensor, scores: Tensor) -> Tensor:
-        ctx.leaf, ctx.scores = leaf, scores
+    def forward(ctx: Any, x: Tensor, leaf: Tensor, scores: Tensor, anew: Callable[[], Tensor]) -> Tensor:
+        ctx.x, ctx.leaf, ctx.scores, ctx.anew = x, leaf, scores, anew
         return scores.detach().clone()
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
+        if torch.is_grad_enabled():
+            # create_graph: the second derivative has to reach x
+            (at_x,) = torch.autograd.grad(ctx.anew(), ctx.x, gradient, create_graph=True)
+            return at_x, None, None, None
         with torch.enable_grad():
             (at_leaf,) = torch.autograd.grad(ctx.scores, ctx.leaf, gradient, retain_graph=True)
-        return at_leaf, None, None
+        return at_leaf, None, None, None
 
 
 class Memo:
@@ -72,8 +76,18 @@ class Memo:
         self.player, self.where, self.graph, self.again, self.planned = player, where, graph, again, planned
         self.calls: dict[str, int] = {}
 
-    def value(self, key: tuple[Any, ...], through: tuple[str, ...], compute: Callable[[], Any], fresh: bool) -> Any:
-        """The held value, or a new one; a `fresh` one has gone through the networks as they are now."""
+    def value(
+        self,
+        key: tuple[Any, ...],
+        through: tuple[str, ...],
+        compute: Callable[[], Any],
+        fresh: bool,
+        of: tuple[Any, ...] | None = None,
+    ) -> Any:
+        """The held value, or a new one; a `fresh` one has gone through the networks as they are now.
+
+        `of` is the key of the value that this one is computed from: it is no younger.
+        """
         held = self._held.get(key)
         if held is not None:
             current = all(self.networks.versions[name] == version for name, version in held.made.items())
@@ -82,6 +96,8 @@ class Memo:
         with torch.set_grad_enabled(self.graph):
             value = compute()
         self.keep(key, through, value)
+        if of in self._held:
+            self._held[key].made.update(self._held[of].made)
         return value
 
     def keep(self, key: tuple[Any, ...], through: tuple[str, ...], value: Any) -> None:
@@ -98,10 +114,11 @@ class Memo:
         return self._leaves[id(x)][1]
 
     def score(self, name: str, x: Tensor) -> Tensor:
-        if self.player == "generator" and name in self.again and not self._pooled(name, x):
+        again = name in self.again and not self.networks.stateful(name)
+        if self.player == "generator" and again and not self._pooled(name, x):
             leaf = self.leaf(x)
             scores = self._score(name, leaf)
-            return _Bridge.apply(x, leaf, scores) if x.requires_grad else scores
+            return _Bridge.apply(x, leaf, scores, lambda: self._score(name, x)) if x.requires_grad else scores
         return self._score(name, x)
 
     def _pooled(self, name: str, x: Tensor) -> bool:
@@ -119,7 +136,7 @@ class Memo:
 
     def _score_key(self, name: str, x: Tensor) -> tuple[Any, ...]:
         # a graph that began at a leaf can be had again in another turn, one that began at a generator can't
-        return ("score", name, id(x), "any turn" if x.is_leaf else self.where)
+        return ("score", name, id(x), "any turn" if x.is_leaf and not self.networks.stateful(name) else self.where)
 
     def keep_score(self, name: str, x: Tensor, scores: Tensor) -> None:
         self.keep(self._score_key(name, x), (name,), (x, scores))
@@ -192,13 +209,15 @@ class Translation:
     def cycled(self) -> Tensor:
         """`fake`, translated back by the other way's generator."""
         self._ask("cycled")
-        return self._seen(self._decoded_back("cycled", lambda: self._encoded_back(True)[-1]))
+        of = ("encoded_back", self.name)
+        return self._seen(self._decoded_back("cycled", lambda: self._encoded_back(self._fresh)[-1], of))
 
     @property
     def reconstructed(self) -> Tensor:
         """`real`, encoded by this way's generator and decoded by the other's."""
         self._ask("reconstructed")
-        return self._seen(self._decoded_back("reconstructed", lambda: self._features("real", True)[-1]))
+        of = ("features", "real", self.name)
+        return self._seen(self._decoded_back("reconstructed", lambda: self._features("real", self._fresh)[-1], of))
 
     @property
     def fake_for_discriminator(self) -> Tensor:
@@ -285,7 +304,7 @@ class Translation:
 
     def _input(self, of: str) -> Tensor:
         if of == "fake":
-            return self._decoded("real", True)
+            return self._decoded("real", self._fresh)
         return self._memo.batch.images[self._source if of == "real" else self._to]
 
     def _features(self, of: str, fresh: bool) -> list[Tensor]:
@@ -300,7 +319,8 @@ class Translation:
             self._memo.keep(("features", partner, self.name), (own,), [h[1] for h in halves])
             return [h[0] for h in halves]
 
-        found: list[Tensor] = self._memo.value(("features", of, self.name), (own,), compute, fresh)
+        source = ("decoded", "real", self.name) if of == "fake" else None
+        found: list[Tensor] = self._memo.value(("features", of, self.name), (own,), compute, fresh, source)
         return found
 
     def _decoded(self, of: str, fresh: bool) -> Tensor:
@@ -323,7 +343,7 @@ class Translation:
         """The other image that this turn translates this way, if both are to share a batch."""
         partner = {"real": "target", "target": "real"}.get(of)
         planned = {f"{self.name}.fake", f"{self.name}.identity"} <= self._memo.planned
-        if partner and planned and self._memo.networks.per_image(self._own):
+        if partner and planned and self._memo.networks.joinable(self._own):
             return partner if self._memo.lacks((what, partner, self.name)) else None
         return None
 
@@ -331,18 +351,19 @@ class Translation:
         other = self._network(self._other)
 
         def compute() -> list[Tensor]:
-            return self._memo.networks.features(other[-2:], self._decoded("real", True))
+            return self._memo.networks.features(other[-2:], self._decoded("real", fresh))
 
-        found: list[Tensor] = self._memo.value(("encoded_back", self.name), (self._own, other), compute, fresh)
+        key, of = ("encoded_back", self.name), ("decoded", "real", self.name)
+        found: list[Tensor] = self._memo.value(key, (self._own, other), compute, fresh, of)
         return found
 
-    def _decoded_back(self, what: str, embedding: Callable[[], Tensor]) -> Tensor:
+    def _decoded_back(self, what: str, embedding: Callable[[], Tensor], of: tuple[Any, ...]) -> Tensor:
         other = self._network(self._other)
 
         def compute() -> Tensor:
             return self._memo.networks.decode(other[-2:], embedding())
 
-        found: Tensor = self._memo.value((what, self.name), (self._own, other), compute, self._fresh)
+        found: Tensor = self._memo.value((what, self.name), (self._own, other), compute, self._fresh, of)
         return found
 
     def _choose(self, sees: str, label: str | None) -> str:
@@ -370,7 +391,7 @@ class Translation:
         if role is None:
             return
         memo.asked.add(f"{name} on {role}")
-        if not {f"{name} on target", f"{name} on fake"} <= memo.planned or not memo.networks.per_image(name):
+        if not {f"{name} on target", f"{name} on fake"} <= memo.planned or not memo.networks.joinable(name):
             return
         partner = self.fake_for_discriminator if role == "target" else self.target
         if memo.scored(name, x) or memo.scored(name, partner):

@@ -72,7 +72,7 @@ BROKEN = {
     "unjson": (loss("m", "margin: object = (1, 2)"), "a default that JSON can't keep: (1, 2) comes back as [1, 2]"),
     "mistyped": (loss("m", "margin: float = 'wide'"), "a default that is not allowed, 'wide': it should be a number"),
     # names that others have
-    "greedy": (loss("lsgan"), "the loss name 'lsgan' is taken by plugin 'cyclegan' of ganlab "),
+    "avid": (loss("lsgan"), "the loss name 'lsgan' is taken by plugin 'cyclegan' of ganlab "),
     "second": (loss("shared"), "the loss name 'shared' is taken by plugin 'first' of first 2.5"),
 }
 """{package: (its module, what its reason says)}; each has an entry point of its own name."""
@@ -107,7 +107,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
         write_package(site, package, module, {package: value})
     values = {"absent": "no_such_module_at_all", "lost": "absent_module:nothing", "wordy": "two words!"}
     write_package(site, "absent", "", values)
-    write_package(site, "namesake", loss("namesake"), {"cyclegan": "namesake_module"})
+    write_package(site, "alias", loss("alias"), {"cyclegan": "alias_module"})
     write_package(site, "twin_a", loss("twin_a"), {"twin": "twin_a_module"})
     write_package(site, "twin_b", loss("twin_b"), {"twin": "twin_b_module"})
     write_package(site, "nameless", loss("anonymous"), {"nameless": "nameless_module"}, metadata=False)
@@ -153,7 +153,7 @@ def test_a_broken_plugin_is_named_with_its_reason(crowded: Registry, package: st
         ("absent", "absent", "ModuleNotFoundError: No module named 'no_such_module_at_all'"),
         ("lost", "absent", "AttributeError: module 'absent_module' has no attribute 'nothing'"),
         ("wordy", "absent", "ValueError: its entry point 'two words!' names no module"),
-        ("cyclegan", "namesake", "ValueError: the plugin name 'cyclegan' is taken by ganlab "),
+        ("cyclegan", "alias", "ValueError: the plugin name 'cyclegan' is taken by ganlab "),
         ("twin", "twin_b", "ValueError: the plugin name 'twin' is taken by twin_a 2.5"),
     ],
 )
@@ -290,7 +290,8 @@ def hinge(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def ganlab(*words: str, paths: list[Path], cwd: Path) -> subprocess.CompletedProcess[str]:
     """The command line in a process of its own that finds plugins in `paths`."""
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, paths)), "OMP_NUM_THREADS": "1"}
+    searched = [*map(str, paths), *filter(None, [os.environ.get("PYTHONPATH")])]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(searched), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-c", "from ganlab.cli import main; main()", *words]
     return subprocess.run(command, capture_output=True, text=True, cwd=cwd, env=environment)
 

@@ -393,13 +393,15 @@ def test_two_processes_do_not_train_in_one_folder(bench: Bench, tmp_path: Path) 
     pid = bench.forker.start(
         "run", str(bench.plain), "--out", str(out), signals=[[signal.SIGSTOP, "engine.py:step", 3, 0]]
     )
-    while not (out / "metrics.jsonl").exists() or len(records(out)) < 2:
-        assert bench.forker.running()
-    for fresh in (False, True):
-        with pytest.raises(SpecError, match="run: another process is training here"):
-            ganlab.run(bench.plain, out=out, fresh=fresh)
-    os.kill(pid, signal.SIGCONT)
-    done = bench.forker.wait()
+    try:
+        while not (out / "metrics.jsonl").exists() or len(records(out)) < 2:
+            assert bench.forker.running()
+        for fresh in (False, True):
+            with pytest.raises(SpecError, match="run: another process is training here"):
+                ganlab.run(bench.plain, out=out, fresh=fresh)
+    finally:
+        os.kill(pid, signal.SIGCONT)
+        done = bench.forker.wait()
     assert done.code == 0, done.said
     assert [r["step"] for r in records(out)] == [1, 2, 3, 4]
     assert ganlab.run(bench.plain, out=out).finished

@@ -25,7 +25,11 @@ class Folder(Source):
     """
 
     def __init__(
-        self, path: str, channels: Literal[1, 3] = 3, limit: Annotated[int, Field(ge=0)] = 0, seed: int = 0
+        self,
+        path: Annotated[str, Field(min_length=1)],
+        channels: Literal[1, 3] = 3,
+        limit: Annotated[int, Field(ge=0)] = 0,
+        seed: int = 0,
     ) -> None:
         self.path = Path(path).expanduser()
         self.channels = channels

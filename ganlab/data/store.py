@@ -43,6 +43,8 @@ class Store:
         digest = hashlib.sha256(json.dumps([self.keys, list(self.images.shape)]).encode())
         for image in self.images:
             digest.update(image.numpy().tobytes())
+        if self.labels is not None:
+            digest.update(self.labels.numpy().tobytes())
         return {
             "images": len(self.keys),
             "held_out": len(self.held),
@@ -64,11 +66,12 @@ def load(
     source: Source, domain: str, size: int, holdout: float, progress: Progress = silent, most: int | None = None
 ) -> Store:
     """Read the images of a source, or the first `most`. Raises SpecError where fewer than two can be read."""
-    keys = source.keys(domain)[:most]
-    pixels = _allocate(len(keys), source.channels, size, domain)
+    keys = source.keys(domain)
+    total = min(len(keys), most or len(keys))
+    pixels = _allocate(total, source.channels, size, domain)
     kept: list[str] = []
     skipped: list[str] = []
-    for key, image in progress(_read(source, keys, size), f"images of {domain}", len(keys)):
+    for key, image in progress(_read(source, keys, size, most or 256), f"images of {domain}", total):
         if isinstance(image, Exception):
             skipped.append(f"{key}: {image}")
             continue
@@ -79,6 +82,8 @@ def load(
             )
         pixels[len(kept)] = image.transpose(2, 0, 1)
         kept.append(key)
+        if len(kept) == most:
+            break
     if len(kept) < 2:
         raise SpecError(
             f"data.{domain}: {len(kept)} of {len(keys)} images can be read, and two are the least: one to train on and"
@@ -107,7 +112,7 @@ def _allocate(count: int, channels: int, size: int, domain: str) -> np.ndarray[A
         raise SpecError(f"data.{domain}: {count} images at {size} pixels need {need:.1f} GiB of memory") from error
 
 
-def _read(source: Source, keys: list[str], size: int) -> Iterator[tuple[str, Any]]:
+def _read(source: Source, keys: list[str], size: int, at_once: int) -> Iterator[tuple[str, Any]]:
     def one(key: str) -> Any:
         try:
             return source.image(key, size)
@@ -116,8 +121,8 @@ def _read(source: Source, keys: list[str], size: int) -> Iterator[tuple[str, Any
 
     with ThreadPoolExecutor(torch.get_num_threads()) as pool:
         # in pieces, so that an interrupt does not wait for all that was submitted
-        for start in range(0, len(keys), 256):
-            piece = keys[start : start + 256]
+        for start in range(0, len(keys), at_once):
+            piece = keys[start : start + at_once]
             yield from zip(piece, pool.map(one, piece), strict=True)
 
 

@@ -7,7 +7,6 @@ from ganlab_resnet.layers import ReflectionPad, norm_layer
 from pydantic import Field
 from torch import Tensor, nn
 
-import ganlab  # noqa: F401
 from ganlab import Domain
 
 
@@ -65,4 +64,4 @@ class LargeKernel(Backbone):
                 return Depthwise(channels, kernel, expansion, norm)
             return Residual(channels, kernel, norm, bias=norm != "batch")
 
-        super().__init__(source, target, width, blocks, norm, upsampling, 7, block)
+        super().__init__(source, target, width, blocks, norm, upsampling, block)

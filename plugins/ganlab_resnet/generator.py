@@ -44,7 +44,6 @@ class Backbone(ganlab.Generator):
         blocks: int,
         norm: str,
         upsampling: str,
-        outer_kernel: int,
         block: Callable[[int], nn.Module],
     ) -> None:
         super().__init__()
@@ -67,7 +66,7 @@ class Backbone(ganlab.Generator):
         before = blocks // 2
         self.encoder = nn.ModuleList(
             [
-                normed(conv(source.channels, width, outer_kernel), width),
+                normed(conv(source.channels, width, 7), width),
                 normed(conv(width, 2 * width, 3, 2), 2 * width),
                 normed(conv(2 * width, 4 * width, 3, 2), 4 * width),
                 *(block(4 * width) for _ in range(before)),
@@ -77,8 +76,8 @@ class Backbone(ganlab.Generator):
             *(block(4 * width) for _ in range(blocks - before)),
             normed(up(4 * width, 2 * width), 2 * width),
             normed(up(2 * width, width), width),
-            ReflectionPad(outer_kernel // 2),
-            nn.Conv2d(width, target.channels, outer_kernel),
+            ReflectionPad(3),
+            nn.Conv2d(width, target.channels, 7),
             nn.Tanh(),
         )
         initialise(self)
@@ -118,4 +117,4 @@ class Resnet(Backbone):
         def block(channels: int) -> nn.Module:
             return Residual(channels, kernel, norm, bias=norm != "batch")
 
-        super().__init__(source, target, width, blocks, norm, upsampling, 7, block)
+        super().__init__(source, target, width, blocks, norm, upsampling, block)
