@@ -1,0 +1,300 @@
+"""What a plugin's author relies on, and what is said of one that breaks it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from functools import partial
+from importlib.metadata import EntryPoint
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import ganlab
+from ganlab import Translation, Turn
+from ganlab.build import build
+from ganlab.engine import Engine
+from ganlab.errors import RunError, SpecError
+from ganlab.registry import Registry, installed
+from ganlab.spec import Json, merge, resolve
+from tests.conftest import TINY, RandomImages
+
+
+class Slope(ganlab.Loss):
+    """The generator minimises the squared gradient of its scores at the fake: a second derivative."""
+
+    def generator(self, t: Translation) -> Tensor:
+        fake = t.fake
+        (slope,) = torch.autograd.grad(t.score(fake).sum(), fake, create_graph=True)
+        return slope.square().sum()
+
+    def discriminator(self, t: Translation) -> Tensor:
+        return t.score(t.fake_for_discriminator).square().mean()
+
+
+class Peeks(ganlab.Loss):
+    """A discriminators' term that asks for what comes after the fake."""
+
+    def __init__(self, cycled_first: bool = True) -> None:
+        super().__init__()
+        self.cycled_first = cycled_first
+
+    def generator(self, t: Translation) -> Tensor:
+        return -t.score(t.fake).mean()
+
+    def discriminator(self, t: Translation) -> Tensor:
+        before = t.cycled if self.cycled_first else None
+        shown = t.fake_for_discriminator
+        after = t.cycled
+        assert before is None or before is after
+        assert t.fake_for_discriminator is shown
+        return t.score(shown).mean() + 0 * after.mean()
+
+
+class OneElement(ganlab.Loss):
+    """Terms of shapes () and (1,)."""
+
+    def generator(self, t: Translation) -> dict[str, Tensor]:
+        score = t.score(t.fake).mean()
+        return {"plain": score, "one": score.reshape(1)}
+
+
+class FailsLater(ganlab.Loss):
+    """Raises in the second step."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls = 0
+
+    def generator(self, t: Translation) -> Tensor:
+        self.calls += 1
+        # both ways of the rehearsal, then both ways of the first step
+        if self.calls > 4:
+            raise ArithmeticError("enough")
+        return t.fake.mean()
+
+
+class Normed(ganlab.Discriminator):
+    """A batch norm, without a word of it."""
+
+    def __init__(self, shape: ganlab.Domain) -> None:
+        super().__init__()
+        self.net = nn.Sequential(nn.Conv2d(shape.channels, 4, 3), nn.BatchNorm2d(4), nn.Conv2d(4, 1, 3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        scores: Tensor = self.net(x)
+        return scores
+
+
+class Flat(ganlab.Discriminator):
+    """One score an image, without a map."""
+
+    def __init__(self, shape: ganlab.Domain) -> None:
+        super().__init__()
+        self.net = nn.Linear(shape.channels, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        scores: Tensor = self.net(x.mean((2, 3)))
+        return scores
+
+
+class Plain(ganlab.Discriminator):
+    """A wrapper that says nothing of updates."""
+
+    def __init__(self, of: ganlab.Discriminator) -> None:
+        super().__init__()
+        self.of = of
+
+    def forward(self, x: Tensor) -> Tensor:
+        scores: Tensor = self.of(x)
+        return scores
+
+
+class Odd(ganlab.Schedule):
+    """Turns as somebody might write them."""
+
+    def __init__(self, how: str = "lists", steps: int = 3) -> None:
+        self.steps = steps
+        self.how = how
+
+    def turns(self, step: int) -> Iterable[Turn]:
+        both: Any = ["ab", "ba"]
+        return {
+            "lists": [Turn("generator", both), Turn("discriminator", both)],
+            "player": [Turn("critic", both)],
+            "way": [Turn("generator", ("aa",))],
+            "string": [Turn("generator", "ab")],  # type: ignore[arg-type]
+            "loss": [Turn("generator", both, losses=("adverserial",))],
+            "sees": [Turn("discriminator", both, sees="sounds")],
+        }[self.how]
+
+    def optimizer(self, player: str, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
+        return torch.optim.SGD(parameters, lr=0.01)
+
+
+@ganlab.hookimpl
+def ganlab_losses() -> dict[str, type[ganlab.Loss]]:
+    return {"slope": Slope, "peeks": Peeks, "one_element": OneElement, "fails_later": FailsLater}
+
+
+@ganlab.hookimpl
+def ganlab_discriminators() -> dict[str, type[ganlab.Discriminator]]:
+    return {"normed": Normed, "flat": Flat, "plain": Plain}
+
+
+@ganlab.hookimpl
+def ganlab_schedules() -> dict[str, type[ganlab.Schedule]]:
+    return {"odd": Odd}
+
+
+@pytest.fixture(scope="module")
+def known() -> Registry:
+    registry = Registry([*installed(), EntryPoint("contract", __name__, "ganlab")])
+    assert registry.broken == []
+    return registry
+
+
+@pytest.fixture
+def engine(known: Registry) -> Callable[[Json], Engine]:
+    def make(patch: Json) -> Engine:
+        spec = resolve(known, merge(merge(TINY, {"runtime": {"precision": "float64"}}), patch))
+        images = RandomImages()
+        return Engine(build(known, spec, images.domains), images)  # type: ignore[arg-type]
+
+    return make
+
+
+def weights(engine: Engine) -> Tensor:
+    return torch.cat([p.detach().flatten() for m in engine.modules().values() for p in m.parameters()])
+
+
+def test_a_second_derivative_reaches_the_generator_through_shared_scores(engine: Callable[[Json], Engine]) -> None:
+    losses: Json = {"adversarial": {"type": "slope"}, "cycle": None}
+    trained = engine({"losses": losses})
+    generator = trained.system.networks.generator("ab")
+    # the same term by hand, before anything moves
+    images = RandomImages()(0).images
+    fake = generator(images["a"])
+    discriminator = trained.system.networks.discriminator("discriminator/image/b")
+    (slope,) = torch.autograd.grad(discriminator(fake).sum(), fake, create_graph=True)
+    expected = torch.autograd.grad(slope.square().sum(), list(generator.parameters()), allow_unused=True)
+    seen: dict[int, Tensor] = {}
+
+    def remember(key: int, gradient: Tensor) -> None:
+        seen[key] = gradient.clone()
+
+    for parameter in generator.parameters():
+        parameter.register_hook(partial(remember, id(parameter)))
+    trained.step()
+    norm = 0.0
+    for parameter, gradient in zip(generator.parameters(), expected, strict=True):
+        if gradient is not None:
+            norm += float(gradient.square().sum())
+            torch.testing.assert_close(seen[id(parameter)], gradient, rtol=1e-9, atol=1e-12)
+    assert norm > 0
+
+
+@pytest.mark.parametrize("cycled_first", [True, False])
+def test_a_discriminators_turn_sees_one_fake(engine: Callable[[Json], Engine], cycled_first: bool) -> None:
+    losses: Json = {"adversarial": {"type": "peeks", "cycled_first": cycled_first}, "cycle": None}
+    trained = engine({"losses": losses})
+    for _ in range(2):
+        trained.step()
+    assert trained.system.networks.forwards["generator/ab.decode"] == 2 * 2
+
+
+def test_a_term_of_one_element_is_a_scalar(engine: Callable[[Json], Engine]) -> None:
+    trained = engine({"losses": {"adversarial": {"type": "one_element"}}})
+    trained.step()
+    (record,) = trained.read()
+    assert record["loss/generator/ab/adversarial/plain"] == record["loss/generator/ab/adversarial/one"]
+
+
+def test_a_loss_that_fails_in_training_is_a_failed_run(engine: Callable[[Json], Engine]) -> None:
+    trained = engine({"losses": {"late": {"type": "fails_later"}}})
+    trained.step()
+    with pytest.raises(RunError, match=r"losses\.late's generator term on way ab at step 2: enough") as failed:
+        trained.step()
+    assert failed.value.exit_code == 1
+
+
+def test_a_batch_norm_is_never_given_a_joint_batch(engine: Callable[[Json], Engine]) -> None:
+    results = []
+    for joint in (False, True):
+        trained = engine(
+            {
+                "discriminators": {"image": {"type": "normed"}},
+                "schedule": {"type": "alternating", "steps": 3},
+                "runtime": {"joint": joint},
+            }
+        )
+        for _ in range(2):
+            trained.step()
+        results.append(weights(trained))
+    torch.testing.assert_close(results[0], results[1], rtol=0, atol=1e-9)
+
+
+def test_scores_without_a_map_are_refused(engine: Callable[[Json], Engine]) -> None:
+    with pytest.raises(SpecError, match=r"discriminators\.image: gives scores of shape \(2, 1\), not \(N, K, h, w\)"):
+        engine({"discriminators": {"image": {"type": "flat"}}})
+
+
+def test_a_wrapper_keeps_the_clamp_of_what_it_wraps(engine: Callable[[Json], Engine]) -> None:
+    critic = {"type": "critic", "clamp": 0.001, "of": {"type": "patch", "width": 4, "layers": 1}}
+    trained = engine({"discriminators": {"image": {"type": "plain", "of": critic}}})
+    trained.step()
+    network = trained.system.networks.discriminator("discriminator/image/a")
+    assert max(float(p.detach().abs().max()) for p in network.parameters()) <= 0.001
+
+
+def test_turns_may_be_written_with_lists(engine: Callable[[Json], Engine]) -> None:
+    trained = engine({"schedule": {"type": "odd"}})
+    before = weights(trained)
+    trained.step()
+    assert not torch.equal(before, weights(trained))
+
+
+@pytest.mark.parametrize(
+    ("how", "said"),
+    [
+        ("player", "its player are of generator, discriminator"),
+        ("way", "its ways are of ab, ba"),
+        ("string", "its ways are of ab, ba"),
+        ("loss", "its losses are of adversarial, cycle"),
+        ("sees", "its sees are of None, images, embeddings"),
+    ],
+)
+def test_a_turn_that_names_what_is_not_there_is_refused(engine: Callable[[Json], Engine], how: str, said: str) -> None:
+    trained = engine({"schedule": {"type": "odd", "how": how}})
+    with pytest.raises(RunError, match=said):
+        trained.step()
+
+
+def test_a_schedule_has_steps(engine: Callable[[Json], Engine]) -> None:
+    with pytest.raises(SpecError, match="has steps 0, not a number from 1 up"):
+        engine({"schedule": {"type": "odd", "steps": 0}})
+
+
+@pytest.mark.parametrize(
+    ("source", "said"),
+    [
+        ("class X(ganlab.Loss):\n    trains = 'critics'", "X.trains is 'critics', not one of generator, discriminator"),
+        ("class X(ganlab.Discriminator):\n    sees = 'sounds'", "X.sees is 'sounds', not one of images, embeddings"),
+        ("class X(ganlab.Generator):\n    pass", "X has neither encode nor features"),
+    ],
+)
+def test_a_class_that_breaks_the_contract_is_a_broken_plugin(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str, said: str
+) -> None:
+    kind = {"Loss": "losses", "Discriminator": "discriminators", "Generator": "generators"}[
+        source.split("ganlab.")[1].split(")")[0]
+    ]
+    module = f"contract_{kind}"
+    (tmp_path / f"{module}.py").write_text(
+        f"import ganlab\n{source}\n@ganlab.hookimpl\ndef ganlab_{kind}():\n    return {{'x': X}}\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    (broken,) = Registry([EntryPoint("trial", module, "ganlab")]).broken
+    assert said in broken.reason
