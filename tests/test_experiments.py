@@ -84,7 +84,7 @@ CHANGES = {
     "large_kernel": {f"generator.{option}" for option in ("type", "kernel", "form", "expansion")},
     "embedding": {f"discriminators.embedding.{option}" for option in ("type", "width", "layers")}
     | {f"losses.embedding.{option}" for option in ("type", "target", "weight.generator", "weight.discriminator")},
-    "noisy_labels": {f"losses.adversarial.{option}" for option in ("type", "scale", "fake", "real", "flip")},
+    "noisy_labels": {f"losses.adversarial.{option}" for option in ("type", "fake", "real", "flip")},
     "wgan": {"discriminators.image", "losses.adversarial.type", "losses.adversarial.scale", "schedule"},
 }
 CHANGES["emb"] = CHANGES["large_kernel"] | CHANGES["embedding"] | CHANGES["noisy_labels"]

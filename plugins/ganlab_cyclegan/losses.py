@@ -1,8 +1,7 @@
 """CycleGAN's three losses (arXiv:1703.10593). Scalars; means run over images, scores and pixels."""
 
-from typing import Annotated, Literal
+from typing import Literal
 
-from pydantic import Field
 from torch import Tensor
 from torch.nn.functional import l1_loss, mse_loss
 
@@ -13,20 +12,16 @@ from ganlab import Translation
 class LSGAN(ganlab.Loss):
     """Least squares (arXiv:1611.04076): D answers 1 to reals and 0 to fakes, G wants 1.
 
-    CycleGAN's code halves the discriminator's term: `scale` 0.5, as a weight for that player alone would.
+    CycleGAN's code halves the discriminator's term: a weight of 0.5 for that player.
     """
-
-    def __init__(self, scale: Annotated[float, Field(gt=0)] = 1.0) -> None:
-        super().__init__()
-        self.scale = scale
 
     def generator(self, t: Translation) -> Tensor:
         return (t.score(t.fake) - 1).square().mean()
 
     def discriminator(self, t: Translation) -> dict[str, Tensor]:
         return {
-            "real": self.scale * (t.score(t.target) - 1).square().mean(),
-            "fake": self.scale * t.score(t.fake_for_discriminator).square().mean(),
+            "real": (t.score(t.target) - 1).square().mean(),
+            "fake": t.score(t.fake_for_discriminator).square().mean(),
         }
 
 
