@@ -64,6 +64,8 @@ def child(job: dict[str, Any]) -> int:
     os.dup2(log, 2)
     if "largest_file" in job:
         resource.setrlimit(resource.RLIMIT_FSIZE, (job["largest_file"],) * 2)
+    # where a shell has started the tests in the background, they inherit a SIGINT that is ignored
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     watch = Watch(job)
     if job.keys() & {"killed_at", "signals", "counted"}:
         sys.setprofile(watch)
