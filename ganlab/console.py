@@ -41,7 +41,6 @@ class Console:
             disable=not self._terminal.is_terminal,
         )
         self._said = time.monotonic()
-        self._folder = ""
         self.trained = False
 
     def __enter__(self) -> Self:
