@@ -7,18 +7,44 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ganlab.errors import GanlabError, Interrupted, RunError, SpecError
+    from ganlab.errors import GanlabError, Interrupted, RunError, SpecError, Unavailable
+    from ganlab.evaluation.evidence import Evidence, Images
     from ganlab.hookspecs import hookimpl
-    from ganlab.interfaces import Discriminator, Domain, Generator, Loss, Schedule, Source, Turn
-    from ganlab.laboratory import Run, load_run, load_spec, run
+    from ganlab.interfaces import (
+        Discriminator,
+        Domain,
+        Estimate,
+        Features,
+        Generator,
+        Loss,
+        Metric,
+        Number,
+        Schedule,
+        Source,
+        Turn,
+    )
+    from ganlab.laboratory import Run, evaluate, load_run, load_spec, run
     from ganlab.spec import Spec
     from ganlab.translation import Translation
 
 _HOMES = {
-    "ganlab.errors": ("GanlabError", "Interrupted", "RunError", "SpecError"),
+    "ganlab.errors": ("GanlabError", "Interrupted", "RunError", "SpecError", "Unavailable"),
     "ganlab.hookspecs": ("hookimpl",),
-    "ganlab.interfaces": ("Discriminator", "Domain", "Generator", "Loss", "Schedule", "Source", "Turn"),
-    "ganlab.laboratory": ("Run", "load_run", "load_spec", "run"),
+    "ganlab.evaluation.evidence": ("Evidence", "Images"),
+    "ganlab.interfaces": (
+        "Discriminator",
+        "Domain",
+        "Estimate",
+        "Features",
+        "Generator",
+        "Loss",
+        "Metric",
+        "Number",
+        "Schedule",
+        "Source",
+        "Turn",
+    ),
+    "ganlab.laboratory": ("Run", "evaluate", "load_run", "load_spec", "run"),
     "ganlab.spec": ("Spec",),
     "ganlab.translation": ("Translation",),
 }
@@ -26,10 +52,16 @@ _HOMES = {
 __all__ = [
     "Discriminator",
     "Domain",
+    "Estimate",
+    "Evidence",
+    "Features",
     "GanlabError",
     "Generator",
+    "Images",
     "Interrupted",
     "Loss",
+    "Metric",
+    "Number",
     "Run",
     "RunError",
     "Schedule",
@@ -38,6 +70,8 @@ __all__ = [
     "SpecError",
     "Translation",
     "Turn",
+    "Unavailable",
+    "evaluate",
     "hookimpl",
     "load_run",
     "load_spec",

@@ -11,7 +11,7 @@ import torch
 
 from ganlab.data.store import Progress, Store, load, silent
 from ganlab.errors import GanlabError, SpecError
-from ganlab.interfaces import Discriminator, Domain, Generator, Loss, Pair, Schedule, Source
+from ganlab.interfaces import Discriminator, Domain, Features, Generator, Loss, Metric, Pair, Schedule, Source
 from ganlab.networks import Networks, evaluating
 from ganlab.options import signature, validate
 from ganlab.registry import Registry
@@ -99,6 +99,20 @@ def build_schedule(registry: Registry, spec: Spec) -> Schedule:
     if type(steps) is not int or steps < 1:
         raise SpecError(f"schedule: {spec.schedule['type']!r} has steps {steps!r}, not a number from 1 up")
     return schedule
+
+
+def build_features(registry: Registry, options: Options) -> Features:
+    """The network whose vectors metrics compare. Raises Unavailable where its weights are not to be had."""
+    features = _make(registry, "features", options, "evaluation.features")
+    assert isinstance(features, Features)
+    return features.requires_grad_(False).eval()
+
+
+def build_metric(registry: Registry, options: Options) -> Metric:
+    """What measures a system."""
+    metric = _make(registry, "metric", options, "evaluation.metrics")
+    assert isinstance(metric, Metric)
+    return metric
 
 
 def _plain(registry: Registry, kind: str, options: Options) -> tuple[type, dict[str, Any]]:

@@ -7,7 +7,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +22,17 @@ _NAME = re.compile(r"step-(\d{6,})")
 _ALIASES = "aliases"
 
 
-def save(folder: Path, step: int, modules: Mapping[str, nn.Module], state: dict[str, Any], keep: int) -> Path:
-    """Write `folder/step-NNNNNN`, then drop all but the newest `keep`. Raises RunError where the disk won't."""
-    final = folder / f"step-{step:06d}"
+def save(
+    folder: Path,
+    step: int,
+    modules: Mapping[str, nn.Module],
+    state: dict[str, Any],
+    keep: int,
+    spared: Collection[int] = (),
+) -> Path:
+    """Write `folder/step-NNNNNN`, then drop all but the newest `keep` and the `spared`. Raises RunError where the disk
+    won't."""
+    final = path_of(folder, step)
     unfinished = folder / f".{final.name}"
     try:
         for left in folder.glob(".step-*"):
@@ -39,8 +47,10 @@ def save(folder: Path, step: int, modules: Mapping[str, nn.Module], state: dict[
             unfinished.rename(final)
             _sync(folder)
         for old in steps(folder)[:-keep]:
+            if old in spared:
+                continue
             # half removed, it would pass for complete
-            shutil.rmtree(path_of(folder, old).rename(folder / f".step-{old:06d}"))
+            shutil.rmtree(path_of(folder, old).rename(folder / f".{name_of(old)}"))
     except (OSError, SafetensorError) as error:
         shutil.rmtree(unfinished, ignore_errors=True)
         why = error.strerror if isinstance(error, OSError) and error.strerror else error
@@ -55,8 +65,12 @@ def steps(folder: Path) -> list[int]:
     return sorted(int(m[1]) for path in folder.iterdir() if (m := _NAME.fullmatch(path.name)))
 
 
+def name_of(step: int) -> str:
+    return f"step-{step:06d}"
+
+
 def path_of(folder: Path, step: int) -> Path:
-    return folder / f"step-{step:06d}"
+    return folder / name_of(step)
 
 
 def load_networks(checkpoint: Path, modules: Mapping[str, nn.Module]) -> None:

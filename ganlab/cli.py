@@ -66,10 +66,10 @@ def run(
     fresh: Annotated[bool, typer.Option("--fresh", help="Begin anew, removing the run that is there.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Train a spec; an unfinished run goes on where it was."""
+    """Train a spec and measure it; an unfinished run goes on where it was."""
     with _errors():
         from ganlab import laboratory
-        from ganlab.console import Console
+        from ganlab.console import Console, show_evaluation
 
         try:
             with Console() as watcher:
@@ -79,8 +79,11 @@ def run(
             raise
         if as_json:
             last = result.records[-1] if result.records else {}
-            _print_json({"folder": str(result.folder), "step": result.step, "finished": result.finished, "last": last})
+            found = {"folder": str(result.folder), "step": result.step, "finished": result.finished, "last": last}
+            _print_json({**found, "evaluation": result.evaluation})
         else:
+            if result.evaluation is not None:
+                show_evaluation(result.evaluation)
             _say_where_to_look(result, watcher.trained)
 
 
@@ -95,9 +98,48 @@ def _say_where_to_look(result: Run, trained: bool) -> None:
     typer.echo(f"{'trained' if trained else 'already trained'}: {result.step} steps, in {result.folder}")
     typer.echo(f"  look at      {sample}")
     typer.echo(f"  curves       tensorboard --logdir {result.folder}")
+    if result.evaluation is not None:
+        typer.echo(f"  figures      {result.folder / 'evaluation.json'}")
     typer.echo(f"  networks     {checkpoint / 'networks.safetensors'}")
     if not trained:
         typer.echo("  train anew   the same command with --fresh")
+
+
+def _shorthand(metric: str, what: str) -> Any:
+    return typer.Option(f"--{metric}", help=f"{what} (short for --metric {metric}).")
+
+
+@app.command("eval")
+def evaluate(
+    run: Annotated[Path | None, typer.Argument(metavar="RUN", help="A run's folder; by default the newest.")] = None,
+    fid: Annotated[bool, _shorthand("fid", "Fréchet distance of feature vectors")] = False,
+    kid: Annotated[bool, _shorthand("kid", "Kernel distance of feature vectors")] = False,
+    lpips: Annotated[bool, _shorthand("lpips", "Perceptual distance")] = False,
+    prdc: Annotated[bool, _shorthand("prdc", "Precision, recall, density, coverage")] = False,
+    content: Annotated[bool, _shorthand("content", "What the translation kept")] = False,
+    metric: Annotated[list[str] | None, typer.Option(help="Any other metric; may be given several times.")] = None,
+    features: Annotated[
+        str | None, typer.Option(help="The feature network; by default the spec's, or the first whose weights ship.")
+    ] = None,
+    images: Annotated[
+        tuple[Path, Path] | None,
+        typer.Option(metavar="A B", help="Measure the images of folder A against the real ones of folder B."),
+    ] = None,
+    inputs: Annotated[
+        Path | None, typer.Option(help="With --images: the folder of what A's images were made from.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Measure a run on held-out images, or two folders of images: figures with intervals and references."""
+    with _errors():
+        from ganlab import laboratory
+        from ganlab.console import Console, show_evaluation
+
+        short = {"kid": kid, "fid": fid, "prdc": prdc, "lpips": lpips, "content": content}
+        metrics = dict.fromkeys([*(name for name, asked in short.items() if asked), *(metric or [])])
+        with Console() as watcher:
+            found = laboratory.evaluate(run, list(metrics), features, images, inputs, watcher)
+        _print_json(found) if as_json else show_evaluation(found)
 
 
 @app.command()

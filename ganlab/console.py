@@ -147,6 +147,12 @@ def show_check(found: dict[str, Any]) -> None:
     for table in (networks, terms, turns):
         terminal.print()
         terminal.print(table)
+    if found["numbers"]:
+        numbers = Table("number", "better", "what it says", box=None, header_style="bold")
+        for n in found["numbers"]:
+            numbers.add_row(n["number"], n["better"] or "-", n["about"])
+        terminal.print()
+        terminal.print(numbers)
     memory = found["memory"]
     terminal.print(
         f"\nmemory, estimated: {memory['total'] / 2**20:,.0f} MiB (weights, gradients and optimisers"
@@ -154,3 +160,36 @@ def show_check(found: dict[str, Any]) -> None:
         f" images {memory['images'] / 2**20:,.0f})",
         highlight=False,
     )
+
+
+def show_evaluation(found: dict[str, Any]) -> None:
+    """The table of `ganlab eval`, and what a reader should notice."""
+    terminal = Terminal()
+    table = Table(box=None, header_style="bold")
+    for heading in ("number", "way", "of step", "value", "95% interval", "real", "nothing", "chance", "counts"):
+        right = heading in ("value", "real", "nothing", "chance")
+        table.add_column(heading, justify="right" if right else "left", no_wrap=heading != "counts")
+    notes: dict[str, list[str]] = {}
+    for f in found["figures"]:
+        references = [f["references"].get(name, {}).get("value") for name in ("real", "nothing")]
+        values = [f["value"], *references, f.get("chance")]
+        shown = ["" if value is None else f"{value:.4g}" for value in values]
+        interval = " to ".join(f"{end:.4g}" for end in f["interval"])
+        counts = ", ".join(f"{count} {what}" for what, count in f["counts"].items())
+        step = f"{f['step']} ({f['checkpoint']})" if "step" in f else ""
+        table.add_row(f["number"], f["way"], step, shown[0], interval, *shown[1:], counts)
+        for note in f["notes"]:
+            where = " ".join(filter(None, (f["number"], f["way"], f.get("checkpoint", ""))))
+            notes.setdefault(note, []).append(where)
+    terminal.print(table)
+    for note, places in notes.items():
+        terminal.print(f"{', '.join(places)}: {note}", highlight=False, markup=False, soft_wrap=True)
+    for left in found["left_out"]:
+        way = f" {left['way']}" if left["way"] else ""
+        terminal.print(f"left out: {left['metric']}{way}: {left['why']}", highlight=False, markup=False, soft_wrap=True)
+    if found["figures"]:
+        terminal.print(
+            "real: real images in the outputs' place; nothing: the inputs in their place; chance: unrelated outputs",
+            style="dim",
+            highlight=False,
+        )

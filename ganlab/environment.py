@@ -21,7 +21,7 @@ def describe(registry: Registry, spec: Spec) -> Json:
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()
     return {
         "python": platform.python_version(),
-        "packages": {package: _version(package) for package in _PACKAGES},
+        "packages": versions(*_PACKAGES),
         "platform": platform.platform(),
         "device": str(device),
         "device_name": name,
@@ -33,6 +33,11 @@ def describe(registry: Registry, spec: Spec) -> Json:
         "components": {f"{c.kind}/{c.name}": c.plugin for c in registry.components},
         "broken_plugins": [b._asdict() for b in registry.broken],
     }
+
+
+def versions(*packages: str) -> dict[str, str | None]:
+    """{package: its version, or None where it isn't installed}."""
+    return {package: _version(package) for package in packages}
 
 
 def _version(package: str) -> str | None:

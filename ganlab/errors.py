@@ -13,6 +13,11 @@ class SpecError(GanlabError):
     exit_code = 2
 
 
+class Unavailable(SpecError):
+    """A number can't be measured here: weights, labels or images that it needs are missing; the sentence says which,
+    and what to do."""
+
+
 class RunError(GanlabError):
     """A run that had begun had to stop."""
 

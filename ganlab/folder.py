@@ -29,7 +29,8 @@ class RunFolder:
     """One training of one spec, on disk.
 
     spec.json, environment.json: what was asked, and on what it ran; metrics.jsonl: a record a line, each step once;
-    events.out.tfevents.*: the same for TensorBoard; samples/step-NNNNNN.png; checkpoints/step-NNNNNN/.
+    events.out.tfevents.*: the same for TensorBoard; samples/step-NNNNNN.png; checkpoints/step-NNNNNN/;
+    evaluation.json, speed.json: what was measured of its checkpoints.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -62,10 +63,15 @@ class RunFolder:
 
     def environment(self) -> Json | None:
         """On what the run began; None where a kill came before that was written."""
-        path = self.path / "environment.json"
-        if not path.exists():
-            return None
-        return self._json(path)
+        return self._json_if_there("environment.json")
+
+    def evaluation(self) -> Json | None:
+        """What was measured of it; None where nothing was yet."""
+        return self._json_if_there("evaluation.json")
+
+    def _json_if_there(self, name: str) -> Json | None:
+        path = self.path / name
+        return self._json(path) if path.exists() else None
 
     def spec(self, registry: Registry) -> Spec:
         return resolve(registry, self.spec_json(), str(self.path / "spec.json"))
@@ -107,7 +113,8 @@ class RunFolder:
                 folder.rename(removed)
                 shutil.rmtree(removed, ignore_errors=True)
         # the spec last: without it, what is still there would pass for somebody else's
-        for path in (self.path / "environment.json", self.metrics, *self._events(), self.path / "spec.json"):
+        named = ("environment.json", "evaluation.json", "speed.json")
+        for path in (*(self.path / name for name in named), self.metrics, *self._events(), self.path / "spec.json"):
             path.unlink(missing_ok=True)
 
     def _events(self) -> list[Path]:

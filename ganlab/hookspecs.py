@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 import pluggy
 
 if TYPE_CHECKING:
-    from ganlab.interfaces import Discriminator, Generator, Loss, Schedule, Source
+    from ganlab.interfaces import Discriminator, Features, Generator, Loss, Metric, Schedule, Source
 
 hookspec = pluggy.HookspecMarker("ganlab")
 hookimpl = pluggy.HookimplMarker("ganlab")
@@ -34,3 +34,13 @@ def ganlab_schedules() -> "dict[str, type[Schedule]]":  # type: ignore[empty-bod
 @hookspec
 def ganlab_sources() -> "dict[str, type[Source]]":  # type: ignore[empty-body]
     """Sets of images."""
+
+
+@hookspec
+def ganlab_features() -> "dict[str, type[Features]]":  # type: ignore[empty-body]
+    """Networks that turn images into vectors."""
+
+
+@hookspec
+def ganlab_metrics() -> "dict[str, type[Metric]]":  # type: ignore[empty-body]
+    """What an evaluation measures."""

@@ -1,4 +1,4 @@
-"""The page a plugin author reads: generators, discriminators, losses, schedules and sources.
+"""The page a plugin author reads: generators, discriminators, losses, schedules, sources, features and metrics.
 
 A component is an ordinary class with a typed constructor. Its keyword arguments are its options in a spec;
 `Annotated[int, Field(ge=1)]` and `Literal[...]` become the spec's checks. A parameter annotated `Domain` is
@@ -10,13 +10,15 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 if TYPE_CHECKING:
+    from ganlab.evaluation.evidence import Evidence
     from ganlab.translation import Translation
 
 Term = Tensor | Mapping[str, Tensor] | None
@@ -200,3 +202,71 @@ class Source:
     def attributes(self, key: str) -> dict[str, str]:
         """What is known of the picture's content: {"hair": "black", ...}."""
         return {}
+
+
+class Features(nn.Module):
+    """A network that turns images into vectors, whose distributions metrics compare.
+
+    Its constructor reads the weights, and raises `ganlab.Unavailable` with one sentence where they are not to be had.
+    """
+
+    size: int
+    """Height and width in pixels of the images that it takes; others are resized by clean-fid's rule
+    (arXiv:2104.11222): Pillow's antialiased bicubic, each channel in float32, clipped to [0, 255], not rounded."""
+
+    shipped = False
+    """Whether the weights come inside a package: nothing is downloaded."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(N, 3, size, size) in [-1, 1] -> vectors (N, D). Differentiable."""
+        raise NotImplementedError(f"{type(self).__name__} has no forward")
+
+    def files(self) -> Sequence[Path]:
+        """The weight files that were read; an evaluation records their hashes."""
+        return ()
+
+
+class Number(NamedTuple):
+    """What is known of a number before it is measured."""
+
+    about: str
+    """One sentence that a student understands."""
+    better: Literal["lower", "higher", ""] = "lower"
+    """Which is better; "" where neither is."""
+
+
+class Estimate(NamedTuple):
+    """A number that was measured, with its uncertainty. `ganlab.evaluation.estimates` makes them."""
+
+    value: float
+    low: float
+    """The lower end of a 95% confidence interval."""
+    high: float
+    counts: Mapping[str, int]
+    """{what was counted: how many}: {"outputs": 300, "real": 300}, say."""
+    chance: float | None = None
+    """What it would be if outputs had nothing to do with inputs."""
+    note: str = ""
+    """What a reader should be warned of."""
+
+
+class Metric:
+    """Measures one way of a system on held-out images, or two folders of images."""
+
+    numbers: Mapping[str, Number]
+    """What it measures, by name; may be set by the constructor."""
+
+    on_features = False
+    """Whether it compares feature vectors: its numbers' names then end with the features', "fid-lite0"."""
+
+    def measure(self, evidence: Evidence) -> Mapping[str, Estimate]:
+        """{name of a number: estimate}, without those that this evidence has nothing for.
+
+        The core calls it again for each reference: with real images in the place of inputs and outputs, and with the
+        inputs in the place of the outputs. Raises `ganlab.Unavailable` with one sentence where it can't measure.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no measure")
+
+    def files(self) -> Sequence[Path]:
+        """The weight files that were read; an evaluation records their hashes."""
+        return ()

@@ -3,57 +3,41 @@
 from __future__ import annotations
 
 import os
-import signal
-import threading
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
 
-from ganlab import checkpoint, environment
+from ganlab import checkpoint
 from ganlab.build import System, build, build_data, build_schedule, build_sources
-from ganlab.data.sampler import Sampler, to_device
+from ganlab.data.sampler import Sampler
 from ganlab.data.store import Store
 from ganlab.engine import Engine, Record
-from ganlab.errors import Interrupted, RunError, SpecError
-from ganlab.folder import RunFolder, write
-from ganlab.guard import Won, refuse_poisoned, refuse_unfit
-from ganlab.networks import evaluating
+from ganlab.errors import SpecError
+from ganlab.evaluation import folders, speed
+from ganlab.evaluation.run import RunExaminer, Tools, named, united
+from ganlab.folder import RunFolder
+from ganlab.interfaces import Features
 from ganlab.options import signature
 from ganlab.registry import registry
 from ganlab.rehearsal import describe_networks, untouched_randomness
-from ganlab.report.grid import png, sample_grid
-from ganlab.spec import Json, Options, Spec, assignment, differences, merge, read, resolve
-
-
-class Watcher(Protocol):
-    """Who is told what happens."""
-
-    def progress(self, items: Iterable[Any], what: str, total: int) -> Iterable[Any]:
-        """Wraps something long."""
-
-    def begins(self, folder: RunFolder, spec: Spec, done: int, steps: int) -> None: ...
-
-    def steps(self, records: list[Record]) -> None: ...
-
-    def warns(self, sentence: str) -> None: ...
-
-
-class Nobody:
-    """Watches nothing."""
-
-    def progress(self, items: Iterable[Any], what: str, total: int) -> Iterable[Any]:
-        return items
-
-    def begins(self, folder: RunFolder, spec: Spec, done: int, steps: int) -> None: ...
-
-    def steps(self, records: list[Record]) -> None: ...
-
-    def warns(self, sentence: str) -> None: ...
+from ganlab.spec import (
+    Evaluation,
+    Json,
+    Options,
+    Spec,
+    as_options,
+    assignment,
+    device,
+    differences,
+    evaluation_of,
+    merge,
+    read,
+    resolve,
+)
+from ganlab.training import Nobody, Watcher, refuse_other_data, train
 
 
 class Run(NamedTuple):
@@ -66,6 +50,8 @@ class Run(NamedTuple):
     steps: int
     """How many there are to be."""
     records: list[Record]
+    evaluation: Json | None
+    """What was measured of it, as evaluation.json holds it."""
 
     @property
     def finished(self) -> bool:
@@ -95,7 +81,7 @@ def load_run(folder: str | Path) -> Run:
         raise SpecError(f"{folder} is not a run: it has no spec.json")
     spec = where.spec(registry())
     steps = build_schedule(registry(), spec).steps
-    return Run(where.path, spec, (where.steps or [0])[-1], steps, where.records())
+    return Run(where.path, spec, (where.steps or [0])[-1], steps, where.records(), where.evaluation())
 
 
 def run(
@@ -105,7 +91,7 @@ def run(
     fresh: bool = False,
     watcher: Watcher | None = None,
 ) -> Run:
-    """Train a spec in `out`, by default runs/NAME; an unfinished run there goes on where it was.
+    """Train a spec in `out`, by default runs/NAME, and measure it; an unfinished run there goes on where it was.
 
     `fresh` begins anew. Raises SpecError, before anything is written, where the spec, its data or the folder are
     unfit; RunError where training fails; Interrupted after SIGINT or SIGTERM, with everything saved.
@@ -119,24 +105,116 @@ def run(
     if folder.exists and not fresh:
         resolved = _load_spec(asked, set, folder.spec(registry()))
         _refuse_another(folder, resolved)
-        if (found := load_run(folder.path)).finished:
+        found = load_run(folder.path)
+        if found.finished and (_measured(found) or not resolved.evaluation.metrics):
             return found
     with _reproducible(resolved):
         stores = build_data(registry(), resolved, watcher.progress)
         for domain, store in stores.items():
             if store.skipped:
-                watcher.warns(_left_out(domain, store))
+                watcher.warns(_left_out(f"data.{domain}", store.skipped, len(store.keys)))
         system = build(registry(), resolved, {name: store.domain for name, store in stores.items()})
         data = resolved.data
         engine = Engine(system, Sampler(stores, data.batch, data.flip, resolved.seed, system.device, system.dtype))
+        examiner = _examiner(system, stores, resolved.evaluation, watcher) if resolved.evaluation.metrics else None
         with folder.locked():
             if fresh:
                 folder.clear()
             elif folder.exists:
                 # another process may have begun here meanwhile
                 _refuse_another(folder, resolved)
-            _train(engine, stores, folder, watcher)
+            train(engine, stores, folder, watcher, examiner)
+            if examiner is not None:
+                _evaluate(folder, examiner, system, stores)
     return load_run(folder.path)
+
+
+def _measured(run: Run) -> bool:
+    """Whether its newest checkpoint was."""
+    checkpoints = (run.evaluation or {}).get("protocol", {}).get("checkpoints", {})
+    return checkpoint.name_of(run.step) in checkpoints
+
+
+def _examiner(system: System, stores: dict[str, Store], asked: Evaluation, watcher: Watcher) -> RunExaminer:
+    return RunExaminer(registry(), system, stores, build_sources(registry(), system.spec), asked, watcher.progress)
+
+
+def _evaluate(folder: RunFolder, examiner: RunExaminer, system: System, stores: dict[str, Store]) -> Json:
+    """Measure the run in a folder, whose evaluation.json keeps other figures of the same checkpoints."""
+    evaluation = examiner.evaluate(folder)
+    folder.write_json("evaluation.json", united(folder.evaluation(), evaluation))
+    folder.write_json("speed.json", speed.measure(system, {name: store.domain for name, store in stores.items()}))
+    return evaluation
+
+
+def evaluate(
+    run: str | Path | None = None,
+    metrics: Sequence[str | Options] = (),
+    features: str | Options | None = None,
+    images: tuple[str | Path, str | Path] | None = None,
+    inputs: str | Path | None = None,
+    watcher: Watcher | None = None,
+) -> Json:
+    """Measure a run, by default the newest in runs/, and keep the figures in its evaluation.json; or, with `images`,
+    the first of two folders against the second, which holds real images, and `inputs` what the first's were made from.
+
+    `metrics` and `features` are components, by default those of the run's spec. Returns {"protocol", "figures",
+    "left_out"}. Raises SpecError, before anything is written, where something is unfit or missing.
+    """
+    watcher = watcher or Nobody()
+    if images is None:
+        if inputs is not None:
+            raise SpecError("--inputs goes with --images")
+        return _evaluate_run(RunFolder(run) if run is not None else newest_run(), metrics, features, watcher)
+    if run is not None:
+        raise SpecError(f"either a run ({run}) or --images is measured, not both")
+    asked = _with_features(Evaluation(metrics=tuple(metrics), features=features), "--images")
+    tools = Tools.build(registry(), asked, torch.device(device("auto", "eval")), watcher.progress)
+    if not tools.examiner.metrics:
+        raise SpecError(f"--images needs a metric; known are: {', '.join(registry().names('metric'))}")
+    sets = [folders.Folder(path, watcher.progress) for path in (*images, *([inputs] if inputs is not None else []))]
+    for one in sets:
+        if one.skipped:
+            watcher.warns(_left_out(str(one.path), one.skipped, len(one.keys)))
+    with untouched_randomness(torch.device("cpu")):
+        return folders.evaluate(tools, asked, *sets)
+
+
+def _with_features(asked: Evaluation, where: str) -> Evaluation:
+    """What was asked for, resolved; where no feature network is named, the first whose weights ship with a package."""
+    shipped = [c.name for c in registry().components if issubclass(c.cls, Features) and c.cls.shipped]
+    chosen = asked.model_copy(update={"features": asked.features or next(iter(shipped), None)})
+    return evaluation_of(registry(), chosen, where)
+
+
+def newest_run(where: str | Path = "runs") -> RunFolder:
+    """The run in a folder of runs that was trained last. Raises SpecError where there is none."""
+    runs = [RunFolder(path) for path in Path(where).glob("*") if RunFolder(path).metrics.exists()]
+    if not runs:
+        raise SpecError(f"there is no run in {where}; name one, or train one with `ganlab run SPEC`")
+    return max(runs, key=lambda folder: folder.metrics.stat().st_mtime_ns)
+
+
+def _evaluate_run(
+    folder: RunFolder, metrics: Sequence[str | Options], features: str | Options | None, watcher: Watcher
+) -> Json:
+    spec = load_run(folder.path).spec
+    asked = spec.evaluation.model_copy(update={"choose": None} if metrics else {})
+    # a metric that the spec names too keeps the spec's options
+    own = {options["type"]: options for options in map(as_options, spec.evaluation.metrics)}
+    if metrics:
+        asked.metrics = tuple(own.get(metric, metric) if isinstance(metric, str) else metric for metric in metrics)
+    asked.features = features or asked.features
+    asked = _with_features(asked, str(folder.path))
+    if not asked.metrics:
+        raise SpecError(f"{folder.path} names no metrics; choose some: {', '.join(registry().names('metric'))}")
+    if not folder.steps:
+        raise SpecError(f"{folder.path} has no checkpoint yet; train it with `ganlab run`")
+    with _reproducible(spec):
+        stores = build_data(registry(), spec, watcher.progress)
+        refuse_other_data(folder, stores)
+        system = build(registry(), spec, {name: store.domain for name, store in stores.items()})
+        return _evaluate(folder, _examiner(system, stores, asked, watcher), system, stores)
 
 
 def _refuse_another(folder: RunFolder, asked: Spec) -> None:
@@ -151,8 +229,8 @@ def _refuse_another(folder: RunFolder, asked: Spec) -> None:
 def check(spec: str | Path | Mapping[str, Any] | Spec, set: Iterable[str] = ()) -> Json:
     """What a spec would build, found by building it and rehearsing its losses on two images. Raises SpecError.
 
-    {"name", "about", "networks", "terms", "turns", "memory"}; memory in bytes, estimated: weights, gradients and the
-    optimisers' state, what autograd keeps for the larger player's turn, the images of the data set.
+    {"name", "about", "networks", "terms", "turns", "numbers", "memory"}; memory in bytes, estimated: weights, gradients
+    and the optimisers' state, what autograd keeps for the larger player's turn, the images of the data set.
     """
     resolved = load_spec(spec.as_json() if isinstance(spec, Spec) else spec, set)
     with _reproducible(resolved):
@@ -163,6 +241,8 @@ def check(spec: str | Path | Mapping[str, Any] | Spec, set: Iterable[str] = ()) 
         engine = Engine(system, sampler)
         images = sum(len(sources[d].keys(d)) * store.images[0].numel() for d, store in stores.items())
         states = engine.state_bytes()
+    examiner = named(registry(), resolved.evaluation)
+    examiner.chooser(resolved.evaluation.choose)
     activations = max(engine.rehearsal.saved_bytes.values()) * resolved.data.batch
     return {
         "name": resolved.name,
@@ -193,6 +273,10 @@ def check(spec: str | Path | Mapping[str, Any] | Spec, set: Iterable[str] = ()) 
             for turn in engine.turns(0)
             if engine.moved_by(turn)
         ],
+        "numbers": [
+            {"number": name, "better": number.better, "about": number.about}
+            for name, (_, number) in examiner.numbers().items()
+        ],
         "memory": {
             "states": states,
             "activations": activations,
@@ -214,115 +298,9 @@ def _with_nested(kind: str, options: Options) -> str:
     return f"{options['type']}({inner})" if inner else str(options["type"])
 
 
-def _train(engine: Engine, stores: dict[str, Store], folder: RunFolder, watcher: Watcher) -> None:
-    spec, total = engine.system.spec, engine.system.schedule.steps
-    _keep_facts(folder, spec, stores, watcher)
-    if folder.steps:
-        newest = checkpoint.path_of(folder.checkpoints, folder.steps[-1])
-        checkpoint.load_networks(newest, engine.modules())
-        _restore(engine, newest)
-    watcher.begins(folder, spec, engine.done, total)
-    won = Won(watcher.warns, [r for r in folder.records() if r["step"] <= engine.done])
-    with folder.recorder(engine.done) as recorder, _stopped_by_signals() as stopped:
-        while engine.done < total:
-            engine.step()
-            # read once: a signal that comes later is for the next step
-            halt = stopped[0] if stopped else None
-            last = halt is not None or engine.done == total
-            save = last or engine.done % spec.checkpoints.every == 0
-            draw = engine.done == total or engine.done % spec.samples.every == 0
-            if save or draw or engine.done % spec.runtime.log_every == 0:
-                records = engine.read()
-                refuse_unfit(records, recorder, folder)
-                recorder(records)
-                won(records)
-                watcher.steps(records)
-            if save or draw:
-                refuse_poisoned(engine, folder)
-            if draw:
-                images = sample(engine.translators(), stores, engine.system, spec.samples.count)
-                write(folder.samples / f"step-{engine.done:06d}.png", png(sample_grid(images)))
-            if save:
-                # last: a run goes on after its newest checkpoint and must lack nothing that came before
-                checkpoint.save(
-                    folder.checkpoints, engine.done, engine.modules(), engine.state(), spec.checkpoints.keep
-                )
-            if halt is not None and engine.done < total:
-                raise Interrupted(f"stopped after step {engine.done} of {total}; everything is saved", halt)
-
-
-def sample(
-    translators: Mapping[str, nn.Module], stores: Mapping[str, Store], system: System, count: int
-) -> dict[str, tuple[Tensor, Tensor]]:
-    """{way: (inputs, outputs)} for the first `count` held-out images, (N, C, H, W) in [-1, 1] on the CPU."""
-    found = {}
-    with torch.no_grad(), untouched_randomness(system.device):
-        for way, translator in translators.items():
-            store = stores[way[0]]
-            inputs = store.pixels(store.held[:count])
-            with evaluating(translator), system.networks.computing():
-                outputs = [
-                    translator(to_device(piece, system.device).to(system.dtype)).float().cpu()
-                    for piece in torch.split(inputs, system.spec.data.batch)
-                ]
-            found[way] = inputs, torch.cat(outputs)
-    return found
-
-
-def _left_out(domain: str, store: Store) -> str:
-    some = "; ".join(store.skipped[:3]) + ("; ..." if len(store.skipped) > 3 else "")
-    total = len(store.skipped) + len(store.keys)
-    return f"data.{domain}: {len(store.skipped)} of {total} files are no readable images and are left out: {some}"
-
-
-def _keep_facts(folder: RunFolder, spec: Spec, stores: dict[str, Store], watcher: Watcher) -> None:
-    """Write spec.json and environment.json, or see whether a run that goes on finds what it began with."""
-    if not folder.exists:
-        folder.write_json("spec.json", spec.as_json())
-    data = {name: store.facts() for name, store in stores.items()}
-    facts = environment.describe(registry(), spec) | {"data": data}
-    before = folder.environment()
-    if before is None:
-        folder.write_json("environment.json", facts)
-        return
-    for domain, now in data.items():
-        then = before.get("data", {}).get(domain, {})
-        if then.get("sha256") != now["sha256"]:
-            raise SpecError(
-                f"data.{domain}: these are not the images that {folder.path} began with:"
-                f" {now['images']} now, {then.get('images')} then, or their content has changed"
-            )
-    if changed := [k for k in ("python", "packages", "device_name", "cpu_capability") if before.get(k) != facts[k]]:
-        watcher.warns(f"{folder.path} began with another {', '.join(changed)}: the last digits may differ")
-
-
-def _restore(engine: Engine, newest: Path) -> None:
-    state = checkpoint.load_state(newest)
-    try:
-        engine.load_state(state)
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise RunError(f"{newest / 'state.pt'} holds the state of another system: {error!r}") from error
-
-
-@contextmanager
-def _stopped_by_signals() -> Iterator[list[int]]:
-    """Collects SIGINT and SIGTERM; the second of them acts at once."""
-    got: list[int] = []
-
-    def handle(number: int, frame: FrameType | None) -> None:
-        if got:
-            raise KeyboardInterrupt
-        got.append(number)
-
-    if threading.current_thread() is not threading.main_thread():
-        yield got
-        return
-    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield got
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+def _left_out(where: str, skipped: Sequence[str], kept: int) -> str:
+    some = "; ".join(skipped[:3]) + ("; ..." if len(skipped) > 3 else "")
+    return f"{where}: {len(skipped)} of {len(skipped) + kept} files are no readable images and are left out: {some}"
 
 
 @contextmanager

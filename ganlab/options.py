@@ -14,7 +14,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 from pydantic_core import PydanticCustomError
 
-from ganlab.interfaces import Discriminator, Domain, Generator, Loss, Schedule, Source
+from ganlab.interfaces import Discriminator, Domain, Features, Generator, Loss, Metric, Schedule, Source
 
 KINDS: dict[str, type] = {
     "generator": Generator,
@@ -22,6 +22,8 @@ KINDS: dict[str, type] = {
     "loss": Loss,
     "schedule": Schedule,
     "source": Source,
+    "features": Features,
+    "metric": Metric,
 }
 """The kinds of component and their interfaces."""
 
@@ -124,7 +126,7 @@ def _check_supplied(component: type, supplied: list[str]) -> None:
         raise TypeError(f"{component.__name__}.__init__ takes Domains {supplied}; a generator's are source and target")
     if issubclass(component, Discriminator) and len(supplied) > 1:
         raise TypeError(f"{component.__name__}.__init__ takes {len(supplied)} Domains; a discriminator has one")
-    if issubclass(component, Loss | Schedule | Source) and supplied:
+    if not issubclass(component, Generator | Discriminator) and supplied:
         raise TypeError(f"{component.__name__}.__init__ takes a Domain; only networks are given one")
 
 

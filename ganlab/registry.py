@@ -19,7 +19,8 @@ from ganlab.interfaces import PLAYERS, SEES, Discriminator, Generator, Loss
 from ganlab.options import KINDS, nearest, schema, signature
 
 GROUP = "ganlab"
-HOOKS = {"loss": "ganlab_losses"} | {kind: f"ganlab_{kind}s" for kind in KINDS if kind != "loss"}
+_PLURALS = {"loss": "losses", "features": "features"}
+HOOKS = {kind: f"ganlab_{_PLURALS.get(kind, f'{kind}s')}" for kind in KINDS}
 
 
 class Component(NamedTuple):

@@ -79,6 +79,20 @@ class Checkpoints(BaseModel):
     keep: Positive = Field(2, description="how many of the newest are kept")
 
 
+class Evaluation(BaseModel):
+    model_config = STRICT
+    metrics: tuple[str | Options, ...] = Field(
+        (), description='what is measured, in this order: types, or objects with a type and its options ("kid", say)'
+    )
+    features: str | Options | None = Field(None, description="the network whose vectors metrics compare: lite0, say")
+    every: Positive | None = Field(
+        None, description="also measure after every so many steps of training, and keep the best checkpoint"
+    )
+    choose: str | None = Field(
+        None, description="the number whose mean over the ways chooses the best checkpoint; by default the first"
+    )
+
+
 class Runtime(BaseModel):
     model_config = STRICT
     device: Annotated[str, AfterValidator(_device_name), Field(json_schema_extra={"pattern": f"^({_DEVICE})$"})] = (
@@ -113,6 +127,7 @@ class Spec(BaseModel):
     )
     samples: Samples = Samples()
     checkpoints: Checkpoints = Checkpoints()
+    evaluation: Evaluation = Evaluation()
     runtime: Runtime = Runtime()
 
     def as_json(self) -> Json:
@@ -268,8 +283,36 @@ def resolve(registry: Registry, spec: Json, where: str = "spec", like: Spec | No
         plain = {k: v for k, v in options.items() if k != "weight"}
         weight = _weight(options.get("weight", {}), place)
         full.losses[name] = {**component(registry, "loss", plain, place), "weight": weight}
+    full.evaluation = evaluation_of(registry, checked.evaluation, f"{where}: evaluation")
     full.runtime = _runtime(checked, f"{where}: runtime", like.runtime if like else None)
     return full
+
+
+def evaluation_of(registry: Registry, asked: Evaluation, where: str) -> Evaluation:
+    """What to measure, with every default filled. Raises SpecError."""
+    full = asked.model_copy(
+        update={
+            "metrics": tuple(
+                component(registry, "metric", as_options(metric), f"{where}.metrics.{index}")
+                for index, metric in enumerate(asked.metrics)
+            ),
+            "features": None
+            if asked.features is None
+            else component(registry, "features", as_options(asked.features), f"{where}.features"),
+        }
+    )
+    types = [as_options(metric)["type"] for metric in full.metrics]
+    for name in types:
+        if types.count(name) > 1:
+            raise SpecError(f"{where}.metrics: {name!r} is named twice")
+    if full.every is not None and not types:
+        raise SpecError(f"{where}.every: {full.every} is not allowed: there are no metrics to measure")
+    return full
+
+
+def as_options(component: str | Options) -> Options:
+    """A component that is named by its type alone has its default options."""
+    return {"type": component} if isinstance(component, str) else component
 
 
 def _known(error: ValidationError) -> Iterable[str]:
@@ -330,29 +373,30 @@ def sees(registry: Registry, options: Options) -> str:
 
 def _runtime(spec: Spec, where: str, like: Runtime | None) -> Runtime:
     asked = spec.runtime
-    device = _device(asked.device, where)
+    runs_on = device(asked.device, where)
     kept = like or Runtime()
 
     def auto(name: str, choose: Any) -> Any:
         value, before = getattr(asked, name), getattr(kept, name)
         return value if value != "auto" else before if before != "auto" else choose
 
-    precision = auto("precision", "tf32" if device.startswith("cuda") else "float32")
-    if precision == "float64" and device == "mps":
+    precision = auto("precision", "tf32" if runs_on.startswith("cuda") else "float32")
+    if precision == "float64" and runs_on == "mps":
         raise SpecError(f"{where}.precision: 'float64' is not allowed: mps has no float64")
-    if precision == "tf32" and not device.startswith("cuda"):
-        raise SpecError(f"{where}.precision: 'tf32' is not allowed: only CUDA devices have it, not {device!r}")
+    if precision == "tf32" and not runs_on.startswith("cuda"):
+        raise SpecError(f"{where}.precision: 'tf32' is not allowed: only CUDA devices have it, not {runs_on!r}")
     return Runtime(
-        device=device,
+        device=runs_on,
         precision=precision,
         threads=auto("threads", torch.get_num_threads()),
         # on two cores: no difference at 8 images of 64 pixels, a few per cent faster at 1 of 128; on CUDA not measured
-        joint=auto("joint", device != "cpu" or spec.data.batch == 1),
+        joint=auto("joint", runs_on != "cpu" or spec.data.batch == 1),
         log_every=asked.log_every,
     )
 
 
-def _device(asked: str, where: str) -> str:
+def device(asked: str, where: str) -> str:
+    """The device of a name, or the best there is for "auto". Raises SpecError where it isn't here."""
     available = ["cpu"]
     if torch.backends.mps.is_available():
         available.insert(0, "mps")
@@ -395,6 +439,13 @@ def json_schema(registry: Registry) -> Json:
     for kind, place in (("loss", "losses"), ("discriminator", "discriminators")):
         named = {"type": "object", "additionalProperties": _or_null({"$ref": f"#/$defs/{kind}"})}
         places[place] = _or_null({**named, "propertyNames": {"pattern": f"^{_LABEL}$"}})
+    evaluation = definitions["Evaluation"]["properties"]
+    named_or = {
+        kind: {"anyOf": [{"enum": registry.names(kind)}, {"$ref": f"#/$defs/{kind}"}]}
+        for kind in ("features", "metric")
+    }
+    evaluation["features"] = _or_null(named_or["features"])
+    evaluation["metrics"] = _or_null({"type": "array", "items": named_or["metric"]})
     places["extends"] = {"type": "string", "description": "the path of a spec of which this one holds the differences"}
     return result
 

@@ -6,13 +6,13 @@ from importlib.metadata import EntryPoint
 
 import pytest
 import torch
+from conftest import TINY, RandomImages
 from torch import Tensor, nn
 
 import ganlab
 from ganlab.build import System, build
 from ganlab.registry import Registry, installed
 from ganlab.spec import Json, merge, resolve
-from tests.conftest import TINY, RandomImages
 
 
 class Brighter(ganlab.Generator):

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from conftest import TINY, RandomImages
 from torch import Tensor, nn
 
 import ganlab
@@ -19,7 +20,6 @@ from ganlab.engine import Engine
 from ganlab.errors import RunError, SpecError
 from ganlab.registry import Registry, installed
 from ganlab.spec import Json, merge, resolve
-from tests.conftest import TINY, RandomImages
 
 
 class Slope(ganlab.Loss):

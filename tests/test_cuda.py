@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from conftest import TINY, RandomImages
 
 import ganlab
 from ganlab.build import build
@@ -14,7 +15,6 @@ from ganlab.data.sampler import Batch
 from ganlab.engine import Engine, Record
 from ganlab.registry import registry
 from ganlab.spec import Json, merge, resolve
-from tests.conftest import TINY, RandomImages
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device; torch sees none here")
 

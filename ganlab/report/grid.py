@@ -4,19 +4,13 @@ from __future__ import annotations
 
 import io
 
-import numpy as np
-import torch
 from PIL import Image, ImageDraw
 from torch import Tensor
 
+from ganlab.data.pictures import to_uint8
+
 GAP, STRIP, MARGIN = 2, 16, 4
 BACKGROUND, INK = (255, 255, 255), (40, 40, 40)
-
-
-def to_uint8(images: Tensor) -> np.ndarray:
-    """(N, C, H, W) in [-1, 1] -> (N, H, W, 3) 0..255."""
-    scaled = ((images.detach().float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
-    return scaled.expand(-1, 3, -1, -1).permute(0, 2, 3, 1).cpu().numpy()
 
 
 def sample_grid(ways: dict[str, tuple[Tensor, Tensor]], pairs_a_row: int = 4) -> Image.Image:

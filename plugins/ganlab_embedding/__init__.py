@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 import ganlab
 from ganlab import Domain, Translation
+from ganlab_embedding.probe import EmbeddingSpace
 
 
 class EmbeddingDiscriminator(ganlab.Discriminator):
@@ -76,3 +77,8 @@ def ganlab_discriminators() -> dict[str, type[ganlab.Discriminator]]:
 @ganlab.hookimpl
 def ganlab_losses() -> dict[str, type[ganlab.Loss]]:
     return {"embedding_lsgan": EmbeddingLSGAN}
+
+
+@ganlab.hookimpl
+def ganlab_metrics() -> dict[str, type[ganlab.Metric]]:
+    return {"embedding_space": EmbeddingSpace}

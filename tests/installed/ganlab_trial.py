@@ -8,9 +8,10 @@ from typing import Annotated, Any, Literal
 import torch
 from pydantic import Field
 from torch import Tensor, nn
+from torch.nn.functional import adaptive_avg_pool2d
 
 import ganlab
-from ganlab import Domain, Translation, Turn
+from ganlab import Domain, Estimate, Evidence, Number, Translation, Turn
 
 
 class Sharing(ganlab.Generator):
@@ -140,6 +141,40 @@ class Exploding(ganlab.Schedule):
 
     def learning_rate(self, player: str, step: int) -> float:
         return float("inf") if (player, step + 1) == (self.player, self.at) else 1.0
+
+
+class Averages(ganlab.Features):
+    """The colours of an image's quarters: (N, 12)."""
+
+    size = 8
+    shipped = True
+
+    def forward(self, images: Tensor) -> Tensor:
+        return adaptive_avg_pool2d(images, 2).flatten(1)
+
+
+class Brightness(ganlab.Metric):
+    """How bright the outputs are, of 255; not to be had on the way `unavailable`."""
+
+    def __init__(self, better: Literal["lower", "higher", ""] = "higher", unavailable: str = "no way") -> None:
+        self.numbers = {"brightness": Number("how bright an image is", better)}
+        self.unavailable = unavailable
+
+    def measure(self, evidence: Evidence) -> dict[str, Estimate]:
+        if evidence.way == self.unavailable:
+            raise ganlab.Unavailable("needs another way")
+        values = [float(image.mean()) for image in evidence.outputs.pixels]
+        return {"brightness": Estimate(sum(values) / len(values), min(values), max(values), {"outputs": len(values)})}
+
+
+@ganlab.hookimpl
+def ganlab_features() -> dict[str, type[ganlab.Features]]:
+    return {"averages": Averages}
+
+
+@ganlab.hookimpl
+def ganlab_metrics() -> dict[str, type[ganlab.Metric]]:
+    return {"brightness": Brightness}
 
 
 @ganlab.hookimpl

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from ganlab.data.store import normalised
-from ganlab.report.grid import GAP, MARGIN, STRIP, png, sample_grid, to_uint8
+from ganlab.data.pictures import to_uint8
+from ganlab.report.grid import GAP, MARGIN, STRIP, png, sample_grid
 
 Array = np.ndarray[Any, np.dtype[Any]]
 SIZE = 6

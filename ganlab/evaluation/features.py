@@ -1,0 +1,211 @@
+"""Images to feature vectors: resized by clean-fid's rule, in batches that are always the same; of real sets once."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import io
+import json
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import numpy as np
+import PIL
+import platformdirs
+import torch
+from PIL import Image
+
+from ganlab.data.store import Progress, silent
+from ganlab.draws import keyed
+from ganlab.errors import SpecError, Unavailable
+from ganlab.evaluation.evidence import Images, Pixels, Vectors
+from ganlab.interfaces import Features
+from ganlab.networks import evaluating
+
+Floats = np.ndarray[Any, np.dtype[np.float32]]
+
+RULE = "Pillow's antialiased bicubic on each channel in float32, clipped to [0, 255], not rounded (clean-fid's)"
+"""How images of another size are resized."""
+
+BATCH = 32
+"""Images a forward; a set's last batch may have fewer. How a set falls into batches decides the last bits of its
+vectors, so it is always the same."""
+
+
+def resized(image: Pixels, size: int) -> Floats:
+    """(H, W, 3) uint8 -> (size, size, 3) in [0, 255] by clean-fid's rule (arXiv:2104.11222), bit for bit. An image of
+    that size is unchanged."""
+    channels = [Image.fromarray(channel).resize((size, size), Image.Resampling.BICUBIC) for channel in _planes(image)]
+    return np.stack([np.asarray(channel) for channel in channels], axis=-1).clip(0, 255)
+
+
+def _planes(image: Pixels) -> Floats:
+    return np.ascontiguousarray(image.transpose(2, 0, 1), np.float32)
+
+
+def cache_folder() -> Path:
+    """Where vectors of real sets are kept: in $GANLAB_CACHE, or the user's folder for caches. It may be deleted."""
+    own = os.environ.get("GANLAB_CACHE")
+    return (Path(own) if own else platformdirs.user_cache_path("ganlab")) / "features"
+
+
+def hashes(files: Iterable[Path]) -> dict[str, str]:
+    """{file's name: SHA-256}, computed once a process while size and time of change stay. Raises OSError."""
+    found = {}
+    for file in files:
+        state = file.stat()
+        found[file.name] = _hash(file.absolute(), state.st_size, state.st_mtime_ns)
+    return found
+
+
+@functools.cache
+def _hash(path: Path, size: int, changed: int) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def write(path: Path, content: bytes) -> None:
+    """The whole file or none of it. Raises OSError."""
+    # more than one process may be writing it
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        unfinished.write_bytes(content)
+        unfinished.replace(path)
+    finally:
+        with suppress(OSError):
+            unfinished.unlink()
+
+
+class Extractor:
+    """Feature vectors of sets of images: (N, D) float64, computed in float32. Moves the network to `device`.
+
+    `identity` tells this network with its options from every other: JSON of its component in a spec. A set's vectors
+    are remembered as long as the set lives. Those of real sets are kept in the folder `cache` too, under a hash of
+    all that they depend on; without a folder, or where it can't be used, they are computed each time.
+
+    Raises SpecError where the network gives no vectors, Unavailable where a set is empty.
+    """
+
+    def __init__(
+        self,
+        network: Features,
+        identity: str,
+        device: torch.device,
+        cache: Path | None = None,
+        progress: Progress = silent,
+    ) -> None:
+        # convolutions are about 1.5 times as fast in this order of memory, on a CPU too
+        self._network = network.to(device).to(memory_format=torch.channels_last)
+        self._identity, self._device, self._cache, self._progress = identity, device, cache, progress
+        self._made: WeakKeyDictionary[Images, tuple[list[bytes], Vectors]] = WeakKeyDictionary()
+
+    def __call__(self, images: Images) -> Vectors:
+        if not len(images):
+            raise Unavailable("needs images, and there are none")
+        if images not in self._made:
+            digests = [_digest(image) for image in images.pixels]
+            self._made[images] = digests, self._vectors(images, digests)
+        return self._made[images][1]
+
+    def _vectors(self, images: Images, digests: list[bytes]) -> Vectors:
+        known = {digest: vector for made in self._made.values() for digest, vector in zip(*made, strict=True)}
+        # a part of a set at hand
+        if all(digest in known for digest in digests):
+            return np.stack([known[digest] for digest in digests])
+        if self._cache is None or not images.real:
+            return self._compute(images.pixels, self._progress).astype(np.float64)
+        path = self._cache / f"{self._key(digests)}.npy"
+        vectors = _read(path, (len(images), len(self._probe)))
+        if vectors is None:
+            vectors = self._compute(images.pixels, self._progress)
+            # a full disk, or one that may not be written to, costs time and nothing else
+            with suppress(OSError):
+                write(path, _sealed(vectors))
+        return vectors.astype(np.float64)
+
+    def _key(self, digests: Iterable[bytes]) -> str:
+        depends = {
+            "features": self._identity,
+            "weights": hashes(self._network.files()),
+            "probe": self._probe.tobytes().hex(),
+            "resize": [self._network.size, RULE, PIL.__version__],
+            "batch": BATCH,
+            "torch": torch.__version__,
+            "device": self._device.type,
+            "threads": torch.get_num_threads(),
+        }
+        return hashlib.sha256(json.dumps(depends).encode() + b"".join(digests)).hexdigest()
+
+    @functools.cached_property
+    def _probe(self) -> Floats:
+        """The vector (D,) of a fixed image: it notices what names and versions do not, such as code that was edited or
+        another processor."""
+        image = keyed("probe").integers(0, 256, (48, 64, 3), np.uint8)
+        vector: Floats = self._compute([image], silent)[0]
+        return vector
+
+    def _compute(self, pixels: Sequence[Pixels], progress: Progress) -> Floats:
+        starts = range(0, len(pixels), BATCH)
+        vectors = []
+        with self._exactly(), ThreadPoolExecutor(torch.get_num_threads()) as pool:
+            for start in progress(starts, "feature vectors", len(starts)):
+                piece = [pixels[i] for i in range(start, min(start + BATCH, len(pixels)))]
+                batch = np.stack(list(pool.map(resized, piece, [self._network.size] * len(piece))))
+                images = torch.from_numpy(batch).to(self._device).permute(0, 3, 1, 2).div_(127.5).sub_(1)
+                found = self._network(images)
+                if found.ndim != 2 or len(found) != len(piece):
+                    raise SpecError(
+                        f"features {self._identity}: {len(piece)} images gave {tuple(found.shape)}, not (N, D) vectors"
+                    )
+                vectors.append(found.float().cpu().numpy())
+        return np.concatenate(vectors)
+
+    @contextmanager
+    def _exactly(self) -> Iterator[None]:
+        """In eval mode and full float32, whatever the caller computes in; all that is global stays as it was."""
+        kind = self._device.type
+        precision = torch.get_float32_matmul_precision()
+        torch.set_float32_matmul_precision("highest")
+        try:
+            with (
+                torch.inference_mode(),
+                torch.autocast(kind, enabled=False),
+                torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False),
+                torch.random.fork_rng([self._device] if kind == "cuda" else [], device_type=kind),
+                evaluating(self._network),
+            ):
+                yield
+        finally:
+            torch.set_float32_matmul_precision(precision)
+
+
+def _digest(image: Pixels) -> bytes:
+    digest = hashlib.sha256(repr(image.shape).encode())
+    digest.update(image.tobytes())
+    return digest.digest()
+
+
+def _sealed(vectors: Floats) -> bytes:
+    """A .npy file, and behind what its readers read a hash of that."""
+    buffer = io.BytesIO()
+    np.save(buffer, vectors, allow_pickle=False)
+    return buffer.getvalue() + hashlib.sha256(buffer.getvalue()).digest()
+
+
+def _read(path: Path, shape: tuple[int, int]) -> Floats | None:
+    """The vectors of a sealed file; None where there is none, or it is damaged."""
+    try:
+        content = path.read_bytes()
+    except OSError:
+        return None
+    content, seal = content[:-32], content[-32:]
+    if hashlib.sha256(content).digest() != seal:
+        return None
+    vectors: Floats = np.load(io.BytesIO(content), allow_pickle=False)
+    return vectors if vectors.shape == shape else None

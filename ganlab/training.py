@@ -1,0 +1,213 @@
+"""Training into a run folder: the engine's loop with its records, samples, measurements and checkpoints."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from ganlab import checkpoint, environment
+from ganlab.build import System
+from ganlab.data.sampler import to_device
+from ganlab.data.store import Store
+from ganlab.engine import Engine, Record
+from ganlab.errors import Interrupted, RunError, SpecError
+from ganlab.evaluation.run import PREFIX, RunExaminer
+from ganlab.folder import RunFolder, write
+from ganlab.guard import Won, refuse_poisoned, refuse_unfit
+from ganlab.networks import evaluating
+from ganlab.registry import registry
+from ganlab.rehearsal import untouched_randomness
+from ganlab.report.grid import png, sample_grid
+from ganlab.spec import Spec
+
+
+class Watcher(Protocol):
+    """Who is told what happens."""
+
+    def progress(self, items: Iterable[Any], what: str, total: int) -> Iterable[Any]:
+        """Wraps something long."""
+
+    def begins(self, folder: RunFolder, spec: Spec, done: int, steps: int) -> None: ...
+
+    def steps(self, records: list[Record]) -> None: ...
+
+    def warns(self, sentence: str) -> None: ...
+
+
+class Nobody:
+    """Watches nothing."""
+
+    def progress(self, items: Iterable[Any], what: str, total: int) -> Iterable[Any]:
+        return items
+
+    def begins(self, folder: RunFolder, spec: Spec, done: int, steps: int) -> None: ...
+
+    def steps(self, records: list[Record]) -> None: ...
+
+    def warns(self, sentence: str) -> None: ...
+
+
+def train(
+    engine: Engine, stores: dict[str, Store], folder: RunFolder, watcher: Watcher, examiner: RunExaminer | None
+) -> None:
+    """Train to the end, from the newest checkpoint if there is one; `examiner` measures on the way.
+
+    Raises SpecError where the data are not those that the run began with, RunError where a term stops being finite,
+    Interrupted after SIGINT or SIGTERM, with everything saved.
+    """
+    spec, total = engine.system.spec, engine.system.schedule.steps
+    _keep_facts(folder, spec, stores, watcher)
+    if folder.steps:
+        newest = checkpoint.path_of(folder.checkpoints, folder.steps[-1])
+        checkpoint.load_networks(newest, engine.modules())
+        _restore(engine, newest)
+    watcher.begins(folder, spec, engine.done, total)
+    history = [r for r in folder.records() if r["step"] <= engine.done]
+    won = Won(watcher.warns, history)
+    assessed = _Assessed(examiner, history, watcher)
+    with folder.recorder(engine.done) as recorder, _stopped_by_signals() as stopped:
+        while engine.done < total:
+            engine.step()
+            # read once: a signal that comes later is for the next step
+            halt = stopped[0] if stopped else None
+            last = halt is not None or engine.done == total
+            measure = assessed.due(engine)
+            save = last or measure or engine.done % spec.checkpoints.every == 0
+            draw = engine.done == total or engine.done % spec.samples.every == 0
+            if save or draw or engine.done % spec.runtime.log_every == 0:
+                records = engine.read()
+                refuse_unfit(records, recorder, folder)
+                if measure:
+                    refuse_poisoned(engine, folder)
+                    assessed(engine, records)
+                recorder(records)
+                won(records)
+                watcher.steps(records)
+            if save or draw:
+                refuse_poisoned(engine, folder)
+            if draw:
+                images = sample(engine.translators(), stores, engine.system, spec.samples.count)
+                write(folder.samples / f"step-{engine.done:06d}.png", png(sample_grid(images)))
+            if save:
+                # last: a run goes on after its newest checkpoint and must lack nothing that came before
+                keep, spared = spec.checkpoints.keep, assessed.best()
+                checkpoint.save(folder.checkpoints, engine.done, engine.modules(), engine.state(), keep, spared)
+            if halt is not None and engine.done < total:
+                raise Interrupted(f"stopped after step {engine.done} of {total}; everything is saved", halt)
+
+
+class _Assessed:
+    """What was measured during training, and when it is due."""
+
+    def __init__(self, examiner: RunExaminer | None, history: list[Record], watcher: Watcher) -> None:
+        self._examiner, self._watcher = examiner, watcher
+        self._records = [record for record in history if any(name.startswith(PREFIX) for name in record)]
+        self._told: set[str] = set()
+
+    def due(self, engine: Engine) -> bool:
+        every = engine.system.spec.evaluation.every
+        if self._examiner is None or every is None:
+            return False
+        return engine.done == engine.system.schedule.steps or engine.done % every == 0
+
+    def __call__(self, engine: Engine, records: list[Record]) -> None:
+        """Add what is measured now to the step's record."""
+        assert self._examiner is not None
+        if not records or records[-1]["step"] != engine.done:
+            # a step without terms has none
+            records.append({"step": engine.done})
+        records[-1].update(self._examiner.assess(engine.translators()))
+        self._records.append(records[-1])
+        for (metric, way), why in self._examiner.left_out.items():
+            if metric not in self._told:
+                self._told.add(metric)
+                self._watcher.warns(f"metric {metric!r} can't be measured on way {way}: {why}")
+
+    def best(self) -> set[int]:
+        """The step whose checkpoint is kept because no other was better."""
+        if self._examiner is None:
+            return set()
+        best = self._examiner.best(self._records, [int(record["step"]) for record in self._records])
+        return set() if best is None else {best.step}
+
+
+def sample(
+    translators: Mapping[str, nn.Module], stores: Mapping[str, Store], system: System, count: int
+) -> dict[str, tuple[Tensor, Tensor]]:
+    """{way: (inputs, outputs)} for the first `count` held-out images, (N, C, H, W) in [-1, 1] on the CPU."""
+    found = {}
+    with torch.no_grad(), untouched_randomness(system.device):
+        for way, translator in translators.items():
+            store = stores[way[0]]
+            inputs = store.pixels(store.held[:count])
+            with evaluating(translator), system.networks.computing():
+                outputs = [
+                    translator(to_device(piece, system.device).to(system.dtype)).float().cpu()
+                    for piece in torch.split(inputs, system.spec.data.batch)
+                ]
+            found[way] = inputs, torch.cat(outputs)
+    return found
+
+
+def _keep_facts(folder: RunFolder, spec: Spec, stores: dict[str, Store], watcher: Watcher) -> None:
+    """Write spec.json and environment.json, or see whether a run that goes on finds what it began with."""
+    if not folder.exists:
+        folder.write_json("spec.json", spec.as_json())
+    data = {name: store.facts() for name, store in stores.items()}
+    facts = environment.describe(registry(), spec) | {"data": data}
+    before = folder.environment()
+    if before is None:
+        folder.write_json("environment.json", facts)
+        return
+    refuse_other_data(folder, stores)
+    if changed := [k for k in ("python", "packages", "device_name", "cpu_capability") if before.get(k) != facts[k]]:
+        watcher.warns(f"{folder.path} began with another {', '.join(changed)}: the last digits may differ")
+
+
+def refuse_other_data(folder: RunFolder, stores: Mapping[str, Store]) -> None:
+    """Raises SpecError where the images are not those that a run began with."""
+    before = (folder.environment() or {}).get("data", {})
+    for domain, store in stores.items():
+        then, now = before.get(domain, {}), store.facts()
+        if then.get("sha256") != now["sha256"]:
+            raise SpecError(
+                f"data.{domain}: these are not the images that {folder.path} began with:"
+                f" {now['images']} now, {then.get('images')} then, or their content has changed"
+            )
+
+
+def _restore(engine: Engine, newest: Path) -> None:
+    state = checkpoint.load_state(newest)
+    try:
+        engine.load_state(state)
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise RunError(f"{newest / 'state.pt'} holds the state of another system: {error!r}") from error
+
+
+@contextmanager
+def _stopped_by_signals() -> Iterator[list[int]]:
+    """Collects SIGINT and SIGTERM; the second of them acts at once."""
+    got: list[int] = []
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        if got:
+            raise KeyboardInterrupt
+        got.append(number)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield got
+        return
+    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield got
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,143 @@
+"""A judge of content: a small network that learns from real images of one domain to read a shared class in them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Literal, Self, cast
+
+import torch
+from pydantic import BaseModel, ConfigDict, model_validator
+from torch import Tensor, nn
+from torch.nn.functional import avg_pool2d, cross_entropy, pad
+
+import ganlab
+from ganlab.draws import keyed
+from ganlab.evaluation.evidence import Images
+from ganlab_content.agreement import shrunk
+
+SIDE = 32
+"""Height and width in pixels of what a judge sees; others are resized, each value the mean of its area."""
+
+STEPS = 160
+BATCH = 64
+RATE = 4e-3
+
+FEWEST = 20
+"""With fewer labelled images a judge learns nothing worth knowing."""
+
+WIDTHS = (16, 32, 64)
+"""Channels of the convolutions; each halves height and width."""
+
+SHIFT = 2
+"""By up to so many pixels of `SIDE` a training image is moved: a translation may move what it draws."""
+
+_READ = 256
+"""Images a forward, so that many images need no more memory."""
+
+
+class Shared(BaseModel):
+    """What both domains know of a picture's content, each in its own words, brought to classes that they share."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    attribute: str | dict[Literal["a", "b"], str]
+    """The attribute's name; {domain: name} where the domains' differ."""
+
+    classes: dict[str, list[str]] = {}
+    """{shared class: the attribute's values, of either domain}; if empty each value is a class. An image whose value
+    is in none is left out."""
+
+    @model_validator(mode="after")
+    def _makes_sense(self) -> Self:
+        if isinstance(self.attribute, dict) and len(self.attribute) < 2:
+            raise ValueError(f"the attribute has to be named for both domains, and {self.attribute} names one")
+        if len(self.classes) == 1:
+            raise ValueError(f"one class, {next(iter(self.classes))!r}, leaves nothing to tell apart")
+        values = [value for values in self.classes.values() for value in values]
+        if twice := sorted({value for value in values if values.count(value) > 1}):
+            raise ValueError(f"the value {twice[0]!r} is in two classes; it can be in one")
+        return self
+
+    def of(self, images: Images) -> list[str | None]:
+        """Of each image its class, None where it has none.
+
+        Raises Unavailable where no image has the attribute, or a value of it that is in a class.
+        """
+        names = self.attribute if isinstance(self.attribute, dict) else {"a": self.attribute, "b": self.attribute}
+        attribute = names[cast(Literal["a", "b"], images.domain)]
+        known = images.attributes or ()
+        values = [each.get(attribute) for each in known]
+        given = sorted({value for value in values if value is not None})
+        if not given:
+            others = ", ".join(sorted({name for each in known for name in each}))
+            raise ganlab.Unavailable(
+                f"no image of domain {images.domain} has an attribute {attribute!r}; known are: {others}"
+            )
+        within = {value: name for name, values in self.classes.items() for value in values}
+        classes = [within.get(value) if self.classes and value is not None else value for value in values]
+        if not any(classes):
+            raise ganlab.Unavailable(
+                f"no class has a value of the attribute {attribute!r} of domain {images.domain}; its values are: "
+                f"{', '.join(given)}"
+            )
+        return classes
+
+
+class Judge:
+    """Reads classes in images of any sizes, after learning from labelled ones; the same for the same `key`.
+
+    Three convolutions suffice for colours and large parts. Translations are less exact than real images, so it learns
+    from pictures that are mirrored, moved, blurred, tinted and noisy.
+    """
+
+    def __init__(self, images: Images, classes: Sequence[str], *key: int | str) -> None:
+        """`classes` has one for each image."""
+        self.classes = sorted(set(classes))
+        labels = torch.tensor([self.classes.index(name) for name in classes])
+        # of the CPU alone: torch.manual_seed would reach every device's
+        with torch.random.fork_rng([]), torch.enable_grad():
+            torch.default_generator.manual_seed(int(keyed("judge", *key).integers(2**63)))
+            self._net = _taught(shrunk(images, SIDE), labels, len(self.classes))
+
+    def read(self, images: Images) -> list[str]:
+        """The class of each image."""
+        with torch.no_grad():
+            scores = torch.cat([self._net(part) for part in torch.split(shrunk(images, SIDE), _READ)])
+        return [self.classes[place] for place in scores.argmax(1).tolist()]
+
+
+def _taught(images: Tensor, labels: Tensor, classes: int) -> nn.Module:
+    layers: list[nn.Module] = []
+    for channels, width in pairwise((3, *WIDTHS)):
+        layers += [nn.Conv2d(channels, width, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)]
+    side = SIDE >> len(WIDTHS)
+    net = nn.Sequential(*layers, nn.Flatten(), nn.Linear(WIDTHS[-1] * side**2, classes))
+    optimizer = torch.optim.Adam(net.parameters())
+    rates = torch.optim.lr_scheduler.OneCycleLR(optimizer, RATE, STEPS)
+    for _ in range(STEPS):
+        chosen = torch.randint(len(images), (BATCH,))
+        loss = cross_entropy(net(_disturbed(images[chosen])), labels[chosen])
+        optimizer.zero_grad()
+        torch.autograd.backward(loss)
+        optimizer.step()
+        rates.step()
+    return net
+
+
+def _disturbed(images: Tensor) -> Tensor:
+    """(N, 3, SIDE, SIDE): each mirrored half the time, moved by up to `SHIFT` pixels, blurred half the time, tinted (of
+    each channel the contrast changes by up to 10%, the brightness by up to 0.1 of 2), with noise of deviation 0.05."""
+    count = len(images)
+
+    def uniform(channels: int) -> Tensor:
+        return torch.rand(count, channels, 1, 1)
+
+    images = torch.where(uniform(1) < 0.5, images.flip(3), images)
+    framed = pad(images, [SHIFT] * 4, mode="replicate")
+    rows, columns = torch.randint(2 * SHIFT + 1, (2, count, 1)) + torch.arange(SIDE)
+    images = framed[torch.arange(count)[:, None, None], :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
+    blurred = avg_pool2d(pad(images, [1] * 4, mode="replicate"), 3, 1)
+    images = torch.lerp(images, blurred, uniform(1) * (uniform(1) < 0.5))
+    images = images * (0.9 + 0.2 * uniform(3)) + 0.2 * uniform(3) - 0.1
+    return images + 0.05 * torch.randn_like(images)

@@ -1,0 +1,152 @@
+"""What a run is measured on: the halves of the held-out images, and what its generators make of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from ganlab import Unavailable
+from ganlab.build import build, build_data, build_sources
+from ganlab.data.store import Store, load
+from ganlab.evaluation.evidence import Images
+from ganlab.evaluation.material import BATCH, Translators, split
+from ganlab.interfaces import Source
+from ganlab.registry import registry
+from ganlab.spec import Json, Spec, merge, resolve
+
+
+class Numbered(Source):
+    """Image number i is all i."""
+
+    classes = 3
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+
+    def keys(self, domain: str) -> list[str]:
+        return [str(number) for number in range(self.count)]
+
+    def image(self, key: str, size: int) -> np.ndarray:
+        return np.full((size, size, 3), int(key), np.uint8)
+
+    def label(self, key: str) -> int:
+        return int(key) % 3
+
+    def attributes(self, key: str) -> dict[str, str]:
+        return {"parity": "odd" if int(key) % 2 else "even"}
+
+
+def stores(a: int, b: int, holdout: float = 0.25) -> tuple[dict[str, Store], dict[str, Source]]:
+    sources: dict[str, Source] = {"a": Numbered(a), "b": Numbered(b)}
+    return {name: load(source, name, 4, holdout) for name, source in sources.items()}, sources
+
+
+def numbers(images: Images) -> list[int]:
+    return [int(pixels[0, 0, 0]) for pixels in images.pixels]
+
+
+def test_the_parts_share_no_image_and_the_halves_are_of_one_size() -> None:
+    found, sources = stores(40, 61)
+    parts = split(found, sources)
+    for domain, count in (("a", 40), ("b", 61)):
+        choosing, measured, learning = (set(numbers(part[domain])) for part in parts)
+        # of 10 and 15 held-out images, five each
+        assert len(choosing) == len(measured) == 5
+        assert len(learning) == count - round(count * 0.25)
+        assert not choosing & measured
+        assert not (choosing | measured) & learning
+        assert choosing | measured <= set(found[domain].held.tolist())
+        assert learning == set(found[domain].train.tolist())
+
+
+def test_the_split_depends_on_domain_and_count_alone() -> None:
+    first, again, other = (split(*stores(*counts)) for counts in ((40, 61), (40, 44), (48, 61)))
+    assert numbers(first.measured["a"]) == numbers(again.measured["a"])
+    assert numbers(first.measured["a"]) != numbers(other.measured["a"])
+
+
+def test_each_image_has_its_attributes_and_its_label() -> None:
+    parts = split(*stores(40, 40))
+    for images in (parts.measured["a"], parts.learning["b"]):
+        assert images.attributes is not None
+        for number, known in zip(numbers(images), images.attributes, strict=True):
+            assert known == {"label": str(number % 3), "parity": "odd" if number % 2 else "even"}
+
+
+def test_too_few_held_out_images_are_refused() -> None:
+    with pytest.raises(Unavailable, match=r"two held-out images of each domain, and b has 1; raise data\.holdout"):
+        split(*stores(40, 4))
+
+
+@pytest.fixture
+def spec(tiny: Json) -> Spec:
+    # batch norm: a network in train mode would give other images, and change
+    return resolve(registry(), merge(tiny, {"generator": {"norm": "batch"}}))
+
+
+def test_translations_are_the_generators_own_in_eval_mode_rounded_to_8_bits(spec: Spec) -> None:
+    found = build_data(registry(), spec)
+    system = build(registry(), spec, {name: store.domain for name, store in found.items()})
+    generators = {way: system.networks.generator(way) for way in ("ab", "ba")}
+    images = split(found, build_sources(registry(), spec)).learning["a"]
+    before = {name: value.clone() for name, value in generators["ab"].state_dict().items()}
+    torch.manual_seed(3)
+    drawn = torch.get_rng_state()
+    translators = Translators(system, generators, {"a": 3, "b": 3})
+    outputs, cycled = translators.translate("ab", images)
+    embedding = translators.encode("ab", images)
+    assert torch.equal(drawn, torch.get_rng_state())
+    assert all(module.training for module in generators["ab"].modules())
+    assert all(torch.equal(value, before[name]) for name, value in generators["ab"].state_dict().items())
+
+    for generator in generators.values():
+        generator.eval()
+    with torch.no_grad():
+        real = torch.from_numpy(np.stack(list(images.pixels))).permute(0, 3, 1, 2) / 127.5 - 1
+        fake = generators["ab"](real)
+        back = generators["ba"](fake)
+        code = generators["ab"].encode(real)
+    for made, expected, domain in ((outputs, fake, "b"), (cycled, back, "a")):
+        assert made is not None
+        assert made.domain == domain
+        assert not made.real
+        exact = (expected.permute(0, 2, 3, 1).numpy() + 1) * 127.5
+        assert np.abs(np.stack(list(made.pixels)) - exact).max() <= 0.5 + 1e-3
+    torch.testing.assert_close(embedding, code)
+
+
+def test_the_bytes_do_not_depend_on_how_many_are_asked_for_at_once(spec: Spec) -> None:
+    found = build_data(registry(), spec)
+    system = build(registry(), spec, {name: store.domain for name, store in found.items()})
+    translators = Translators(system, {"ab": system.networks.generator("ab")}, {"a": 3, "b": 3})
+    images = split(found, build_sources(registry(), spec)).learning["a"]
+    many = images.take([i % len(images) for i in range(BATCH + 5)])
+    outputs, cycled = translators.translate("ab", many)
+    assert cycled is None
+    first, _ = translators.translate("ab", many.take(range(BATCH)))
+    assert all(np.array_equal(one, other) for one, other in zip(first.pixels, outputs.pixels[:BATCH], strict=True))
+
+
+def test_a_way_that_is_left_out_can_not_encode(spec: Spec) -> None:
+    found = build_data(registry(), spec)
+    system = build(registry(), spec, {name: store.domain for name, store in found.items()})
+    translators = Translators(system, {"ab": system.networks.generator("ab")}, {"a": 3, "b": 3})
+    images = split(found, build_sources(registry(), spec)).measured["b"]
+    with pytest.raises(Unavailable, match="needs the way ba, which `translations` leaves out"):
+        translators.encode("ba", images)
+
+
+def test_a_grey_domain_is_translated_from_one_channel(tiny: Json, tmp_path: Path) -> None:
+    spec = resolve(registry(), merge(tiny, {"data": {"a": {"channels": 1}}}))
+    found = build_data(registry(), spec)
+    system = build(registry(), spec, {name: store.domain for name, store in found.items()})
+    images = split(found, build_sources(registry(), spec)).learning["a"]
+    assert images.pixels[0].shape == (16, 16, 3)
+    generators = {way: system.networks.generator(way) for way in ("ab", "ba")}
+    outputs, cycled = Translators(system, generators, {"a": 1, "b": 3}).translate("ab", images)
+    assert outputs.pixels[0].shape == (16, 16, 3)
+    assert cycled is not None
+    assert np.ptp(cycled.pixels[0], axis=2).max() == 0

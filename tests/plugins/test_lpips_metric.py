@@ -1,0 +1,362 @@
+"""The metric "lpips": real photographs, the shipped weights, and the sentences where something is missing."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import shutil
+import sys
+import types
+from collections.abc import Iterator
+from dataclasses import replace
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import ganlab_lpips
+import lpips
+import numpy as np
+import pytest
+import skimage.data
+import torch
+from ganlab_lpips import LPIPS
+from PIL import Image, ImageFilter
+from pydantic import ValidationError
+from torch import Tensor, nn
+from torchvision.models import AlexNet_Weights, alexnet
+
+import ganlab
+from ganlab import Evidence, Images, Unavailable
+from ganlab.evaluation.lpips import Trunk, distance
+from ganlab.options import validate
+
+URL = ganlab_lpips.URL
+NETWORKS = ("alex", "stlpips-alex")
+NAMES = {"alex": "lpips-alex", "stlpips-alex": "stlpips-alex"}
+
+
+def photographs(count: int, height: int = 64, width: int = 48) -> Images:
+    """Pieces of real photographs, of different content."""
+    sources = [skimage.data.astronaut(), skimage.data.coffee(), skimage.data.chelsea(), skimage.data.rocket()]
+    places = itertools.product(range(20, 220, 50), sources)
+    return Images([picture[at : at + height, at : at + width] for at, picture in itertools.islice(places, count)])
+
+
+def each(images: Images, change: Any) -> Images:
+    return Images([change(image) for image in images.pixels])
+
+
+def blurred(images: Images, radius: float) -> Images:
+    return each(images, lambda image: np.asarray(Image.fromarray(image).filter(ImageFilter.GaussianBlur(radius))))
+
+
+def noisy(images: Images, deviation: float) -> Images:
+    noise = np.random.default_rng(0).standard_normal(images.pixels[0].shape)
+    return each(images, lambda image: (image + deviation * noise).round().clip(0, 255).astype(np.uint8))
+
+
+def cycle(inputs: Images, cycled: Images) -> Evidence:
+    return Evidence("ab", outputs=inputs, targets=inputs, inputs=inputs, cycled=cycled)
+
+
+def diversity(outputs: Images, seed: int = 0) -> Evidence:
+    return Evidence("ab", outputs=outputs, targets=outputs, seed=seed)
+
+
+@pytest.fixture
+def stlpips(monkeypatch: pytest.MonkeyPatch) -> Iterator[nn.Module]:
+    """The authors' own network with the weights that they ship."""
+    for missing, name in (("IPython", "embed"), ("torchsummary", "summary")):
+        stub = types.ModuleType(missing)
+        setattr(stub, name, None)
+        monkeypatch.setitem(sys.modules, missing, stub)
+    try:
+        module = import_module("stlpips_pytorch.stlpips")
+        with torch.random.fork_rng():
+            yield module.LPIPS(net="alex", variant="shift_tolerant", verbose=False)
+    finally:
+        for name in [name for name in sys.modules if name.partition(".")[0] == "stlpips_pytorch"]:
+            del sys.modules[name]
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A trunk as torchvision's file has it, of random weights and without its classifier."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        state = alexnet().state_dict()
+    unnamed = tmp_path_factory.mktemp("served") / "alexnet"
+    features = {name: value for name, value in state.items() if name.startswith("features.")}
+    torch.save({**features, "classifier.6.bias": state["classifier.6.bias"]}, unnamed)
+    return unnamed.rename(f"{unnamed}-owt-{hashlib.sha256(unnamed.read_bytes()).hexdigest()[:8]}.pth")
+
+
+@pytest.fixture(autouse=True)
+def checkpoints(tmp_path: Path, served: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where trunks are looked for: empty; and nothing can be downloaded, until `serve` lets it."""
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    monkeypatch.setattr(ganlab_lpips, "URL", (tmp_path / "nowhere" / served.name).as_uri())
+    return tmp_path / "torch" / "hub" / "checkpoints"
+
+
+def serve(monkeypatch: pytest.MonkeyPatch, path: Path) -> None:
+    monkeypatch.setattr(ganlab_lpips, "URL", path.as_uri())
+
+
+def put(served: Path, checkpoints: Path) -> Path:
+    checkpoints.mkdir(parents=True)
+    return Path(shutil.copy(served, checkpoints))
+
+
+@pytest.fixture
+def metric(request: pytest.FixtureRequest, served: Path, checkpoints: Path) -> LPIPS:
+    put(served, checkpoints)
+    return LPIPS(request.param)
+
+
+both = pytest.mark.parametrize("metric", NETWORKS, indirect=True)
+
+
+def value(metric: LPIPS, evidence: Evidence, what: str) -> ganlab.Estimate:
+    (name,) = [name for name in metric.numbers if name.endswith(what)]
+    return metric.measure(evidence)[name]
+
+
+@pytest.mark.parametrize("size", [(21, 21), (64, 48), (71, 90)])
+def test_shift_tolerant_as_its_package(size: tuple[int, int], stlpips: nn.Module) -> None:
+    weights = ganlab_lpips._stlpips_alex()
+    images = photographs(6, *size).tensor().double()
+    stlpips.double()
+    weights.trunk.double()
+    with torch.no_grad():
+        expected = stlpips(images[:3], images[3:]).flatten()
+        seen = [weights.trunk(half) for half in (images[:3], images[3:])]
+    found = distance(seen[0], seen[1], [layer.double() for layer in weights.layers])
+    assert expected.min() > 0.01
+    torch.testing.assert_close(found, expected, rtol=1e-8, atol=0)
+
+
+def test_constants_are_those_of_its_file() -> None:
+    read = ganlab_lpips._stlpips_alex().trunk
+    with torch.random.fork_rng():
+        constants = dict(Trunk(shift_tolerant=True).named_buffers())
+    assert len(constants) == 5
+    for name, constant in constants.items():
+        assert torch.equal(constant, read.get_buffer(name))
+
+
+@pytest.mark.filterwarnings("ignore:The parameter 'pretrained' is deprecated")
+@pytest.mark.filterwarnings("ignore:Arguments other than a weight enum")
+@pytest.mark.parametrize("metric", ["alex"], indirect=True)
+def test_alex_as_the_package(metric: LPIPS, served: Path) -> None:
+    with torch.random.fork_rng():
+        reference = lpips.LPIPS(net="alex", pnet_rand=True, verbose=False)
+    state: dict[str, Tensor] = torch.load(served, weights_only=True)
+    for part in ("slice1.0", "slice2.3", "slice3.6", "slice4.8", "slice5.10"):
+        number = part.partition(".")[2]
+        own = {name: state[f"features.{number}.{name}"] for name in ("weight", "bias")}
+        reference.net.get_submodule(part).load_state_dict(own)
+    # more than a batch, and a rest
+    inputs = photographs(13)
+    cycled = blurred(inputs, 2)
+    with torch.no_grad():
+        expected = reference(inputs.tensor(), cycled.tensor()).flatten().double()
+    found = value(metric, cycle(inputs, cycled), "cycle")
+    assert found.value == pytest.approx(expected.mean().item(), rel=1e-4)
+    # Student's t of 12 degrees of freedom
+    half = 2.178813 * expected.std().item() / 13**0.5
+    assert (found.low, found.high) == pytest.approx((found.value - half, found.value + half), rel=1e-4)
+    assert found.counts == {"pairs": 13}
+
+
+def test_shift_tolerant_cycle_is_its_packages_mean(stlpips: nn.Module) -> None:
+    inputs = photographs(13)
+    cycled = noisy(inputs, 20)
+    with torch.no_grad():
+        expected = stlpips(inputs.tensor(), cycled.tensor()).mean().item()
+    assert value(LPIPS("stlpips-alex"), cycle(inputs, cycled), "cycle").value == pytest.approx(expected, rel=1e-5)
+
+
+@both
+def test_what_comes_back_unchanged_is_at_0(metric: LPIPS) -> None:
+    images = photographs(9)
+    found = value(metric, cycle(images, Images([image.copy() for image in images.pixels])), "cycle")
+    assert (found.value, found.low, found.high) == (0, 0, 0)
+
+
+def test_grows_with_blur_and_noise() -> None:
+    metric, images = LPIPS("stlpips-alex"), photographs(8)
+    for change, strengths in ((blurred, (0.5, 1, 2, 4)), (noisy, (4, 10, 25, 60))):
+        found = [value(metric, cycle(images, change(images, strength)), "cycle") for strength in strengths]
+        assert all(less.value < more.value for less, more in itertools.pairwise(found))
+        assert found[0].high < found[-1].low
+    # other pictures are farther than the same pictures blurred
+    assert found[0].value < value(metric, diversity(photographs(16)), "diversity").value
+
+
+def test_shift_tolerant_minds_a_shift_less_than_a_blur() -> None:
+    """arXiv:2207.13686's point: a shift by a pixel is no change that one sees."""
+    large = photographs(8, 66, 66)
+    images = each(large, lambda image: image[:64, :64])
+    shifted = each(large, lambda image: image[1:65, :64])
+    metric = LPIPS("stlpips-alex")
+    changes = [value(metric, cycle(images, changed), "cycle").value for changed in (shifted, blurred(images, 2))]
+    assert changes[0] < changes[1]
+
+
+@both
+def test_diversity_of_the_same_output_is_0(metric: LPIPS) -> None:
+    found = value(metric, diversity(Images([*photographs(1).pixels] * 9)), "diversity")
+    assert (found.value, found.low, found.high) == (0, 0, 0)
+
+
+def test_diversity_is_of_disjoint_pairs() -> None:
+    metric, four = LPIPS("stlpips-alex"), photographs(4)
+
+    def between(a: int, b: int) -> float:
+        return value(metric, cycle(four.take([a] * 4), four.take([b] * 4)), "cycle").value
+
+    matchings = [(between(a, b) + between(c, d)) / 2 for a, b, c, d in ((0, 1, 2, 3), (0, 2, 1, 3), (0, 3, 1, 2))]
+    met = set()
+    for seed in range(12):
+        found = value(metric, diversity(four, seed), "diversity")
+        assert found.counts == {"pairs": 2}
+        (which,) = [place for place, matching in enumerate(matchings) if found.value == pytest.approx(matching, 1e-5)]
+        met.add(which)
+    assert met == {0, 1, 2}
+    assert value(metric, diversity(photographs(5)), "diversity").counts == {"pairs": 2}
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+def test_measures_what_there_is(network: Any, served: Path, checkpoints: Path) -> None:
+    put(served, checkpoints)
+    metric, images = LPIPS(network), photographs(4)
+    names = [f"{NAMES[network]}-cycle", f"{NAMES[network]}-diversity"]
+    assert list(metric.numbers) == names
+    assert [number.better for number in metric.numbers.values()] == ["lower", ""]
+    evidence = cycle(images, blurred(images, 1))
+    assert list(metric.measure(evidence)) == names
+    assert list(metric.measure(replace(evidence, cycled=None))) == names[1:]
+    assert list(metric.measure(replace(evidence, inputs=None))) == names[1:]
+
+
+@both
+def test_twice_the_same_and_no_draw_from_the_global_generator(metric: LPIPS) -> None:
+    images = photographs(11)
+    evidence = cycle(images, noisy(images, 10))
+    before = torch.random.get_rng_state()
+    first = metric.measure(evidence)
+    assert torch.equal(torch.random.get_rng_state(), before)
+    assert LPIPS(metric._network).measure(evidence) == metric.measure(evidence) == first
+
+
+@both
+def test_files_are_those_read(metric: LPIPS, checkpoints: Path) -> None:
+    assert metric.files() == ()
+    metric.measure(diversity(photographs(4)))
+    trunk, weights = "alex_shift_tolerant.pth", "alex.pth"
+    expected = [trunk] if metric._network == "stlpips-alex" else [next(checkpoints.iterdir()).name, weights]
+    assert [path.name for path in metric.files()] == expected
+    assert all(path.is_file() for path in metric.files())
+
+
+def test_its_package_is_not_imported() -> None:
+    LPIPS("stlpips-alex").measure(diversity(photographs(4)))
+    assert not [name for name in sys.modules if name.partition(".")[0] == "stlpips_pytorch"]
+
+
+def test_downloads_the_trunk(
+    served: Path, checkpoints: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    serve(monkeypatch, served)
+    metric = LPIPS("alex")
+    assert not checkpoints.exists()
+    metric.measure(diversity(photographs(4)))
+    (path,) = checkpoints.iterdir()
+    assert (path.name, path.read_bytes()) == (served.name, served.read_bytes())
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_torn_download_leaves_nothing(
+    served: Path, checkpoints: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torn = tmp_path / served.name
+    torn.write_bytes(served.read_bytes()[:-1])
+    serve(monkeypatch, torn)
+    metric = LPIPS("alex")
+    with pytest.raises(Unavailable, match=r"downloading it failed \(what came is not that file\)"):
+        metric.measure(diversity(photographs(4)))
+    assert list(checkpoints.iterdir()) == []
+    assert metric.files() == ()
+
+
+def test_without_the_trunk_says_what_to_do(served: Path, checkpoints: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    metric, evidence = LPIPS("alex"), diversity(photographs(4))
+    with pytest.raises(Unavailable) as refusal:
+        metric.measure(evidence)
+    for said in (ganlab_lpips.URL, str(checkpoints / served.name), "stlpips-alex", "'ganlab[stlpips]'"):
+        assert said in str(refusal.value)
+    assert not checkpoints.exists()
+    # it isn't tried again at each measurement, but by the next evaluation
+    serve(monkeypatch, served)
+    with pytest.raises(Unavailable, match="downloading it failed"):
+        metric.measure(evidence)
+    assert LPIPS("alex").measure(evidence)
+
+
+def test_a_torn_trunk_is_not_read(served: Path, checkpoints: Path) -> None:
+    path = put(served, checkpoints)
+    path.write_bytes(served.read_bytes()[:-1])
+    with pytest.raises(Unavailable, match=rf"{served.name} is not the whole of .*; delete it"):
+        LPIPS("alex").measure(diversity(photographs(4)))
+
+
+def test_the_trunk_is_torchvisions_file() -> None:
+    assert AlexNet_Weights.IMAGENET1K_V1.url == URL
+
+
+def test_auto_takes_what_is_there(served: Path, checkpoints: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    serve(monkeypatch, served)
+    evidence = diversity(photographs(4))
+    assert list(LPIPS().measure(evidence)) == ["stlpips-alex-diversity"]
+    assert not checkpoints.exists()
+    put(served, checkpoints)
+    assert list(LPIPS().measure(evidence)) == ["lpips-alex-diversity"]
+
+
+def test_auto_with_nothing_there_says_both_ways(
+    served: Path, checkpoints: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    serve(monkeypatch, served)
+    # how Python says that there is no such package
+    monkeypatch.setitem(sys.modules, "stlpips_pytorch", None)
+    for metric in (LPIPS(), LPIPS("stlpips-alex")):
+        with pytest.raises(Unavailable) as refusal:
+            metric.measure(diversity(photographs(4)))
+        for said in ("'ganlab[stlpips]'", ganlab_lpips.URL, str(checkpoints / served.name)):
+            assert said in str(refusal.value)
+    assert not checkpoints.exists()
+
+
+@pytest.mark.parametrize(("network", "least"), [("alex", 31), ("stlpips-alex", 21)])
+def test_refuses_images_too_small_for_the_trunk(network: Any, least: int, served: Path, checkpoints: Path) -> None:
+    put(served, checkpoints)
+    sentence = f"{NAMES[network]} needs images of at least {least}x{least} pixels, and these are 40x{least - 1}"
+    with pytest.raises(Unavailable, match=f"^{sentence}$"):
+        LPIPS(network).measure(diversity(photographs(4, 40, least - 1)))
+    assert LPIPS(network).measure(diversity(photographs(4, least, least)))
+
+
+def test_refuses_several_sizes_and_too_few() -> None:
+    metric, images = LPIPS("stlpips-alex"), photographs(4)
+    with pytest.raises(Unavailable, match="from 64x48 to 65x48"):
+        metric.measure(cycle(images, photographs(4, 65)))
+    with pytest.raises(Unavailable, match=r"at least 4 images \(outputs\), and there are 3"):
+        metric.measure(diversity(photographs(3)))
+
+
+def test_is_a_component() -> None:
+    assert ganlab_lpips.ganlab_metrics() == {"lpips": LPIPS}
+    assert validate(LPIPS, {}).model_dump() == {"network": "auto"}
+    with pytest.raises(ValidationError, match="'auto', 'alex' or 'stlpips-alex'"):
+        validate(LPIPS, {"network": "vgg"})

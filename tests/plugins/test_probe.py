@@ -1,0 +1,242 @@
+"""The metrics of the embedding space, on vectors whose separation is known and on real encoders."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from ganlab_embedding.probe import EmbeddingSpace, probe, ranks
+from scipy.stats import norm
+from torch import Tensor
+
+from ganlab import Evidence, Images, Unavailable
+from ganlab.draws import keyed
+from ganlab.engine import Engine
+from ganlab.evaluation import estimates
+from ganlab.evaluation.material import Translators
+
+Array = np.ndarray[Any, Any]
+
+
+def hits(a: Array, b: Array, held_a: Array, held_b: Array) -> Array:
+    weights, threshold = probe(a, b)
+    return np.concatenate([held_a @ weights <= threshold, held_b @ weights > threshold])
+
+
+@pytest.mark.parametrize(("dimensions", "learning"), [(10, 100), (500, 60)])
+def test_a_probe_of_one_distribution_is_at_a_half(dimensions: int, learning: int) -> None:
+    """Over 100 draws the mean of the accuracies to four standard errors, and the interval holds 0.5 in 90% or more."""
+    draws = keyed("null", dimensions)
+    found = []
+    for _ in range(100):
+        sets = [draws.standard_normal((count, dimensions)) for count in (learning, learning, 100, 100)]
+        found.append(estimates.proportion(hits(*sets)))
+    assert np.mean([each.value for each in found]) == pytest.approx(0.5, abs=4 * (0.25 / 200 / 100) ** 0.5)
+    assert sum(each.low <= 0.5 <= each.high for each in found) >= 90
+
+
+@pytest.mark.parametrize("delta", [0.5, 1.0, 2.0, 4.0])
+def test_a_probe_of_gaussians_apart_reaches_the_best_there_is(delta: float) -> None:
+    """Means `delta` deviations apart: no classifier beats Phi(delta / 2)."""
+    draws = keyed("apart", str(delta))
+    apart = delta * np.array([2.0, 1.0, -2.0, 0.0, 0.0]) / 3
+    # another scale and place for each feature changes nothing
+    scale, place = np.array([1e-3, 1.0, 1e3, 1.0, 1.0]), np.array([1.0, 0.0, 50.0, -3.0, 0.0])
+    a, b, held_a, held_b = (
+        (draws.standard_normal((count, 5)) + side * apart) * scale + place
+        for side, count in ((0, 500), (1, 500), (0, 20000), (1, 20000))
+    )
+    assert hits(a, b, held_a, held_b).mean() == pytest.approx(norm.cdf(delta / 2), abs=0.01)
+
+
+def test_a_probe_finds_a_faint_direction_among_loud_ones() -> None:
+    """Four deviations apart on one of 100 faint directions, which every feature sees below 100 loud ones: what a ridge
+    that is too strong can't find."""
+    draws = keyed("faint")
+    loud = np.repeat([10.0, 0.1], 100)
+    turn = np.linalg.qr(draws.standard_normal((200, 200)))[0]
+    apart = np.where(np.arange(200) == 150, 0.4, 0.0)
+    sets = [
+        (draws.standard_normal((count, 200)) * loud + side * apart) @ turn
+        for side, count in ((0, 400), (1, 400), (0, 1000), (1, 1000))
+    ]
+    assert hits(*sets).mean() > 0.93  # Phi(2) is 0.977
+
+
+@pytest.mark.parametrize(("count", "dimensions"), [(30, 8), (12, 50)])
+def test_the_probe_is_the_ridge_regression_that_foresees_best(count: int, dimensions: int) -> None:
+    """Against normal equations in d dimensions, each vector left out in turn by solving them anew."""
+    draws = keyed("ridge", count)
+    a, b = draws.standard_normal((count, dimensions)), draws.standard_normal((count, dimensions)) + 0.5
+    x = np.concatenate([a, b])
+    labels = np.array([-1.0] * count + [1.0] * count)
+    z = (x - x.mean(0)) / x.std(0)
+
+    def solved(members: Array, ridge: float) -> Array:
+        within = z[members]
+        return np.asarray(np.linalg.solve(within.T @ within + ridge * np.eye(dimensions), within.T @ labels[members]))
+
+    def foreseen(ridge: float) -> float:
+        everyone = np.arange(2 * count)
+        return sum(float(z[i] @ solved(np.delete(everyone, i), ridge) - labels[i]) ** 2 for i in everyone)
+
+    # standardised vectors have a squared norm of d on average
+    best = min((10.0**power * dimensions for power in range(-4, 3)), key=foreseen)
+    weights, threshold = probe(a, b)
+    expected = z @ solved(np.arange(2 * count), best)
+    np.testing.assert_allclose(x @ weights - threshold, expected, rtol=0, atol=1e-9)
+
+
+def test_features_that_say_nothing() -> None:
+    """Constant ones, also but for rounding, are ignored; where there are no others, all is taken for domain a."""
+    draws = keyed("constant")
+    sets = [draws.standard_normal((50, 3)) + side for side in (0, 1, 0, 1)]
+    constant = [0.1 + 1e-9 * draws.standard_normal((50, 2)) for _ in sets]
+    wide = [np.concatenate([one, other], 1) for one, other in zip(sets, constant, strict=True)]
+    np.testing.assert_array_equal(hits(*wide), hits(*sets))
+    assert hits(*[np.ones((50, 3))] * 4).mean() == 0.5
+
+
+def test_ranks_against_sorting() -> None:
+    draws = keyed("ranks")
+    vectors = draws.standard_normal((40, 6))
+    queries = vectors + draws.standard_normal((40, 6))
+    x, y = vectors - vectors.mean(0), queries - queries.mean(0)
+    expected = []
+    for i in range(40):
+        cosines = [float(y[i] @ x[j] / np.linalg.norm(y[i]) / np.linalg.norm(x[j])) for j in range(40)]
+        expected.append(sorted(cosines, reverse=True).index(cosines[i]) + 1)
+    assert ranks(queries, vectors).tolist() == expected
+    assert len(set(expected)) > 5
+
+
+def test_ranks_of_known_cases() -> None:
+    draws = keyed("known")
+    vectors = draws.standard_normal((200, 30))
+    assert ranks(3 * vectors + 7, vectors).tolist() == [1] * 200
+    shuffled = ranks(vectors[draws.permutation(200)], vectors)
+    # ranks of 1 to n at random have a variance of (n^2 - 1) / 12
+    assert shuffled.mean() == pytest.approx(100.5, abs=4 * ((200**2 - 1) / 12 / 200) ** 0.5)
+    # each twice: the first two places are shared
+    twice = np.concatenate([vectors, vectors])
+    assert ranks(twice, twice).tolist() == [1.5] * 400
+    # nothing to go by: all places are
+    assert ranks(np.ones((9, 30)), vectors[:9]).tolist() == [5] * 9
+
+
+Make = Callable[..., Engine]
+SIZE = 16
+
+
+def pictures(domain: str, count: int, *key: str) -> Images:
+    """Noise of the same distribution for every key."""
+    pixels = keyed("pictures", domain, *key).integers(0, 256, (count, SIZE, SIZE, 3), dtype=np.uint8)
+    return Images(list(pixels), domain)
+
+
+def evidence(encode: Callable[[str, Images], Tensor], count: int = 60, learning: int = 120) -> Evidence:
+    """On way "ab", whose outputs are copies of the inputs."""
+    inputs = pictures("a", count)
+    return Evidence(
+        "ab",
+        Images(list(inputs.pixels), "b"),
+        pictures("b", count),
+        inputs,
+        learning={domain: pictures(domain, learning, "learning") for domain in "ab"},
+        encode=encode,
+    )
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_the_space_of_real_encoders(make_engine: Make, shared: bool) -> None:
+    """One encoder for both ways: nothing to tell apart, and a copy finds its original. Another with other weights
+    speaks another language."""
+    system = make_engine().system
+    generators = {way: system.networks.generator(way) for way in ("ab", "ba")}
+    if shared:
+        generators["ba"].load_state_dict(generators["ab"].state_dict())
+    given = evidence(Translators(system, generators, {"a": 3, "b": 3}).encode)
+    found = EmbeddingSpace().measure(given)
+    assert list(found) == ["probe", "retrieval-rank"]
+    aligned, rank = found.values()
+    assert (aligned.chance, rank.chance) == (0.5, 30.5)
+    assert (aligned.counts, rank.counts) == ({"images": 120}, {"inputs": 60})
+    if shared:
+        assert aligned.value == pytest.approx(0.5, abs=3 * (0.25 / 120) ** 0.5)
+        assert rank.value == 1
+    else:
+        assert aligned.low > 0.8
+        assert rank.low > 1
+    assert EmbeddingSpace().measure(given) == found
+    # the same embeddings, seen from the other side: the probe is not told twice
+    back = replace(
+        given, way="ba", inputs=given.targets, outputs=Images(given.targets.pixels, "a"), targets=given.inputs
+    )
+    assert list(EmbeddingSpace().measure(back)) == ["retrieval-rank"]
+    # a reference has no translations
+    assert EmbeddingSpace().measure(replace(given, outputs=given.inputs)) == {}
+
+
+def brightness(way: str, images: Images) -> Tensor:
+    """(N, 3, 16, 16): the pixels themselves, on the way back a little brighter."""
+    return images.tensor() + (1 if way == "ba" else 0)
+
+
+def test_the_probe_learns_from_one_part_and_is_tested_on_the_other() -> None:
+    """At most 400 of each, chosen by the seed; as many of each domain; the test on held-out images alone."""
+    seen: list[tuple[str, int]] = []
+
+    def watched(way: str, images: Images) -> Tensor:
+        seen.append((way, len(images)))
+        return brightness(way, images)
+
+    given = evidence(watched, learning=450)
+    given = replace(given, targets=given.targets.take(range(45)))
+    found = EmbeddingSpace().measure(given)
+    assert found["probe"].value == 1
+    assert found["probe"].counts == {"images": 90}
+    totals = {way: sum(count for each, count in seen if each == way) for way in ("ab", "ba")}
+    assert totals == {"ab": 60 + 400, "ba": 60 + 400 + 45}
+    assert max(count for _, count in seen) <= 32
+
+
+def test_large_embeddings_are_averaged() -> None:
+    """Each position repeated 3 x 2 times gives the same numbers as once, and a smaller one stays as it is."""
+
+    def repeated(way: str, images: Images) -> Tensor:
+        return brightness(way, images).repeat_interleave(3, 2).repeat_interleave(2, 3)
+
+    def noisy(encode: Callable[[str, Images], Tensor]) -> Evidence:
+        given = evidence(encode, 40, 60)
+        other = pictures("b", 40, "noise")
+        mixed = [
+            (0.04 * x + 0.96 * y).astype(np.uint8) for x, y in zip(given.outputs.pixels, other.pixels, strict=True)
+        ]
+        return replace(given, outputs=Images(mixed, "b"))
+
+    once, often = (EmbeddingSpace().measure(noisy(encode)) for encode in (brightness, repeated))
+    assert once["retrieval-rank"].value > 1
+    for name, estimate in once.items():
+        assert often[name].value == pytest.approx(estimate.value, abs=1e-9)
+
+
+def test_embeddings_of_two_shapes_are_named() -> None:
+    def encode(way: str, images: Images) -> Tensor:
+        return torch.zeros(len(images), 8 if way == "ab" else 12, 4, 5)
+
+    with pytest.raises(Unavailable, match="one shape, and those of ab and ba are 8x4x5 and 12x4x5"):
+        EmbeddingSpace().measure(evidence(encode))
+
+
+def test_without_a_run_or_a_way_back_there_is_nothing_to_measure(make_engine: Make) -> None:
+    folders = Evidence("", pictures("", 4), pictures("", 4))
+    with pytest.raises(Unavailable, match="needs a run"):
+        EmbeddingSpace().measure(folders)
+    system = make_engine({"translations": ["ab"], "losses": {"cycle": None}}).system
+    encode = Translators(system, {"ab": system.networks.generator("ab")}, {"a": 3, "b": 3}).encode
+    with pytest.raises(Unavailable, match="needs the way ba"):
+        EmbeddingSpace().measure(evidence(encode))
