@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from typing import Any, Self
 
 from rich.console import Console as Terminal
+from rich.measure import Measurement
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
@@ -163,33 +164,43 @@ def show_check(found: dict[str, Any]) -> None:
 
 
 def show_evaluation(found: dict[str, Any]) -> None:
-    """The table of `ganlab eval`, and what a reader should notice."""
+    """The tables of `ganlab eval`, one a checkpoint, and what a reader should notice."""
     terminal = Terminal()
-    table = Table(box=None, header_style="bold")
-    for heading in ("number", "way", "of step", "value", "95% interval", "real", "nothing", "chance", "counts"):
-        right = heading in ("value", "real", "nothing", "chance")
-        table.add_column(heading, justify="right" if right else "left", no_wrap=heading != "counts")
+    tables: dict[str, Table] = {}
     notes: dict[str, list[str]] = {}
     for f in found["figures"]:
+        checkpoint = f"step {f['step']} ({f['checkpoint']})" if "step" in f else ""
+        if checkpoint not in tables:
+            tables[checkpoint] = _figures_table(checkpoint)
         references = [f["references"].get(name, {}).get("value") for name in ("real", "nothing")]
-        values = [f["value"], *references, f.get("chance")]
-        shown = ["" if value is None else f"{value:.4g}" for value in values]
+        shown = ["" if value is None else f"{value:.4g}" for value in (f["value"], *references, f.get("chance"))]
         interval = " to ".join(f"{end:.4g}" for end in f["interval"])
         counts = ", ".join(f"{count} {what}" for what, count in f["counts"].items())
-        step = f"{f['step']} ({f['checkpoint']})" if "step" in f else ""
-        table.add_row(f["number"], f["way"], step, shown[0], interval, *shown[1:], counts)
+        tables[checkpoint].add_row(f["number"], f["way"], shown[0], interval, *shown[1:], counts)
         for note in f["notes"]:
-            where = " ".join(filter(None, (f["number"], f["way"], f.get("checkpoint", ""))))
-            notes.setdefault(note, []).append(where)
-    terminal.print(table)
+            notes.setdefault(note, []).append(" ".join(filter(None, (f["number"], f["way"], f.get("checkpoint", "")))))
+    for table in tables.values():
+        # wider than the terminal rather than with digits cut off
+        natural = Measurement.get(terminal, terminal.options.update(max_width=1000), table).maximum
+        Terminal(width=max(terminal.width, natural)).print(table)
+        terminal.print()
     for note, places in notes.items():
-        terminal.print(f"{', '.join(places)}: {note}", highlight=False, markup=False, soft_wrap=True)
+        terminal.print(f"{note}: {', '.join(places)}", highlight=False, markup=False, soft_wrap=True)
     for left in found["left_out"]:
-        way = f" {left['way']}" if left["way"] else ""
-        terminal.print(f"left out: {left['metric']}{way}: {left['why']}", highlight=False, markup=False, soft_wrap=True)
+        place = f"{left['metric']} {left['way']}".strip()
+        terminal.print(f"left out: {place}: {left['why']}", highlight=False, markup=False, soft_wrap=True)
     if found["figures"]:
         terminal.print(
             "real: real images in the outputs' place; nothing: the inputs in their place; chance: unrelated outputs",
-            style="dim",
             highlight=False,
+            soft_wrap=True,
         )
+
+
+def _figures_table(checkpoint: str) -> Table:
+    table = Table(title=checkpoint or None, title_justify="left", box=None, header_style="bold")
+    for heading in ("number", "way", "value", "95% interval", "real", "nothing", "chance", "counts"):
+        table.add_column(
+            heading, justify="right" if heading in ("value", "real", "nothing", "chance") else "left", no_wrap=True
+        )
+    return table

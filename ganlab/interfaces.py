@@ -233,6 +233,8 @@ class Number(NamedTuple):
     """One sentence that a student understands."""
     better: Literal["lower", "higher", ""] = "lower"
     """Which is better; "" where neither is."""
+    copies_win: bool = False
+    """Whether doing nothing is best at it, as at keeping what an image shows: to be worse than that is no news."""
 
 
 class Estimate(NamedTuple):

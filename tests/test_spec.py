@@ -325,7 +325,13 @@ def changed(value: Any) -> Any:
     return {None: 2.5, "float32": "float64", "cpu": "cuda"}.get(value, f"{value}x")
 
 
-FULL = resolved({"discriminators": {"critic": {"type": "critic", "of": {"type": "patch"}}}, "about": "words"}).as_json()
+FULL = resolved(
+    {
+        "discriminators": {"critic": {"type": "critic", "of": {"type": "patch"}}},
+        "about": "words",
+        "evaluation": {"metrics": ["kid", "fid"], "features": "lite0", "every": 5, "choose": "fid-lite0"},
+    }
+).as_json()
 
 
 @pytest.mark.parametrize("path", list(leaves(FULL)), ids=".".join)

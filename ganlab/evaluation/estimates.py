@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from scipy.stats import binomtest, t
+from scipy.special import ndtri, stdtrit
 
 from ganlab.draws import keyed
 from ganlab.errors import Unavailable
@@ -24,23 +24,31 @@ def mean(values: Sequence[float] | Array, counted: str = "pairs", chance: float 
     """The mean of independent values with Student's interval. Raises Unavailable where there are fewer than two."""
     at = np.asarray(values, np.float64)
     refuse_fewer({counted: len(at)}, 2)
-    half = float(t.ppf((1 + LEVEL) / 2, len(at) - 1) * at.std(ddof=1) / math.sqrt(len(at)))
+    half = students(len(at) - 1) * float(at.std(ddof=1)) / math.sqrt(len(at))
     value = float(at.mean())
     return Estimate(value, value - half, value + half, {counted: len(at)}, chance)
 
 
 def proportion(hits: Sequence[bool] | Array, counted: str = "pairs", chance: float | None = None) -> Estimate:
-    """How often something holds, with Wilson's interval. Raises Unavailable where there is none to count."""
+    """How often something holds, with Wilson's interval (1927). Raises Unavailable where there is none to count."""
     count, total = int(np.sum(hits)), len(hits)
     refuse_fewer({counted: total}, 1)
-    low, high = binomtest(count, total).proportion_ci(LEVEL, method="wilson")
-    return Estimate(count / total, float(low), float(high), {counted: total}, chance)
+    z, p = float(ndtri((1 + LEVEL) / 2)), count / total
+    centre = (p + z * z / (2 * total)) / (1 + z * z / total)
+    half = z / (1 + z * z / total) * math.sqrt(p * (1 - p) / total + (z / (2 * total)) ** 2)
+    # at 0 and 1 the ends meet the value, but for rounding
+    return Estimate(p, min(p, centre - half), max(p, centre + half), {counted: total}, chance)
 
 
 def around(value: float, variance: float, counts: Mapping[str, int], freedom: float = math.inf) -> Estimate:
     """An interval on the scale of the value, from the variance of the statistic."""
-    half = float(t.ppf((1 + LEVEL) / 2, freedom)) * math.sqrt(variance)
+    half = students(freedom) * math.sqrt(variance)
     return Estimate(value, value - half, value + half, dict(counts))
+
+
+def students(freedom: float) -> float:
+    """By how many standard deviations a 95% interval reaches, with so many degrees of freedom."""
+    return float(stdtrit(freedom, (1 + LEVEL) / 2))
 
 
 def groups(count: int, *key: int | str) -> Array:

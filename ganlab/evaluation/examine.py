@@ -22,9 +22,9 @@ class Figure(NamedTuple):
 
     metric: str
     """The type of the component that measured it."""
-    number: str
+    name: str
     way: str
-    better: str
+    number: Number
     estimate: Estimate
     references: Mapping[str, Estimate]
     """"real": real images in the place of the outputs; "nothing": the inputs in their place."""
@@ -37,14 +37,14 @@ class Figure(NamedTuple):
         real, nothing = self.references.get("real"), self.references.get("nothing")
         if real is not None and self._beats(self.beside or self.estimate, real):
             found.append(f"better than real images among themselves ({_how_sure(self.beside or self.estimate, real)})")
-        if nothing is not None and self._beats(nothing, self.estimate):
+        if nothing is not None and not self.number.copies_win and self._beats(nothing, self.estimate):
             found.append(f"worse than doing nothing ({_how_sure(self.estimate, nothing)})")
         return found
 
     def _beats(self, one: Estimate, other: Estimate) -> bool:
-        if not self.better:
+        if not self.number.better:
             return False
-        return one.value < other.value if self.better == "lower" else one.value > other.value
+        return one.value < other.value if self.number.better == "lower" else one.value > other.value
 
     def as_json(self) -> dict[str, Any]:
         """For evaluation.json: numbers to nine digits."""
@@ -53,10 +53,10 @@ class Figure(NamedTuple):
             references["real"]["figure_at_these_counts"] = _as_json(self.beside)
         chance = {} if self.estimate.chance is None else {"chance": _rounded(self.estimate.chance)}
         return {
-            "number": self.number,
+            "number": self.name,
             "way": self.way,
             **_as_json(self.estimate),
-            "better": self.better,
+            "better": self.number.better,
             **chance,
             "references": references,
             "notes": self.notes(),
@@ -153,7 +153,7 @@ class Examiner:
                 kind,
                 name,
                 evidence.way,
-                known[name][1].better,
+                known[name][1],
                 estimate,
                 {reference: found[name] for reference, found in references.items() if name in found},
                 (beside or {}).get(name),

@@ -14,9 +14,9 @@ import math
 from typing import Any, NamedTuple
 
 import numpy as np
-from scipy.stats import t
 
-from ganlab.evaluation.estimates import LEVEL, refuse_fewer
+from ganlab.draws import keyed
+from ganlab.evaluation.estimates import refuse_fewer, students
 from ganlab.interfaces import Estimate
 
 Array = np.ndarray[Any, Any]
@@ -43,35 +43,52 @@ def estimate(x: Array, y: Array) -> Estimate:
     """The distance between outputs' vectors (n, D) and real ones (m, D), with a 95% interval for its mean at these n
     and m: not for its limit, from which it is biased upwards.
 
-    The variance is the infinitesimal jackknife's (Efron, 1982): that of each image's influence, the derivative of the
-    distance by the image's weight. For x_i it is, with the optimal transport map T from S1 to S2,
+    The variance is the infinitesimal jackknife's, `influence_variance`.
 
-    2 (mu1 - mu2).(x_i - mu1) + |x_i - mu1|^2 - (x_i - mu1)^T T (x_i - mu1)
+    A jackknife counts twice what depends on pairs of images, which near the least distance that these n and m allow is
+    nearly all. So the variance is shrunk by a third of r^4, with r the part of the distance that is also there when the
+    images of both sides are mixed. The third and the power are found by simulation, in which the coverage was 0.89 to
+    0.99 with them (0.91 to 1.00 without) for Gaussian, rectified and heavy-tailed vectors, near and far, at n from 50
+    to 300, above and below D; the least is that of the heaviest tails.
 
-    The interval is symmetric on the scale of the logarithm. Where the two distributions are nearly the same it is about
-    1.4 times too wide: the variance is then that of pairs of images, which a jackknife counts twice. With very heavy
-    tails it is too narrow. The plain bootstrap does not hold at all: resamples repeat images, which adds to their
-    distance as fewer images would, and its interval can miss the figure itself.
+    The interval is symmetric on the scale of the logarithm. The plain bootstrap does not hold: resamples repeat images,
+    which adds to their distance as fewer images would, and its interval can miss the figure itself.
 
     Raises Unavailable where a sample has fewer than four.
     """
     counts = {"outputs": len(x), "real": len(y)}
     refuse_fewer(counts, 4)
+    value, variance = influence_variance(x, y)
+    if value == 0:
+        return Estimate(0.0, 0.0, 0.0, counts)
+    mixed = np.concatenate([x, y])[keyed("mixed", len(x), len(y)).permutation(len(x) + len(y))]
+    share = min(1.0, frechet(mixed[: len(x)], mixed[len(x) :]) / value)
+    deviation = math.sqrt(variance * (1 - share**4 / 3))
+    factor = math.exp(min(students(min(counts.values()) - 1) * deviation / value, math.log(WIDEST)))
+    return Estimate(value, value / factor, value * factor, counts)
+
+
+def influence_variance(x: Array, y: Array) -> tuple[float, float]:
+    """The distance and the infinitesimal jackknife's estimate of its variance (Efron, 1982): that of each image's
+    influence, the derivative of the distance by the image's weight. For x_i it is, with the optimal transport map T
+    from S1 to S2,
+
+    2 (mu1 - mu2).(x_i - mu1) + |x_i - mu1|^2 - (x_i - mu1)^T T (x_i - mu1)
+
+    Both are 0 where the samples are the same but for rounding.
+    """
     a, b = _Side.of(x), _Side.of(y)
     left, right = _factors(a.rows, b.rows)
     u, singular, vt = np.linalg.svd(left @ right.T, full_matrices=False)
     value = _distance(a, b, singular)
     if value <= ROUNDING * (a.spread + b.spread):
-        return Estimate(0.0, 0.0, 0.0, counts)
+        return 0.0, 0.0
     shift = a.mean - b.mean
     influences = (
         a.influences(shift, _moved(a.rows, left, u, right.T @ vt.T, singular)),
         b.influences(-shift, _moved(b.rows, right, vt.T, left.T @ u, singular)),
     )
-    deviation = math.sqrt(sum(float(each.var(ddof=1)) / len(each) for each in influences))
-    quantile = float(t.ppf((1 + LEVEL) / 2, min(counts.values()) - 1))
-    factor = math.exp(min(quantile * deviation / value, math.log(WIDEST)))
-    return Estimate(value, value / factor, value * factor, counts)
+    return value, sum(float(each.var(ddof=1)) / len(each) for each in influences)
 
 
 class _Side(NamedTuple):

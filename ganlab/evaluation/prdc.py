@@ -34,7 +34,8 @@ def estimate(x: Array, y: Array, k: int, seed: int) -> dict[str, Estimate]:
     Distances are those of differences in float64: duplicates are at 0 exactly. All n m of them are in memory.
 
     The intervals are the jackknife's that leaves out each of twenty seeded groups of each sample; those of fractions
-    are not narrower than Wilson's, since no image left out shows that all of twenty is not all.
+    are not narrower than Wilson's, since no image left out shows that all of twenty is not all. They err towards too
+    wide.
 
     Raises Unavailable where a sample is too small for k.
     """

@@ -166,11 +166,13 @@ class RunExaminer:
         """Of these steps the one whose chooser, averaged over the ways, was best on the images that choose."""
         if self._chooser is None:
             return None
-        wanted = [f"{PREFIX}/{way}/{self._chooser.number}" for way in self._ways]
+        each = [f"{PREFIX}/{way}/{self._chooser.number}" for way in self._ways]
+        # some numbers are of one way alone
+        wanted = [name for name in each if any(name in record for record in records)]
         scores = [
             Best(int(record["step"]), sum(record[name] for name in wanted) / len(wanted))
             for record in records
-            if int(record["step"]) in steps and all(name in record for name in wanted)
+            if int(record["step"]) in steps and wanted and all(name in record for name in wanted)
         ]
         sign = 1 if self._chooser.better == "lower" else -1
         # of equals the last

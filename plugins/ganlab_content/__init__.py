@@ -16,11 +16,13 @@ COLOUR = Number(
     "how far light, dark and coloured parts are in the same places in output and input: 1 the same, 0 no more than in"
     " pairs put together at random, -1 inverted (cosine of the 8x8 RGB images, less the mean image of each set)",
     "higher",
+    copies_win=True,
 )
 EDGES = Number(
     "how far edges are in the same places in output and input: 1 the same, 0 no more than in pairs put together at"
     " random (cosine of the strengths of the edges at 32x32, less the mean of each set)",
     "higher",
+    copies_win=True,
 )
 
 
@@ -44,6 +46,7 @@ class Content(ganlab.Metric):
                 f"how often a judge, trained on real images of the target domain, reads in an output the {name} of its"
                 " input",
                 "higher",
+                copies_win=True,
             )
             for name in shared
         }

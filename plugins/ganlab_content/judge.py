@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from itertools import pairwise
 from typing import Literal, Self, cast
 
@@ -76,7 +77,7 @@ class Shared(BaseModel):
             )
         within = {value: name for name, values in self.classes.items() for value in values}
         classes = [within.get(value) if self.classes and value is not None else value for value in values]
-        if not any(classes):
+        if all(name is None for name in classes):
             raise ganlab.Unavailable(
                 f"no class has a value of the attribute {attribute!r} of domain {images.domain}; its values are: "
                 f"{', '.join(given)}"
@@ -96,7 +97,7 @@ class Judge:
         self.classes = sorted(set(classes))
         labels = torch.tensor([self.classes.index(name) for name in classes])
         # of the CPU alone: torch.manual_seed would reach every device's
-        with torch.random.fork_rng([]), torch.enable_grad():
+        with torch.random.fork_rng([]), torch.enable_grad(), _one_thread():
             torch.default_generator.manual_seed(int(keyed("judge", *key).integers(2**63)))
             self._net = _taught(shrunk(images, SIDE), labels, len(self.classes))
 
@@ -105,6 +106,18 @@ class Judge:
         with torch.no_grad():
             scores = torch.cat([self._net(part) for part in torch.split(shrunk(images, SIDE), _READ)])
         return [self.classes[place] for place in scores.argmax(1).tolist()]
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Layers this small gain next to nothing from more, lose much where others use the cores, and would differ in
+    their last bits from one number of threads to another."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _taught(images: Tensor, labels: Tensor, classes: int) -> nn.Module:

@@ -12,13 +12,17 @@ import pytest
 from ganlab import Estimate, Evidence, Images, Metric, Number, SpecError, Unavailable
 from ganlab.evaluation.examine import Examiner, Figure, at_fewer
 
+Better = Literal["lower", "higher", ""]
+
 
 def estimate(value: float, half: float = 0.1, note: str = "") -> Estimate:
     return Estimate(value, value - half, value + half, {"outputs": 3}, None, note)
 
 
-def figure(value: Estimate, better: str, references: Mapping[str, Estimate], beside: Estimate | None = None) -> Figure:
-    return Figure("metric", "number", "ab", better, value, references, beside)
+def figure(
+    value: Estimate, better: Better, references: Mapping[str, Estimate], beside: Estimate | None = None
+) -> Figure:
+    return Figure("metric", "name", "ab", Number("a number", better), value, references, beside)
 
 
 @pytest.mark.parametrize(
@@ -36,11 +40,17 @@ def figure(value: Estimate, better: str, references: Mapping[str, Estimate], bes
     ],
 )
 def test_better_than_real_and_worse_than_nothing_are_pointed_out(
-    value: float, better: str, real: float, nothing: float, said: list[str]
+    value: float, better: Better, real: float, nothing: float, said: list[str]
 ) -> None:
     found = figure(estimate(value), better, {"real": estimate(real), "nothing": estimate(nothing)})
     assert found.notes() == said
     assert found.as_json()["notes"] == said
+
+
+def test_what_copies_are_best_at_is_not_held_against_them() -> None:
+    kept = Number("what is kept", "higher", copies_win=True)
+    found = Figure("metric", "name", "ab", kept, estimate(0.7), {"real": estimate(0.9), "nothing": estimate(1.0)}, None)
+    assert found.notes() == []
 
 
 def test_real_images_are_compared_at_their_own_counts() -> None:
@@ -58,7 +68,7 @@ def test_a_warning_of_the_metric_itself_stands_first() -> None:
 class Given(Metric):
     """Answers what it was given."""
 
-    def __init__(self, values: dict[str, Any], better: Literal["lower", "higher", ""] = "lower") -> None:
+    def __init__(self, values: dict[str, Any], better: Better = "lower") -> None:
         self.values = values
         self.numbers = {name: Number("a number", better) for name in values}
 
@@ -95,7 +105,7 @@ def test_a_number_on_features_is_named_after_them_and_no_other() -> None:
 
 def test_a_number_that_two_metrics_give_stands_once() -> None:
     examiner = Examiner({"one": Given({"kid": 1.0}), "two": Given({"kid": 1.0, "fid": 2.0})}, None)
-    assert [f.number for f in examiner.figures(EVIDENCE, {})] == ["kid", "fid"]
+    assert [f.name for f in examiner.figures(EVIDENCE, {})] == ["kid", "fid"]
 
 
 def test_what_is_not_finite_or_not_to_be_had_is_left_out() -> None:

@@ -15,7 +15,7 @@ from torch_fidelity.metric_fid import KEY_METRIC_FID, fid_statistics_to_metric
 from torchmetrics.image.fid import _compute_fid
 
 from ganlab import Unavailable
-from ganlab.evaluation.frechet import estimate, frechet
+from ganlab.evaluation.frechet import estimate, frechet, influence_variance
 
 Array = np.ndarray[Any, Any]
 Draw = Callable[[np.random.Generator], tuple[Array, Array]]
@@ -96,7 +96,7 @@ def weighted(x: Array, weights: Array, y: Array) -> float:
     )
 
 
-def influence_variance(x: Array, y: Array, step: float = 1e-4) -> float:
+def by_differences(x: Array, y: Array, step: float = 1e-4) -> float:
     """By central differences: how the distance changes as weight moves from all images to one."""
     count, influences = len(x), []
     for image in range(count):
@@ -113,11 +113,16 @@ def influence_variance(x: Array, y: Array, step: float = 1e-4) -> float:
 def test_influences(n: int, m: int, dimensions: int) -> None:
     random = np.random.default_rng(3)
     x, y = random.standard_normal((n, dimensions)) + 0.5, random.standard_normal((m, dimensions)) ** 3
-    found = estimate(x, y)
-    deviation = math.sqrt(influence_variance(x, y) + influence_variance(y, x))
-    factor = math.exp(t.ppf(0.975, min(n, m) - 1) * deviation / found.value)
-    assert found.high / found.value == pytest.approx(factor, rel=1e-5)
-    assert found.value / found.low == pytest.approx(factor, rel=1e-5)
+    value, variance = influence_variance(x, y)
+    assert value == pytest.approx(frechet(x, y), rel=1e-12)
+    assert variance == pytest.approx(by_differences(x, y) + by_differences(y, x), rel=1e-5)
+    # far from what mixed sides have, the interval is the logarithm's
+    far = x + 1e3
+    value, variance = influence_variance(far, y)
+    found = estimate(far, y)
+    factor = math.exp(t.ppf(0.975, min(n, m) - 1) * math.sqrt(variance) / value)
+    assert found.high / found.value == pytest.approx(factor, rel=1e-6)
+    assert found.value / found.low == pytest.approx(factor, rel=1e-6)
 
 
 def powers(dimensions: int) -> Array:
@@ -129,6 +134,10 @@ def powers(dimensions: int) -> Array:
 def same(n: int, m: int, dimensions: int) -> Draw:
     s = powers(dimensions)
     return lambda random: (random.standard_normal((n, dimensions)) * s, random.standard_normal((m, dimensions)) * s)
+
+
+def isotropic(n: int, m: int, dimensions: int) -> Draw:
+    return lambda random: (random.standard_normal((n, dimensions)), random.standard_normal((m, dimensions)))
 
 
 def shifted(n: int, m: int, dimensions: int) -> Draw:
@@ -153,6 +162,8 @@ def rectified(n: int, m: int, dimensions: int) -> Draw:
     ("draw", "repeats"),
     [
         pytest.param(shifted(300, 300, 256), 150, id="shifted, 300 images, 256 dimensions"),
+        pytest.param(isotropic(300, 300, 256), 150, id="the same, 300 images, 256 dimensions"),
+        pytest.param(isotropic(60, 60, 40), 500, id="the same, 60 images, 40 dimensions"),
         pytest.param(shifted(30, 60, 8), 500, id="shifted, 30 and 60 images, 8 dimensions"),
         pytest.param(shifted(40, 25, 64), 500, id="shifted, 40 and 25 images, 64 dimensions"),
         pytest.param(rectified(100, 100, 32), 500, id="rectified, 100 images, 32 dimensions"),

@@ -83,6 +83,9 @@ def test_the_same_set_far_sets_and_a_lost_mode() -> None:
     x = random.standard_normal((40, 6)) + 1e5
     assert values(x, x[random.permutation(40)], 5) == [1, 1, 1, 1]
     assert values(x, x + 1e3, 5) == [0, 0, 0, 0]
+    # none of forty is not none at all
+    assert estimate(x, x + 1e3, 5, 0)["precision"][:3] == (0, 0, proportion([False] * 40).high)
+    assert estimate(x, x, 5, 0)["coverage"][:3] == (1, proportion([True] * 40).low, 1)
     modes = np.concatenate([x, x + 100])
     precision, recall, _, coverage = values(x, modes, 3)
     assert (precision, recall, coverage) == (1, 0.5, 0.5)

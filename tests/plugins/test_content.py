@@ -127,7 +127,8 @@ def test_chance_is_the_mean_over_all_pairings(avatars: Evidence) -> None:
 
 
 def test_the_same_judge_again(avatars: Evidence, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The same key gives the same bytes whatever torch's generator has drawn, which stays as it was."""
+    """The same key gives the same bytes whatever torch's generator has drawn and however many threads there are; both
+    stay as they were."""
     monkeypatch.setattr(judge, "STEPS", 10)
     images = avatars.learning["b"].take(range(40))
     classes = ["even" if i % 2 == 0 else "odd" for i in range(40)]
@@ -141,8 +142,14 @@ def test_the_same_judge_again(avatars: Evidence, monkeypatch: pytest.MonkeyPatch
     one = weights(0, "b", "hair")
     assert torch.equal(torch.get_rng_state(), before)
     torch.manual_seed(2)
-    with torch.no_grad():
-        assert weights(0, "b", "hair") == one
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(3)
+        with torch.no_grad():
+            assert weights(0, "b", "hair") == one
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(threads)
     assert weights(1, "b", "hair") != one
 
 

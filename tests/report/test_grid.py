@@ -11,8 +11,8 @@ import skimage.io
 import torch
 from torch import Tensor
 
-from ganlab.data.store import normalised
 from ganlab.data.pictures import to_uint8
+from ganlab.data.store import normalised
 from ganlab.report.grid import GAP, MARGIN, STRIP, png, sample_grid
 
 Array = np.ndarray[Any, np.dtype[Any]]
