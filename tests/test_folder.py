@@ -129,7 +129,14 @@ def test_file_names_that_are_no_text_can_be_kept(tmp_path: Path) -> None:
     assert "漢字 ü" in (tmp_path / "environment.json").read_text(encoding="utf-8")
 
 
-RUN = ("spec.json", "environment.json", "metrics.jsonl", "events.out.tfevents.1.host.2")
+RUN = (
+    "spec.json",
+    "environment.json",
+    "evaluation.json",
+    "speed.json",
+    "metrics.jsonl",
+    "events.out.tfevents.1.host.2",
+)
 
 
 def populate(path: Path) -> dict[str, Any]:
@@ -161,12 +168,12 @@ class Stop(BaseException):
 
 def stopped(at: int, work: Callable[[], Any]) -> bool:
     """Do `work` up to its so-many-th call of any function; whether it got that far."""
-    calls = 0
+    calls, over = 0, False
 
     def count(frame: FrameType, event: str, arg: object) -> None:
         nonlocal calls
         calls += event in ("call", "c_call")
-        if calls == at:
+        if calls == at and not over:
             raise Stop
 
     sys.setprofile(count)
@@ -175,6 +182,8 @@ def stopped(at: int, work: Callable[[], Any]) -> bool:
     except Stop:
         return True
     finally:
+        # not at the call that ends the counting
+        over = True
         sys.setprofile(None)
     return False
 

@@ -53,7 +53,10 @@ BROKEN = {
     # its hooks
     "misspelt": (HEAD + "@ganlab.hookimpl\ndef ganlab_loses(): return {'m': Some}", "did you mean 'ganlab_losses'?"),
     "unmarked": (HEAD + "def ganlab_losses(): return {'m': Some}", "ganlab_losses is not marked with @ganlab.hookimpl"),
-    "hookless": (HEAD, "has none of the hooks ganlab_discriminators, ganlab_generators, ganlab_losses"),
+    "hookless": (
+        HEAD,
+        "has none of the hooks ganlab_discriminators, ganlab_features, ganlab_generators, ganlab_losses",
+    ),
     "argument": (HEAD + "@ganlab.hookimpl\ndef ganlab_losses(spec): return {'m': Some}", "{'spec'}"),
     "raising": (HEAD + HOOK + "1 / 0", "ZeroDivisionError: division by zero"),
     "forgetful": (HEAD + HOOK + "None", "ganlab_losses gives None, not {name: class}"),

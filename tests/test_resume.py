@@ -302,7 +302,7 @@ def test_a_run_killed_while_it_ends_lacks_nothing(bench: Bench, tmp_path: Path) 
     """Samples come at steps 5, 10, 15 and 16, checkpoints at 4, 8, 12 and 16."""
     out = tmp_path / "run"
     for moment in (
-        ["laboratory.py:sample", 4, 100],
+        ["training.py:sample", 4, 100],
         ["checkpoint.py:save", 1, 0],
         ["checkpoint.py:_save_state", 1, 50],
     ):
