@@ -22,7 +22,7 @@ from ganlab import checkpoint
 from ganlab.engine import Record
 from ganlab.errors import RunError, SpecError
 from ganlab.registry import Registry
-from ganlab.spec import Json, Spec, resolve
+from ganlab.spec import Json, Spec, moved_here, resolve
 
 
 class RunFolder:
@@ -74,7 +74,12 @@ class RunFolder:
         return self._json(path) if path.exists() else None
 
     def spec(self, registry: Registry) -> Spec:
+        """The spec that it is a run of. Raises SpecError where that needs a device that isn't here."""
         return resolve(registry, self.spec_json(), str(self.path / "spec.json"))
+
+    def spec_here(self, registry: Registry) -> Spec:
+        """The same to be read or measured on this machine, whatever it was trained on."""
+        return resolve(registry, moved_here(self.spec_json()), str(self.path / "spec.json"))
 
     def records(self) -> list[Record]:
         """What metrics.jsonl holds; a last line that a kill cut off is left out."""

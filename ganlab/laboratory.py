@@ -79,7 +79,7 @@ def load_run(folder: str | Path) -> Run:
     where = RunFolder(folder)
     if not where.exists:
         raise SpecError(f"{folder} is not a run: it has no spec.json")
-    spec = where.spec(registry())
+    spec = where.spec_here(registry())
     steps = build_schedule(registry(), spec).steps
     return Run(where.path, spec, (where.steps or [0])[-1], steps, where.records(), where.evaluation())
 

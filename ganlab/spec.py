@@ -395,13 +395,30 @@ def _runtime(spec: Spec, where: str, like: Runtime | None) -> Runtime:
     )
 
 
-def device(asked: str, where: str) -> str:
-    """The device of a name, or the best there is for "auto". Raises SpecError where it isn't here."""
+def moved_here(spec: Json) -> Json:
+    """A resolved spec that was kept, perhaps on another machine: with a device of this one, and a precision that it
+    has, where it lacks those."""
+    runtime = {**spec.get("runtime", {})}
+    if runtime.get("device") not in devices():
+        runtime["device"] = "auto"
+    if runtime.get("precision") == "tf32" and not device(str(runtime["device"]), "runtime").startswith("cuda"):
+        runtime["precision"] = "float32"
+    return {**spec, "runtime": runtime}
+
+
+def devices() -> list[str]:
+    """The names of this machine's devices, the best first."""
     available = ["cpu"]
     if torch.backends.mps.is_available():
         available.insert(0, "mps")
     if torch.cuda.is_available():
         available[:0] = ["cuda", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
+    return available
+
+
+def device(asked: str, where: str) -> str:
+    """The device of a name, or the best there is for "auto". Raises SpecError where it isn't here."""
+    available = devices()
     if asked == "auto":
         return available[0]
     if asked not in available:

@@ -302,3 +302,17 @@ def test_the_newest_run_is_measured_by_default(spec: Json, tmp_path: Path, monke
     ganlab.evaluate()
     assert not (tmp_path / "runs/older/evaluation.json").exists()
     assert (tmp_path / "runs/newer/evaluation.json").exists()
+
+
+def test_a_run_of_another_machine_is_read_and_measured_here(spec: Json, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    here = ganlab.run(spec, out=out).evaluation
+    kept = json.loads((out / "spec.json").read_text())
+    kept["runtime"] |= {"device": "cuda:99", "precision": "tf32"}
+    (out / "spec.json").write_text(json.dumps(kept))
+    found = ganlab.load_run(out).spec.runtime
+    assert (found.device, found.precision) == (("cuda", "tf32") if torch.cuda.is_available() else ("cpu", "float32"))
+    assert torch.cuda.is_available() or ganlab.evaluate(out) == here
+    # to train it further is another matter
+    with pytest.raises(SpecError, match=r"runtime\.device: 'cuda:99' is not available here"):
+        ganlab.run(merge(spec, {"schedule": {"steps": 9}}), out=out)
