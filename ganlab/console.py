@@ -172,11 +172,12 @@ def show_evaluation(found: dict[str, Any]) -> None:
         checkpoint = f"step {f['step']} ({f['checkpoint']})" if "step" in f else ""
         if checkpoint not in tables:
             tables[checkpoint] = _figures_table(checkpoint)
-        references = [f["references"].get(name, {}).get("value") for name in ("real", "nothing")]
-        shown = ["" if value is None else f"{value:.4g}" for value in (f["value"], *references, f.get("chance"))]
-        interval = " to ".join(f"{end:.4g}" for end in f["interval"])
-        counts = ", ".join(f"{count} {what}" for what, count in f["counts"].items())
-        tables[checkpoint].add_row(f["number"], f["way"], shown[0], interval, *shown[1:], counts)
+        real, nothing = (f["references"].get(name, {}) for name in ("real", "nothing"))
+        # a reference of fewer images stands beside the figure at those counts
+        fewer = real.get("figure_at_these_counts")
+        _add_row(tables[checkpoint], f, None if fewer else real.get("value"), nothing.get("value"))
+        if fewer:
+            _add_row(tables[checkpoint], {**fewer, "number": "  at fewer", "way": f["way"]}, real["value"], None)
         for note in f["notes"]:
             notes.setdefault(note, []).append(" ".join(filter(None, (f["number"], f["way"], f.get("checkpoint", "")))))
     for table in tables.values():
@@ -187,7 +188,7 @@ def show_evaluation(found: dict[str, Any]) -> None:
     for note, places in notes.items():
         terminal.print(f"{note}: {', '.join(places)}", highlight=False, markup=False, soft_wrap=True)
     for left in found["left_out"]:
-        place = f"{left['metric']} {left['way']}".strip()
+        place = f"{left.get('number', left['metric'])} {left['way']}".strip()
         terminal.print(f"left out: {place}: {left['why']}", highlight=False, markup=False, soft_wrap=True)
     if found["figures"]:
         terminal.print(
@@ -195,6 +196,15 @@ def show_evaluation(found: dict[str, Any]) -> None:
             highlight=False,
             soft_wrap=True,
         )
+
+
+def _add_row(table: Table, figure: dict[str, Any], real: float | None, nothing: float | None) -> None:
+    shown = [
+        "" if value is None else f"{value:.4g}" for value in (figure["value"], real, nothing, figure.get("chance"))
+    ]
+    interval = " to ".join(f"{end:.4g}" for end in figure["interval"])
+    counts = ", ".join(f"{count} {what}" for what, count in figure["counts"].items())
+    table.add_row(figure["number"], figure["way"], shown[0], interval, *shown[1:], counts)
 
 
 def _figures_table(checkpoint: str) -> Table:

@@ -10,7 +10,7 @@ import shutil
 import socket
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from tensorboard.compat.proto.event_pb2 import Event
 from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.summary.writer.record_writer import RecordWriter
 
-from ganlab import checkpoint
+from ganlab import checkpoint, files
 from ganlab.engine import Record
 from ganlab.errors import RunError, SpecError
 from ganlab.registry import Registry
@@ -66,8 +66,13 @@ class RunFolder:
         return self._json_if_there("environment.json")
 
     def evaluation(self) -> Json | None:
-        """What was measured of it; None where nothing was yet."""
-        return self._json_if_there("evaluation.json")
+        """What was measured of it; None where nothing was yet, or where that is damaged: it can be made again."""
+        try:
+            found = self._json_if_there("evaluation.json")
+        except SpecError:
+            return None
+        whole = found is not None and {"protocol", "figures", "left_out"} <= set(found)
+        return found if whole else None
 
     def _json_if_there(self, name: str) -> Json | None:
         path = self.path / name
@@ -211,15 +216,5 @@ def _on_disk(path: Path) -> Iterator[None]:
 
 def write(path: Path, content: bytes) -> None:
     """The whole file or none of it. Raises RunError where the disk won't."""
-    unfinished = path.with_name(f".{path.name}.unfinished")
     with _on_disk(path):
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with unfinished.open("wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            unfinished.replace(path)
-        finally:
-            with suppress(OSError):
-                unfinished.unlink()
+        files.write(path, content)

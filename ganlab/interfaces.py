@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 if TYPE_CHECKING:
+    from ganlab.errors import Unavailable
     from ganlab.evaluation.evidence import Evidence
     from ganlab.translation import Translation
 
@@ -217,6 +218,9 @@ class Features(nn.Module):
     shipped = False
     """Whether the weights come inside a package: nothing is downloaded."""
 
+    packages: Sequence[str] = ()
+    """The distributions that its vectors depend on, beside its own; an evaluation records their versions."""
+
     def forward(self, images: Tensor) -> Tensor:
         """(N, 3, size, size) in [-1, 1] -> vectors (N, D). Differentiable."""
         raise NotImplementedError(f"{type(self).__name__} has no forward")
@@ -261,11 +265,15 @@ class Metric:
     on_features = False
     """Whether it compares feature vectors: its numbers' names then end with the features', "fid-lite0"."""
 
-    def measure(self, evidence: Evidence) -> Mapping[str, Estimate]:
-        """{name of a number: estimate}, without those that this evidence has nothing for.
+    packages: Sequence[str] = ()
+    """As of `Features`."""
+
+    def measure(self, evidence: Evidence) -> Mapping[str, Estimate | Unavailable]:
+        """{name of a number: estimate}, without those that this evidence has nothing for; in the place of one that it
+        can't measure, a `ganlab.Unavailable` with one sentence. Raises that where it can't measure any.
 
         The core calls it again for each reference: with real images in the place of inputs and outputs, and with the
-        inputs in the place of the outputs. Raises `ganlab.Unavailable` with one sentence where it can't measure.
+        inputs in the place of the outputs. Torch's global generator is seeded before each call, and put back after it.
         """
         raise NotImplementedError(f"{type(self).__name__} has no measure")
 

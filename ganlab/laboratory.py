@@ -15,7 +15,7 @@ from ganlab.build import System, build, build_data, build_schedule, build_source
 from ganlab.data.sampler import Sampler
 from ganlab.data.store import Store
 from ganlab.engine import Engine, Record
-from ganlab.errors import SpecError
+from ganlab.errors import RunError, SpecError, Unavailable
 from ganlab.evaluation import folders, speed
 from ganlab.evaluation.run import RunExaminer, Tools, named, united
 from ganlab.folder import RunFolder
@@ -106,7 +106,7 @@ def run(
         resolved = _load_spec(asked, set, folder.spec(registry()))
         _refuse_another(folder, resolved)
         found = load_run(folder.path)
-        if found.finished and (_measured(found) or not resolved.evaluation.metrics):
+        if found.finished and _measured(found, resolved):
             return found
     with _reproducible(resolved):
         stores = build_data(registry(), resolved, watcher.progress)
@@ -123,28 +123,45 @@ def run(
             elif folder.exists:
                 # another process may have begun here meanwhile
                 _refuse_another(folder, resolved)
+                # how it is measured may have changed, what it trains has not
+                folder.write_json("spec.json", {**folder.spec_json(), "evaluation": resolved.as_json()["evaluation"]})
             train(engine, stores, folder, watcher, examiner)
             if examiner is not None:
-                _evaluate(folder, examiner, system, stores)
+                _evaluate(folder, examiner, system, stores, watcher)
     return load_run(folder.path)
 
 
-def _measured(run: Run) -> bool:
-    """Whether its newest checkpoint was."""
-    checkpoints = (run.evaluation or {}).get("protocol", {}).get("checkpoints", {})
-    return checkpoint.name_of(run.step) in checkpoints
+def _measured(run: Run, asked: Spec) -> bool:
+    """Whether its newest checkpoint was measured by all the metrics that are asked for, with these options."""
+    protocol = (run.evaluation or {}).get("protocol", {})
+    wanted = [as_options(metric) for metric in asked.evaluation.metrics]
+    there = protocol.get("metrics", {})
+    return not wanted or (
+        checkpoint.name_of(run.step) in protocol.get("checkpoints", {})
+        and all(there.get(options["type"]) == options for options in wanted)
+    )
 
 
 def _examiner(system: System, stores: dict[str, Store], asked: Evaluation, watcher: Watcher) -> RunExaminer:
     return RunExaminer(registry(), system, stores, build_sources(registry(), system.spec), asked, watcher.progress)
 
 
-def _evaluate(folder: RunFolder, examiner: RunExaminer, system: System, stores: dict[str, Store]) -> Json:
+def _evaluate(
+    folder: RunFolder, examiner: RunExaminer, system: System, stores: dict[str, Store], watcher: Watcher
+) -> Json:
     """Measure the run in a folder, whose evaluation.json keeps other figures of the same checkpoints."""
-    evaluation = examiner.evaluate(folder)
-    folder.write_json("evaluation.json", united(folder.evaluation(), evaluation))
-    folder.write_json("speed.json", speed.measure(system, {name: store.domain for name, store in stores.items()}))
-    return evaluation
+    found = examiner.evaluate(folder)
+    whole, apart = united(folder.evaluation(), found)
+    if apart:
+        watcher.warns(f"earlier figures of {folder.path} are replaced: they had another {', '.join(apart)}")
+    costs = speed.measure(system, {name: store.domain for name, store in stores.items()})
+    try:
+        folder.write_json("evaluation.json", whole)
+        folder.write_json("speed.json", costs)
+    except RunError as error:
+        # what was measured can still be shown
+        watcher.warns(str(error))
+    return found
 
 
 def evaluate(
@@ -159,9 +176,24 @@ def evaluate(
     the first of two folders against the second, which holds real images, and `inputs` what the first's were made from.
 
     `metrics` and `features` are components, by default those of the run's spec. Returns {"protocol", "figures",
-    "left_out"}. Raises SpecError, before anything is written, where something is unfit or missing.
+    "left_out"}. Raises SpecError, before anything is written, where something is unfit or missing; Unavailable where
+    nothing at all could be measured.
     """
-    watcher = watcher or Nobody()
+    found = _evaluation(run, metrics, features, images, inputs, watcher or Nobody())
+    if not found["figures"]:
+        why = "; ".join(dict.fromkeys(f"{left['metric']} {left['why']}" for left in found["left_out"]))
+        raise Unavailable(f"nothing could be measured: {why}")
+    return found
+
+
+def _evaluation(
+    run: str | Path | None,
+    metrics: Sequence[str | Options],
+    features: str | Options | None,
+    images: tuple[str | Path, str | Path] | None,
+    inputs: str | Path | None,
+    watcher: Watcher,
+) -> Json:
     if images is None:
         if inputs is not None:
             raise SpecError("--inputs goes with --images")
@@ -172,12 +204,13 @@ def evaluate(
     tools = Tools.build(registry(), asked, torch.device(device("auto", "eval")), watcher.progress)
     if not tools.examiner.metrics:
         raise SpecError(f"--images needs a metric; known are: {', '.join(registry().names('metric'))}")
-    sets = [folders.Folder(path, watcher.progress) for path in (*images, *([inputs] if inputs is not None else []))]
+    paths = [*images, *([inputs] if inputs is not None else [])]
+    sets = [folders.Folder(path, index > 0, watcher.progress) for index, path in enumerate(paths)]
     for one in sets:
         if one.skipped:
             watcher.warns(_left_out(str(one.path), one.skipped, len(one.keys)))
     with untouched_randomness(torch.device("cpu")):
-        return folders.evaluate(tools, asked, *sets)
+        return folders.evaluate(registry(), tools, asked, *sets)
 
 
 def _with_features(asked: Evaluation, where: str) -> Evaluation:
@@ -214,7 +247,7 @@ def _evaluate_run(
         stores = build_data(registry(), spec, watcher.progress)
         refuse_other_data(folder, stores)
         system = build(registry(), spec, {name: store.domain for name, store in stores.items()})
-        return _evaluate(folder, _examiner(system, stores, asked, watcher), system, stores)
+        return _evaluate(folder, _examiner(system, stores, asked, watcher), system, stores, watcher)
 
 
 def _refuse_another(folder: RunFolder, asked: Spec) -> None:
@@ -275,7 +308,7 @@ def check(spec: str | Path | Mapping[str, Any] | Spec, set: Iterable[str] = ()) 
         ],
         "numbers": [
             {"number": name, "better": number.better, "about": number.about}
-            for name, (_, number) in examiner.numbers().items()
+            for name, number in examiner.numbers.items()
         ],
         "memory": {
             "states": states,

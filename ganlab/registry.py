@@ -15,7 +15,7 @@ import pluggy
 
 from ganlab import hookspecs
 from ganlab.errors import SpecError
-from ganlab.interfaces import PLAYERS, SEES, Discriminator, Generator, Loss
+from ganlab.interfaces import PLAYERS, SEES, Discriminator, Features, Generator, Loss, Metric
 from ganlab.options import KINDS, nearest, schema, signature
 
 GROUP = "ganlab"
@@ -108,6 +108,10 @@ class Registry:
     def names(self, kind: str) -> list[str]:
         return [name for k, name in self._components if k == kind]
 
+    def shipped_features(self) -> list[str]:
+        """The feature networks whose weights come inside a package."""
+        return [c.name for c in self.components if issubclass(c.cls, Features) and c.cls.shipped]
+
     @property
     def components(self) -> list[Component]:
         """All components, by kind and name."""
@@ -154,6 +158,10 @@ def _check_contract(cls: type) -> None:
         raise TypeError(f"{cls.__name__}.trains is {cls.trains!r}, not one of {', '.join(PLAYERS)}")
     if issubclass(cls, Discriminator) and cls.sees not in SEES:
         raise TypeError(f"{cls.__name__}.sees is {cls.sees!r}, not one of {', '.join(SEES)}")
+    if issubclass(cls, Features) and type(getattr(cls, "size", None)) is not int:
+        raise TypeError(f"{cls.__name__}.size is {getattr(cls, 'size', 'missing')!r}, not a number of pixels")
+    if issubclass(cls, Metric) and cls.measure is Metric.measure:
+        raise TypeError(f"{cls.__name__} has no measure")
     if (
         issubclass(cls, Generator)
         and "pair" not in vars(cls)

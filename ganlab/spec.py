@@ -135,8 +135,8 @@ class Spec(BaseModel):
         return result
 
     def fingerprint(self) -> str:
-        """SHA-256 of what the spec computes: of all but `name`, `about` and `runtime.device`."""
-        return hashlib.sha256(json.dumps(_computes(self.as_json()), sort_keys=True).encode()).hexdigest()
+        """SHA-256 of what the spec trains: of all but `name`, `about`, `evaluation` and `runtime.device`."""
+        return hashlib.sha256(json.dumps(_trains(self.as_json()), sort_keys=True).encode()).hexdigest()
 
     def weight(self, loss: str) -> Mapping[str, float]:
         """{player: weight} of a named loss of a resolved spec."""
@@ -144,14 +144,14 @@ class Spec(BaseModel):
         return weight
 
 
-def _computes(spec: Json) -> Json:
+def _trains(spec: Json) -> Json:
     runtime = {k: v for k, v in spec["runtime"].items() if k != "device"}
-    return {**{k: v for k, v in spec.items() if k not in ("name", "about")}, "runtime": runtime}
+    return {**{k: v for k, v in spec.items() if k not in ("name", "about", "evaluation")}, "runtime": runtime}
 
 
 def differences(one: Spec, other: Spec) -> list[str]:
     """ "path: value in one, value in other" for all that the fingerprint covers."""
-    a, b = (dict(_leaves(_computes(spec.as_json()))) for spec in (one, other))
+    a, b = (dict(_leaves(_trains(spec.as_json()))) for spec in (one, other))
     return [f"{k}: {a.get(k, 'absent')} / {b.get(k, 'absent')}" for k in sorted(a | b) if a.get(k) != b.get(k)]
 
 
@@ -307,6 +307,8 @@ def evaluation_of(registry: Registry, asked: Evaluation, where: str) -> Evaluati
             raise SpecError(f"{where}.metrics: {name!r} is named twice")
     if full.every is not None and not types:
         raise SpecError(f"{where}.every: {full.every} is not allowed: there are no metrics to measure")
+    if full.choose is not None and full.every is None:
+        raise SpecError(f"{where}.choose: {full.choose!r} chooses nothing: without `every` there is one checkpoint")
     return full
 
 

@@ -126,10 +126,10 @@ class _Assessed:
             records.append({"step": engine.done})
         records[-1].update(self._examiner.assess(engine.translators()))
         self._records.append(records[-1])
-        for (metric, way), why in self._examiner.left_out.items():
-            if metric not in self._told:
-                self._told.add(metric)
-                self._watcher.warns(f"metric {metric!r} can't be measured on way {way}: {why}")
+        for (metric, number, way), why in self._examiner.left_out.items():
+            if (what := number or metric) not in self._told:
+                self._told.add(what)
+                self._watcher.warns(f"{what} can't be measured on way {way}: {why}")
 
     def best(self) -> set[int]:
         """The step whose checkpoint is kept because no other was better."""

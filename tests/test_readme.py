@@ -73,7 +73,7 @@ def test_it_explains_every_number_of_the_shipped_metrics() -> None:
     }
     resolved = ganlab.load_spec({**base, **spec})
     (table,) = re.findall(r"\n\| number \|.*?\n\n", README, re.S)
-    for number in named(registry(), resolved.evaluation).numbers():
+    for number in named(registry(), resolved.evaluation).numbers:
         short = re.sub("^(precision|recall|density|coverage)-.*", r"\1", number)
         short = re.sub("^.*-diversity$", "...-diversity", short)
         assert f"`{short}`" in table, number

@@ -52,7 +52,8 @@ def _no_vectors(images: Images) -> Vectors:
     raise Unavailable("needs a feature network, and none is chosen (--features)")
 
 
-def _no_encoder(way: str, images: Images) -> Tensor:
+def no_encoder(way: str, images: Images) -> Tensor:
+    """Stands where there are no networks."""
     raise Unavailable("needs a run, whose generators have embeddings")
 
 
@@ -74,15 +75,15 @@ class Evidence:
     """{domain: its training images}: real images on which nothing is measured, from which a judge may learn."""
     vectors: Callable[[Images], Vectors] = _no_vectors
     """Images -> feature vectors (N, D), by the evaluation's feature network; each set's are computed once."""
-    encode: Callable[[str, Images], Tensor] = _no_encoder
+    encode: Callable[[str, Images], Tensor] = no_encoder
     """(way, images of its source domain) -> that way's generator's embeddings (N, E, h, w), float32 on the CPU."""
     seed: int = 0
     """Of every random choice, by `ganlab.draws.keyed`."""
     kept: dict[Any, Any] = field(default_factory=dict)
 
     def once(self, key: Any, make: Callable[[], T]) -> T:
-        """What `make` gives, made once for all evidence of one evaluation: a judge, say. `key` names all it depends
-        on but `learning`, `targets` and the seed."""
+        """What `make` gives, made once for all evidence of this way: a judge, say. `key` names all that it depends on
+        but `learning` and the seed: targets, outputs and networks are others in the next evidence."""
         if key not in self.kept:
             self.kept[key] = make()
         value: T = self.kept[key]

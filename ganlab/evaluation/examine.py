@@ -4,17 +4,41 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
+from numbers import Real
 from typing import Any, NamedTuple
+
+import torch
 
 from ganlab.draws import keyed
 from ganlab.errors import SpecError, Unavailable
-from ganlab.evaluation.evidence import Evidence, Images
+from ganlab.evaluation.evidence import Evidence, Images, no_encoder
 from ganlab.interfaces import Estimate, Metric, Number
 from ganlab.options import nearest
 
-Measured = dict[str, Estimate]
-"""{name of a number, with its features: estimate}."""
+
+class Sourced(NamedTuple):
+    """An estimate and the type of the metric that made it."""
+
+    metric: str
+    estimate: Estimate
+
+
+Measured = dict[str, Sourced]
+"""{name of a number, with its features: what was measured}."""
+
+
+LeftOut = dict[tuple[str, str, str], str]
+"""{(metric, number or "" for all of them, way): why it could not be measured}."""
+
+
+def reasons(left_out: LeftOut) -> list[dict[str, str]]:
+    """For evaluation.json."""
+    return [
+        {"metric": metric, **({"number": number} if number else {}), "way": way, "why": why}
+        for (metric, number, way), why in sorted(left_out.items())
+    ]
 
 
 class Figure(NamedTuple):
@@ -66,7 +90,8 @@ class Figure(NamedTuple):
 
 def _as_json(estimate: Estimate) -> dict[str, Any]:
     interval = [_rounded(estimate.low), _rounded(estimate.high)]
-    return {"value": _rounded(estimate.value), "interval": interval, "counts": dict(estimate.counts)}
+    counts = {what: int(count) for what, count in estimate.counts.items()}
+    return {"value": _rounded(estimate.value), "interval": interval, "counts": counts}
 
 
 def _rounded(value: float) -> float:
@@ -86,20 +111,18 @@ class Chooser(NamedTuple):
 
 
 class Examiner:
-    """Applies metrics, {type: metric}; `features` is the name that numbers on feature vectors end with."""
+    """Applies metrics, {type: metric}; `features` is the name that numbers on feature vectors end with, `owners` says
+    whose each metric is. Raises SpecError where two metrics mean different things by one name."""
 
-    def __init__(self, metrics: Mapping[str, Metric], features: str | None) -> None:
-        self.metrics, self._features = metrics, features
-        self.left_out: dict[tuple[str, str], str] = {}
-        """{(metric, way): why it could not be measured}."""
-
-    def numbers(self) -> dict[str, tuple[str, Number]]:
-        """{name: (metric, what is known of it)} of every number, in the order of the metrics."""
-        return {
-            self._named(metric, name): (kind, number)
-            for kind, metric in self.metrics.items()
-            for name, number in metric.numbers.items()
-        }
+    def __init__(self, metrics: Mapping[str, Metric], features: str | None, owners: Mapping[str, str] = {}) -> None:
+        self.metrics, self._features, self._owners = metrics, features, owners
+        self.numbers: dict[str, Number] = {}
+        """{name: what is known of it} of every number, in the order of the metrics."""
+        self.left_out: LeftOut = {}
+        for kind, metric in metrics.items():
+            for own, number in metric.numbers.items():
+                if self.numbers.setdefault(name := self._named(metric, own), number) != number:
+                    raise SpecError(f"metric {kind!r} means something else by {name!r} than another metric does")
 
     def _named(self, metric: Metric, name: str) -> str:
         return f"{name}-{self._features}" if metric.on_features else name
@@ -109,7 +132,7 @@ class Examiner:
 
         Raises SpecError where the one that is asked for has none.
         """
-        fit = {name: Chooser(name, number.better) for name, (_, number) in self.numbers().items() if number.better}
+        fit = {name: Chooser(name, number.better) for name, number in self.numbers.items() if number.better}
         if asked is None:
             return next(iter(fit.values()), None)
         if asked not in fit:
@@ -119,59 +142,91 @@ class Examiner:
         return fit[asked]
 
     def measure(self, evidence: Evidence) -> Measured:
-        """What each metric measures; what none can is left out, with the reason."""
-        return {name: estimate for _, name, estimate in self._each(evidence)}
+        """{number: what its metric measures}; `left_out` has the reasons of what could not be."""
+        found, left_out = self._apply(evidence)
+        self.left_out |= left_out
+        return found
 
-    def _each(self, evidence: Evidence, told: bool = True) -> Iterator[tuple[str, str, Estimate]]:
-        seen: set[str] = set()
+    def _apply(self, evidence: Evidence) -> tuple[Measured, LeftOut]:
+        found: Measured = {}
+        left_out: LeftOut = {}
         for kind, metric in self.metrics.items():
             try:
-                found = metric.measure(evidence)
+                with _seeded(evidence.seed, kind, evidence.way):
+                    given = dict(metric.measure(evidence))
             except Unavailable as error:
-                if told:
-                    self.left_out[kind, evidence.way] = str(error)
+                left_out[kind, "", evidence.way] = str(error)
                 continue
+            # whatever a metric does, training goes on and what others measured is kept
             except Exception as error:
-                text = " ".join(str(error).split()) or type(error).__name__
-                raise SpecError(f"metric {kind!r} on way {evidence.way or 'A B'}: {text}") from error
-            for name, estimate in found.items():
-                if name not in metric.numbers:
-                    raise SpecError(f"metric {kind!r} gives {name!r}{nearest(name, metric.numbers)}")
-                if not math.isfinite(estimate.value):
-                    self.left_out[kind, evidence.way] = f"{name} is {estimate.value}"
-                elif (full := self._named(metric, name)) not in seen:
-                    seen.add(full)
-                    yield kind, full, estimate
+                text = " ".join(str(error).split())
+                left_out[kind, "", evidence.way] = f"{type(error).__name__}: {text}{self._whose(kind)}"
+                continue
+            for own, estimate in given.items():
+                name = self._named(metric, own)
+                if (unfit := _unfit(estimate)) is not None:
+                    left_out[kind, name, evidence.way] = f"{unfit}{self._whose(kind)}"
+                elif isinstance(estimate, Unavailable):
+                    left_out[kind, name, evidence.way] = str(estimate)
+                elif own not in metric.numbers:
+                    left_out[kind, name, evidence.way] = f"is none of its numbers{self._whose(kind)}"
+                else:
+                    found.setdefault(name, Sourced(kind, estimate))
+        return found, left_out
+
+    def _whose(self, kind: str) -> str:
+        return f" (metric {kind!r}{f' of {self._owners[kind]}' if kind in self._owners else ''})"
 
     def figures(
-        self, evidence: Evidence, references: Mapping[str, Measured], beside: Measured | None = None
+        self, way: str, found: Measured, references: Mapping[str, Measured], beside: Measured | None = None
     ) -> list[Figure]:
-        """The figures of one way; `beside` is what the same are at the counts of the reference "real", if fewer."""
-        known = self.numbers()
+        """What was found on a way with its references; `beside` is what the same are at the counts of the reference
+        "real", if fewer."""
         return [
             Figure(
                 kind,
                 name,
-                evidence.way,
-                known[name][1],
+                way,
+                self.numbers[name],
                 estimate,
-                {reference: found[name] for reference, found in references.items() if name in found},
-                (beside or {}).get(name),
+                {reference: known[name].estimate for reference, known in references.items() if name in known},
+                beside[name].estimate if beside and name in beside else None,
             )
-            for kind, name, estimate in self._each(evidence)
+            for name, (kind, estimate) in found.items()
         ]
 
     def real(self, evidence: Evidence, others: Images) -> Measured:
         """What the same numbers are of other real images of the target domain: they keep all of their own content, and
         are as near to `targets` as their number lets them be."""
-        return self._quietly(replace(evidence, inputs=others, outputs=others, cycled=None))
+        return self._reference(evidence, others)
 
     def nothing(self, evidence: Evidence, inputs: Images) -> Measured:
         """What they are where nothing is done: of the inputs."""
-        return self._quietly(replace(evidence, inputs=inputs, outputs=inputs, cycled=None))
+        return self._reference(evidence, inputs)
 
-    def _quietly(self, evidence: Evidence) -> Measured:
-        return {name: estimate for _, name, estimate in self._each(evidence, told=False)}
+    def _reference(self, evidence: Evidence, images: Images) -> Measured:
+        # without the networks: a reference is of images alone, the same for every checkpoint
+        return self._apply(replace(evidence, inputs=images, outputs=images, cycled=None, encode=no_encoder))[0]
+
+
+def _unfit(given: object) -> str | None:
+    """What is wrong with what a metric gave for a number."""
+    if isinstance(given, Unavailable):
+        return None
+    if not isinstance(given, Estimate):
+        return f"is {given!r:.80}, not an Estimate"
+    for part, value in (("value", given.value), ("low", given.low), ("high", given.high)):
+        if not isinstance(value, Real) or not math.isfinite(value):
+            return f"has the {part} {value!r:.80}, not a finite number"
+    return None
+
+
+@contextmanager
+def _seeded(*key: int | str) -> Iterator[None]:
+    """Torch's global generator at the same place whenever a metric begins; afterwards where it was."""
+    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+        torch.default_generator.manual_seed(int(keyed("metric", *key).integers(2**63)))
+        yield
 
 
 def at_fewer(evidence: Evidence, count: int) -> Evidence:

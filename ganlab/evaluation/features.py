@@ -22,8 +22,9 @@ from PIL import Image
 
 from ganlab.data.store import Progress, silent
 from ganlab.draws import keyed
-from ganlab.errors import SpecError, Unavailable
+from ganlab.errors import GanlabError, SpecError, Unavailable
 from ganlab.evaluation.evidence import Images, Pixels, Vectors
+from ganlab.files import digest, write
 from ganlab.interfaces import Features
 from ganlab.networks import evaluating
 
@@ -55,31 +56,19 @@ def cache_folder() -> Path:
 
 
 def hashes(files: Iterable[Path]) -> dict[str, str]:
-    """{file's name: SHA-256}, computed once a process while size and time of change stay. Raises OSError."""
-    found = {}
-    for file in files:
+    """{file's name: SHA-256}, computed once a process while size and time of change stay; of a name that comes again,
+    with as many of its folders as tell it apart. Raises OSError."""
+    found: dict[str, str] = {}
+    for file in dict.fromkeys(path.absolute() for path in files):
         state = file.stat()
-        found[file.name] = _hash(file.absolute(), state.st_size, state.st_mtime_ns)
+        depth = next(n for n in range(1, len(file.parts) + 1) if "/".join(file.parts[-n:]) not in found)
+        found["/".join(file.parts[-depth:])] = _hash(file, state.st_size, state.st_mtime_ns)
     return found
 
 
 @functools.cache
 def _hash(path: Path, size: int, changed: int) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def write(path: Path, content: bytes) -> None:
-    """The whole file or none of it. Raises OSError."""
-    # more than one process may be writing it
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        unfinished.write_bytes(content)
-        unfinished.replace(path)
-    finally:
-        with suppress(OSError):
-            unfinished.unlink()
+    return digest(path)
 
 
 class Extractor:
@@ -110,7 +99,12 @@ class Extractor:
             raise Unavailable("needs images, and there are none")
         if images not in self._made:
             digests = [_digest(image) for image in images.pixels]
-            self._made[images] = digests, self._vectors(images, digests)
+            vectors = self._vectors(images, digests)
+            if not np.isfinite(vectors).all():
+                raise Unavailable(f"features {self._identity} are not finite")
+            # one metric's arithmetic is not to reach the next one's
+            vectors.setflags(write=False)
+            self._made[images] = digests, vectors
         return self._made[images][1]
 
     def _vectors(self, images: Images, digests: list[bytes]) -> Vectors:
@@ -158,7 +152,12 @@ class Extractor:
                 piece = [pixels[i] for i in range(start, min(start + BATCH, len(pixels)))]
                 batch = np.stack(list(pool.map(resized, piece, [self._network.size] * len(piece))))
                 images = torch.from_numpy(batch).to(self._device).permute(0, 3, 1, 2).div_(127.5).sub_(1)
-                found = self._network(images)
+                try:
+                    found = self._network(images)
+                except GanlabError:
+                    raise
+                except Exception as error:
+                    raise Unavailable(f"features {self._identity}: {type(error).__name__}: {error}") from error
                 if found.ndim != 2 or len(found) != len(piece):
                     raise SpecError(
                         f"features {self._identity}: {len(piece)} images gave {tuple(found.shape)}, not (N, D) vectors"
@@ -186,9 +185,9 @@ class Extractor:
 
 
 def _digest(image: Pixels) -> bytes:
-    digest = hashlib.sha256(repr(image.shape).encode())
-    digest.update(image.tobytes())
-    return digest.digest()
+    hashed = hashlib.sha256(repr(image.shape).encode())
+    hashed.update(image.tobytes())
+    return hashed.digest()
 
 
 def _sealed(vectors: Floats) -> bytes:

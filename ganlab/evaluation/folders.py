@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -14,18 +15,19 @@ from ganlab.data.store import Progress
 from ganlab.draws import keyed
 from ganlab.errors import SpecError
 from ganlab.evaluation.evidence import Evidence, Images, Pixels
-from ganlab.evaluation.examine import Measured, at_fewer
+from ganlab.evaluation.examine import Measured, at_fewer, reasons
 from ganlab.evaluation.run import SEED, Tools
+from ganlab.registry import Registry
 from ganlab.spec import Evaluation, Json
 
 
 class Folder:
-    """The readable pictures below a folder, in the order of their paths, at their own sizes.
+    """The readable pictures below a folder, in the order of their paths, at their own sizes; `real` or not.
 
     Raises SpecError where there is no such folder, or no picture in it.
     """
 
-    def __init__(self, path: str | Path, progress: Progress) -> None:
+    def __init__(self, path: str | Path, real: bool, progress: Progress) -> None:
         self.path = Path(path).expanduser()
         if not self.path.is_dir():
             raise SpecError(f"{self.path} {'is not a folder' if self.path.exists() else 'does not exist'}")
@@ -52,13 +54,24 @@ class Folder:
         if not pixels:
             why = f"; {self.skipped[0]}" if self.skipped else " and is empty"
             raise SpecError(f"{self.path} holds no readable image{why}")
-        self.images = Images(pixels, real=True)
+        self.images = Images(pixels, real=real)
 
     def facts(self) -> Json:
-        return {"folder": self.path.name, "images": len(self.keys), "left_out": self.skipped}
+        """What tells this set from another."""
+        hashed = hashlib.sha256()
+        for image in self.images.pixels:
+            hashed.update(repr(image.shape).encode() + image.tobytes())
+        return {
+            "folder": self.path.name,
+            "images": len(self.keys),
+            "left_out": self.skipped,
+            "sha256": hashed.hexdigest(),
+        }
 
 
-def evaluate(tools: Tools, asked: Evaluation, measured: Folder, real: Folder, inputs: Folder | None = None) -> Json:
+def evaluate(
+    registry: Registry, tools: Tools, asked: Evaluation, measured: Folder, real: Folder, inputs: Folder | None = None
+) -> Json:
     """How the images of `measured` stand to those of `real`; `inputs` holds under the same names what they were made
     from, where that is known.
 
@@ -67,6 +80,9 @@ def evaluate(tools: Tools, asked: Evaluation, measured: Folder, real: Folder, in
     made_from = None if inputs is None else _paired(measured, inputs)
     evidence = tools.seeing(Evidence("", measured.images, targets=real.images, inputs=made_from, seed=SEED))
     examiner = tools.examiner
+    # the whole sets first: their parts then need no forward of their own
+    found = examiner.measure(evidence)
+    left_out = reasons(examiner.left_out)
     references: dict[str, Measured] = {}
     beside: Measured = {}
     if (half := len(real.images) // 2) > 0:
@@ -77,18 +93,14 @@ def evaluate(tools: Tools, asked: Evaluation, measured: Folder, real: Folder, in
         beside = examiner.measure(at_fewer(against, len(others)))
     if made_from is not None:
         references["nothing"] = examiner.nothing(evidence, made_from)
-    examiner.left_out.clear()
-    figures = [figure.as_json() for figure in examiner.figures(evidence, references, beside)]
     folders = {"measured": measured, "real": real, **({} if inputs is None else {"inputs": inputs})}
     return {
         "protocol": {
             "images": {name: folder.facts() for name, folder in folders.items()},
-            **tools.protocol(asked),
+            **tools.protocol(registry, asked),
         },
-        "figures": figures,
-        "left_out": [
-            {"metric": metric, "way": "", "why": why} for (metric, _), why in sorted(examiner.left_out.items())
-        ],
+        "figures": [figure.as_json() for figure in examiner.figures("", found, references, beside)],
+        "left_out": left_out,
     }
 
 

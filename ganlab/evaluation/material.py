@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import NamedTuple
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -14,7 +16,7 @@ from ganlab.data.sampler import to_device
 from ganlab.data.store import Store
 from ganlab.draws import keyed
 from ganlab.errors import Unavailable
-from ganlab.evaluation.evidence import Images
+from ganlab.evaluation.evidence import Images, Pixels
 from ganlab.interfaces import Generator, Source
 from ganlab.networks import evaluating
 from ganlab.rehearsal import untouched_randomness
@@ -57,13 +59,46 @@ def split(stores: Mapping[str, Store], sources: Mapping[str, Source]) -> Split:
 
 
 def _images(store: Store, source: Source, indices: Tensor) -> Images:
-    pixels = store.images[indices].expand(-1, 3, -1, -1).permute(0, 2, 3, 1).numpy()
-    attributes = []
-    for index in indices.tolist():
-        known = source.attributes(store.keys[index])
-        label = {} if store.labels is None else {"label": str(int(store.labels[index]))}
-        attributes.append({**label, **known})
-    return Images(list(pixels), store.domain.name, attributes if any(attributes) else None, real=True)
+    knows = type(source).attributes is not Source.attributes or store.labels is not None
+    known = _Attributes(store, source, indices) if knows else None
+    return Images(_Pixels(store.images, indices), store.domain.name, known, real=True)
+
+
+class _Pixels(Sequence[Pixels]):
+    """Images of a store, none of them copied."""
+
+    def __init__(self, images: Tensor, indices: Tensor) -> None:
+        # what a metric does to them is not to reach the training data
+        self._images, self._indices = images.numpy().view(), indices.tolist()
+        self._images.setflags(write=False)
+
+    def __len__(self) -> int:
+        return len(self._indices)
+
+    def __getitem__(self, place: Any) -> Any:
+        chw = self._images[self._indices[place]]
+        return np.broadcast_to(chw, (3, *chw.shape[1:])).transpose(1, 2, 0)
+
+
+class _Attributes(Sequence[Mapping[str, str]]):
+    """What a source knows of each image, asked when it is first wanted: some sources have to draw it for that."""
+
+    def __init__(self, store: Store, source: Source, indices: Tensor) -> None:
+        self._store, self._source, self._indices = store, source, indices.tolist()
+
+    @functools.cached_property
+    def _known(self) -> list[Mapping[str, str]]:
+        return [self._of(index) for index in self._indices]
+
+    def _of(self, index: int) -> Mapping[str, str]:
+        label = {} if self._store.labels is None else {"label": str(int(self._store.labels[index]))}
+        return {**label, **self._source.attributes(self._store.keys[index])}
+
+    def __len__(self) -> int:
+        return len(self._indices)
+
+    def __getitem__(self, place: Any) -> Any:
+        return self._known[place]
 
 
 class Translators:
@@ -76,31 +111,32 @@ class Translators:
         self._system, self._generators, self._channels = system, generators, channels
 
     def translate(self, way: str, inputs: Images) -> tuple[Images, Images | None]:
-        """What `inputs` become, and what becomes of that on the way back, if there is one."""
-        back = way[::-1]
+        """What `inputs` become, and what becomes of that on the way back, if there is one.
 
-        def both(images: Tensor) -> list[Tensor]:
-            fake = self._generators[way](images)
-            return [fake, self._generators[back](fake)] if back in self._generators else [fake]
+        Rounded to 8 bits in between too: a CycleGAN can hide its input in less than that (arXiv:1712.02950), where
+        nobody sees it.
+        """
+        outputs = self._translated(way, inputs)
+        return outputs, self._translated(back, outputs) if (back := way[::-1]) in self._generators else None
 
-        made = self._each_batch(both, way, inputs)
-        sets = [Images(list(to_uint8(pixels)), way[1 - place]) for place, pixels in enumerate(made)]
-        return sets[0], sets[1] if len(sets) == 2 else None
+    def _translated(self, way: str, images: Images) -> Images:
+        made = to_uint8(self._each_batch(self._generators[way], way, images))
+        made.setflags(write=False)
+        return Images(list(made), way[1])
 
     def encode(self, way: str, images: Images) -> Tensor:
         """Their embeddings on this way, (N, E, h, w), float32 on the CPU. Raises Unavailable where there is no such
         way."""
         if way not in self._generators:
             raise Unavailable(f"needs the way {way}, which `translations` leaves out")
-        return self._each_batch(lambda batch: [self._generators[way].encode(batch)], way, images)[0]
+        return self._each_batch(self._generators[way].encode, way, images)
 
-    def _each_batch(self, compute: Callable[[Tensor], list[Tensor]], way: str, images: Images) -> list[Tensor]:
+    def _each_batch(self, compute: Callable[[Tensor], Tensor], way: str, images: Images) -> Tensor:
         system = self._system
-        pieces: list[list[Tensor]] = []
+        made = []
         with torch.no_grad(), untouched_randomness(system.device), evaluating(nn.ModuleDict(self._generators)):
             for start in range(0, len(images), BATCH):
                 piece = images.take(range(start, min(start + BATCH, len(images)))).tensor()[:, : self._channels[way[0]]]
                 with system.networks.computing():
-                    made = compute(to_device(piece, system.device).to(system.dtype))
-                pieces.append([part.float().cpu() for part in made])
-        return [torch.cat(parts) for parts in zip(*pieces, strict=True)]
+                    made.append(compute(to_device(piece, system.device).to(system.dtype)).float().cpu())
+        return torch.cat(made)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Mapping, Sequence
+import platform
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,7 +20,7 @@ from ganlab.engine import Record
 from ganlab.environment import versions
 from ganlab.errors import SpecError
 from ganlab.evaluation.evidence import Evidence, Images
-from ganlab.evaluation.examine import Examiner, Figure, Measured
+from ganlab.evaluation.examine import Examiner, LeftOut, Measured, reasons
 from ganlab.evaluation.features import RULE, Extractor, cache_folder, hashes
 from ganlab.evaluation.material import BATCH, Translators, split
 from ganlab.folder import RunFolder
@@ -27,10 +28,10 @@ from ganlab.interfaces import Features, Generator, Source
 from ganlab.registry import Registry
 from ganlab.spec import Evaluation, Json, as_options
 
-_GROWING = ("metrics", "features", "weights")
-"""The parts of a protocol to which another evaluation adds."""
+_GROWING = ("metrics", "features", "weights", "packages")
+"""The parts of a protocol, mappings, to which another evaluation adds."""
 
-_PACKAGES = ("ganlab", "torch", "numpy", "scipy", "pillow", "clean-fid", "lpips")
+_PACKAGES = ("ganlab", "torch", "numpy", "scipy", "pillow")
 
 SEED = 0
 """Of every random choice of an evaluation; not the run's, so that runs with other seeds are judged alike."""
@@ -48,12 +49,14 @@ class Best(NamedTuple):
 
 def named(registry: Registry, asked: Evaluation) -> Examiner:
     """The metrics, with the names of their numbers. Raises SpecError where one needs features and none are named."""
-    metrics = {options["type"]: build_metric(registry, options) for options in map(as_options, asked.metrics)}
+    chosen = [as_options(metric) for metric in asked.metrics]
+    metrics = {options["type"]: build_metric(registry, options) for options in chosen}
     hungry = [name for name, metric in metrics.items() if metric.on_features]
     if asked.features is None and hungry:
         known = ", ".join(registry.names("features"))
         raise SpecError(f"evaluation.features: is required by {', '.join(hungry)}; known are: {known}")
-    return Examiner(metrics, None if asked.features is None else as_options(asked.features)["type"])
+    owners = {name: registry.find("metric", name, "evaluation.metrics").owner for name in metrics}
+    return Examiner(metrics, None if asked.features is None else as_options(asked.features)["type"], owners)
 
 
 class Tools(NamedTuple):
@@ -84,43 +87,64 @@ class Tools(NamedTuple):
         """The same, seen by the feature network."""
         return evidence if self.extractor is None else replace(evidence, vectors=self.extractor)
 
-    def protocol(self, asked: Evaluation) -> Json:
+    def protocol(self, registry: Registry, asked: Evaluation) -> Json:
         """How these numbers are made."""
         described: Json = {
             "metrics": dict(sorted((options["type"], options) for options in map(as_options, asked.metrics))),
+            "features": {},
             "seed": SEED,
-            "packages": versions(*_PACKAGES),
+            "python": platform.python_version(),
+            "packages": dict(sorted(versions(*_PACKAGES, *self._packages(registry)).items())),
             "device": str(self.device),
             "threads": torch.get_num_threads(),
+            "weights": dict(sorted(hashes(self.files()).items())),
         }
         if self.features is not None and asked.features is not None:
             options = as_options(asked.features)
-            described["features"] = {options["type"]: {**options, "size": self.features.size, "resize": RULE}}
-        return described | {"weights": dict(sorted(hashes(self.files()).items()))}
+            described["features"][options["type"]] = {**options, "size": self.features.size, "resize": RULE}
+        return described
+
+    def _packages(self, registry: Registry) -> Iterator[str]:
+        """The distributions of what measures, and of what it says that it depends on."""
+        for name, metric in self.examiner.metrics.items():
+            yield registry.find("metric", name, "evaluation.metrics").package
+            yield from metric.packages
+        if self.features is not None:
+            yield from self.features.packages
 
 
-def united(before: Json | None, now: Json) -> Json:
-    """What was measured before with what is measured now, if both are of the same checkpoints on the same images by
-    the same software; a number that both have is now's."""
-    if before is None or _grounds(before) != _grounds(now):
-        return now
-    protocol = {**now["protocol"]}
-    for part in _GROWING:
-        protocol[part] = dict(sorted({**before["protocol"].get(part, {}), **protocol.get(part, {})}.items()))
-    figures = {_place(figure): figure for figure in (*before["figures"], *now["figures"])}
-    left = [
-        *now["left_out"],
-        *(left for left in before["left_out"] if left["metric"] not in now["protocol"]["metrics"]),
-    ]
-    return {"protocol": protocol, "figures": list(figures.values()), "left_out": left}
+def united(before: Json | None, now: Json) -> tuple[Json, list[str]]:
+    """What was measured before with what is measured now; and the parts of the protocol that differ, for which nothing
+    from before is kept. All numbers of a metric that was measured again are now's."""
+    if before is None:
+        return now, []
+    then, here = before["protocol"], now["protocol"]
+    apart = [part for part in here if part not in _GROWING and then.get(part) != here[part]]
+    for part in _GROWING[1:]:
+        known = then.get(part, {})
+        apart += [f"{part}.{name}" for name, value in here[part].items() if name in known and known[name] != value]
+    if apart:
+        return now, apart
+    again = here["metrics"]
+    measured = {_place(figure): figure for figure in now["figures"]}
+    # each at its old place; a number that two metrics give stays the first's
+    figures = {
+        place: figure if figure["metric"] not in again else measured[place]
+        for figure in before["figures"]
+        if (place := _place(figure)) in measured or figure["metric"] not in again
+    }
+    figures |= {place: figure for place, figure in measured.items() if place not in figures}
+    left_out = [left for left in before["left_out"] if left["metric"] not in again]
+    protocol = {**here} | {part: dict(sorted({**then.get(part, {}), **here[part]}.items())) for part in _GROWING}
+    return {
+        "protocol": protocol,
+        "figures": list(figures.values()),
+        "left_out": sorted([*left_out, *now["left_out"]], key=lambda left: (left["metric"], left["way"])),
+    }, []
 
 
 def _place(figure: Json) -> tuple[str, str, int]:
     return figure["number"], figure["way"], figure["step"]
-
-
-def _grounds(evaluation: Json) -> Json:
-    return {part: value for part, value in evaluation["protocol"].items() if part not in _GROWING}
 
 
 class RunExaminer:
@@ -135,39 +159,41 @@ class RunExaminer:
         evaluation: Evaluation,
         progress: Progress = silent,
     ) -> None:
-        self._system, self._evaluation = system, evaluation
+        self._registry, self._system, self._evaluation = registry, system, evaluation
         self._ways = system.spec.translations
         self._tools = Tools.build(registry, evaluation, system.device, progress)
         self._split = split(stores, sources)
-        self._channels = {name: store.domain.channels for name, store in stores.items()}
+        self._stores = stores
         # once for all checkpoints: judges learn from real images alone
         self._kept: dict[str, dict[Any, Any]] = {way: {} for way in self._ways}
         self._references: dict[str, dict[str, Measured]] = {}
-        # always the spec's own: it is what training recorded
+        # always of the spec's own metrics: their numbers are what training recorded
         own = system.spec.evaluation
         self._chooser = named(registry, own).chooser(own.choose)
-
-    @property
-    def left_out(self) -> dict[tuple[str, str], str]:
-        return self._tools.examiner.left_out
 
     def assess(self, generators: Mapping[str, nn.Module]) -> Record:
         """{"evaluation/WAY/NUMBER": value} on the images that choose, without references."""
         translators = self._translators(generators)
+        self.left_out.clear()
         return {
-            f"{PREFIX}/{way}/{name}": estimate.value
+            f"{PREFIX}/{way}/{name}": float(measured.estimate.value)
             for way in self._ways
-            for name, estimate in self._tools.examiner.measure(
+            for name, measured in self._tools.examiner.measure(
                 self._evidence(way, self._split.choosing, translators)
             ).items()
         }
 
+    @property
+    def left_out(self) -> LeftOut:
+        """What the last measurement could not measure."""
+        return self._tools.examiner.left_out
+
     def best(self, records: Sequence[Record], steps: Sequence[int]) -> Best | None:
-        """Of these steps the one whose chooser, averaged over the ways, was best on the images that choose."""
+        """Of these steps the one whose chooser, averaged over the ways that have it, was best on the images that
+        choose."""
         if self._chooser is None:
             return None
         each = [f"{PREFIX}/{way}/{self._chooser.number}" for way in self._ways]
-        # some numbers are of one way alone
         wanted = [name for name in each if any(name in record for record in records)]
         scores = [
             Best(int(record["step"]), sum(record[name] for name in wanted) / len(wanted))
@@ -180,6 +206,7 @@ class RunExaminer:
 
     def evaluate(self, folder: RunFolder) -> Json:
         """The figures of the last checkpoint and of the best, with all they depend on."""
+        self.left_out.clear()
         last = folder.steps[-1]
         best = self.best(folder.records(), folder.steps)
         roles = {last: ["last"]}
@@ -187,11 +214,12 @@ class RunExaminer:
             roles.setdefault(best.step, []).append("best")
         figures = [figure for step in roles for figure in self._at(folder, step, roles[step])]
         return {
-            "protocol": {**self._protocol(folder, roles, best), **self._tools.protocol(self._evaluation)},
+            "protocol": {
+                **self._protocol(folder, roles, best),
+                **self._tools.protocol(self._registry, self._evaluation),
+            },
             "figures": figures,
-            "left_out": [
-                {"metric": metric, "way": way, "why": why} for (metric, way), why in sorted(self.left_out.items())
-            ],
+            "left_out": reasons(self.left_out),
         }
 
     def _at(self, folder: RunFolder, step: int, roles: list[str]) -> list[Json]:
@@ -211,13 +239,14 @@ class RunExaminer:
                     "real": examiner.real(evidence, self._split.choosing[way[1]]),
                     "nothing": examiner.nothing(evidence, self._split.measured[way[0]]),
                 }
-            figures: list[Figure] = examiner.figures(evidence, self._references[way])
+            figures = examiner.figures(way, examiner.measure(evidence), self._references[way])
             found += [{**figure.as_json(), "step": step, "checkpoint": " = ".join(roles)} for figure in figures]
         return found
 
     def _translators(self, generators: Mapping[str, nn.Module]) -> Translators:
-        named = {way: generator for way, generator in generators.items() if isinstance(generator, Generator)}
-        return Translators(self._system, named, self._channels)
+        own = {way: generator for way, generator in generators.items() if isinstance(generator, Generator)}
+        channels = {name: store.domain.channels for name, store in self._stores.items()}
+        return Translators(self._system, own, channels)
 
     def _evidence(self, way: str, images: Mapping[str, Images], translators: Translators) -> Evidence:
         outputs, cycled = translators.translate(way, images[way[0]])
@@ -243,12 +272,15 @@ class RunExaminer:
                     "measured": len(self._split.measured[domain]),
                     "choosing": len(self._split.choosing[domain]),
                     "training": len(self._split.learning[domain]),
+                    "sha256": store.facts()["sha256"],
                 }
-                for domain in "ab"
+                for domain, store in self._stores.items()
             },
+            "spec": self._system.spec.fingerprint(),
+            "precision": self._system.spec.runtime.precision,
             "split": "held-out images, halved at random: one half chooses the best checkpoint and is the real images of"
             " the reference, the figures are from the other",
-            "translated": f"in eval mode, {BATCH} at a time, rounded to 8 bits",
+            "translated": f"in eval mode, {BATCH} at a time, rounded to 8 bits, before the way back too",
             "weights_averaged": self._system.spec.ema_halflife_images is not None,
             "checkpoints": {
                 checkpoint.name_of(step): {"is": list(roles[step]), "sha256": next(iter(hashes([path]).values()))}

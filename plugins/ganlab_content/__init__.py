@@ -52,34 +52,38 @@ class Content(ganlab.Metric):
         }
         self.numbers: Mapping[str, Number] = {**judged, "content-colour": COLOUR, "content-edges": EDGES}
 
-    def measure(self, evidence: Evidence) -> dict[str, Estimate]:
-        """Without the labelled numbers where images have no attributes, or where fewer than `FEWEST` training images
-        or fewer than two classes are left for a judge.
+    def measure(self, evidence: Evidence) -> dict[str, Estimate | Unavailable]:
+        """A number with labels is Unavailable where images lack the attribute, where the domains share no class of it,
+        or where too few images have it to learn from or to measure on.
 
-        Raises Unavailable where there are no inputs, fewer than four pairs, or no image has a declared attribute.
+        Raises Unavailable where there are no inputs, or fewer than four pairs.
         """
         inputs, outputs = evidence.inputs, evidence.outputs
         if inputs is None:
             raise Unavailable("needs the input of each output, and there are none")
         estimates.refuse_fewer({"pairs": len(outputs)}, FEWEST_PAIRS)
-        found = {}
+        found: dict[str, Estimate | Unavailable] = {}
         for name, shared in self._shared.items():
-            if (estimate := _judged(evidence, inputs, name, shared)) is not None:
-                found[f"content-{name}"] = estimate
+            try:
+                found[f"content-{name}"] = _judged(evidence, inputs, name, shared)
+            except Unavailable as missing:
+                found[f"content-{name}"] = missing
         for name, seen in (("content-colour", colours), ("content-edges", edges)):
             found[name] = agreement(seen(inputs), seen(outputs))
         return found
 
 
-def _judged(evidence: Evidence, inputs: Images, name: str, shared: Shared) -> Estimate | None:
+def _judged(evidence: Evidence, inputs: Images, name: str, shared: Shared) -> Estimate:
     target = evidence.targets.domain
     learning = evidence.learning.get(target)
-    if learning is None or learning.attributes is None or inputs.attributes is None:
-        return None
+    if learning is None:
+        raise Unavailable("needs a run, on whose training images a judge can learn")
     wanted = {i: kind for i, kind in enumerate(shared.of(inputs)) if kind is not None}
     known = {i: kind for i, kind in enumerate(shared.of(learning)) if kind is not None}
-    if len(wanted) < FEWEST_PAIRS or len(known) < FEWEST or len(set(known.values())) < 2:
-        return None
+    estimates.refuse_fewer({f"inputs with a class of {name!r}": len(wanted)}, FEWEST_PAIRS)
+    estimates.refuse_fewer({f"training images with a class of {name!r}": len(known)}, FEWEST)
+    if len(set(known.values())) < 2:
+        raise Unavailable(f"domain {target} has no other class of {name!r} than {_list(known.values())}")
     if set(wanted.values()).isdisjoint(known.values()):
         raise Unavailable(
             f"domains {inputs.domain} and {target} have no class of {name!r} in common ({_list(wanted.values())}; "

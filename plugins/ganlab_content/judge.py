@@ -65,9 +65,11 @@ class Shared(BaseModel):
 
         Raises Unavailable where no image has the attribute, or a value of it that is in a class.
         """
+        if images.attributes is None:
+            raise ganlab.Unavailable(f"the images of domain {images.domain} have no attributes")
         names = self.attribute if isinstance(self.attribute, dict) else {"a": self.attribute, "b": self.attribute}
         attribute = names[cast(Literal["a", "b"], images.domain)]
-        known = images.attributes or ()
+        known = images.attributes
         values = [each.get(attribute) for each in known]
         given = sorted({value for value in values if value is not None})
         if not given:

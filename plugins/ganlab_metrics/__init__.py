@@ -33,25 +33,28 @@ class KID(ganlab.Metric):
 
 
 class FID(ganlab.Metric):
-    """Fréchet distance (arXiv:1706.08500). Below 2,048 images its sample size biases it: KID then comes first."""
+    """Fréchet distance (arXiv:1706.08500), with KID beside it, which comes first below 2,048 images: FID is biased by
+    their number then."""
 
     on_features = True
     numbers: Mapping[str, Number] = {
+        "kid": _KID,
         "fid": Number(
             "How far the mean and spread of outputs' features are from those of real images; compare it only at equal"
             " numbers of images, of which fewer give more."
         ),
-        "kid": _KID,
     }
 
     def measure(self, evidence: Evidence) -> Mapping[str, Estimate]:
         outputs, real = _vectors(evidence)
-        fid = frechet.estimate(outputs, real)
+        kid, fid = kernel.estimate(outputs, real, evidence.seed), frechet.estimate(outputs, real)
         fewest = min(fid.counts.values())
         if fewest >= FEW:
-            return {"fid": fid}
-        note = f"biased by the sample size: {fewest:,} images, fewer than {FEW:,}"
-        return {"kid": kernel.estimate(outputs, real, evidence.seed), "fid": fid._replace(note=note)}
+            return {"fid": fid, "kid": kid}
+        return {
+            "kid": kid,
+            "fid": fid._replace(note=f"biased by the sample size: {fewest:,} images, fewer than {FEW:,}"),
+        }
 
 
 class PRDC(ganlab.Metric):

@@ -85,7 +85,8 @@ def test_a_run_ends_with_the_figures_of_its_last_and_its_best_checkpoint(spec: J
     assert protocol["checkpoints"][f"step-{best:06d}"]["is"] == ["best"]
     assert protocol["best_by"]["number"] == "brightness"
     assert protocol["best_by"]["mean_of_ways"] == pytest.approx(scores[best])
-    assert protocol["images"]["a"] == {"measured": 3, "choosing": 3, "training": 6}
+    facts = json.loads((out / "environment.json").read_text())["data"]["a"]
+    assert protocol["images"]["a"] == {"measured": 3, "choosing": 3, "training": 6, "sha256": facts["sha256"]}
     found = figures(done.evaluation)
     assert set(found) == {("brightness", way, step) for way in ("ab", "ba") for step in (best, 6)}
     # what chose was measured on one half, the figures are from the other
@@ -177,29 +178,80 @@ def test_other_metrics_are_added_to_what_was_measured_before(spec: Json, tmp_pat
     # the spec's own options, where the spec names it; and again the same bytes
     assert ganlab.evaluate(out, ["brightness"]) == before
     assert ganlab.load_run(out).evaluation == after
-    # of other checkpoints, nothing is kept
-    longer = merge(spec, {"schedule": {"steps": 7}})
-    other = ganlab.run(longer, out=tmp_path / "longer").evaluation
-    shutil.copy(out / "evaluation.json", tmp_path / "longer/evaluation.json")
-    ganlab.evaluate(tmp_path / "longer")
-    assert ganlab.load_run(tmp_path / "longer").evaluation == other
+    # with other options it is another number
+    darker = [{**BRIGHT, "unavailable": "ab"}]
+    assert {f["way"] for f in ganlab.evaluate(out, darker)["figures"]} == {"ba"}
+    third = ganlab.load_run(out).evaluation
+    assert third is not None
+    assert {f["number"] for f in third["figures"] if f["way"] == "ab"} == {"kid-averages"}
+    assert [left["way"] for left in third["left_out"]] == ["ab"]
+
+
+class Listening(Nobody):
+    def __init__(self) -> None:
+        self.warned: list[str] = []
+
+    def warns(self, sentence: str) -> None:
+        self.warned.append(sentence)
+
+
+def test_figures_of_another_protocol_are_replaced_with_a_warning(spec: Json, tmp_path: Path) -> None:
+    out, listening = tmp_path / "run", Listening()
+    first = ganlab.run(spec, out=out).evaluation
+    assert first is not None
+    other = {**first, "protocol": {**first["protocol"], "threads": 3}}
+    (out / "evaluation.json").write_text(json.dumps(other))
+    ganlab.evaluate(out, watcher=listening)
+    assert ganlab.load_run(out).evaluation == first
+    assert listening.warned == [f"earlier figures of {out} are replaced: they had another threads"]
+    (out / "evaluation.json").write_text("{}")
+    assert ganlab.load_run(out).evaluation is None
+    assert ganlab.run(spec, out=out).evaluation == first
+
+
+def test_metrics_can_be_added_to_the_spec_of_a_trained_run(spec: Json, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    plain = merge(spec, {"evaluation": None})
+    ganlab.run(plain, out=out)
+    trained = (out / "checkpoints/step-000006/networks.safetensors").read_bytes()
+    done = ganlab.run(merge(spec, {"evaluation": {"every": None}}), out=out)
+    assert done.evaluation is not None
+    assert done.spec.evaluation.metrics
+    assert (out / "checkpoints/step-000006/networks.safetensors").read_bytes() == trained
+
+
+def test_a_metric_that_fails_stops_no_training(spec: Json, tmp_path: Path) -> None:
+    listening = Listening()
+    broken = {"metrics": [{**BRIGHT, "broken": True}, "kid"], "features": "averages"}
+    done = ganlab.run(
+        merge(spec, {"evaluation": broken, "data": {"holdout": 0.8}}), out=tmp_path / "run", watcher=listening
+    )
+    assert done.finished
+    assert done.evaluation is not None
+    assert {f["number"] for f in done.evaluation["figures"]} == {"kid-averages"}
+    assert done.evaluation["left_out"][0]["why"].startswith("KeyError: 'no such thing' (metric 'brightness' of plugin")
+    assert listening.warned[0].startswith("brightness can't be measured on way ab: KeyError")
+
+
+def test_where_the_file_can_not_be_written_the_figures_are_shown(spec: Json, tmp_path: Path) -> None:
+    out, listening = tmp_path / "run", Listening()
+    first = ganlab.run(spec, out=out).evaluation
+    (out / "evaluation.json").unlink()
+    (out / "evaluation.json").mkdir()
+    assert ganlab.evaluate(out, watcher=listening) == first
+    assert f"{out / 'evaluation.json'} can't be written" in listening.warned[0]
 
 
 def test_what_can_not_be_measured_is_left_out_with_the_reason(spec: Json, tmp_path: Path) -> None:
     picky = {**BRIGHT, "unavailable": "ba"}
     spec = merge(spec, {"evaluation": {"metrics": [picky]}})
-    warned: list[str] = []
-
-    class Listening(Nobody):
-        def warns(self, sentence: str) -> None:
-            warned.append(sentence)
-
-    found = ganlab.run(spec, out=tmp_path / "run", watcher=Listening()).evaluation
+    listening = Listening()
+    found = ganlab.run(spec, out=tmp_path / "run", watcher=listening).evaluation
     assert found is not None
     assert found["left_out"] == [{"metric": "brightness", "way": "ba", "why": "needs another way"}]
     assert {f["way"] for f in found["figures"]} == {"ab"}
-    assert [w for w in warned if "measured" in w] == [
-        "metric 'brightness' can't be measured on way ba: needs another way"
+    assert [w for w in listening.warned if "measured" in w] == [
+        "brightness can't be measured on way ba: needs another way"
     ]
 
 

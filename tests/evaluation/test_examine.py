@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any, Literal
 
 import numpy as np
 import pytest
+import torch
 
 from ganlab import Estimate, Evidence, Images, Metric, Number, SpecError, Unavailable
-from ganlab.evaluation.examine import Examiner, Figure, at_fewer
+from ganlab.evaluation.examine import Examiner, Figure, at_fewer, reasons
 
 Better = Literal["lower", "higher", ""]
 
@@ -68,12 +70,12 @@ def test_a_warning_of_the_metric_itself_stands_first() -> None:
 class Given(Metric):
     """Answers what it was given."""
 
-    def __init__(self, values: dict[str, Any], better: Better = "lower") -> None:
+    def __init__(self, values: dict[str, Any], better: Better = "lower", declared: Iterable[str] | None = None) -> None:
         self.values = values
-        self.numbers = {name: Number("a number", better) for name in values}
+        self.numbers = {name: Number("a number", better) for name in declared or values}
 
-    def measure(self, evidence: Evidence) -> dict[str, Estimate]:
-        return {name: estimate(value) for name, value in self.values.items()}
+    def measure(self, evidence: Evidence) -> Any:
+        return {name: estimate(value) if isinstance(value, float) else value for name, value in self.values.items()}
 
 
 class OnFeatures(Given):
@@ -90,6 +92,11 @@ class Missing(Given):
         raise Unavailable("needs weights")
 
 
+class Nonsense(Given):
+    def measure(self, evidence: Evidence) -> Any:
+        return 3.0
+
+
 def images(count: int) -> Images:
     return Images([np.full((2, 2, 3), number, np.uint8) for number in range(count)])
 
@@ -99,31 +106,66 @@ EVIDENCE = Evidence("ab", images(3), images(4))
 
 def test_a_number_on_features_is_named_after_them_and_no_other() -> None:
     examiner = Examiner({"one": OnFeatures({"fid": 1.0}), "two": Given({"lpips": 2.0})}, "lite0")
-    assert list(examiner.numbers()) == ["fid-lite0", "lpips"]
-    assert {name: e.value for name, e in examiner.measure(EVIDENCE).items()} == {"fid-lite0": 1.0, "lpips": 2.0}
+    assert list(examiner.numbers) == ["fid-lite0", "lpips"]
+    found = {name: measured.estimate.value for name, measured in examiner.measure(EVIDENCE).items()}
+    assert found == {"fid-lite0": 1.0, "lpips": 2.0}
 
 
 def test_a_number_that_two_metrics_give_stands_once() -> None:
     examiner = Examiner({"one": Given({"kid": 1.0}), "two": Given({"kid": 1.0, "fid": 2.0})}, None)
-    assert [f.name for f in examiner.figures(EVIDENCE, {})] == ["kid", "fid"]
+    found = examiner.figures("ab", examiner.measure(EVIDENCE), {})
+    assert [(f.name, f.metric) for f in found] == [("kid", "one"), ("fid", "two")]
 
 
-def test_what_is_not_finite_or_not_to_be_had_is_left_out() -> None:
-    examiner = Examiner({"one": Given({"x": math.nan, "y": 1.0}), "two": Missing({"z": 0.0})}, None)
-    assert list(examiner.measure(EVIDENCE)) == ["y"]
-    assert examiner.left_out == {("one", "ab"): "x is nan", ("two", "ab"): "needs weights"}
+def test_a_name_means_one_thing() -> None:
+    with pytest.raises(SpecError, match="metric 'two' means something else by 'kid' than another metric does"):
+        Examiner({"one": Given({"kid": 1.0}), "two": Given({"kid": 1.0}, "higher")}, None)
 
 
-def test_a_metric_that_fails_is_named_with_the_way() -> None:
-    with pytest.raises(SpecError, match="metric 'one' on way ab: division by zero"):
-        Examiner({"one": Broken({"x": 1.0})}, None).measure(EVIDENCE)
+NO_NUMBER = "not a finite number (metric 'one' of plugin 'p')"
 
 
-def test_a_metric_gives_no_number_that_it_does_not_declare() -> None:
-    wrong = Given({"x": 1.0})
-    wrong.numbers = {"y": Number("another")}
-    with pytest.raises(SpecError, match="metric 'one' gives 'x'"):
-        Examiner({"one": wrong}, None).measure(EVIDENCE)
+@pytest.mark.parametrize(
+    ("metric", "number", "why"),
+    [
+        (Given({"x": math.nan, "y": 1.0}), "x", f"has the value nan, {NO_NUMBER}"),
+        (Given({"x": Estimate(1, -math.inf, 1, {}), "y": 1.0}), "x", f"has the low -inf, {NO_NUMBER}"),
+        (Given({"x": Estimate(1, 0, "2", {}), "y": 1.0}), "x", f"has the high '2', {NO_NUMBER}"),  # type: ignore[arg-type]
+        (Given({"x": None, "y": 1.0}), "x", "is None, not an Estimate (metric 'one' of plugin 'p')"),
+        (Given({"x": Unavailable("needs labels"), "y": 1.0}), "x", "needs labels"),
+        (Given({"x": 1.0, "y": 1.0}, declared=("y",)), "x", "is none of its numbers (metric 'one' of plugin 'p')"),
+        (Missing({"z": 0.0}), "", "needs weights"),
+        (Broken({"z": 0.0}), "", "ZeroDivisionError: division by zero (metric 'one' of plugin 'p')"),
+        (Nonsense({"z": 0.0}), "", "TypeError: 'float' object is not iterable (metric 'one' of plugin 'p')"),
+    ],
+)
+def test_what_is_not_to_be_had_is_left_out_with_the_reason(metric: Given, number: str, why: str) -> None:
+    examiner = Examiner({"one": metric, "two": Given({"other": 1.0})}, None, {"one": "plugin 'p'"})
+    assert list(examiner.measure(EVIDENCE)) == (["y", "other"] if number else ["other"])
+    assert examiner.left_out == {("one", number, "ab"): why}
+    (left,) = reasons(examiner.left_out)
+    assert left == {"metric": "one", **({"number": number} if number else {}), "way": "ab", "why": why}
+
+
+def test_what_a_reference_lacks_is_no_news() -> None:
+    examiner = Examiner({"one": Missing({"z": 0.0})}, None)
+    assert examiner.real(EVIDENCE, images(2)) == examiner.nothing(EVIDENCE, images(2)) == {}
+    assert examiner.left_out == {}
+
+
+class Drawing(Given):
+    def measure(self, evidence: Evidence) -> dict[str, Estimate]:
+        return {"z": estimate(float(torch.rand(())))}
+
+
+def test_a_metric_draws_the_same_again_and_leaves_the_generator_alone() -> None:
+    examiner = Examiner({"one": Drawing({"z": 0.0})}, None)
+    before = torch.get_rng_state()
+    first = examiner.measure(EVIDENCE)
+    assert torch.equal(torch.get_rng_state(), before)
+    torch.rand(7)
+    assert examiner.measure(EVIDENCE) == first
+    assert examiner.measure(replace(EVIDENCE, way="ba")) != first
 
 
 def test_the_chooser_is_the_first_number_with_a_better_end() -> None:

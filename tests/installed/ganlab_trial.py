@@ -156,13 +156,17 @@ class Averages(ganlab.Features):
 class Brightness(ganlab.Metric):
     """How bright the outputs are, of 255; not to be had on the way `unavailable`."""
 
-    def __init__(self, better: Literal["lower", "higher", ""] = "higher", unavailable: str = "no way") -> None:
+    def __init__(
+        self, better: Literal["lower", "higher", ""] = "higher", unavailable: str = "no way", broken: bool = False
+    ) -> None:
         self.numbers = {"brightness": Number("how bright an image is", better)}
-        self.unavailable = unavailable
+        self.unavailable, self.broken = unavailable, broken
 
     def measure(self, evidence: Evidence) -> dict[str, Estimate]:
         if evidence.way == self.unavailable:
             raise ganlab.Unavailable("needs another way")
+        if self.broken:
+            raise KeyError("no such thing")
         values = [float(image.mean()) for image in evidence.outputs.pixels]
         return {"brightness": Estimate(sum(values) / len(values), min(values), max(values), {"outputs": len(values)})}
 

@@ -248,9 +248,11 @@ def test_classes_are_shared_by_declaration(monkeypatch: pytest.MonkeyPatch) -> N
 def test_what_does_not_fit_the_images_is_said(inputs: list[str], learning: Images, says: str) -> None:
     given = labelled("a", inputs)
     evidence = Evidence("ab", copy(given), learning, given, learning={"b": learning})
-    with pytest.raises(Unavailable) as error:
-        Content({"h": Shared(attribute="hair")}).measure(evidence)
-    assert says in str(error.value)
+    found = Content({"h": Shared(attribute="hair")}).measure(evidence)
+    assert says in str(found.pop("content-h"))
+    # what needs no labels is measured all the same
+    assert all(isinstance(estimate, Estimate) for estimate in found.values())
+    assert list(found) == ["content-colour", "content-edges"]
 
 
 def test_values_that_no_class_has_are_said() -> None:
@@ -262,19 +264,31 @@ def test_values_that_no_class_has_are_said() -> None:
 
 
 @pytest.mark.parametrize(
-    ("inputs", "learning"),
+    ("inputs", "learning", "says"),
     [
-        (Images(labelled("a", ["x"] * 4).pixels), labelled("b", ["x", "y"] * 10)),
-        (labelled("a", ["x"] * 4), Images(labelled("b", ["x"] * 20).pixels, "b")),
-        (labelled("a", ["x"] * 4), labelled("b", ["x"] * 20)),
-        (labelled("a", ["x"] * 4), labelled("b", ["x", "y"] * 9)),
-        (labelled("a", ["x", "x", "x", None]), labelled("b", ["x", "y"] * 10)),
+        (Images(labelled("a", ["x"] * 4).pixels, "a"), labelled("b", ["x", "y"] * 10), "domain a have no attributes"),
+        (labelled("a", ["x"] * 4), Images(labelled("b", ["x"] * 20).pixels, "b"), "domain b have no attributes"),
+        (labelled("a", ["x"] * 4), labelled("b", ["x"] * 20), "domain b has no other class of 'h' than x"),
+        (labelled("a", ["x"] * 4), labelled("b", ["x", "y"] * 9), "at least 20 images (training images with a class"),
+        (
+            labelled("a", ["x", "x", "x", None]),
+            labelled("b", ["x", "y"] * 10),
+            "at least 4 images (inputs with a class",
+        ),
     ],
     ids=["inputs unlabelled", "learning unlabelled", "one class", "few to learn from", "few to measure"],
 )
-def test_a_judged_number_is_left_out_where_there_is_nothing_to_judge(inputs: Images, learning: Images) -> None:
+def test_why_there_is_nothing_to_judge_is_said(inputs: Images, learning: Images, says: str) -> None:
     evidence = Evidence("ab", copy(inputs), learning, inputs, learning={"b": learning})
-    assert list(Content({"h": Shared(attribute="hair")}).measure(evidence)) == ["content-colour", "content-edges"]
+    found = Content({"h": Shared(attribute="hair")}).measure(evidence)
+    assert says in str(found["content-h"])
+    assert isinstance(found["content-edges"], Estimate)
+
+
+def test_two_folders_have_nothing_to_learn_from() -> None:
+    inputs = labelled("a", ["x"] * 4)
+    found = Content({"h": Shared(attribute="hair")}).measure(Evidence("", copy(inputs), inputs, inputs))
+    assert "needs a run" in str(found["content-h"])
 
 
 def test_without_pairs_there_is_nothing_to_measure(photographs: Images) -> None:

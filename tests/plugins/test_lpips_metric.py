@@ -284,9 +284,9 @@ def test_a_torn_download_leaves_nothing(
     torn.write_bytes(served.read_bytes()[:-1])
     serve(monkeypatch, torn)
     metric = LPIPS("alex")
-    with pytest.raises(Unavailable, match=r"downloading it failed \(what came is not that file\)"):
+    with pytest.raises(Unavailable, match=r"downloading it failed .what came is another file, or not the whole of it"):
         metric.measure(diversity(photographs(4)))
-    assert list(checkpoints.iterdir()) == []
+    assert not checkpoints.exists()
     assert metric.files() == ()
 
 
