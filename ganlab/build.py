@@ -112,6 +112,10 @@ def build_metric(registry: Registry, options: Options) -> Metric:
     """What measures a system."""
     metric = _make(registry, "metric", options, "evaluation.metrics")
     assert isinstance(metric, Metric)
+    if not isinstance(numbers := getattr(metric, "numbers", None), Mapping):
+        raise SpecError(
+            f"evaluation.metrics: metric {options['type']!r} has the numbers {numbers!r}, not {{name: Number}}"
+        )
     return metric
 
 

@@ -283,14 +283,15 @@ def test_a_schedule_has_steps(engine: Callable[[Json], Engine]) -> None:
         ("class X(ganlab.Loss):\n    trains = 'critics'", "X.trains is 'critics', not one of generator, discriminator"),
         ("class X(ganlab.Discriminator):\n    sees = 'sounds'", "X.sees is 'sounds', not one of images, embeddings"),
         ("class X(ganlab.Generator):\n    pass", "X has neither encode nor features"),
+        ("class X(ganlab.Features):\n    pass", "X.size is 'missing', not a number of pixels"),
+        ("class X(ganlab.Metric):\n    pass", "X has no measure"),
     ],
 )
 def test_a_class_that_breaks_the_contract_is_a_broken_plugin(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str, said: str
 ) -> None:
-    kind = {"Loss": "losses", "Discriminator": "discriminators", "Generator": "generators"}[
-        source.split("ganlab.")[1].split(")")[0]
-    ]
+    interface = source.split("ganlab.")[1].split(")")[0].lower()
+    kind = {"loss": "losses", "features": "features"}.get(interface, f"{interface}s")
     module = f"contract_{kind}"
     (tmp_path / f"{module}.py").write_text(
         f"import ganlab\n{source}\n@ganlab.hookimpl\ndef ganlab_{kind}():\n    return {{'x': X}}\n"

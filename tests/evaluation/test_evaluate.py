@@ -304,6 +304,8 @@ def test_what_can_not_be_evaluated_is_refused_in_a_sentence(spec: Json, tmp_path
         ganlab.evaluate(out, ["kidd"])
     with pytest.raises(SpecError, match=r"features: there is no features 'averagse'; did you mean 'averages'\?"):
         ganlab.evaluate(out, ["kid"], "averagse")
+    with pytest.raises(SpecError, match=r"metric 'numberless' has the numbers None, not {name: Number}"):
+        ganlab.evaluate(out, ["numberless"])
     before = (out / "evaluation.json").read_bytes()
     shutil.rmtree(out / "checkpoints")
     with pytest.raises(SpecError, match="has no checkpoint yet; train it with `ganlab run`"):

@@ -298,3 +298,36 @@ def test_the_cache_can_be_elsewhere(monkeypatch: pytest.MonkeyPatch, tmp_path: P
     assert cache_folder() == tmp_path / "features"
     monkeypatch.delenv("GANLAB_CACHE")
     assert cache_folder().parent.name == "ganlab"
+
+
+def test_files_of_one_name_are_told_apart(tmp_path: Path) -> None:
+    paths = [tmp_path / folder / "weights.pt" for folder in ("x", "y", "z/y")]
+    for path in paths:
+        path.parent.mkdir(parents=True)
+        path.write_text(str(path))
+    found = hashes([*paths, paths[0]])
+    assert list(found) == ["weights.pt", "y/weights.pt", "z/y/weights.pt"]
+    assert list(found.values()) == [hashlib.sha256(str(path).encode()).hexdigest() for path in paths]
+
+
+def test_no_metric_can_change_what_the_next_one_sees() -> None:
+    vectors = Extractor(Small(), "small", CPU)(pictures(4))
+    with pytest.raises(ValueError, match="read-only"):
+        vectors -= 1
+
+
+class Failing(Small):
+    def forward(self, images: Tensor) -> Tensor:
+        raise RuntimeError("out of luck")
+
+
+@pytest.mark.parametrize(
+    ("network", "said"),
+    [
+        (Failing(), "features failing: RuntimeError: out of luck"),
+        (Small(float("nan")), "features failing are not finite"),
+    ],
+)
+def test_a_network_that_fails_is_named(network: ganlab.Features, said: str) -> None:
+    with pytest.raises(ganlab.Unavailable, match=said):
+        Extractor(network, "failing", CPU)(pictures(4))

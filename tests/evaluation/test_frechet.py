@@ -113,16 +113,28 @@ def by_differences(x: Array, y: Array, step: float = 1e-4) -> float:
 def test_influences(n: int, m: int, dimensions: int) -> None:
     random = np.random.default_rng(3)
     x, y = random.standard_normal((n, dimensions)) + 0.5, random.standard_normal((m, dimensions)) ** 3
-    value, variance = influence_variance(x, y)
+    value, variance, _ = influence_variance(x, y)
     assert value == pytest.approx(frechet(x, y), rel=1e-12)
     assert variance == pytest.approx(by_differences(x, y) + by_differences(y, x), rel=1e-5)
     # far from what mixed sides have, the interval is the logarithm's
     far = x + 1e3
-    value, variance = influence_variance(far, y)
+    value, variance, freedom = influence_variance(far, y)
     found = estimate(far, y)
-    factor = math.exp(t.ppf(0.975, min(n, m) - 1) * math.sqrt(variance) / value)
+    factor = math.exp(t.ppf(0.975, freedom) * math.sqrt(variance) / value)
     assert found.high / found.value == pytest.approx(factor, rel=1e-6)
     assert found.value / found.low == pytest.approx(factor, rel=1e-6)
+
+
+def test_degrees_of_freedom() -> None:
+    """In one dimension, far apart, influences are those of a mean: a normal sample's variance then has n - 1 degrees of
+    freedom, about; that of a heavy-tailed one has fewer."""
+    random = np.random.default_rng(12)
+    normal, heavy, other = (random.standard_normal((4000, 1)), random.standard_t(5, (4000, 1)), np.zeros((4000, 1)))
+    # against a sample that hardly varies all of the variance is the first's
+    other[0] = 1e-6
+    assert influence_variance(normal + 1e4, other)[2] == pytest.approx(4000, rel=0.15)
+    kurtosis = float(np.mean((heavy - heavy.mean()) ** 4) / np.var(heavy) ** 2)
+    assert influence_variance(heavy + 1e4, other)[2] == pytest.approx(2 * 4000 / (kurtosis - 1), rel=0.01)
 
 
 def powers(dimensions: int) -> Array:
@@ -158,9 +170,21 @@ def rectified(n: int, m: int, dimensions: int) -> Draw:
     return draw
 
 
+def heavy_tailed(n: int, m: int, dimensions: int) -> Draw:
+    """Student's t with five degrees of freedom, rectified: barely a fourth moment."""
+
+    def draw(random: np.random.Generator) -> tuple[Array, Array]:
+        x, y = random.standard_t(5, (n, dimensions)), random.standard_t(5, (m, dimensions))
+        return np.maximum(x, 0) * powers(dimensions), np.maximum(1.2 * y + 0.2, 0) * powers(dimensions)
+
+    return draw
+
+
 @pytest.mark.parametrize(
     ("draw", "repeats"),
     [
+        pytest.param(heavy_tailed(100, 100, 64), 500, id="heavy tails, 100 images, 64 dimensions"),
+        pytest.param(rectified(60, 60, 640), 300, id="rectified, 60 images, 640 dimensions"),
         pytest.param(shifted(300, 300, 256), 150, id="shifted, 300 images, 256 dimensions"),
         pytest.param(isotropic(300, 300, 256), 150, id="the same, 300 images, 256 dimensions"),
         pytest.param(isotropic(60, 60, 40), 500, id="the same, 60 images, 40 dimensions"),
@@ -207,6 +231,7 @@ def test_intervals_are_finite(shift: float) -> None:
     assert 0 < found.low < found.value < found.high < math.inf
     one_varies = estimate(np.ones((4, 3)), x[:, :3])
     assert 0 < one_varies.low < one_varies.value < one_varies.high < math.inf
+    assert estimate(np.ones((4, 3)), np.zeros((5, 3)))[:3] == (3, 3, 3)
 
 
 def test_counts_and_refusals() -> None:

@@ -171,6 +171,13 @@ class Brightness(ganlab.Metric):
         return {"brightness": Estimate(sum(values) / len(values), min(values), max(values), {"outputs": len(values)})}
 
 
+class Numberless(ganlab.Metric):
+    """Forgets to say what it measures."""
+
+    def measure(self, evidence: Evidence) -> dict[str, Estimate]:
+        return {}
+
+
 @ganlab.hookimpl
 def ganlab_features() -> dict[str, type[ganlab.Features]]:
     return {"averages": Averages}
@@ -178,7 +185,7 @@ def ganlab_features() -> dict[str, type[ganlab.Features]]:
 
 @ganlab.hookimpl
 def ganlab_metrics() -> dict[str, type[ganlab.Metric]]:
-    return {"brightness": Brightness}
+    return {"brightness": Brightness, "numberless": Numberless}
 
 
 @ganlab.hookimpl
