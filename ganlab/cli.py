@@ -172,7 +172,7 @@ def schema() -> None:
     """Print the JSON Schema of a spec, with all that is installed."""
     with _errors():
         from ganlab.registry import registry
-        from ganlab.spec import json_schema
+        from ganlab.schema import json_schema
 
         _print_json(json_schema(registry()))
 

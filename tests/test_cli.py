@@ -20,7 +20,8 @@ import ganlab
 from ganlab import laboratory
 from ganlab.cli import app
 from ganlab.registry import registry
-from ganlab.spec import Json, json_schema, merge
+from ganlab.schema import json_schema
+from ganlab.spec import Json, merge
 
 WITHOUT_TORCH = """
 import sys

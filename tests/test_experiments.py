@@ -14,7 +14,8 @@ from jsonschema import Draft202012Validator
 from ganlab.build import build, build_sources
 from ganlab.engine import Engine
 from ganlab.registry import registry
-from ganlab.spec import Json, Spec, differences, json_schema, merge, read, resolve
+from ganlab.schema import json_schema
+from ganlab.spec import Json, Spec, differences, merge, read, resolve
 
 FOLDER = Path(__file__).parent.parent / "experiments"
 FILES = {path.relative_to(FOLDER).as_posix(): path for path in sorted(FOLDER.rglob("*.json"))}

@@ -17,7 +17,8 @@ from jsonschema import Draft202012Validator
 import ganlab
 from ganlab.errors import SpecError
 from ganlab.registry import Registry, installed, registry
-from ganlab.spec import Json, Spec, assignment, differences, json_schema, merge, read, resolve, sees
+from ganlab.schema import json_schema
+from ganlab.spec import Json, Spec, assignment, differences, merge, read, resolve, sees
 
 
 def resolved(patch: Mapping[str, Any] | None = None, **more: Any) -> Spec:
