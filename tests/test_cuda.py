@@ -77,5 +77,20 @@ def test_the_same_spec_twice_gives_the_same_bytes(tiny: Json, tmp_path: Path, up
     assert one == two
 
 
+def test_an_evaluation_gives_the_same_bytes_again_and_the_cpus_figures(
+    tiny: Json, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GANLAB_CACHE", str(tmp_path / "cache"))
+    evaluation = {"metrics": ["kid", "fid", "embedding_space"], "features": "lite0", "every": 3}
+    asked = {"runtime": {"device": "cuda", "precision": "float32"}, "data": {"holdout": 0.8}, "evaluation": evaluation}
+    done = ganlab.run(merge(tiny, asked), out=tmp_path / "run")
+    assert done.evaluation is not None
+    assert ganlab.evaluate(tmp_path / "run") == done.evaluation
+    kept = tmp_path / "run" / "spec.json"
+    kept.write_text(kept.read_text().replace('"device": "cuda"', '"device": "cpu"'))
+    for cpu, cuda in zip(ganlab.evaluate(tmp_path / "run")["figures"], done.evaluation["figures"], strict=True):
+        assert cuda["value"] == pytest.approx(cpu["value"], rel=0.02, abs=1e-3), cuda["number"]
+
+
 def hash_of(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -145,25 +145,33 @@ class Extractor:
         return vector
 
     def _compute(self, pixels: Sequence[Pixels], progress: Progress) -> Floats:
-        starts = range(0, len(pixels), BATCH)
         vectors = []
+        piece: list[Pixels] = []
         with self._exactly(), ThreadPoolExecutor(torch.get_num_threads()) as pool:
-            for start in progress(starts, "feature vectors", len(starts)):
-                piece = [pixels[i] for i in range(start, min(start + BATCH, len(pixels)))]
-                batch = np.stack(list(pool.map(resized, piece, [self._network.size] * len(piece))))
-                images = torch.from_numpy(batch).to(self._device).permute(0, 3, 1, 2).div_(127.5).sub_(1)
-                try:
-                    found = self._network(images)
-                except GanlabError:
-                    raise
-                except Exception as error:
-                    raise Unavailable(f"features {self._identity}: {type(error).__name__}: {error}") from error
-                if found.ndim != 2 or len(found) != len(piece):
-                    raise SpecError(
-                        f"features {self._identity}: {len(piece)} images gave {tuple(found.shape)}, not (N, D) vectors"
+            for number, image in enumerate(progress(pixels, "feature vectors", len(pixels)), 1):
+                piece.append(image)
+                if len(piece) == BATCH or number == len(pixels):
+                    vectors.append(
+                        self._forward(np.stack(list(pool.map(resized, piece, [self._network.size] * len(piece)))))
                     )
-                vectors.append(found.float().cpu().numpy())
+                    piece.clear()
         return np.concatenate(vectors)
+
+    def _forward(self, batch: Floats) -> Floats:
+        """(N, size, size, 3) in [0, 255] -> (N, D)."""
+        images = torch.from_numpy(batch).to(self._device).permute(0, 3, 1, 2).div_(127.5).sub_(1)
+        try:
+            found = self._network(images)
+        except GanlabError:
+            raise
+        except Exception as error:
+            raise Unavailable(f"features {self._identity}: {type(error).__name__}: {error}") from error
+        if found.ndim != 2 or len(found) != len(batch):
+            raise SpecError(
+                f"features {self._identity}: {len(batch)} images gave {tuple(found.shape)}, not (N, D) vectors"
+            )
+        vectors: Floats = found.float().cpu().numpy()
+        return vectors
 
     @contextmanager
     def _exactly(self) -> Iterator[None]:

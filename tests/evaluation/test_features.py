@@ -94,7 +94,7 @@ def test_vectors_are_those_of_the_network() -> None:
             np.testing.assert_allclose(vector, exact(pixels / 127.5 - 1)[0], rtol=0, atol=1e-5)
 
 
-def test_progress_is_told_of_every_batch() -> None:
+def test_progress_is_told_of_every_image() -> None:
     seen: list[tuple[int, int]] = []
 
     def progress(items: Iterable[Any], what: str, total: int) -> Iterable[Any]:
@@ -103,7 +103,7 @@ def test_progress_is_told_of_every_batch() -> None:
         return items
 
     Extractor(Small(), "small", CPU, progress=progress)(pictures(33))
-    assert seen == [(2, 2)]
+    assert seen == [(33, 33)]
 
 
 def test_a_set_and_its_parts_are_computed_once_while_it_lives() -> None:
