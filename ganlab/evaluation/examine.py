@@ -224,7 +224,7 @@ def _unfit(given: object) -> str | None:
 @contextmanager
 def _seeded(*key: int | str) -> Iterator[None]:
     """Torch's global generator at the same place whenever a metric begins; afterwards where it was."""
-    devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
+    devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()  # type: ignore[no-untyped-call]
     with torch.random.fork_rng(devices):
         torch.default_generator.manual_seed(int(keyed("metric", *key).integers(2**63)))
         yield
