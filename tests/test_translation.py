@@ -116,7 +116,7 @@ class Fading(ganlab.Schedule):
 
 @ganlab.hookimpl
 def ganlab_losses() -> dict[str, type[ganlab.Loss]]:
-    return {"r1": R1, "r2": R2, "relativistic": Relativistic, "xgan": Xgan}
+    return {"probe_r1": R1, "probe_r2": R2, "probe_relativistic": Relativistic, "xgan": Xgan}
 
 
 @ganlab.hookimpl
@@ -218,7 +218,7 @@ def penalty(d: nn.Module, x: Tensor) -> Tensor:
 @pytest.mark.parametrize("joint", [False, True], ids=["apart", "joint"])
 def test_penalties_share_the_scores_forward(joint: bool, first: str) -> None:
     """R1 and R2 differentiate the scores that the adversarial term has; the fake's are even the generators' turn's."""
-    r1, r2 = {"type": "r1", "weight": 0.3}, {"type": "r2", "weight": 0.2}
+    r1, r2 = {"type": "probe_r1", "weight": 0.3}, {"type": "probe_r2", "weight": 0.2}
     adversarial, cycle = {"type": "lsgan", "weight": 1}, {"type": "cycle", "weight": 1}
     # TINY names its two losses first, so those two slots come first whatever their types are
     losses = {
@@ -251,7 +251,7 @@ def test_penalties_share_the_scores_forward(joint: bool, first: str) -> None:
 @pytest.mark.parametrize("joint", [False, True], ids=["apart", "joint"])
 def test_relativistic_pairing(joint: bool) -> None:
     """Both scores of the generators' turn are the discriminators' too: two forwards of each a step."""
-    losses = {"adversarial": {"type": "relativistic"}, "cycle": {"weight": 1}}
+    losses = {"adversarial": {"type": "probe_relativistic"}, "cycle": {"weight": 1}}
     engine = make({"losses": losses, "schedule": {"lr": LR}, "runtime": {"joint": joint}})
     plain = Plain(engine)
 
@@ -277,7 +277,7 @@ def test_relativistic_pairing(joint: bool) -> None:
 
 def test_relativistic_pairing_in_turn() -> None:
     """The discriminator moves first, so its scores are computed again for the generator: four forwards a step."""
-    losses = {"adversarial": {"type": "relativistic"}, "cycle": {"weight": 1}}
+    losses = {"adversarial": {"type": "probe_relativistic"}, "cycle": {"weight": 1}}
     engine = make({"losses": losses, "schedule": {"type": "alternating", "lr": LR}})
     plain = Plain(engine)
 
@@ -301,7 +301,7 @@ def test_relativistic_pairing_in_turn() -> None:
 
 def test_relativistic_pairing_behind_a_pool() -> None:
     """The pool may show another fake, but the target is the same: three forwards a step."""
-    losses = {"adversarial": {"type": "relativistic"}, "cycle": {"weight": 1}}
+    losses = {"adversarial": {"type": "probe_relativistic"}, "cycle": {"weight": 1}}
     engine = make({"losses": losses, "schedule": {"lr": LR, "pool": 100}})
     plain = Plain(engine)
 
@@ -398,7 +398,7 @@ JOINED: dict[str, tuple[dict[str, Any], set[str]]] = {
     "simultaneous": ({"losses": IDENTITY}, {"features", "decode"}),
     "simultaneous, pool": ({"losses": IDENTITY, "schedule": {"pool": 6}}, {"features", "decode", "forward"}),
     "alternating, penalties": (
-        {"losses": {"r1": {"type": "r1"}, "r2": {"type": "r2"}}, "schedule": {"type": "alternating"}},
+        {"losses": {"r1": {"type": "probe_r1"}, "r2": {"type": "probe_r2"}}, "schedule": {"type": "alternating"}},
         {"forward"},
     ),
     "wgan": (
