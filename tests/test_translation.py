@@ -9,7 +9,7 @@ import copy
 import itertools
 from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import EntryPoint
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -98,6 +98,34 @@ class Shared(ganlab.Generator):
         return generators
 
 
+class Drawing(ganlab.Discriminator):
+    """Scores that are of each use: for the reason `why`, or none."""
+
+    def __init__(self, shape: Domain, why: Literal["", "says so", "dropout", "spectral norm"] = "") -> None:
+        super().__init__()
+        self.stateful = why == "says so"
+        convolution = nn.Conv2d(shape.channels, 1, 4, 4)
+        if why == "spectral norm":
+            nn.utils.parametrizations.spectral_norm(convolution)
+        self.net = nn.Sequential(nn.Dropout() if why == "dropout" else nn.Identity(), convolution)
+
+    def forward(self, x: Tensor) -> Tensor:
+        scores: Tensor = self.net(x)
+        return scores
+
+
+class Around(ganlab.Discriminator):
+    """A wrapper that says nothing of its own."""
+
+    def __init__(self, of: ganlab.Discriminator) -> None:
+        super().__init__()
+        self.of = of
+
+    def forward(self, x: Tensor) -> Tensor:
+        scores: Tensor = self.of(x)
+        return scores
+
+
 class Fading(ganlab.Schedule):
     """Simultaneous; the identity loss has weight 0 in every second step."""
 
@@ -122,6 +150,11 @@ def ganlab_losses() -> dict[str, type[ganlab.Loss]]:
 @ganlab.hookimpl
 def ganlab_generators() -> dict[str, type[ganlab.Generator]]:
     return {"shared": Shared}
+
+
+@ganlab.hookimpl
+def ganlab_discriminators() -> dict[str, type[ganlab.Discriminator]]:
+    return {"drawing": Drawing, "around": Around}
 
 
 @ganlab.hookimpl
@@ -444,6 +477,23 @@ def test_networks_that_mix_a_batch_are_not_joined(schedule: str) -> None:
     assert together == apart
     torch.testing.assert_close(same, weights, rtol=0, atol=0)
     assert engines[0].system.networks.forwards == engines[1].system.networks.forwards
+
+
+@pytest.mark.parametrize("joint", [False, True], ids=["apart", "joint"])
+@pytest.mark.parametrize("wrapped", [False, True], ids=["bare", "wrapped"])
+@pytest.mark.parametrize("why", ["", "says so", "dropout", "spectral norm"])
+def test_each_use_of_a_stateful_network_is_its_own(why: str, wrapped: bool, joint: bool) -> None:
+    """The fake for the generators, then both for the discriminators, each alone; of any other network, the fake's score
+    is used again."""
+    discriminator: dict[str, Any] = {"type": "drawing", "why": why}
+    if wrapped:
+        discriminator = {"type": "around", "of": discriminator}
+    # a pool's images are scored anew anyway, and may be joined with the reals
+    for pool, plain in ((0, 2), (6, 2 if joint else 3)):
+        patch = {"discriminators": {"image": discriminator}, "schedule": {"pool": pool}, "runtime": {"joint": joint}}
+        engine = make(patch, stir=False)
+        engine.step()
+        assert engine.system.networks.forwards["discriminator/image/a.forward"] == (3 if why else plain)
 
 
 @pytest.mark.parametrize("joint", [False, True], ids=["apart", "joint"])
