@@ -48,6 +48,10 @@ class Generator(nn.Module):
     """No layer mixes the images of a batch (instance norm: True; batch norm: False), so that the network's uses in
     one turn may share a batch."""
 
+    stateful = False
+    """A forward draws at random or changes the next, so that each use is its own. Dropout and spectral norm need not
+    say it."""
+
     def features(self, images: Tensor) -> Sequence[Tensor]:
         """(N, C, H, W) in [-1, 1] -> successive activations of the encoder, the last of them the embedding."""
         return [self.encode(images)]
@@ -95,6 +99,9 @@ class Discriminator(nn.Module):
 
     per_image = True
     """As a generator's."""
+
+    stateful = False
+    """As a generator's. What is true of a part is true of the whole."""
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W) -> scores (N, K, h, w); K > 1 with class labels."""

@@ -69,7 +69,9 @@ class Networks:
     def stateful(self, name: str) -> bool:
         """Whether a forward changes the next (spectral norm) or draws at random (dropout): each use is then its own."""
         return any(
-            isinstance(part, _DropoutNd | _SpectralNorm) or _has_hooked_spectral_norm(part)
+            getattr(part, "stateful", False)
+            or isinstance(part, _DropoutNd | _SpectralNorm)
+            or _has_hooked_spectral_norm(part)
             for part in self.modules[name].modules()
         )
 

@@ -9,7 +9,7 @@ import copy
 import itertools
 from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import EntryPoint
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -98,6 +98,34 @@ class Shared(ganlab.Generator):
         return generators
 
 
+class Drawing(ganlab.Discriminator):
+    """Scores that are of each use: for the reason `why`, or none."""
+
+    def __init__(self, shape: Domain, why: Literal["", "says so", "dropout", "spectral norm"] = "") -> None:
+        super().__init__()
+        self.stateful = why == "says so"
+        convolution = nn.Conv2d(shape.channels, 1, 4, 4)
+        if why == "spectral norm":
+            nn.utils.parametrizations.spectral_norm(convolution)
+        self.net = nn.Sequential(nn.Dropout() if why == "dropout" else nn.Identity(), convolution)
+
+    def forward(self, x: Tensor) -> Tensor:
+        scores: Tensor = self.net(x)
+        return scores
+
+
+class Around(ganlab.Discriminator):
+    """A wrapper that says nothing of its own."""
+
+    def __init__(self, of: ganlab.Discriminator) -> None:
+        super().__init__()
+        self.of = of
+
+    def forward(self, x: Tensor) -> Tensor:
+        scores: Tensor = self.of(x)
+        return scores
+
+
 class Fading(ganlab.Schedule):
     """Simultaneous; the identity loss has weight 0 in every second step."""
 
@@ -116,12 +144,17 @@ class Fading(ganlab.Schedule):
 
 @ganlab.hookimpl
 def ganlab_losses() -> dict[str, type[ganlab.Loss]]:
-    return {"r1": R1, "r2": R2, "relativistic": Relativistic, "xgan": Xgan}
+    return {"probe_r1": R1, "probe_r2": R2, "probe_relativistic": Relativistic, "xgan": Xgan}
 
 
 @ganlab.hookimpl
 def ganlab_generators() -> dict[str, type[ganlab.Generator]]:
     return {"shared": Shared}
+
+
+@ganlab.hookimpl
+def ganlab_discriminators() -> dict[str, type[ganlab.Discriminator]]:
+    return {"drawing": Drawing, "around": Around}
 
 
 @ganlab.hookimpl
@@ -218,7 +251,7 @@ def penalty(d: nn.Module, x: Tensor) -> Tensor:
 @pytest.mark.parametrize("joint", [False, True], ids=["apart", "joint"])
 def test_penalties_share_the_scores_forward(joint: bool, first: str) -> None:
     """R1 and R2 differentiate the scores that the adversarial term has; the fake's are even the generators' turn's."""
-    r1, r2 = {"type": "r1", "weight": 0.3}, {"type": "r2", "weight": 0.2}
+    r1, r2 = {"type": "probe_r1", "weight": 0.3}, {"type": "probe_r2", "weight": 0.2}
     adversarial, cycle = {"type": "lsgan", "weight": 1}, {"type": "cycle", "weight": 1}
     # TINY names its two losses first, so those two slots come first whatever their types are
     losses = {
@@ -251,7 +284,7 @@ def test_penalties_share_the_scores_forward(joint: bool, first: str) -> None:
 @pytest.mark.parametrize("joint", [False, True], ids=["apart", "joint"])
 def test_relativistic_pairing(joint: bool) -> None:
     """Both scores of the generators' turn are the discriminators' too: two forwards of each a step."""
-    losses = {"adversarial": {"type": "relativistic"}, "cycle": {"weight": 1}}
+    losses = {"adversarial": {"type": "probe_relativistic"}, "cycle": {"weight": 1}}
     engine = make({"losses": losses, "schedule": {"lr": LR}, "runtime": {"joint": joint}})
     plain = Plain(engine)
 
@@ -277,7 +310,7 @@ def test_relativistic_pairing(joint: bool) -> None:
 
 def test_relativistic_pairing_in_turn() -> None:
     """The discriminator moves first, so its scores are computed again for the generator: four forwards a step."""
-    losses = {"adversarial": {"type": "relativistic"}, "cycle": {"weight": 1}}
+    losses = {"adversarial": {"type": "probe_relativistic"}, "cycle": {"weight": 1}}
     engine = make({"losses": losses, "schedule": {"type": "alternating", "lr": LR}})
     plain = Plain(engine)
 
@@ -301,7 +334,7 @@ def test_relativistic_pairing_in_turn() -> None:
 
 def test_relativistic_pairing_behind_a_pool() -> None:
     """The pool may show another fake, but the target is the same: three forwards a step."""
-    losses = {"adversarial": {"type": "relativistic"}, "cycle": {"weight": 1}}
+    losses = {"adversarial": {"type": "probe_relativistic"}, "cycle": {"weight": 1}}
     engine = make({"losses": losses, "schedule": {"lr": LR, "pool": 100}})
     plain = Plain(engine)
 
@@ -398,7 +431,7 @@ JOINED: dict[str, tuple[dict[str, Any], set[str]]] = {
     "simultaneous": ({"losses": IDENTITY}, {"features", "decode"}),
     "simultaneous, pool": ({"losses": IDENTITY, "schedule": {"pool": 6}}, {"features", "decode", "forward"}),
     "alternating, penalties": (
-        {"losses": {"r1": {"type": "r1"}, "r2": {"type": "r2"}}, "schedule": {"type": "alternating"}},
+        {"losses": {"r1": {"type": "probe_r1"}, "r2": {"type": "probe_r2"}}, "schedule": {"type": "alternating"}},
         {"forward"},
     ),
     "wgan": (
@@ -444,6 +477,23 @@ def test_networks_that_mix_a_batch_are_not_joined(schedule: str) -> None:
     assert together == apart
     torch.testing.assert_close(same, weights, rtol=0, atol=0)
     assert engines[0].system.networks.forwards == engines[1].system.networks.forwards
+
+
+@pytest.mark.parametrize("joint", [False, True], ids=["apart", "joint"])
+@pytest.mark.parametrize("wrapped", [False, True], ids=["bare", "wrapped"])
+@pytest.mark.parametrize("why", ["", "says so", "dropout", "spectral norm"])
+def test_each_use_of_a_stateful_network_is_its_own(why: str, wrapped: bool, joint: bool) -> None:
+    """The fake for the generators, then both for the discriminators, each alone; of any other network, the fake's score
+    is used again."""
+    discriminator: dict[str, Any] = {"type": "drawing", "why": why}
+    if wrapped:
+        discriminator = {"type": "around", "of": discriminator}
+    # a pool's images are scored anew anyway, and may be joined with the reals
+    for pool, plain in ((0, 2), (6, 2 if joint else 3)):
+        patch = {"discriminators": {"image": discriminator}, "schedule": {"pool": pool}, "runtime": {"joint": joint}}
+        engine = make(patch, stir=False)
+        engine.step()
+        assert engine.system.networks.forwards["discriminator/image/a.forward"] == (3 if why else plain)
 
 
 @pytest.mark.parametrize("joint", [False, True], ids=["apart", "joint"])

@@ -1,0 +1,51 @@
+"""Adversarial losses on scores that are logits: Goodfellow's two (arXiv:1406.2661) and relativistic pairing
+(arXiv:2501.05441). Scalars; means run over images and scores. softplus(-s) is -log sigmoid(s)."""
+
+from torch import Tensor
+from torch.nn.functional import softplus
+
+import ganlab
+from ganlab import Translation
+
+
+class _Logistic(ganlab.Loss):
+    """The discriminator of arXiv:1406.2661, eq. (1): it maximises log D(x) + log(1 - D(G(z)))."""
+
+    def discriminator(self, t: Translation) -> dict[str, Tensor]:
+        return {
+            "real": softplus(-t.score(t.target)).mean(),
+            "fake": softplus(t.score(t.fake_for_discriminator)).mean(),
+        }
+
+
+class Minimax(_Logistic):
+    """arXiv:1406.2661, eq. (1): G minimises log(1 - D(G(z))), whose gradient fades where D is sure of fakes."""
+
+    def generator(self, t: Translation) -> Tensor:
+        return -softplus(t.score(t.fake)).mean()
+
+
+class NonSaturating(_Logistic):
+    """arXiv:1406.2661, end of section 3: G maximises log D(G(z)) instead, whose gradient is strong there."""
+
+    def generator(self, t: Translation) -> Tensor:
+        return softplus(-t.score(t.fake)).mean()
+
+
+class Relativistic(ganlab.Loss):
+    """Relativistic pairing (arXiv:2501.05441, eq. 2): each real is paired with the fake at its place in the batch. D
+    minimises softplus(D(fake) - D(real)), G softplus(D(real) - D(fake)).
+
+    The paper trains it with "r1" and "r2".
+    """
+
+    def generator(self, t: Translation) -> Tensor:
+        return softplus(t.score(t.target) - t.score(t.fake)).mean()
+
+    def discriminator(self, t: Translation) -> Tensor:
+        return softplus(t.score(t.fake_for_discriminator) - t.score(t.target)).mean()
+
+
+@ganlab.hookimpl
+def ganlab_losses() -> dict[str, type[ganlab.Loss]]:
+    return {"minimax": Minimax, "non_saturating": NonSaturating, "relativistic": Relativistic}

@@ -1,0 +1,86 @@
+"""The logistic losses and relativistic pairing, on scores that are known, by their formulas in NumPy."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from ganlab_adversarial import Minimax, NonSaturating, Relativistic
+from test_losses import SIZE, Linear, memo, noise, number
+
+import ganlab
+from ganlab import Translation
+
+Scores = np.ndarray[tuple[int], np.dtype[np.float64]]
+
+WEIGHT = 0.6 * noise(1, 3, SIZE, SIZE)
+
+
+def sigmoid(s: Scores) -> Scores:
+    found: Scores = 1 / (1 + np.exp(-s))
+    return found
+
+
+def scores(images: torch.Tensor) -> Scores:
+    """What `Linear` says, computed apart from it."""
+    found: Scores = images.detach().numpy().reshape(len(images), -1) @ WEIGHT.numpy().reshape(-1)
+    # images differ, so that a mean or a pairing can be told from another
+    assert np.ptp(found) > 0.5
+    return found
+
+
+@pytest.mark.parametrize("loss", [Minimax(), NonSaturating()])
+@pytest.mark.parametrize("way", ["ab", "ba"])
+def test_the_discriminator_of_goodfellow(loss: ganlab.Loss, way: str) -> None:
+    """It maximises E log D(x) + E log(1 - D(G(z))), D being the scores' sigmoid."""
+    t = Translation(way, memo(Linear(WEIGHT), "discriminator"))
+    parts = loss.discriminator(t)
+    assert isinstance(parts, dict)
+    expected = {
+        "real": -np.log(sigmoid(scores(t.target))).mean(),
+        "fake": -np.log(1 - sigmoid(scores(t.fake_for_discriminator))).mean(),
+    }
+    assert {part: number(value) for part, value in parts.items()} == pytest.approx(expected, rel=1e-10)
+
+
+def test_the_generators_of_goodfellow() -> None:
+    """E log(1 - D(G(z))), and -E log D(G(z)): values, and slopes -D and -(1 - D) in the fake's score."""
+    t = Translation("ab", memo(Linear(WEIGHT), "generator"))
+    d = sigmoid(scores(t.fake))
+    cases = [(Minimax(), np.log(1 - d), -d), (NonSaturating(), -np.log(d), -(1 - d))]
+    for loss, value, slope in cases:
+        term = loss.generator(t)
+        assert number(term) == pytest.approx(value.mean(), rel=1e-10)
+        (gradient,) = torch.autograd.grad(term, t.fake, retain_graph=True)
+        expected = torch.from_numpy(slope / len(d))[:, None, None, None] * WEIGHT
+        torch.testing.assert_close(gradient, expected, rtol=0, atol=1e-14)
+
+
+@pytest.mark.parametrize("way", ["ab", "ba"])
+def test_relativistic_pairing(way: str) -> None:
+    """-E log sigmoid of the difference of a real's and its fake's score; the generator's of the opposite."""
+    made = memo(Linear(WEIGHT), "discriminator")
+    t, loss = Translation(way, made), Relativistic()
+    real, fake = scores(t.target), scores(t.fake_for_discriminator)
+    expected = -np.log(sigmoid(real - fake))
+    # another pairing gives another number
+    assert abs(expected.mean() + np.log(sigmoid(real - fake[::-1])).mean()) > 1e-4
+    assert number(loss.discriminator(t)) == pytest.approx(expected.mean(), rel=1e-10)
+    made.begin("generator", (0, 1))
+    term = loss.generator(t)
+    assert number(term) == pytest.approx(-np.log(sigmoid(fake - real)).mean(), rel=1e-10)
+    (gradient,) = torch.autograd.grad(term, t.fake)
+    slope = torch.from_numpy(-sigmoid(real - fake) / len(fake))[:, None, None, None] * WEIGHT
+    torch.testing.assert_close(gradient, slope, rtol=0, atol=1e-14)
+
+
+def test_scores_that_are_large_stay_finite() -> None:
+    """The sigmoid of 1000 is 1 and log(1 - 1) is none; softplus(1000) is 1000."""
+    weight = torch.ones_like(WEIGHT)
+    for loss in (Minimax(), NonSaturating(), Relativistic()):
+        made = memo(Linear(1e4 * weight), "discriminator")
+        t = Translation("ab", made)
+        given = loss.discriminator(t)
+        terms = list(given.values()) if isinstance(given, dict) else [given]
+        made.begin("generator", (0, 1))
+        assert torch.stack([*terms, loss.generator(t)]).isfinite().all()
