@@ -17,6 +17,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ganlab.errors import Unavailable
+
 if TYPE_CHECKING:
     from ganlab.evaluation.evidence import Evidence
     from ganlab.translation import Translation
@@ -261,8 +263,8 @@ class Metric:
     on_features = False
     """Whether it compares feature vectors: its numbers' names then end with the features', "fid-lite0"."""
 
-    def measure(self, evidence: Evidence) -> Mapping[str, Estimate]:
-        """{name of a number: estimate}, without those that this evidence has nothing for.
+    def measure(self, evidence: Evidence) -> Mapping[str, Estimate | Unavailable]:
+        """{name of a number: estimate}, without those that this evidence has nothing for; or why it has nothing.
 
         The core calls it again for each reference: with real images in the place of inputs and outputs, and with the
         inputs in the place of the outputs. Raises `ganlab.Unavailable` with one sentence where it can't measure.

@@ -137,7 +137,10 @@ class Examiner:
             for name, estimate in found.items():
                 if name not in metric.numbers:
                     raise SpecError(f"metric {kind!r} gives {name!r}{nearest(name, metric.numbers)}")
-                if not math.isfinite(estimate.value):
+                if isinstance(estimate, Unavailable):
+                    if told:
+                        self.left_out[kind, evidence.way] = f"{name} {estimate}"
+                elif not math.isfinite(estimate.value):
                     self.left_out[kind, evidence.way] = f"{name} is {estimate.value}"
                 elif (full := self._named(metric, name)) not in seen:
                     seen.add(full)

@@ -114,6 +114,21 @@ def test_what_is_not_finite_or_not_to_be_had_is_left_out() -> None:
     assert examiner.left_out == {("one", "ab"): "x is nan", ("two", "ab"): "needs weights"}
 
 
+class Half(Given):
+    def measure(  # type: ignore[override]
+        self, evidence: Evidence
+    ) -> Mapping[str, Estimate | Unavailable]:
+        return {"x": Unavailable("needs a way back"), "y": estimate(1.0)}
+
+
+def test_a_number_that_alone_is_not_to_be_had_is_left_out_alone() -> None:
+    examiner = Examiner({"one": Half({"x": 0.0, "y": 0.0})}, None)
+    assert list(examiner.real(EVIDENCE, images(3))) == ["y"]
+    assert examiner.left_out == {}
+    assert list(examiner.measure(EVIDENCE)) == ["y"]
+    assert examiner.left_out == {("one", "ab"): "x needs a way back"}
+
+
 def test_a_metric_that_fails_is_named_with_the_way() -> None:
     with pytest.raises(SpecError, match="metric 'one' on way ab: division by zero"):
         Examiner({"one": Broken({"x": 1.0})}, None).measure(EVIDENCE)
