@@ -66,8 +66,9 @@ def test_it_takes_a_step(name: str) -> None:
     asked = load(name).as_json()
     networks = {key: reduced(asked[key]) for key in ("generator", "discriminators", "schedule")}
     spec = resolve(registry(), merge(asked, {**networks, "data": {"size": SIZE, "batch": BATCH}}), name)
-    assert set(build_sources(registry(), spec)) == {"a", "b"}
-    images = RandomImages(BATCH, SIZE, torch.float32)
+    sources = build_sources(registry(), spec)
+    assert set(sources) == {"a", "b"}
+    images = RandomImages(BATCH, SIZE, torch.float32, sources["b"].classes)
     engine = Engine(build(registry(), spec, images.domains), images)  # type: ignore[arg-type]
     engine.step()
     (record,) = engine.read()
