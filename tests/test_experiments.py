@@ -103,6 +103,24 @@ def test_a_variant_differs_from_the_plain_system_in_one_thing(place: str, varian
     assert [path for path in paths if not any(f"{path}.".startswith(f"{prefix}.") for prefix in allowed)] == []
 
 
+def test_labels_and_what_learns_them_are_all_that_is_new() -> None:
+    plain, labels = load("cyclegan.json"), load("labels.json")
+    found = {line.partition(": ")[0] for line in differences(plain, labels)}
+    allowed = ("data.a.labels", "data.b.labels", "discriminators.image.type", "losses.classes", "losses.adversarial")
+    assert [path for path in found if not path.startswith(allowed)] == []
+    assert labels.data.a["labels"] == labels.data.b["labels"] != "none"
+    assert labels.losses["adversarial"]["of"] == {"type": plain.losses["adversarial"]["type"]}
+
+
+def test_the_digits_have_the_seeds_parameters() -> None:
+    spec = load("digits.json")
+    assert (spec.schedule["type"], spec.schedule["lr"], spec.schedule["betas"]) == ("four_updates", 2e-4, [0.5, 0.999])
+    assert (spec.losses["cycle"]["norm"], spec.weight("cycle")["generator"]) == ("l2", 1.0)
+    assert (spec.data.size, spec.data.flip) == (32, False)
+    paths = {line.partition(": ")[0] for line in differences(spec, load("digits_labels.json"))}
+    assert paths == {"discriminators.image.labels", "losses.fake.type", "losses.real.type"}
+
+
 @both
 def test_larger_kernels_are_larger_and_nothing_else_of_the_generator_changes(place: str) -> None:
     plain, large = load(f"{place}cyclegan.json").generator, load(f"{place}large_kernel.json").generator

@@ -36,6 +36,8 @@ CRITICS = {"image": {"type": "critic", "of": {"type": "patch", "width": 4, "laye
 FREE_CRITICS = {"image": CRITICS["image"] | {"clamp": 0}}
 WASSERSTEIN = {"adversarial": {"type": "wasserstein"}}
 PENALISED = WASSERSTEIN | {"penalty": {"type": "gradient_penalty", "weight": 10}}
+CLASSIFYING = {"image": {"type": "acgan", "width": 4, "layers": 1}}
+CLASSES = {"adversarial": {"type": "acgan_source", "of": {"type": "lsgan"}}, "classes": {"type": "acgan_class"}}
 JOINT = {"runtime": {"joint": True}}
 
 
@@ -121,6 +123,7 @@ TABLE: dict[str, tuple[dict[str, Any], Counts]] = {
         {"generator": {"type": "large_kernel", "width": 4, "blocks": 2, "kernel": 5}, **alternating()},
         Counts(2, 2, 3),
     ),
+    "alternating own, classes": (alternating(discriminators=CLASSIFYING, losses=CLASSES), Counts(2, 2, 3)),
     "four updates": (four_updates("lsgan"), Counts(2, 2, 3)),
     "four updates, labels": (four_updates("class"), Counts(2, 2, 3)),
 }
