@@ -44,6 +44,8 @@ class Best(NamedTuple):
 
     step: int
     value: float
+    number: str
+    """By which."""
 
 
 def named(registry: Registry, asked: Evaluation) -> Examiner:
@@ -145,7 +147,7 @@ class RunExaminer:
         self._references: dict[str, dict[str, Measured]] = {}
         # always the spec's own: it is what training recorded
         own = system.spec.evaluation
-        self._chooser = named(registry, own).chooser(own.choose)
+        self._choosers = named(registry, own).choosers(own.choose)
 
     @property
     def left_out(self) -> dict[tuple[str, str], str]:
@@ -164,19 +166,21 @@ class RunExaminer:
 
     def best(self, records: Sequence[Record], steps: Sequence[int]) -> Best | None:
         """Of these steps the one whose chooser, averaged over the ways, was best on the images that choose."""
-        if self._chooser is None:
-            return None
-        each = [f"{PREFIX}/{way}/{self._chooser.number}" for way in self._ways]
-        # some numbers are of one way alone
-        wanted = [name for name in each if any(name in record for record in records)]
-        scores = [
-            Best(int(record["step"]), sum(record[name] for name in wanted) / len(wanted))
-            for record in records
-            if int(record["step"]) in steps and wanted and all(name in record for name in wanted)
-        ]
-        sign = 1 if self._chooser.better == "lower" else -1
-        # of equals the last
-        return min(reversed(scores), key=lambda score: sign * score.value, default=None)
+        for number, better in self._choosers:
+            each = [f"{PREFIX}/{way}/{number}" for way in self._ways]
+            # some numbers are of one way alone, some of none
+            wanted = [name for name in each if any(name in record for record in records)]
+            if not wanted:
+                continue
+            scores = [
+                Best(int(record["step"]), sum(record[name] for name in wanted) / len(wanted), number)
+                for record in records
+                if int(record["step"]) in steps and all(name in record for name in wanted)
+            ]
+            sign = 1 if better == "lower" else -1
+            # of equals the last
+            return min(reversed(scores), key=lambda score: sign * score.value, default=None)
+        return None
 
     def evaluate(self, folder: RunFolder) -> Json:
         """The figures of the last checkpoint and of the best, with all they depend on."""
@@ -254,7 +258,5 @@ class RunExaminer:
                 checkpoint.name_of(step): {"is": list(roles[step]), "sha256": next(iter(hashes([path]).values()))}
                 for step, path in files.items()
             },
-            "best_by": None
-            if best is None or self._chooser is None
-            else {"number": self._chooser.number, "mean_of_ways": best.value, "step": best.step},
+            "best_by": None if best is None else {"number": best.number, "mean_of_ways": best.value, "step": best.step},
         }
