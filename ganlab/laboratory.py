@@ -275,7 +275,7 @@ def check(spec: str | Path | Mapping[str, Any] | Spec, set: Iterable[str] = ()) 
         images = sum(len(sources[d].keys(d)) * store.images[0].numel() for d, store in stores.items())
         states = engine.state_bytes()
     examiner = named(registry(), resolved.evaluation)
-    examiner.chooser(resolved.evaluation.choose)
+    examiner.choosers(resolved.evaluation.choose)
     activations = max(engine.rehearsal.saved_bytes.values()) * resolved.data.batch
     return {
         "name": resolved.name,

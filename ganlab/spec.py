@@ -89,7 +89,8 @@ class Evaluation(BaseModel):
         None, description="also measure after every so many steps of training, and keep the best checkpoint"
     )
     choose: str | None = Field(
-        None, description="the number whose mean over the ways chooses the best checkpoint; by default the first"
+        None,
+        description="the number whose mean over the ways chooses the best checkpoint; by default the first measured",
     )
 
 

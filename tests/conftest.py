@@ -43,23 +43,29 @@ TINY: Json = {
 class RandomImages:
     """Stands where a sampler does: batches of noise that depend on the draw's number alone."""
 
-    def __init__(self, batch: int = 4, size: int = SIZE, dtype: torch.dtype = torch.float64) -> None:
+    def __init__(self, batch: int = 4, size: int = SIZE, dtype: torch.dtype = torch.float64, classes: int = 0) -> None:
         self.batch, self.dtype = batch, dtype
-        self.domains = {name: Domain(name, 3, size, size) for name in "ab"}
+        self.domains = {name: Domain(name, 3, size, size, classes) for name in "ab"}
 
     def __call__(self, draw: int) -> Batch:
         random = torch.Generator().manual_seed(1000 + draw)
         shape = (self.batch, *self.domains["a"][1:4])
-        return Batch({name: torch.rand(shape, generator=random, dtype=self.dtype) * 2 - 1 for name in self.domains}, {})
+        images = {name: torch.rand(shape, generator=random, dtype=self.dtype) * 2 - 1 for name in self.domains}
+        labels = {
+            name: torch.randint(domain.classes, (self.batch,), generator=random)
+            for name, domain in self.domains.items()
+            if domain.classes
+        }
+        return Batch(images, labels)
 
 
 @pytest.fixture
 def make_engine() -> Callable[..., Engine]:
     """An engine on noise, in float64: `make_engine(patch)` patches TINY."""
 
-    def make(patch: dict[str, Any] | None = None, batch: int = 4) -> Engine:
+    def make(patch: dict[str, Any] | None = None, batch: int = 4, classes: int = 0) -> Engine:
         spec = resolve(registry(), merge(merge(TINY, {"runtime": {"precision": "float64"}}), patch or {}))
-        images = RandomImages(batch, spec.data.size)
+        images = RandomImages(batch, spec.data.size, classes=classes)
         return Engine(build(registry(), spec, images.domains), images)  # type: ignore[arg-type]
 
     return make

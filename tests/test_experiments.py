@@ -67,8 +67,9 @@ def test_it_takes_a_step(name: str) -> None:
     asked = load(name).as_json()
     networks = {key: reduced(asked[key]) for key in ("generator", "discriminators", "schedule")}
     spec = resolve(registry(), merge(asked, {**networks, "data": {"size": SIZE, "batch": BATCH}}), name)
-    assert set(build_sources(registry(), spec)) == {"a", "b"}
-    images = RandomImages(BATCH, SIZE, torch.float32)
+    sources = build_sources(registry(), spec)
+    assert set(sources) == {"a", "b"}
+    images = RandomImages(BATCH, SIZE, torch.float32, sources["b"].classes)
     engine = Engine(build(registry(), spec, images.domains), images)  # type: ignore[arg-type]
     engine.step()
     (record,) = engine.read()
@@ -101,6 +102,24 @@ def test_a_variant_differs_from_the_plain_system_in_one_thing(place: str, varian
     assert paths
     allowed = CHANGES[variant]
     assert [path for path in paths if not any(f"{path}.".startswith(f"{prefix}.") for prefix in allowed)] == []
+
+
+def test_labels_and_what_learns_them_are_all_that_is_new() -> None:
+    plain, labels = load("cyclegan.json"), load("labels.json")
+    found = {line.partition(": ")[0] for line in differences(plain, labels)}
+    allowed = ("data.a.labels", "data.b.labels", "discriminators.image.type", "losses.classes", "losses.adversarial")
+    assert [path for path in found if not path.startswith(allowed)] == []
+    assert labels.data.a["labels"] == labels.data.b["labels"] != "none"
+    assert labels.losses["adversarial"]["of"] == {"type": plain.losses["adversarial"]["type"]}
+
+
+def test_the_digits_have_the_seeds_parameters() -> None:
+    spec = load("digits.json")
+    assert (spec.schedule["type"], spec.schedule["lr"], spec.schedule["betas"]) == ("four_updates", 2e-4, [0.5, 0.999])
+    assert (spec.losses["cycle"]["norm"], spec.weight("cycle")["generator"]) == ("l2", 1.0)
+    assert (spec.data.size, spec.data.flip) == (32, False)
+    paths = {line.partition(": ")[0] for line in differences(spec, load("digits_labels.json"))}
+    assert paths == {"discriminators.image.labels", "losses.fake.type", "losses.real.type"}
 
 
 @both

@@ -36,11 +36,23 @@ CRITICS = {"image": {"type": "critic", "of": {"type": "patch", "width": 4, "laye
 FREE_CRITICS = {"image": CRITICS["image"] | {"clamp": 0}}
 WASSERSTEIN = {"adversarial": {"type": "wasserstein"}}
 PENALISED = WASSERSTEIN | {"penalty": {"type": "gradient_penalty", "weight": 10}}
+CLASSIFYING = {"image": {"type": "acgan", "width": 4, "layers": 1}}
+CLASSES = {"adversarial": {"type": "acgan_source", "of": {"type": "lsgan"}}, "classes": {"type": "acgan_class"}}
 JOINT = {"runtime": {"joint": True}}
 
 
 def alternating(moves: str = "own", **more: Any) -> dict[str, Any]:
     return {"schedule": {"type": "alternating", "moves": moves}, **more}
+
+
+def four_updates(kind: str) -> dict[str, Any]:
+    return {
+        "data": {"size": 32},
+        "generator": {"type": "digits", "width": 4},
+        "discriminators": {"image": {"type": "digits", "width": 4, "labels": kind == "class"}},
+        "losses": {"adversarial": None, "real": {"type": f"{kind}_real"}, "fake": {"type": f"{kind}_fake"}},
+        "schedule": {"type": "four_updates"},
+    }
 
 
 class Counts(NamedTuple):
@@ -70,6 +82,9 @@ class Counts(NamedTuple):
 # wgan          five critic turns: encode, decode x_a; D_b scores x_b and the fake (joined: in one batch). G turn: fake,
 #               cycle; D_b scores the fake.
 # + penalty     and the points between, in each critic turn.
+# four updates  D turns: D_b scores x_b; moved, the fake: encode, decode x_a. G turn of ab: D_b, moved, scores the fake,
+#               which is still good; G_ba encodes, decodes it (cycle). G turn of ba, both moved: G_ba encodes, decodes
+#               x_b again, G_ab that fake. So G_ba has one of each more than G_ab.
 TABLE: dict[str, tuple[dict[str, Any], Counts]] = {
     "simultaneous": ({}, Counts(2, 2, 2)),
     "simultaneous, noisy labels": ({"losses": NOISY}, Counts(2, 2, 2)),
@@ -108,8 +123,15 @@ TABLE: dict[str, tuple[dict[str, Any], Counts]] = {
         {"generator": {"type": "large_kernel", "width": 4, "blocks": 2, "kernel": 5}, **alternating()},
         Counts(2, 2, 3),
     ),
+    "alternating own, classes": (alternating(discriminators=CLASSIFYING, losses=CLASSES), Counts(2, 2, 3)),
+    "four updates": (four_updates("lsgan"), Counts(2, 2, 3)),
+    "four updates, labels": (four_updates("class"), Counts(2, 2, 3)),
 }
-TWICE = {"alternating both, D_emb, noisy labels": {"generator/ba.features": 3}}
+TWICE = {
+    "alternating both, D_emb, noisy labels": {"generator/ba.features": 3},
+    "four updates": {"generator/ba.features": 3, "generator/ba.decode": 3},
+    "four updates, labels": {"generator/ba.features": 3, "generator/ba.decode": 3},
+}
 """What differs from the mirror image."""
 
 
@@ -182,7 +204,7 @@ def follow_pools(engine: Engine) -> Counter[str]:
 @pytest.mark.parametrize("system", TABLE)
 def test_forwards_of_a_step(make_engine: Make, system: str) -> None:
     patch = TABLE[system][0]
-    engine = make_engine(patch, batch=BATCH)
+    engine = make_engine(patch, batch=BATCH, classes=10)
     witness, shown = Witness(engine), follow_pools(engine)
     steps = 3
     for _ in range(steps):
@@ -299,7 +321,7 @@ def no_synchronisation() -> Iterator[None]:
 
 @pytest.mark.parametrize("system", TABLE)
 def test_a_step_never_waits_for_the_device(make_engine: Make, system: str) -> None:
-    engine = make_engine(merge(TABLE[system][0], {"ema_halflife_images": 100}), batch=BATCH)
+    engine = make_engine(merge(TABLE[system][0], {"ema_halflife_images": 100}), batch=BATCH, classes=10)
     with no_synchronisation():
         for _ in range(2):
             engine.step()

@@ -127,19 +127,19 @@ class Examiner:
     def _named(self, metric: Metric, name: str) -> str:
         return f"{name}-{self._features}" if metric.on_features else name
 
-    def chooser(self, asked: str | None) -> Chooser | None:
-        """What chooses the best checkpoint: by default the first number that has a better end, if one has.
+    def choosers(self, asked: str | None) -> list[Chooser]:
+        """Of these the first that is measured chooses the best checkpoint: by default any number with a better end.
 
         Raises SpecError where the one that is asked for has none.
         """
         fit = {name: Chooser(name, number.better) for name, number in self.numbers.items() if number.better}
         if asked is None:
-            return next(iter(fit.values()), None)
+            return list(fit.values())
         if asked not in fit:
             raise SpecError(
                 f"evaluation.choose: no number {asked!r} with a better end is measured{nearest(asked, fit)}"
             )
-        return fit[asked]
+        return [fit[asked]]
 
     def measure(self, evidence: Evidence) -> Measured:
         """{number: what its metric measures}; `left_out` has the reasons of what could not be."""

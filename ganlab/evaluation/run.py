@@ -45,6 +45,8 @@ class Best(NamedTuple):
 
     step: int
     value: float
+    number: str
+    """By which."""
 
 
 def named(registry: Registry, asked: Evaluation) -> Examiner:
@@ -169,7 +171,7 @@ class RunExaminer:
         self._references: dict[str, dict[str, Measured]] = {}
         # always of the spec's own metrics: their numbers are what training recorded
         own = system.spec.evaluation
-        self._chooser = named(registry, own).chooser(own.choose)
+        self._choosers = named(registry, own).choosers(own.choose)
 
     def assess(self, generators: Mapping[str, nn.Module]) -> Record:
         """{"evaluation/WAY/NUMBER": value} on the images that choose, without references."""
@@ -189,20 +191,22 @@ class RunExaminer:
         return self._tools.examiner.left_out
 
     def best(self, records: Sequence[Record], steps: Sequence[int]) -> Best | None:
-        """Of these steps the one whose chooser, averaged over the ways that have it, was best on the images that
-        choose."""
-        if self._chooser is None:
-            return None
-        each = [f"{PREFIX}/{way}/{self._chooser.number}" for way in self._ways]
-        wanted = [name for name in each if any(name in record for record in records)]
-        scores = [
-            Best(int(record["step"]), sum(record[name] for name in wanted) / len(wanted))
-            for record in records
-            if int(record["step"]) in steps and wanted and all(name in record for name in wanted)
-        ]
-        sign = 1 if self._chooser.better == "lower" else -1
-        # of equals the last
-        return min(reversed(scores), key=lambda score: sign * score.value, default=None)
+        """Of these steps the one whose chooser, averaged over the ways, was best on the images that choose."""
+        for number, better in self._choosers:
+            each = [f"{PREFIX}/{way}/{number}" for way in self._ways]
+            # some numbers are of one way alone, some of none
+            wanted = [name for name in each if any(name in record for record in records)]
+            if not wanted:
+                continue
+            scores = [
+                Best(int(record["step"]), sum(record[name] for name in wanted) / len(wanted), number)
+                for record in records
+                if int(record["step"]) in steps and all(name in record for name in wanted)
+            ]
+            sign = 1 if better == "lower" else -1
+            # of equals the last
+            return min(reversed(scores), key=lambda score: sign * score.value, default=None)
+        return None
 
     def evaluate(self, folder: RunFolder) -> Json:
         """The figures of the last checkpoint and of the best, with all they depend on."""
@@ -286,7 +290,5 @@ class RunExaminer:
                 checkpoint.name_of(step): {"is": list(roles[step]), "sha256": next(iter(hashes([path]).values()))}
                 for step, path in files.items()
             },
-            "best_by": None
-            if best is None or self._chooser is None
-            else {"number": self._chooser.number, "mean_of_ways": best.value, "step": best.step},
+            "best_by": None if best is None else {"number": best.number, "mean_of_ways": best.value, "step": best.step},
         }

@@ -73,8 +73,9 @@ class Avatars(ganlab.Source):
         style: str,
         count: Annotated[int, Field(ge=2)] = 2000,
         look: Literal["portrait", "style"] = "portrait",
+        labels: Literal["none", "hair_color", "skin_color"] = "none",
     ) -> None:
-        """Choose a style, how many pictures each domain has, and how they look.
+        """Choose a style, how many pictures each domain has, how they look, and the colour that is their class.
 
         In a "portrait" all styles that draw people take their colours from `HAIR` and `SKIN`, leave out what is worn
         (glasses, hats, beards) and, for some styles, bring the head to the middle at about the same size: what
@@ -83,6 +84,8 @@ class Avatars(ganlab.Source):
 
         Styles with few parts (dylan) repeat a picture now and then; those in `PAIR` practically never do. No fonts
         are used: the styles that draw letters (initials, initial-face) come out without them.
+
+        With `labels` a picture's class is the place of its colour in `HAIR` or `SKIN`.
 
         Raises ValueError where there is no such style.
         """
@@ -96,6 +99,9 @@ class Avatars(ganlab.Source):
         self._style = _load(style, look)
         self._frame = _FRAMES.get(style, {}) if look == "portrait" else {}
         self._count = count
+        self._labels = labels
+        self._classes = list({"none": {}, "hair_color": HAIR, "skin_color": SKIN}[labels].values())
+        self.classes = len(self._classes)
 
     def keys(self, domain: str) -> list[str]:
         """The seeds, which name their domain: "a-00000", "a-00001", ..."""
@@ -113,6 +119,13 @@ class Avatars(ganlab.Source):
         )
         with Image.open(io.BytesIO(png)) as picture:
             return np.array(picture.convert("RGB"))
+
+    def label(self, key: str) -> int:
+        """The place of the avatar's colour. Raises ValueError where it is drawn in none of a portrait's."""
+        color = self.attributes(key).get(self._labels)
+        if color not in self._classes:
+            raise ValueError(f"{key} has the {self._labels} {color}; a label is one of {', '.join(self._classes)}")
+        return self._classes.index(color)
 
     def attributes(self, key: str) -> dict[str, str]:
         """What DiceBear chose for the seed: {"hair": "long04", "hair_color": "#cf4a1b", "glasses": "none", ...}.

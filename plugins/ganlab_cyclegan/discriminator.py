@@ -39,9 +39,13 @@ class Patch(ganlab.Discriminator):
                 nn.LeakyReLU(0.2, inplace=True),
             ]
             inner = outer
-        parts.append(nn.Conv2d(inner, 1, 4, 1, 1))
+        parts.append(nn.Conv2d(inner, self.outputs(shape), 4, 1, 1))
         self.net = nn.Sequential(*parts)
         initialise(self)
+
+    def outputs(self, shape: Domain) -> int:
+        """How many scores a patch is given."""
+        return 1
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W) -> scores (N, 1, h, w), unbounded."""

@@ -56,8 +56,8 @@ class LPIPS(ganlab.Metric):
             ),
         }
 
-    def measure(self, evidence: Evidence) -> Mapping[str, ganlab.Estimate]:
-        """Both numbers; without images that came back, diversity alone.
+    def measure(self, evidence: Evidence) -> Mapping[str, ganlab.Estimate | Unavailable]:
+        """Both numbers; without images that came back, diversity, and why that alone.
 
         Raises Unavailable where weights are missing, images too small or of several sizes, or fewer than four.
         """
@@ -71,7 +71,8 @@ class LPIPS(ganlab.Metric):
         compared["diversity"] = (outputs.take(first), outputs.take(second))
         for both in compared.values():
             self._refuse_sizes(*both)
-        return {f"{self._name}-{what}": mean(self._distances(*both)) for what, both in compared.items()}
+        found = {f"{self._name}-{what}": mean(self._distances(*both)) for what, both in compared.items()}
+        return {f"{self._name}-cycle": Unavailable("needs images that were translated back"), **found}
 
     def files(self) -> Sequence[Path]:
         return self._loaded.files if isinstance(self._loaded, _Weights) else ()

@@ -168,13 +168,13 @@ def test_a_metric_draws_the_same_again_and_leaves_the_generator_alone() -> None:
     assert examiner.measure(replace(EVIDENCE, way="ba")) != first
 
 
-def test_the_chooser_is_the_first_number_with_a_better_end() -> None:
+def test_what_may_choose_are_the_numbers_with_a_better_end() -> None:
     examiner = Examiner({"one": Given({"x": 1.0}, ""), "two": Given({"y": 1.0, "z": 1.0}, "higher")}, None)
-    assert examiner.chooser(None) == ("y", "higher")
-    assert examiner.chooser("z") == ("z", "higher")
-    assert Examiner({"one": Given({"x": 1.0}, "")}, None).chooser(None) is None
+    assert examiner.choosers(None) == [("y", "higher"), ("z", "higher")]
+    assert examiner.choosers("z") == [("z", "higher")]
+    assert Examiner({"one": Given({"x": 1.0}, "")}, None).choosers(None) == []
     with pytest.raises(SpecError, match="no number 'x' with a better end"):
-        examiner.chooser("x")
+        examiner.choosers("x")
 
 
 def test_fewer_outputs_keep_their_inputs() -> None:

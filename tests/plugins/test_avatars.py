@@ -113,6 +113,30 @@ def test_both_styles_have_all_colours_of_the_palettes() -> None:
         assert {attributes["skin_color"] for attributes in stated} == set(SKIN.values())
 
 
+@pytest.mark.parametrize(("labels", "palette"), [("hair_color", HAIR), ("skin_color", SKIN)])
+@pytest.mark.parametrize("style", PAIR)
+def test_a_label_is_the_colour_that_is_stated(
+    style: str, labels: Literal["hair_color", "skin_color"], palette: dict[str, str]
+) -> None:
+    source = Avatars(style, count=60, labels=labels)
+    assert source.classes == 5
+    colors = {source.label(key): source.attributes(key)[labels] for key in source.keys("b")}
+    assert [colors[place] for place in range(5)] == list(palette.values())
+
+
+def test_without_labels_there_are_no_classes() -> None:
+    assert Avatars("big-ears").classes == 0
+
+
+@pytest.mark.parametrize(
+    ("style", "look"), [("personas", "portrait"), ("big-ears", "style"), ("fun-emoji", "portrait")]
+)
+def test_a_picture_whose_colour_is_no_class_is_named(style: str, look: Look) -> None:
+    source = Avatars(style, count=60, look=look, labels="hair_color")
+    with pytest.raises(ValueError, match=r"a-000\d\d has the hair_color .*; a label is one of #1f1a1a, #4a2413, "):
+        [source.label(key) for key in source.keys("a")]
+
+
 def test_glasses_are_stated_where_the_illustrator_has_them_and_left_out_of_portraits() -> None:
     worn, portraits = Avatars("pixel-art", count=60, look="style"), Avatars("pixel-art", count=60)
     stated = [worn.attributes(key)["glasses"] for key in worn.keys("a")]

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from torchvision.models import AlexNet_Weights, alexnet
 
 import ganlab
-from ganlab import Evidence, Images, Unavailable
+from ganlab import Estimate, Evidence, Images, Unavailable
 from ganlab.evaluation.lpips import Trunk, distance
 from ganlab.options import validate
 
@@ -236,8 +236,10 @@ def test_measures_what_there_is(network: Any, served: Path, checkpoints: Path) -
     assert [number.better for number in metric.numbers.values()] == ["lower", ""]
     evidence = cycle(images, blurred(images, 1))
     assert list(metric.measure(evidence)) == names
-    assert list(metric.measure(replace(evidence, cycled=None))) == names[1:]
-    assert list(metric.measure(replace(evidence, inputs=None))) == names[1:]
+    for without in (replace(evidence, cycled=None), replace(evidence, inputs=None)):
+        missing, found = metric.measure(without).values()
+        assert str(missing) == "needs images that were translated back"
+        assert isinstance(found, Estimate)
 
 
 @both
@@ -318,10 +320,10 @@ def test_the_trunk_is_torchvisions_file() -> None:
 def test_auto_takes_what_is_there(served: Path, checkpoints: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     serve(monkeypatch, served)
     evidence = diversity(photographs(4))
-    assert list(LPIPS().measure(evidence)) == ["stlpips-alex-diversity"]
+    assert list(LPIPS().measure(evidence)) == ["stlpips-alex-cycle", "stlpips-alex-diversity"]
     assert not checkpoints.exists()
     put(served, checkpoints)
-    assert list(LPIPS().measure(evidence)) == ["lpips-alex-diversity"]
+    assert list(LPIPS().measure(evidence)) == ["lpips-alex-cycle", "lpips-alex-diversity"]
 
 
 def test_auto_with_nothing_there_says_both_ways(

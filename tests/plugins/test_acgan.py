@@ -1,0 +1,127 @@
+"""AC-GAN's two losses against the equations, on its discriminator."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from conftest import RandomImages
+from ganlab_acgan import Class, ClassifyingPatch, Source
+from ganlab_cyclegan.discriminator import Patch
+from torch import Tensor, nn
+
+import ganlab
+from ganlab import Translation
+from ganlab.engine import Engine
+from ganlab.interfaces import Domain
+from ganlab.translation import Memo
+
+Make = Callable[..., Engine]
+
+PATCH = {
+    "discriminators": {"image": {"type": "acgan", "width": 4, "layers": 1}},
+    "losses": {"adversarial": {"type": "acgan_source", "of": {"type": "lsgan"}}, "classes": {"type": "acgan_class"}},
+    "schedule": {"lr": 1e-30},
+}
+
+
+def unlikely(scores: Tensor, classes: Tensor) -> Tensor:
+    """-log P(C = c | x) by its definition, a patch at a time; mean over patches and images."""
+    odds = scores[:, 1:].exp()
+    chosen = [image[c] / image.sum(0) for image, c in zip(odds, classes.tolist(), strict=True)]
+    return -torch.stack(chosen).log().mean()
+
+
+def stirred(engine: Engine) -> dict[str, Any]:
+    noise = torch.Generator().manual_seed(5)
+    with torch.no_grad():
+        for module in engine.system.networks.modules.values():
+            for p in module.parameters():
+                p.add_(0.1 * torch.randn(p.shape, generator=noise, dtype=p.dtype))
+    return copy.deepcopy(engine.system.networks.modules)
+
+
+@pytest.mark.parametrize("schedule", ["simultaneous", "alternating"])
+@pytest.mark.parametrize("pool", [0, 3])
+@pytest.mark.parametrize("fakes", [True, False])
+def test_terms_of_the_papers_equations(make_engine: Make, fakes: bool, pool: int, schedule: str) -> None:
+    patch = {
+        **PATCH,
+        "losses": PATCH["losses"] | {"classes": {"type": "acgan_class", "fakes": fakes}},
+        "schedule": {"type": schedule, "lr": 1e-30, "pool": pool},
+    }
+    engine = make_engine(patch, classes=3)
+    nets = stirred(engine)
+    engine.step()
+    (record,) = engine.read()
+    batch = RandomImages(classes=3)(0)
+    for way in ("ab", "ba"):
+        a, b = way
+        g, d = nets[f"generator/{way}"], nets[f"discriminator/image/{b}"]
+        real, fake = d(batch.images[b]), d(g(batch.images[a]))
+        assert fake.shape[1] == 4
+        expected = {
+            f"loss/generator/{way}/adversarial": torch.mean((fake[:, 0] - 1) ** 2),
+            f"loss/generator/{way}/classes": unlikely(fake, batch.labels[a]),
+            f"loss/discriminator/{way}/adversarial/real": torch.mean((real[:, 0] - 1) ** 2),
+            f"loss/discriminator/{way}/classes/real": unlikely(real, batch.labels[b]),
+        }
+        if not pool:
+            expected[f"loss/discriminator/{way}/adversarial/fake"] = torch.mean(fake[:, 0] ** 2)
+        if fakes:
+            expected[f"loss/discriminator/{way}/classes/fake"] = unlikely(fake, batch.labels[a])
+        for name, value in expected.items():
+            assert record[name] == pytest.approx(value.item(), abs=1e-10), name
+        assert (f"loss/discriminator/{way}/classes/fake" in record) == fakes
+
+
+def test_the_discriminator_is_a_patchgan_with_an_output_for_each_class() -> None:
+    domain = Domain("b", 3, 64, 64, 5)
+    with torch.device("meta"):
+        plain, classifying = Patch(domain), ClassifyingPatch(domain)
+    counts = [sum(p.numel() for p in net.parameters()) for net in (plain, classifying)]
+    # each output has 4x4 weights on 512 channels and a bias
+    assert counts == [2_764_737, 2_764_737 + 5 * (512 * 16 + 1)]
+    assert ClassifyingPatch(domain, width=2)(torch.zeros(2, 3, 64, 64)).shape == (2, 6, 6, 6)
+
+
+def test_a_domain_without_classes_is_refused() -> None:
+    with pytest.raises(ValueError, match="the images of domain b have no classes; its source needs labels"):
+        ClassifyingPatch(Domain("b", 3, 64, 64))
+
+
+class Learned(ganlab.Loss):
+    """Has a parameter that the discriminators train, made late, and looks both ways."""
+
+    trains = "discriminator"
+
+    def prepare(self, t: Translation) -> None:
+        self.scale = nn.Parameter(torch.ones(t.score(t.target).shape[1]))
+
+    def discriminator(self, t: Translation) -> Tensor:
+        return (t.score(t.target) * self.scale).sum() + t.back.score(t.back.target).sum()
+
+
+def test_the_wrapped_loss_keeps_its_own_parameters_and_sees_one_score_everywhere(make_engine: Make) -> None:
+    engine = make_engine(PATCH, classes=3)
+    t = Translation("ab", Memo(engine.system.networks, RandomImages(2)(0), {}, seed=0))
+    loss = Source(Learned())
+    assert loss.trains == "discriminator"
+    loss.prepare(t)
+    assert [p.shape for p in loss.parameters()] == [(1,)]
+    d_a, d_b = (engine.system.networks.discriminator(f"discriminator/image/{domain}") for domain in "ab")
+    expected = d_b(t.target)[:, 0].sum() + d_a(t.real)[:, 0].sum()
+    assert loss.generator(t) is None
+    torch.testing.assert_close(loss.discriminator(t), expected)
+
+
+def test_labels_are_needed(make_engine: Make) -> None:
+    losses = PATCH["losses"]
+    with pytest.raises(ganlab.SpecError, match="the images of domain a have no classes"):
+        make_engine(PATCH)
+    with pytest.raises(ganlab.SpecError, match="asks for labels of domain a, and its source has none"):
+        make_engine({"losses": {"classes": losses["classes"]}})
+    assert Class().fakes
