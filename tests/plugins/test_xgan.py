@@ -58,6 +58,7 @@ def test_the_ways_share_the_inner_layers_alone(ways: tuple[str, ...]) -> None:
 
 @pytest.mark.parametrize(("height", "width"), [(16, 16), (32, 48), (64, 64)])
 def test_shapes_and_ranges(height: int, width: int) -> None:
+    torch.manual_seed(0)
     domains = {"a": domain("a", height, width, 1), "b": domain("b", height, width)}
     for way, g in XGAN.pair(domains, ("ab", "ba"), width=2, embedding=12).items():
         x = noise(3, domains[way[0]].channels, height, width).float()
