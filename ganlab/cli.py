@@ -177,6 +177,27 @@ def schema() -> None:
         _print_json(json_schema(registry()))
 
 
+@app.command()
+def new(
+    kind: Annotated[
+        str, typer.Argument(metavar="KIND", help="loss, generator, discriminator, schedule, metric or source.")
+    ],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="What a spec will say under `type`.")],
+    as_json: AsJson = False,
+) -> None:
+    """Begin a plugin: write the folder NAME, a package with a component that works and its test."""
+    with _errors():
+        from ganlab import scaffold
+
+        files = [str(path) for path in scaffold.new(kind, name)]
+        if as_json:
+            _print_json({"folder": name, "files": files})
+        else:
+            typer.echo(f"written: {', '.join(files)}")
+            typer.echo(f"  install it   pip install -e {name}")
+            typer.echo(f"  test it      pytest {name}")
+
+
 def _print_json(value: Any) -> None:
     typer.echo(json.dumps(value, indent=2, ensure_ascii=False))
 

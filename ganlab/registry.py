@@ -95,7 +95,7 @@ class Registry:
             if (taken := self._components.get((kind, name))) is not None:
                 raise ValueError(f"the {kind} name {name!r} is taken by {taken.owner}")
             signature(cls)
-            _check_contract(cls)
+            check_contract(cls)
         return [Component(kind, name, cls, point.name, package, version) for kind, name, cls in found]
 
     def find(self, kind: str, name: str, where: str) -> Component:
@@ -152,7 +152,7 @@ def _owner(package: Distribution | None) -> tuple[str, str]:
     return name or "unknown", version or "unknown"
 
 
-def _check_contract(cls: type) -> None:
+def check_contract(cls: type) -> None:
     """Raises TypeError with a sentence where a class breaks what its constructor doesn't show."""
     if issubclass(cls, Loss) and cls.trains not in PLAYERS:
         raise TypeError(f"{cls.__name__}.trains is {cls.trains!r}, not one of {', '.join(PLAYERS)}")

@@ -41,7 +41,9 @@ def python(code: str, *words: str, cwd: Path | None = None) -> subprocess.Comple
     )
 
 
-@pytest.mark.parametrize("words", [["--help"], ["--version"], ["run", "--help"], ["check", "--help"], []])
+@pytest.mark.parametrize(
+    "words", [["--help"], ["--version"], ["run", "--help"], ["check", "--help"], ["new", "--help"], []]
+)
 def test_help_imports_no_torch(words: list[str]) -> None:
     done = python(WITHOUT_TORCH, *words)
     assert done.returncode == 0, done.stderr

@@ -1,0 +1,129 @@
+"""`ganlab new` writes packages that are found, linted and tested as they come; and refuses with nothing written."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+import tomllib
+import zipfile
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+import ganlab
+from ganlab.cli import app
+from ganlab.scaffold import new
+
+KINDS = ["loss", "generator", "discriminator", "schedule", "metric", "source"]
+
+
+def installed(folder: Path, into: Path) -> None:
+    """As `pip install -e` would have it: metadata that name the entry point."""
+    project = tomllib.loads((folder / "pyproject.toml").read_text("utf-8"))["project"]
+    info = into / f"{project['name'].replace('-', '_')}-{project['version']}.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {project['name']}\nVersion: {project['version']}\n")
+    ((name, module),) = project["entry-points"]["ganlab"].items()
+    (info / "entry_points.txt").write_text(f"[ganlab]\n{name} = {module}\n")
+
+
+@pytest.fixture(scope="module")
+def packages(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One of each kind, installed: fresh_loss, fresh_generator, ..."""
+    folder = tmp_path_factory.mktemp("packages")
+    for kind in KINDS:
+        new(kind, f"fresh_{kind}", folder)
+        installed(folder / f"fresh_{kind}", folder)
+    return folder
+
+
+def test_each_kind_passes_its_own_test(packages: Path) -> None:
+    tests = [f"fresh_{kind}/tests/test_fresh_{kind}.py" for kind in KINDS]
+    path = os.pathsep.join(
+        [*(str(packages / f"fresh_{kind}") for kind in KINDS), str(packages), os.environ.get("PYTHONPATH", "")]
+    )
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-W", "error", "--rootdir", ".", *tests],
+        capture_output=True,
+        text=True,
+        cwd=packages,
+        env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert re.search(r"^20 passed in", done.stdout, re.M), done.stdout
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_each_kind_is_clean_to_ruff(kind: str, packages: Path) -> None:
+    pytest.importorskip("ruff")
+    for words in (["check", "--isolated"], ["format", "--isolated", "--check"]):
+        done = subprocess.run(
+            [sys.executable, "-m", "ruff", *words, "."], capture_output=True, text=True, cwd=packages / f"fresh_{kind}"
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_a_wheel_of_it_holds_the_package_and_its_entry_point(packages: Path, tmp_path: Path) -> None:
+    script = "import sys; from hatchling.build import build_wheel; print(build_wheel(sys.argv[1]))"
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(tmp_path)], capture_output=True, text=True, cwd=packages / "fresh_loss"
+    )
+    assert done.returncode == 0, done.stderr
+    with zipfile.ZipFile(tmp_path / "ganlab_fresh_loss-0.1.0-py3-none-any.whl") as wheel:
+        assert "ganlab_fresh_loss/__init__.py" in wheel.namelist()
+        points = wheel.read("ganlab_fresh_loss-0.1.0.dist-info/entry_points.txt").decode()
+    assert points.split() == ["[ganlab]", "fresh_loss", "=", "ganlab_fresh_loss"]
+
+
+def test_the_command_says_what_comes_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    shown = CliRunner().invoke(app, ["new", "loss", "mine"])
+    assert shown.exit_code == 0, shown.output
+    assert "pip install -e mine\n" in shown.stdout
+    shown = CliRunner().invoke(app, ["new", "source", "yours", "--json"])
+    files = json.loads(shown.stdout)["files"]
+    assert files == ["yours/pyproject.toml", "yours/ganlab_yours/__init__.py", "yours/tests/test_yours.py"]
+    assert all((tmp_path / file).is_file() for file in files)
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "sentence"),
+    [
+        ("plugin", "mine", "there is no kind 'plugin' to begin; known are: loss, generator,"),
+        ("loss", "my-loss", "'my-loss' can't be a name: a letter, then letters,"),
+        ("loss", "2nd", "'2nd' can't be a name"),
+        ("loss", "größe", "'größe' can't be a name"),
+        ("loss", "tail_", "'tail_' can't be a name"),
+        ("loss", "../up", "'../up' can't be a name"),
+        ("loss", "lambda", "'lambda' can't be a name: .*no keyword"),
+        ("loss", "cycle", "'cycle' is the loss 'cycle' of plugin 'cyclegan' of ganlab .* already"),
+        ("metric", "cyclegan", "'cyclegan' is the .* of plugin 'cyclegan' of ganlab .* already"),
+        ("loss", "there", "'there' is there already"),
+    ],
+)
+def test_what_it_refuses(kind: str, name: str, sentence: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "there").mkdir()
+    monkeypatch.chdir(tmp_path)
+    done = CliRunner().invoke(app, ["new", kind, name])
+    assert done.exit_code == 2
+    assert re.fullmatch(f"ganlab: {sentence}.*\n", done.stderr)
+    assert [path.name for path in tmp_path.rglob("*")] == ["there"]
+
+
+def test_a_name_of_another_kind_is_free(tmp_path: Path) -> None:
+    assert len(new("metric", "cycle", tmp_path)) == 3
+
+
+@pytest.mark.parametrize(
+    ("name", "cls"), [("tensor", "TensorLoss"), ("soft_edge", "SoftEdgeLoss"), ("my_loss", "MyLoss")]
+)
+def test_the_class_has_a_name_that_its_module_does_not_import(name: str, cls: str, tmp_path: Path) -> None:
+    _, module, _ = new("loss", name, tmp_path)
+    space: dict[str, object] = {"__name__": "made"}
+    exec(module.read_text("utf-8"), space)
+    assert isinstance(space[cls], type)
+    assert issubclass(space[cls], ganlab.Loss)

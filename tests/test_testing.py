@@ -1,0 +1,588 @@
+"""`ganlab.testing` lets every shipped component pass, and names each promise that a component breaks on purpose."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import relu
+
+import ganlab
+from ganlab import Domain, Estimate, Evidence, Number, Translation, Turn, testing
+from ganlab.registry import Component, registry
+from ganlab.testing import SimpleDiscriminator, SimpleFeatures, SimpleGenerator, SimpleLoss
+
+LABELLED = Domain("labelled", 3, 16, 16, classes=3)
+DIGITS = Domain("digits", 1, 32, 32, classes=10)
+
+WHERE: dict[tuple[str, str], dict[str, Any]] = {
+    ("generator", "resnet"): {"width": 4, "blocks": 2},
+    ("generator", "large_kernel"): {"width": 4, "blocks": 2},
+    ("generator", "dcgan"): {"width": 4, "latents": 8},
+    ("generator", "digits"): {"width": 4, "images": DIGITS},
+    ("generator", "xgan"): {"width": 2, "embedding": 8},
+    ("discriminator", "acgan"): {"width": 4, "layers": 1, "images": LABELLED},
+    ("discriminator", "patch"): {"width": 4, "layers": 1},
+    ("discriminator", "dcgan"): {"width": 4},
+    ("discriminator", "digits"): {"width": 4, "images": DIGITS, "labels": True},
+    ("discriminator", "embedding"): {"width": 4},
+    ("loss", "acgan_class"): {"images": LABELLED, "scores": 4},
+    ("loss", "acgan_source"): {"images": LABELLED, "scores": 4},
+    ("loss", "class_real"): {"images": LABELLED, "scores": 4},
+    ("loss", "class_fake"): {"images": LABELLED, "scores": 4},
+    ("loss", "noisy_lsgan"): {"flip": 0.1},
+    ("schedule", "alternating"): {"pool": 4},
+    ("schedule", "simultaneous"): {"pool": 4, "decay_from": 0.5},
+    ("source", "avatars"): {"style": "big-ears"},
+}
+"""What a component needs to be tried at a small size."""
+
+SHIPPED = [component for component in registry().components if component.package == "ganlab"]
+
+
+@pytest.mark.parametrize("component", SHIPPED, ids=lambda component: f"{component.kind}-{component.name}")
+def test_every_shipped_component_keeps_its_promises(
+    component: Component, pictures: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*where: object, **how: object) -> None:
+        raise OSError("no test downloads weights")
+
+    monkeypatch.setattr("socket.create_connection", refuse)
+    where = WHERE.get((component.kind, component.name), {})
+    if component.name == "folder":
+        where = {"path": str(pictures["a"])}
+    try:
+        getattr(testing, f"check_{component.kind}")(component.cls, **where)
+    except ganlab.Unavailable as missing:
+        pytest.skip(str(missing))
+
+
+class Untyped(SimpleLoss):
+    def __init__(self, margin=1.0):  # type: ignore[no-untyped-def]
+        super().__init__()
+
+
+class Vector(SimpleLoss):
+    def generator(self, t: Translation) -> Tensor:
+        return (t.score(t.fake) - 1).square().mean((1, 2, 3))
+
+
+class Infinite(SimpleLoss):
+    def generator(self, t: Translation) -> Tensor:
+        return t.score(t.fake).mean() / 0
+
+
+class Silent(ganlab.Loss):
+    """No terms."""
+
+
+class Writes(SimpleLoss):
+    def discriminator(self, t: Translation) -> Tensor:
+        t.target.detach().clamp_(-0.5, 0.5)
+        return super().discriminator(t)
+
+
+class Detached(SimpleLoss):
+    def generator(self, t: Translation) -> Tensor:
+        return t.score(t.fake.detach()).detach().mean()
+
+
+class WrongPlayer(SimpleLoss):
+    def generator(self, t: Translation) -> Tensor:
+        return t.score(t.target).mean()
+
+
+class RootAtZero(SimpleLoss):
+    def generator(self, t: Translation) -> Tensor:
+        return (t.fake - t.fake.detach()).square().sum().sqrt()
+
+
+class KeepsGraph(SimpleLoss):
+    def generator(self, t: Translation) -> Tensor:
+        self.kept = t.fake
+        return super().generator(t)
+
+    def discriminator(self, t: Translation) -> Tensor:
+        return t.score(self.kept).mean()
+
+
+class NeverLearns(SimpleLoss):
+    trains = "discriminator"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(()))
+
+    def generator(self, t: Translation) -> Tensor:
+        return self.scale * super().generator(t)
+
+
+class Remembers(SimpleLoss):
+    """Of the first way that it sees."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("first", torch.zeros(()))
+
+    def generator(self, t: Translation) -> Tensor:
+        if not self.first:
+            self.first = t.fake.detach().mean()
+        return super().generator(t) * self.first
+
+
+class Rolls(SimpleLoss):
+    def discriminator(self, t: Translation) -> Tensor:
+        return super().discriminator(t) * torch.rand(())
+
+
+class Counts(SimpleLoss):
+    count = 0
+
+    def discriminator(self, t: Translation) -> Tensor:
+        self.count += t.name == "ba"
+        return super().discriminator(t) * (1 + self.count // 2)
+
+
+class OnlyDouble(SimpleLoss):
+    def generator(self, t: Translation) -> Tensor:
+        return (t.score(t.fake) @ torch.eye(8, dtype=torch.float64)).mean()
+
+
+class Rank3(SimpleGenerator):
+    def encode(self, images: Tensor) -> Tensor:
+        return super().encode(images).flatten(2)
+
+    def decode(self, embedding: Tensor) -> Tensor:
+        return super().decode(embedding.unflatten(2, (8, 8)))
+
+
+class TwoEmbeddings(SimpleGenerator):
+    def features(self, images: Tensor) -> Sequence[Tensor]:
+        return [2 * self.encode(images)]
+
+
+class Unbounded(SimpleGenerator):
+    def __init__(self, source: Domain, target: Domain) -> None:
+        super().__init__(source, target)
+        self.decoder = nn.Sequential(self.decoder[0])
+
+
+class Smaller(SimpleGenerator):
+    def decode(self, embedding: Tensor) -> Tensor:
+        return super().decode(embedding)[..., 1:]
+
+
+class Rounds(SimpleGenerator):
+    def decode(self, embedding: Tensor) -> Tensor:
+        return super().decode(embedding.round())
+
+
+class UnusedLayer(SimpleGenerator):
+    def __init__(self, source: Domain, target: Domain) -> None:
+        super().__init__(source, target)
+        self.head = nn.Conv2d(4, 4, 1)
+
+
+class Clock(SimpleGenerator):
+    def __init__(self, source: Domain, target: Domain) -> None:
+        super().__init__(source, target)
+        self.encoder[0].weight.data += time.perf_counter_ns() % 1_000_003
+
+
+class OwnRandom(SimpleGenerator):
+    def encode(self, images: Tensor) -> Tensor:
+        return super().encode(images) + float(np.random.default_rng().random())
+
+
+class HiddenNoise(SimpleGenerator):
+    def encode(self, images: Tensor) -> Tensor:
+        embedding = super().encode(images)
+        return embedding + torch.randn_like(embedding)
+
+
+class Mixes(SimpleGenerator):
+    def encode(self, images: Tensor) -> Tensor:
+        embedding = super().encode(images)
+        return embedding - embedding.mean(0)
+
+
+class OutsideState(SimpleGenerator):
+    stateful = True
+    uses = 0
+
+    def encode(self, images: Tensor) -> Tensor:
+        self.uses += self.training
+        return super().encode(images) * self.uses
+
+
+class Lerps(SimpleGenerator):
+    def __init__(self, source: Domain, target: Domain) -> None:
+        super().__init__(source, target)
+        self.paint = nn.Conv2d(target.channels, target.channels, 1)
+
+    def decode(self, embedding: Tensor) -> Tensor:
+        images = super().decode(embedding).float() if embedding.dtype != torch.float64 else super().decode(embedding)
+        return images.lerp(self.paint(images).tanh(), 0.5)
+
+
+class Views(SimpleGenerator):
+    def encode(self, images: Tensor) -> Tensor:
+        embedding = super().encode(images)
+        return embedding.view(len(embedding), -1).view(embedding.shape)
+
+
+class Flat(SimpleDiscriminator):
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x).mean((1, 2, 3))
+
+
+class Blind(SimpleDiscriminator):
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x.detach())
+
+
+class _OneSided(torch.autograd.Function):
+    """tanh, whose second derivative is forgotten."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        ctx.slope = 1 - x.detach().tanh().square()
+        return x.tanh()
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        return gradient * ctx.slope
+
+
+class FirstOrder(SimpleDiscriminator):
+    def forward(self, x: Tensor) -> Tensor:
+        scores: Tensor = _OneSided.apply(super().forward(x))
+        return scores
+
+
+class Replaces(SimpleDiscriminator):
+    def after_update(self) -> None:
+        self.net[0].weight = nn.Parameter(self.net[0].weight.clamp(-0.01, 0.01))
+
+
+class Poisons(SimpleDiscriminator):
+    def after_update(self) -> None:
+        self.net[0].weight /= 0
+
+
+class Plain(ganlab.Schedule):
+    """A schedule that is in order."""
+
+    steps = 30
+
+    def turns(self, step: int) -> Iterable[Turn]:
+        return [Turn("generator", self.ways), Turn("discriminator", self.ways)]
+
+    def optimizer(self, player: str, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
+        return torch.optim.Adam(parameters)
+
+
+class NoSteps(Plain):
+    steps = 0
+
+
+class OwnWays(Plain):
+    def turns(self, step: int) -> Iterable[Turn]:
+        return [Turn("generator", ("ab", "ba"))]
+
+
+class CountsSteps(Plain):
+    def __init__(self) -> None:
+        self.asked = 0
+
+    def turns(self, step: int) -> Iterable[Turn]:
+        self.asked += 1
+        return [Turn("generator" if self.asked % 3 else "discriminator", self.ways)]
+
+
+class Negative(Plain):
+    def learning_rate(self, player: str, step: int) -> float:
+        return 1 - step / 10
+
+
+class Half(Plain):
+    def optimizer(self, player: str, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
+        return torch.optim.Adam(parameters[:1])
+
+
+class ForgetfulSGD(torch.optim.SGD):
+    """Momentum, not in its state."""
+
+    def step(self, closure: Any = None) -> None:
+        self.count = getattr(self, "count", 0) + 1
+        for group in self.param_groups:
+            group["lr"] = 0.1 / self.count
+        super().step()
+
+
+class Forgets(Plain):
+    def optimizer(self, player: str, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
+        return ForgetfulSGD(parameters, lr=0.1)
+
+
+class _Pool(nn.Module):
+    last: Tensor | None = None
+
+    def __init__(self, keep: bool) -> None:
+        super().__init__()
+        self.keep = keep
+
+    def forward(self, fakes: Tensor, draws: Tensor) -> Tensor:
+        before, self.last = self.last, fakes
+        return fakes[:1] if not self.keep else fakes if before is None else before
+
+
+class OneFake(Plain):
+    def pool(self, target: Domain) -> nn.Module:
+        return _Pool(keep=False)
+
+
+class LostFakes(Plain):
+    def pool(self, target: Domain) -> nn.Module:
+        return _Pool(keep=True)
+
+
+class Squares(ganlab.Source):
+    """A source that is in order."""
+
+    classes = 2
+
+    def keys(self, domain: str) -> list[str]:
+        return [f"{domain}{i}" for i in range(9)]
+
+    def image(self, key: str, size: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
+        return np.full((size, size, 3), 20 * int(key[1:]), np.uint8)
+
+    def label(self, key: str) -> int:
+        return int(key[1:]) % 2
+
+
+class Repeats(Squares):
+    def keys(self, domain: str) -> list[str]:
+        return ["a1", "a2", "a1"]
+
+
+class Shuffles(Squares):
+    order = itertools.count()
+
+    def keys(self, domain: str) -> list[str]:
+        keys = super().keys(domain)
+        start = next(self.order) % 2
+        return keys[start:] + keys[:start]
+
+
+class Floats(Squares):
+    def image(self, key: str, size: int) -> Any:
+        return super().image(key, size) / 255
+
+
+class Stream(Squares):
+    count = 0
+
+    def image(self, key: str, size: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
+        self.count += 1
+        return np.full((size, size, 3), self.count, np.uint8)
+
+
+class OneTooFar(Squares):
+    def label(self, key: str) -> int:
+        return int(key[1:]) % 3
+
+
+class NumberedAttributes(Squares):
+    def attributes(self, key: str) -> Any:
+        return {"grey": 20}
+
+
+class Light(ganlab.Metric):
+    """A metric that is in order."""
+
+    numbers: Mapping[str, Number] = {"light": Number("how light outputs are", "")}
+
+    def value(self, evidence: Evidence) -> float:
+        return float(evidence.outputs.tensor().mean())
+
+    def measure(self, evidence: Evidence) -> dict[str, Estimate | ganlab.Unavailable]:
+        value = self.value(evidence)
+        return {"light": Estimate(value, value - 1, value + 1, {"outputs": len(evidence.outputs)})}
+
+
+class Nameless(Light):
+    numbers: Mapping[str, Number] = {}
+
+
+class OtherName(Light):
+    numbers: Mapping[str, Number] = {"dark": Number("how dark outputs are")}
+
+
+class Outside(Light):
+    def measure(self, evidence: Evidence) -> dict[str, Estimate | ganlab.Unavailable]:
+        return {"light": Estimate(0.5, 0.6, 0.7, {})}
+
+
+class Unseeded(Light):
+    def value(self, evidence: Evidence) -> float:
+        return float(np.random.default_rng().random())
+
+
+class Darkens(Light):
+    def value(self, evidence: Evidence) -> float:
+        evidence.outputs.pixels[0][:] = 0
+        return super().value(evidence)
+
+
+class NeedsInputs(Light):
+    def value(self, evidence: Evidence) -> float:
+        return float(evidence.inputs.tensor().mean())  # type: ignore[union-attr]
+
+
+class Maps(SimpleFeatures):
+    def forward(self, images: Tensor) -> Tensor:
+        maps: Tensor = self.net(images)
+        return maps
+
+
+class Centred(SimpleFeatures):
+    def forward(self, images: Tensor) -> Tensor:
+        vectors = super().forward(images)
+        return vectors - vectors.mean(0)
+
+
+class Noisy(SimpleFeatures):
+    def forward(self, images: Tensor) -> Tensor:
+        return super().forward(images) + 1e-5 * torch.rand(1)
+
+
+class NoGrad(SimpleFeatures):
+    @torch.no_grad()
+    def forward(self, images: Tensor) -> Tensor:
+        return super().forward(images)
+
+
+class NoPackage(SimpleFeatures):
+    packages = ("no-such-package-of-anybody",)
+
+
+class Dead(SimpleFeatures):
+    def forward(self, images: Tensor) -> Tensor:
+        return super().forward(relu(images - 2))
+
+
+BROKEN = [
+    (testing.check_loss, Untyped, "options come back from JSON.* gives its option 'margin' no type"),
+    (testing.check_loss, SimpleDiscriminator, "is a Loss .*it is <class"),
+    (testing.check_loss, Vector, r"finite scalars.* shape \(3,\) where a scalar"),
+    (testing.check_loss, Infinite, "finite scalars.* generator/ab = -?inf"),
+    (testing.check_loss, Silent, "at least.* gives no player a term"),
+    (testing.check_loss, Writes, "leaves the images as they are.* changed the images"),
+    (testing.check_loss, Detached, "gradients reach.* generator/ab is .* has no gradient"),
+    (testing.check_loss, WrongPlayer, "gradients reach.* generator/ab reaches discriminator/image/b"),
+    (testing.check_loss, RootAtZero, "gradients reach.* generator/ab has gradients that are not finite"),
+    (testing.check_loss, KeepsGraph, "gradients reach.* discriminator/ab reaches generator/"),
+    (testing.check_loss, NeverLearns, "gradients reach.* no discriminators' term reaches the loss's own scale"),
+    (testing.check_loss, Remembers, "whichever comes first.* ab first .*ba first"),
+    (testing.check_loss, Rolls, "t.uniform.* seed 0 discriminator/ab = .* seed 1"),
+    (testing.check_loss, Counts, "state.* goes on with discriminator/ab = "),
+    (testing.check_loss, OnlyDouble, "float32.* RuntimeError"),
+    (testing.check_generator, Rank3, r"encodes to.* \(3, 3, 16, 16\) to \(3, 4, 64\)"),
+    (testing.check_generator, TwoEmbeddings, "last is the embedding.* differ by up to "),
+    (testing.check_generator, Unbounded, r"in \[-1, 1\].* values go from -\d"),
+    (testing.check_generator, Smaller, r"images of the target domain.* makes \(3, 3, 16, 15\)"),
+    (testing.check_generator, Rounds, "reach the embedding.* all for the embedding are 0"),
+    (testing.check_generator, UnusedLayer, "all parameters.* none reaches head.weight, head.bias"),
+    (testing.check_generator, Clock, "initial weights.* encoder.0.weight differ"),
+    (testing.check_generator, OwnRandom, "same seed.* with one seed its outputs differ by up to"),
+    (testing.check_generator, HiddenNoise, "stateful.* twice its outputs differ by up to"),
+    (testing.check_generator, Mixes, "per_image.* in a batch outputs differ by up to"),
+    (testing.check_generator, OutsideState, "state.* in eval mode outputs differ by up to"),
+    (testing.check_generator, Lerps, "autocast.* RuntimeError"),
+    (testing.check_generator, Views, "channels_last.* RuntimeError: view"),
+    (testing.check_discriminator, Flat, r"scores \(N, K, h, w\).* it gives \(3\)"),
+    (testing.check_discriminator, Blind, "reach what it sees.* none reaches what it sees"),
+    (testing.check_discriminator, FirstOrder, r"differentiated twice.* is \S+ by autograd, \S+ by differences"),
+    (testing.check_discriminator, Replaces, "after_update.* of 4 parameters some are others"),
+    (testing.check_discriminator, Poisons, "after_update.* not finite: net.0.weight"),
+    (testing.check_schedule, NoSteps, "has steps.* steps is 0"),
+    (testing.check_schedule, OwnWays, r"only those.* with the ways \('ab',\) step 0 has Turn"),
+    (testing.check_schedule, CountsSteps, "of the step alone.* step 0 is|of the step alone.* step 2 is"),
+    (testing.check_schedule, Negative, "factors.* they are .-"),
+    (testing.check_schedule, Half, "one optimiser.* holds 1 of 2 parameters"),
+    (testing.check_schedule, Forgets, "saved and loaded.* differ by up to"),
+    (testing.check_schedule, OneFake, r"as many images.* it makes \(1, 3, 16, 16\)"),
+    (testing.check_schedule, LostFakes, "buffers.* what they show differs"),
+    (testing.check_source, Repeats, "key of its own.* of 3 keys 1 come again"),
+    (testing.check_source, Shuffles, "fixed order.*'a0', .* and then .'a1'"),
+    (testing.check_source, Floats, "uint8.* of float64"),
+    (testing.check_source, Stream, "same image.* differs in 768 values"),
+    (testing.check_source, OneTooFar, r"labels.* of 2 classes .*\[0, 1, 2\]"),
+    (testing.check_source, NumberedAttributes, "attributes.* {'grey': 20}"),
+    (testing.check_metric, Nameless, "has numbers.* they are {}"),
+    (testing.check_metric, OtherName, r"it has named.* \['dark'\] and measures \['light'\]"),
+    (testing.check_metric, Outside, r"inside its interval.* 0.5 in \[0.6, 0.7\]"),
+    (testing.check_metric, Unseeded, "same twice.* and then"),
+    (testing.check_metric, Darkens, "as they are.* changed the outputs"),
+    (testing.check_metric, NeedsInputs, "raises Unavailable.* AttributeError"),
+    (testing.check_features, Maps, r"vectors \(N, D\).* it gives \(3, 4, 6, 6\)"),
+    (testing.check_features, Centred, "each image's own.*|alone and in a batch they differ by up to"),
+    (testing.check_features, Noisy, "same twice.* twice they differ by up to"),
+    (testing.check_features, NoGrad, "by the images.* have no gradient"),
+    (testing.check_features, Dead, "by the images.* all for the images are 0"),
+    (testing.check_features, NoPackage, "packages that are installed.* PackageNotFoundError"),
+]
+
+
+@pytest.mark.parametrize(("check", "cls", "sentence"), BROKEN, ids=lambda value: getattr(value, "__name__", ""))
+def test_a_broken_promise_is_named(check: Callable[..., None], cls: type, sentence: str) -> None:
+    with pytest.raises(AssertionError, match=f"(?s)^{cls.__name__} .*?({sentence})") as caught:
+        check(cls)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("check", "cls"),
+    [
+        (testing.check_loss, SimpleLoss),
+        (testing.check_generator, SimpleGenerator),
+        (testing.check_discriminator, SimpleDiscriminator),
+        (testing.check_features, SimpleFeatures),
+        (testing.check_schedule, Plain),
+        (testing.check_source, Squares),
+        (testing.check_metric, Light),
+    ],
+)
+def test_what_the_broken_ones_are_made_of_is_in_order(check: Callable[[type], None], cls: type) -> None:
+    check(cls)
+
+
+class Wraps(ganlab.Discriminator):
+    """Nested discriminators are made like the one around them."""
+
+    def __init__(self, of: ganlab.Discriminator) -> None:
+        super().__init__()
+        self.of = of
+
+    def forward(self, x: Tensor) -> Tensor:
+        scores: Tensor = self.of(x)
+        return scores
+
+
+def test_a_nested_component_is_the_class_that_is_given() -> None:
+    testing.check_discriminator(Wraps)
+    with pytest.raises(AssertionError, match=r"^Wraps gives scores"):
+        testing.check_discriminator(Wraps, of=Flat)
+
+
+def test_an_option_that_is_not_allowed_is_named() -> None:
+    with pytest.raises(AssertionError, match=r"^Wraps is a Discriminator .* clamp: 1: Extra inputs"):
+        testing.check_discriminator(Wraps, clamp=1)
