@@ -19,7 +19,6 @@ from ganlab.errors import RunError, SpecError, Unavailable
 from ganlab.evaluation import folders, speed
 from ganlab.evaluation.run import RunExaminer, Tools, named, united
 from ganlab.folder import RunFolder
-from ganlab.interfaces import Features
 from ganlab.options import signature
 from ganlab.registry import registry
 from ganlab.rehearsal import describe_networks, untouched_randomness
@@ -200,10 +199,10 @@ def _evaluation(
         return _evaluate_run(RunFolder(run) if run is not None else newest_run(), metrics, features, watcher)
     if run is not None:
         raise SpecError(f"either a run ({run}) or --images is measured, not both")
-    asked = _with_features(Evaluation(metrics=tuple(metrics), features=features), "--images")
+    asked = _with_features(Evaluation(metrics=tuple(metrics), features=features))
     tools = Tools.build(registry(), asked, torch.device(device("auto", "eval")), watcher.progress)
     if not tools.examiner.metrics:
-        raise SpecError(f"--images needs a metric; known are: {', '.join(registry().names('metric'))}")
+        raise SpecError(f"--images needs two folders and a metric; known are: {', '.join(registry().names('metric'))}")
     paths = [*images, *([inputs] if inputs is not None else [])]
     sets = [folders.Folder(path, index > 0, watcher.progress) for index, path in enumerate(paths)]
     for one in sets:
@@ -213,11 +212,10 @@ def _evaluation(
         return folders.evaluate(registry(), tools, asked, *sets)
 
 
-def _with_features(asked: Evaluation, where: str) -> Evaluation:
+def _with_features(asked: Evaluation) -> Evaluation:
     """What was asked for, resolved; where no feature network is named, the first whose weights ship with a package."""
-    shipped = [c.name for c in registry().components if issubclass(c.cls, Features) and c.cls.shipped]
-    chosen = asked.model_copy(update={"features": asked.features or next(iter(shipped), None)})
-    return evaluation_of(registry(), chosen, where)
+    chosen = asked.model_copy(update={"features": asked.features or next(iter(registry().shipped_features()), None)})
+    return evaluation_of(registry(), chosen, "eval")
 
 
 def newest_run(where: str | Path = "runs") -> RunFolder:
@@ -238,7 +236,7 @@ def _evaluate_run(
     if metrics:
         asked.metrics = tuple(own.get(metric, metric) if isinstance(metric, str) else metric for metric in metrics)
     asked.features = features or asked.features
-    asked = _with_features(asked, str(folder.path))
+    asked = _with_features(asked)
     if not asked.metrics:
         raise SpecError(f"{folder.path} names no metrics; choose some: {', '.join(registry().names('metric'))}")
     if not folder.steps:

@@ -359,7 +359,7 @@ import ganlab
 from ganlab import Estimate, Evidence, Number
 from ganlab.evaluation import estimates
 
-DETAIL = Number("how much pixels differ from their right neighbours", "higher")
+DETAIL = Number("how much pixels differ from their right neighbours", "")
 
 
 class $cls(ganlab.Metric):

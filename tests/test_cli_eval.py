@@ -90,8 +90,8 @@ REFUSED: list[tuple[list[str], str]] = [
     (["nowhere"], "nowhere is not a run: it has no spec.json"),
     ([], "there is no run in runs; name one, or train one with `ganlab run SPEC`"),
     (["--images", "a", "b", "--kid"], "a does not exist"),
-    (["--images", "a", "b"], "--images needs a metric; known are: "),
-    (["--images", "a", "b", "--metric", "kidd"], "--images.metrics.0: there is no metric 'kidd'; did you mean 'kid'?"),
+    (["--images", "a", "b"], "--images needs two folders and a metric; known are: "),
+    (["--images", "a", "b", "--metric", "kidd"], "eval.metrics.0: there is no metric 'kidd'; did you mean 'kid'?"),
     (["--inputs", "a"], "--inputs goes with --images"),
     (["nowhere", "--images", "a", "b"], "either a run (nowhere) or --images is measured, not both"),
 ]
