@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from ganlab.build import build
+from ganlab.build import build, build_sources
 from ganlab.data.sampler import Batch
 from ganlab.engine import Engine
 from ganlab.interfaces import Domain
@@ -20,19 +20,25 @@ EXPERIMENTS = Path(__file__).parent.parent / "experiments"
 class RandomImages:
     """Draws batches of noise: the time of a step doesn't depend on what the pictures show."""
 
-    def __init__(self, batch: int, size: int, device: str) -> None:
-        self.batch, self.device = batch, device
-        self.domains = {name: Domain(name, 3, size, size) for name in "ab"}
+    def __init__(self, batch: int, domains: dict[str, Domain], device: str) -> None:
+        self.batch, self.domains, self.device = batch, domains, device
 
     def __call__(self, draw: int) -> Batch:
         random = torch.Generator().manual_seed(draw)
-        shape = (self.batch, *self.domains["a"][1:4])
-        images = {name: torch.rand(shape, generator=random) * 2 - 1 for name in self.domains}
-        return Batch({name: batch.to(self.device) for name, batch in images.items()}, {})
+        images, labels = {}, {}
+        for name, domain in self.domains.items():
+            shape = (self.batch, domain.channels, domain.height, domain.width)
+            images[name] = (torch.rand(shape, generator=random) * 2 - 1).to(self.device)
+            if domain.classes:
+                labels[name] = torch.randint(domain.classes, (self.batch,), generator=random).to(self.device)
+        return Batch(images, labels)
 
 
 def make_engine(experiment: str, patch: dict[str, Any]) -> Engine:
-    """An experiment's engine, patched, on noise."""
+    """An experiment's engine, patched, on noise of its sources' shapes."""
     spec = resolve(registry(), merge(read(EXPERIMENTS / experiment), patch))
-    images = RandomImages(spec.data.batch, spec.data.size, spec.runtime.device)
-    return Engine(build(registry(), spec, images.domains), images)  # type: ignore[arg-type]
+    size = spec.data.size
+    sources = build_sources(registry(), spec)
+    domains = {name: Domain(name, source.channels, size, size, source.classes) for name, source in sources.items()}
+    images = RandomImages(spec.data.batch, domains, spec.runtime.device)
+    return Engine(build(registry(), spec, domains), images)  # type: ignore[arg-type]

@@ -20,6 +20,8 @@ import pytest
 import torch
 from systems import RandomImages, make_engine
 
+from ganlab.interfaces import Domain
+
 SETTINGS = [(8, 64), (1, 128)]
 WARM_UP, ROUNDS = 4, 8
 
@@ -71,7 +73,7 @@ def peers(checkout: Path, batch: int, size: int, work: Path) -> Callable[[], Non
         direction="AtoB",
     )
     model = CycleGANModel(options)
-    images = RandomImages(batch, size, "cpu")
+    images = RandomImages(batch, {name: Domain(name, 3, size, size) for name in "ab"}, "cpu")
     draws = iter(range(10**9))
 
     def step() -> None:
