@@ -13,7 +13,7 @@ from ganlab.data.store import Progress, Store, load, silent
 from ganlab.errors import GanlabError, SpecError
 from ganlab.interfaces import Discriminator, Domain, Features, Generator, Loss, Metric, Pair, Schedule, Source
 from ganlab.networks import Networks, evaluating
-from ganlab.options import signature, validate
+from ganlab.options import arguments, signature
 from ganlab.registry import Registry
 from ganlab.spec import Options, Spec, sees
 
@@ -121,10 +121,7 @@ def build_metric(registry: Registry, options: Options) -> Metric:
 
 def _plain(registry: Registry, kind: str, options: Options) -> tuple[type, dict[str, Any]]:
     cls = registry.find(kind, options["type"], kind).cls
-    sign = signature(cls)
-    named = {k: v for k, v in options.items() if k in sign.model.model_fields}
-    checked = validate(cls, named)
-    return cls, {k: getattr(checked, k) for k in named}
+    return cls, arguments(cls, options)
 
 
 def _make(registry: Registry, kind: str, options: Options, where: str, domain: Domain | None = None) -> object:

@@ -144,6 +144,13 @@ def validate(component: type, options: Mapping[str, Any]) -> BaseModel:
     return checked
 
 
+def arguments(component: type, options: Mapping[str, Any]) -> dict[str, Any]:
+    """The plain ones of a component's options, checked, as its constructor takes them. Raises ValidationError."""
+    named = {name: value for name, value in options.items() if name in signature(component).model.model_fields}
+    checked = validate(component, named)
+    return {name: getattr(checked, name) for name in named}
+
+
 def _retyped(asked: Any, kept: Any) -> bool:
     """Whether a number was taken for one of another type: to a `Literal`, as to Python, true and 1.0 are 1."""
     if isinstance(asked, Mapping) and isinstance(kept, dict):

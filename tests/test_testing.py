@@ -16,7 +16,7 @@ from torch.nn.functional import relu
 import ganlab
 from ganlab import Domain, Estimate, Evidence, Number, Translation, Turn, testing
 from ganlab.registry import Component, registry
-from ganlab.testing import SimpleDiscriminator, SimpleFeatures, SimpleGenerator, SimpleLoss
+from ganlab.testing.simple import SimpleDiscriminator, SimpleFeatures, SimpleGenerator, SimpleLoss
 
 LABELLED = Domain("labelled", 3, 16, 16, classes=3)
 DIGITS = Domain("digits", 1, 32, 32, classes=10)

@@ -1,0 +1,143 @@
+"""What the engine relies on in a loss."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from ganlab.data.sampler import Batch
+from ganlab.interfaces import (
+    PLAYERS,
+    Domain,
+    Loss,
+)
+from ganlab.networks import Networks
+from ganlab.rehearsal import terms
+from ganlab.testing.making import check_class, made_of
+from ganlab.testing.promise import So, close, equal, promise, told
+from ganlab.testing.simple import (
+    IMAGES,
+    WAYS,
+    SimpleDiscriminator,
+    SimpleGenerator,
+    noise,
+)
+from ganlab.translation import Memo, Translation
+
+
+def check_loss(cls: type[Loss], /, *, images: Domain = IMAGES, scores: int = 1, **options: Any) -> None:
+    """A loss's promises, on both ways of a small system. `images.classes` gives images labels; discriminators give
+    `scores` numbers at each place."""
+    check_class(cls, "loss", options)
+
+    def make(seed: int, dtype: torch.dtype = torch.float64) -> tuple[Loss, _Stage]:
+        stage = _Stage.make(images, scores, dtype)
+        torch.manual_seed(seed)
+        loss: Loss = made_of(cls, options)
+        loss.to(dtype)
+        with torch.no_grad():
+            for way in WAYS:
+                loss.prepare(Translation(way, stage.memo()))
+        return loss.to(dtype), stage
+
+    with promise(cls, "is made of its options, and prepares itself for each way"):
+        loss, stage = make(0)
+    with promise(cls, "gives finite scalars, to one player at least, and leaves the images as they are") as so:
+        before = {domain: x.clone() for domain, x in stage.batch.images.items()}
+        found = stage.terms(copy.deepcopy(loss))
+        so(bool(found), "it gives no player a term on any way")
+        so(all(value.isfinite() for value in found.values()), told(found))
+        so(all(torch.equal(x, before[domain]) for domain, x in stage.batch.images.items()), "it has changed the images")
+    with promise(cls, "has terms whose gradients reach the player's networks, or the loss's own parameters") as so:
+        _check_reach(copy.deepcopy(loss), stage, so)
+    with promise(cls, "draws by t.uniform and t.normal alone, so that a resumed run draws the same") as so:
+        each = []
+        for seed in range(2):
+            torch.manual_seed(seed)
+            each.append(stage.terms(copy.deepcopy(loss)))
+        so(equal(*each), f"with torch's seed 0 {told(each[0])}, with seed 1 {told(each[1])}")
+    with promise(cls, "gives each way the same whichever comes first") as so:
+        other = stage.terms(copy.deepcopy(loss), ways=WAYS[::-1])
+        so(equal(found, other), f"ab first {told(found)}, ba first {told(other)}")
+    with promise(cls, "keeps its state in parameters and buffers: loaded into another one, it goes on the same") as so:
+        stage.terms(loss)
+        fresh, _ = make(1)
+        fresh.load_state_dict(loss.state_dict())
+        one, other = stage.terms(loss, step=1), stage.terms(fresh, step=1)
+        so(equal(one, other), f"it goes on with {told(one)}, the loaded one with {told(other)}")
+    with promise(cls, "computes in float32 what it does in float64") as so:
+        single, small = make(0, torch.float32)
+        other = small.terms(single)
+        near = other.keys() == found.keys() and all(close(value, other[key], 1e-3) for key, value in found.items())
+        so(near, f"float64 {told(found)}, float32 {told(other)}")
+
+
+class _Stage(NamedTuple):
+    """A small system on which losses are tried."""
+
+    networks: Networks
+    batch: Batch
+
+    @classmethod
+    def make(cls, images: Domain, scores: int, dtype: torch.dtype) -> _Stage:
+        torch.manual_seed(0)
+        domains = {name: images._replace(name=name) for name in "ab"}
+        embedding = Domain("embedding", 4, images.height // 2, images.width // 2)
+        networks = Networks(
+            {way: SimpleGenerator(domains[way[0]], domains[way[1]]) for way in WAYS},
+            {("image", name): SimpleDiscriminator(domain, scores) for name, domain in domains.items()},
+            {"embedding": SimpleDiscriminator(embedding)},
+        )
+        for module in networks.modules.values():
+            module.to(dtype)
+        pictures = {name: noise(images, "loss", name).to(dtype) for name in "ab"}
+        labels = {name: torch.arange(len(x)) % images.classes for name, x in pictures.items()} if images.classes else {}
+        return cls(networks, Batch(pictures, labels))
+
+    def memo(self, player: str = "generator", step: int = 0) -> Memo:
+        memo = Memo(self.networks, self.batch, {}, seed=0)
+        memo.begin(player, (step, PLAYERS.index(player)), graph=player == "generator")
+        return memo
+
+    def terms(self, loss: Loss, step: int = 0, ways: tuple[str, ...] = WAYS) -> dict[str, Tensor]:
+        """{"PLAYER/WAY/PART": scalar} of one step: the generators' turn, then the discriminators'."""
+        found = {}
+        for player in PLAYERS:
+            memo = self.memo(player, step)
+            for way in ways:
+                for part, value in terms(loss, player, Translation(way, memo)).items():
+                    found[f"{player}/{way}/{part}".rstrip("/")] = value
+        return found
+
+
+def _check_reach(loss: Loss, stage: _Stage, so: So) -> None:
+    own = [(name, parameter) for name, parameter in loss.named_parameters() if parameter.requires_grad]
+    learnt: set[str] = set()
+    # as the engine has them: the discriminators' turn comes while what the generators' turn kept is still there
+    for key, value in stage.terms(loss).items():
+        player = key.split("/")[0]
+        so(value.requires_grad, f"{key} is {value.item():.3g} and has no gradient")
+        moved = [
+            (f"{name}.{part}", parameter)
+            for name, module in stage.networks.modules.items()
+            for part, parameter in module.named_parameters()
+        ]
+        gradients = torch.autograd.grad(value, [p for _, p in (*moved, *own)], allow_unused=True, retain_graph=True)
+        reached = {
+            name: gradient
+            for (name, _), gradient in zip((*moved, *own), gradients, strict=True)
+            if gradient is not None
+        }
+        so(all(g.isfinite().all() for g in reached.values()), f"{key} has gradients that are not finite")
+        of_player = [name for name in reached if name.startswith(player) or name in dict(own)]
+        so(bool(of_player), f"{key} reaches {', '.join(reached) or 'nothing'}")
+        if player == "discriminator":
+            strange = [name for name in reached if name.startswith("generator/")]
+            so(not strange, f"{key} reaches {', '.join(strange)}")
+        if player == loss.trains:
+            learnt.update(name for name, _ in own if name in reached)
+    missed = [name for name, _ in own if name not in learnt]
+    so(not missed, f"no {loss.trains}s' term reaches the loss's own {', '.join(missed)}")

@@ -1,0 +1,55 @@
+"""Components made of classes and options, as the core makes them of a spec."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any, cast
+
+from pydantic import ValidationError
+
+from ganlab.interfaces import Domain, Generator, Pair
+from ganlab.options import KINDS, arguments, signature, validate
+from ganlab.registry import check_contract
+from ganlab.testing.promise import promise
+from ganlab.testing.simple import STAND_INS, WAYS
+
+
+def check_class(cls: type, kind: str, options: Mapping[str, Any]) -> None:
+    with promise(cls, f"is a {KINDS[kind].__name__} whose options come back from JSON as they are") as so:
+        so(issubclass(cls, KINDS[kind]), f"it is {cls!r}")
+        check_contract(cls)
+        plain = {name: value for name, value in options.items() if name not in signature(cls).nested}
+        try:
+            checked = validate(cls, plain)
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            so(False, f"{'.'.join(map(str, first['loc']))}: {first['input']!r}: {first['msg']}")
+        again = validate(cls, json.loads(checked.model_dump_json()))
+        so(again == checked, f"{checked!r} comes back as {again!r}")
+
+
+def made_of(cls: type, options: Mapping[str, Any], domain: Domain | None = None) -> Any:
+    """A component as the core makes it, its nested ones too."""
+    sign = signature(cls)
+    return cls(
+        **arguments(cls, options),
+        **{name: made_of(_nested(cls, options, name), {}, domain) for name in sign.nested},
+        **dict.fromkeys(sign.supplied, domain),
+    )
+
+
+def pair_of(cls: type[Generator], domains: Mapping[str, Domain], options: Mapping[str, Any]) -> dict[str, Generator]:
+    nested: dict[str, Any] = {}
+    for name, kind in signature(cls).nested.items():
+        inner = _nested(cls, options, name)
+        nested[name] = Pair(pair_of(inner, domains, {})) if kind == "generator" else made_of(inner, {})
+    return cls.pair(domains, WAYS, **arguments(cls, options), **nested)
+
+
+def _nested(cls: type, options: Mapping[str, Any], name: str) -> type:
+    kind = signature(cls).nested[name]
+    inner = options.get(name) or STAND_INS.get(kind)
+    if inner is None:
+        raise AssertionError(f"{cls.__name__} wraps a {kind}, and none is given: {name}=a class")
+    return cast(type, inner)

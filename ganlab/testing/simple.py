@@ -1,0 +1,88 @@
+"""Small components, shapes and images on which others are tried."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from ganlab.draws import keyed
+from ganlab.interfaces import (
+    Discriminator,
+    Domain,
+    Features,
+    Generator,
+    Loss,
+)
+from ganlab.translation import Translation
+
+IMAGES = Domain("images", 3, 16, 16)
+EMBEDDING = Domain("embedding", 4, 8, 8)
+WAYS = ("ab", "ba")
+
+
+class SimpleGenerator(Generator):
+    """Two convolutions: embeddings (N, 4, H / 2, W / 2)."""
+
+    def __init__(self, source: Domain, target: Domain) -> None:
+        super().__init__()
+        self.encoder = nn.Sequential(nn.Conv2d(source.channels, 4, 4, 2, 1), nn.Tanh())
+        self.decoder = nn.Sequential(nn.ConvTranspose2d(4, target.channels, 4, 2, 1), nn.Tanh())
+
+    def encode(self, images: Tensor) -> Tensor:
+        embedding: Tensor = self.encoder(images)
+        return embedding
+
+    def decode(self, embedding: Tensor) -> Tensor:
+        images: Tensor = self.decoder(embedding)
+        return images
+
+
+class SimpleDiscriminator(Discriminator):
+    """Two convolutions: scores (N, `scores`, H / 2, W / 2)."""
+
+    def __init__(self, shape: Domain, scores: int = 1) -> None:
+        super().__init__()
+        self.net = nn.Sequential(nn.Conv2d(shape.channels, 4, 4, 2, 1), nn.Tanh(), nn.Conv2d(4, scores, 3, 1, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        scores: Tensor = self.net(x)
+        return scores
+
+
+class SimpleLoss(Loss):
+    """Least squares (arXiv:1611.04076)."""
+
+    def generator(self, t: Translation) -> Tensor:
+        return (t.score(t.fake) - 1).square().mean()
+
+    def discriminator(self, t: Translation) -> Tensor:
+        return (t.score(t.target) - 1).square().mean() + t.score(t.fake_for_discriminator).square().mean()
+
+
+class SimpleFeatures(Features):
+    """The means of four convolved channels."""
+
+    size = 8
+    shipped = True
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Tanh())
+
+    def forward(self, images: Tensor) -> Tensor:
+        vectors: Tensor = self.net(images).mean((2, 3))
+        return vectors
+
+
+STAND_INS: dict[str, type] = {
+    "generator": SimpleGenerator,
+    "discriminator": SimpleDiscriminator,
+    "loss": SimpleLoss,
+    "features": SimpleFeatures,
+}
+
+
+def noise(shape: Domain, *key: int | str) -> Tensor:
+    """(3, C, H, W) uniform in [-1, 1], float64."""
+    values = keyed("testing", *key).uniform(-1, 1, (3, shape.channels, shape.height, shape.width))
+    return torch.from_numpy(values)
