@@ -131,13 +131,15 @@ def run(
 
 
 def _measured(run: Run, asked: Spec) -> bool:
-    """Whether its newest checkpoint was measured by all the metrics that are asked for, with these options."""
+    """Whether its newest checkpoint was measured by all that is asked for, with these options."""
+    evaluation = asked.evaluation
     protocol = (run.evaluation or {}).get("protocol", {})
-    wanted = [as_options(metric) for metric in asked.evaluation.metrics]
-    there = protocol.get("metrics", {})
-    return not wanted or (
+    wanted = [("metrics", as_options(metric)) for metric in evaluation.metrics]
+    if evaluation.features is not None and protocol.get("features"):
+        wanted.append(("features", as_options(evaluation.features)))
+    return not evaluation.metrics or (
         checkpoint.name_of(run.step) in protocol.get("checkpoints", {})
-        and all(there.get(options["type"]) == options for options in wanted)
+        and all(protocol.get(part, {}).get(o["type"], {}).items() >= o.items() for part, o in wanted)
     )
 
 

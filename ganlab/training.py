@@ -91,7 +91,7 @@ def train(
                 recorder(records)
                 won(records)
                 watcher.steps(records)
-            if save or draw:
+            if (save or draw) and not measure:
                 refuse_poisoned(engine, folder)
             if draw:
                 images = sample(engine.translators(), stores, engine.system, spec.samples.count)

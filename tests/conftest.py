@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch import Tensor
 
+import ganlab
 from ganlab.build import build
 from ganlab.data.sampler import Batch
 from ganlab.engine import Engine
@@ -57,6 +59,18 @@ class RandomImages:
             if domain.classes
         }
         return Batch(images, labels)
+
+
+class Around(ganlab.Discriminator):
+    """A wrapper that says nothing of its own."""
+
+    def __init__(self, of: ganlab.Discriminator) -> None:
+        super().__init__()
+        self.of = of
+
+    def forward(self, x: Tensor) -> Tensor:
+        scores: Tensor = self.of(x)
+        return scores
 
 
 @pytest.fixture

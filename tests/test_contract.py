@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import TINY, RandomImages
+from conftest import TINY, Around, RandomImages
 from torch import Tensor, nn
 
 import ganlab
@@ -100,18 +100,6 @@ class Flat(ganlab.Discriminator):
         return scores
 
 
-class Plain(ganlab.Discriminator):
-    """A wrapper that says nothing of updates."""
-
-    def __init__(self, of: ganlab.Discriminator) -> None:
-        super().__init__()
-        self.of = of
-
-    def forward(self, x: Tensor) -> Tensor:
-        scores: Tensor = self.of(x)
-        return scores
-
-
 class Odd(ganlab.Schedule):
     """Turns as somebody might write them."""
 
@@ -141,7 +129,7 @@ def ganlab_losses() -> dict[str, type[ganlab.Loss]]:
 
 @ganlab.hookimpl
 def ganlab_discriminators() -> dict[str, type[ganlab.Discriminator]]:
-    return {"normed": Normed, "flat": Flat, "plain": Plain}
+    return {"normed": Normed, "flat": Flat, "plain": Around}
 
 
 @ganlab.hookimpl

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from conftest import Around
 from torch import Tensor, nn
 from torch.nn.functional import relu
 
@@ -565,24 +566,12 @@ def test_what_the_broken_ones_are_made_of_is_in_order(check: Callable[[type], No
     check(cls)
 
 
-class Wraps(ganlab.Discriminator):
-    """Nested discriminators are made like the one around them."""
-
-    def __init__(self, of: ganlab.Discriminator) -> None:
-        super().__init__()
-        self.of = of
-
-    def forward(self, x: Tensor) -> Tensor:
-        scores: Tensor = self.of(x)
-        return scores
-
-
 def test_a_nested_component_is_the_class_that_is_given() -> None:
-    testing.check_discriminator(Wraps)
-    with pytest.raises(AssertionError, match=r"^Wraps gives scores"):
-        testing.check_discriminator(Wraps, of=Flat)
+    testing.check_discriminator(Around)
+    with pytest.raises(AssertionError, match=r"^Around gives scores"):
+        testing.check_discriminator(Around, of=Flat)
 
 
 def test_an_option_that_is_not_allowed_is_named() -> None:
-    with pytest.raises(AssertionError, match=r"^Wraps is a Discriminator .* clamp: 1: Extra inputs"):
-        testing.check_discriminator(Wraps, clamp=1)
+    with pytest.raises(AssertionError, match=r"^Around is a Discriminator .* clamp: 1: Extra inputs"):
+        testing.check_discriminator(Around, clamp=1)

@@ -14,7 +14,7 @@ from typing import Any, Literal
 import numpy as np
 import pytest
 import torch
-from conftest import SIZE, TINY, RandomImages
+from conftest import SIZE, TINY, Around, RandomImages
 from ganlab_cyclegan.pool import Pool
 from torch import Tensor, nn
 from torch.nn.functional import l1_loss
@@ -111,18 +111,6 @@ class Drawing(ganlab.Discriminator):
 
     def forward(self, x: Tensor) -> Tensor:
         scores: Tensor = self.net(x)
-        return scores
-
-
-class Around(ganlab.Discriminator):
-    """A wrapper that says nothing of its own."""
-
-    def __init__(self, of: ganlab.Discriminator) -> None:
-        super().__init__()
-        self.of = of
-
-    def forward(self, x: Tensor) -> Tensor:
-        scores: Tensor = self.of(x)
         return scores
 
 

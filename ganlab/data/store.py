@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator
@@ -40,17 +41,21 @@ class Store:
 
     def facts(self) -> dict[str, Any]:
         """What tells this set from another: counts, and a hash of every image's key and pixels."""
+        return {
+            "images": len(self.keys),
+            "held_out": len(self.held),
+            "skipped": list(self.skipped),
+            "sha256": self._digest,
+        }
+
+    @functools.cached_property
+    def _digest(self) -> str:
         digest = hashlib.sha256(json.dumps([self.keys, list(self.images.shape)]).encode())
         for image in self.images:
             digest.update(image.numpy().tobytes())
         if self.labels is not None:
             digest.update(self.labels.numpy().tobytes())
-        return {
-            "images": len(self.keys),
-            "held_out": len(self.held),
-            "skipped": list(self.skipped),
-            "sha256": digest.hexdigest(),
-        }
+        return digest.hexdigest()
 
     def pixels(self, indices: Tensor) -> Tensor:
         """(N,) -> (N, C, H, W) float32 in [-1, 1]."""

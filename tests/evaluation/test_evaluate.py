@@ -220,6 +220,15 @@ def test_metrics_can_be_added_to_the_spec_of_a_trained_run(spec: Json, tmp_path:
     assert (out / "checkpoints/step-000006/networks.safetensors").read_bytes() == trained
 
 
+def test_other_features_are_measured_when_a_trained_run_is_asked_for_again(spec: Json, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    spec = merge(spec, {"evaluation": {"metrics": ["kid"], "features": "averages"}, "data": {"holdout": 0.8}})
+    ganlab.run(spec, out=out)
+    done = ganlab.run(merge(spec, {"evaluation": {"features": "lite0"}}), out=out)
+    assert done.evaluation is not None
+    assert "kid-lite0" in {f["number"] for f in done.evaluation["figures"]}
+
+
 def test_a_metric_that_fails_stops_no_training(spec: Json, tmp_path: Path) -> None:
     listening = Listening()
     broken = {"metrics": [{**BRIGHT, "broken": True}, "kid"], "features": "averages"}
