@@ -302,7 +302,11 @@ def test_speed_counts_parameters_and_multiplications(spec: Json, tmp_path: Path)
     assert speed["ways"]["ab"]["images_a_second"] > 0
 
 
-def test_what_can_not_be_evaluated_is_refused_in_a_sentence(spec: Json, tmp_path: Path) -> None:
+def test_what_can_not_be_evaluated_is_refused_in_a_sentence(
+    spec: Json, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # where it is run from there may be runs
+    monkeypatch.chdir(tmp_path)
     out = tmp_path / "run"
     with pytest.raises(SpecError, match=r"nowhere is not a run: it has no spec\.json"):
         ganlab.evaluate(tmp_path / "nowhere")
