@@ -14,6 +14,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 from pydantic_core import PydanticCustomError
 
+from ganlab.docstrings import about, described
 from ganlab.interfaces import Discriminator, Domain, Features, Generator, Loss, Metric, Schedule, Source
 
 KINDS: dict[str, type] = {
@@ -161,20 +162,27 @@ def _retyped(asked: Any, kept: Any) -> bool:
 
 
 def schema(component: type, references: str = "#/$defs/{model}") -> dict[str, Any]:
-    """The JSON Schema of a component's options; a nested one is an object with a `type`.
+    """The JSON Schema of a component's options, described as the class's docstring does; a nested one is an object with
+    a `type`.
 
     `references` says how the schema refers to what it defines.
     """
     sign = signature(component)
     result = sign.model.model_json_schema(ref_template=references)
     for option, kind in sign.nested.items():
-        result.setdefault("properties", {})[option] = {
+        result["properties"][option] = {
             "type": "object",
             "title": f"a nested {kind}",
             "properties": {"type": {"type": "string"}},
             "required": ["type"],
         }
         result.setdefault("required", []).append(option)
+    for option, text in described(component).items():
+        if (place := result["properties"].get(option)) is not None:
+            # one in the annotation is nearer
+            place.setdefault("description", text)
+    if text := about(component):
+        result["description"] = text
     return result
 
 

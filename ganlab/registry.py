@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import inspect
 import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping
@@ -14,6 +13,7 @@ from typing import Any, NamedTuple
 import pluggy
 
 from ganlab import hookspecs
+from ganlab.docstrings import about
 from ganlab.errors import SpecError
 from ganlab.interfaces import PLAYERS, SEES, Discriminator, Features, Generator, Loss, Metric
 from ganlab.options import KINDS, nearest, schema, signature
@@ -37,12 +37,15 @@ class Component(NamedTuple):
     def owner(self) -> str:
         return f"plugin {self.plugin!r} of {self.package} {self.version}"
 
+    @property
+    def about(self) -> str:
+        """The first sentence of what its class says."""
+        paragraph = " ".join(about(self.cls).split("\n\n")[0].split())
+        return re.split(r"(?<=[.!?]) (?=[A-Z`])", paragraph)[0]
+
     def as_dict(self) -> dict[str, Any]:
-        # of the class itself: it may have inherited its interface's
-        paragraph = " ".join(inspect.cleandoc(self.cls.__doc__ or "").split("\n\n")[0].split())
-        about = re.split(r"(?<=[.!?]) (?=[A-Z`])", paragraph)[0]
         fields = {k: v for k, v in self._asdict().items() if k != "cls"}
-        return {**fields, "about": about, "options": schema(self.cls)}
+        return {**fields, "about": self.about, "options": schema(self.cls)}
 
 
 class Broken(NamedTuple):

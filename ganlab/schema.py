@@ -1,10 +1,21 @@
-"""The JSON Schema of a spec file: what an editor completes and checks."""
+"""The JSON Schema of a spec file: what an editor completes, explains and checks.
+
+Its form is the one that VS Code's JSON language service makes most of: what is shown of a key stands beside the key,
+not behind a reference or in an alternative, and `enumDescriptions`, a keyword of its own, describe names.
+"""
 
 from __future__ import annotations
+
+from collections import defaultdict
 
 from ganlab.options import KINDS, schema, signature
 from ganlab.registry import Component, Registry
 from ganlab.spec import LABEL, Json, Spec, Weight
+
+_SHOWN = ("title", "description", "default")
+"""What an editor shows of a key."""
+
+_NULL = {"type": "null"}
 
 
 def json_schema(registry: Registry) -> Json:
@@ -15,50 +26,113 @@ def json_schema(registry: Registry) -> Json:
     """
     result = {"$schema": "https://json-schema.org/draft/2020-12/schema", **Spec.model_json_schema()}
     definitions = result["$defs"]
+    definitions["Weight"] = Weight.model_json_schema()
+    places, data, evaluation = (x["properties"] for x in (result, definitions["Data"], definitions["Evaluation"]))
+    for place in ("generator", "schedule"):
+        places[place] = _shown(places[place]) | _of(place)
+    for place in "ab":
+        data[place] = _shown(data[place]) | _of("source")
+    for kind, place in (("loss", "losses"), ("discriminator", "discriminators")):
+        named = {"type": "object", "additionalProperties": _or_null(_of(kind))}
+        places[place] = _shown(places[place]) | named | {"propertyNames": {"pattern": f"^{LABEL}$"}}
+    named_or = {kind: {"anyOf": [_types(registry, kind), _of(kind)]} for kind in ("features", "metric")}
+    evaluation["features"] = _shown(evaluation["features"]) | named_or["features"]
+    evaluation["metrics"] = _shown(evaluation["metrics"]) | {"type": "array", "items": named_or["metric"]}
     for holder in (result, *definitions.values()):
         holder.pop("required", None)
-        holder["properties"] = {key: _or_null(place) for key, place in holder["properties"].items()}
-    definitions["Weight"] = Weight.model_json_schema()
+        for key, place in holder["properties"].items():
+            if "$ref" in place:
+                # the keys of an object have defaults of their own
+                place.pop("default", None)
+                place["type"] = "object"
+            holder["properties"][key] = _or_null(place)
+    for definition in definitions.values():
+        # whoever refers to it says whether it may be null
+        del definition["type"]
     for kind in KINDS:
-        components = [_component_schema(c, definitions) for c in registry.components if c.kind == kind]
-        options = sorted({option for component in components for option in component["properties"]} - {"type"})
-        change = {
-            "title": f"a change to the {kind} of the spec that this one extends",
-            "type": "object",
-            "properties": dict.fromkeys(options, True),
-            "additionalProperties": False,
-        }
-        definitions[kind] = {"oneOf": [*components, change]}
-    places = result["properties"]
-    for kind, place in (("generator", "generator"), ("schedule", "schedule")):
-        places[place] = _or_null({"$ref": f"#/$defs/{kind}"})
-    for place in "ab":
-        definitions["Data"]["properties"][place] = _or_null({"$ref": "#/$defs/source"})
-    for kind, place in (("loss", "losses"), ("discriminator", "discriminators")):
-        named = {"type": "object", "additionalProperties": _or_null({"$ref": f"#/$defs/{kind}"})}
-        places[place] = _or_null({**named, "propertyNames": {"pattern": f"^{LABEL}$"}})
-    evaluation = definitions["Evaluation"]["properties"]
-    named_or = {
-        kind: {"anyOf": [{"enum": registry.names(kind)}, {"$ref": f"#/$defs/{kind}"}]}
-        for kind in ("features", "metric")
-    }
-    evaluation["features"] = _or_null(named_or["features"])
-    evaluation["metrics"] = _or_null({"type": "array", "items": named_or["metric"]})
-    places["extends"] = {"type": "string", "description": "the path of a spec of which this one holds the differences"}
+        definitions[kind] = _kind(registry, kind, definitions)
+    places["extends"] = {"type": "string", "description": "The path of a spec of which this one holds the differences."}
+    places["$schema"] = {"type": "string", "description": "The path of this JSON Schema, for editors."}
     return result
 
 
-def _component_schema(component: Component, definitions: Json) -> Json:
+def _kind(registry: Registry, kind: str, definitions: Json) -> Json:
+    """A component, or a change to one, as conditions: of alternatives none fits before there is a type, and an editor
+    would have none to offer."""
+    components = {c.name: _component(c, definitions) for c in registry.components if c.kind == kind}
+    places: dict[str, dict[str, Json]] = defaultdict(dict)
+    for name, component in components.items():
+        for option, place in component["properties"].items():
+            places[option][name] = place
+    change = {
+        "title": f"a change to the {kind} of the spec that this one extends",
+        "properties": {option: _any_of(those) for option, those in places.items() if option != "type"},
+        "additionalProperties": False,
+    }
+    has_type = {"type": "object", "required": ["type"]}
+    return {
+        "allOf": [
+            # first, since an editor takes the first that says something of a key
+            {"properties": {"type": {**_types(registry, kind), "description": f"Which {kind} it is."}}},
+            *(
+                {"if": {**has_type, "properties": {"type": {"const": name}}}, "then": component}
+                for name, component in components.items()
+            ),
+            {"if": has_type, "else": change},
+        ]
+    }
+
+
+def _component(component: Component, definitions: Json) -> Json:
     prefix = f"{component.kind}.{component.name}."
     result = schema(component.cls, f"#/$defs/{prefix}{{model}}")
     definitions.update({f"{prefix}{name}": inner for name, inner in result.pop("$defs", {}).items()})
-    options: Json = {"type": {"const": component.name}, **result.get("properties", {})}
-    options |= {option: {"$ref": f"#/$defs/{kind}"} for option, kind in signature(component.cls).nested.items()}
+    # the spec that this one extends may have them
+    result.pop("required", None)
+    options = result["properties"]
+    for option, kind in signature(component.cls).nested.items():
+        options[option] = _shown(options[option]) | _of(kind)
     if component.kind == "loss":
         number = {"type": "number", "minimum": 0}
-        options["weight"] = _or_null({"anyOf": [number, {"$ref": "#/$defs/Weight"}]})
-    return {**result, "title": f"{component.kind} {component.name}", "properties": options, "required": ["type"]}
+        options["weight"] = {
+            "description": "The factor on its terms: a number for both players, or one for each.",
+            "default": 1.0,
+            "anyOf": [number, {"type": "object", "$ref": "#/$defs/Weight"}, _NULL],
+        }
+    return {**result, "title": f"{component.kind} {component.name}", "properties": {"type": True, **options}}
+
+
+def _of(kind: str) -> Json:
+    return {"type": "object", "$ref": f"#/$defs/{kind}"}
+
+
+def _types(registry: Registry, kind: str) -> Json:
+    components = [c for c in registry.components if c.kind == kind]
+    return {"enum": [c.name for c in components], "enumDescriptions": [c.about for c in components]}
+
+
+def _any_of(places: dict[str, Json]) -> Json:
+    """An option of one component or another: {the component's name: the option's schema}."""
+    texts: dict[str, list[str]] = defaultdict(list)
+    allowed: list[Json] = []
+    for name, place in places.items():
+        texts[place.get("description", "")].append(name)
+        if (bare := {key: value for key, value in place.items() if key not in _SHOWN}) not in allowed:
+            allowed.append(bare)
+    said = [text if len(texts) == 1 else f"{', '.join(names)}: {text}" for text, names in texts.items() if text]
+    return {"description": "\n".join(said), "anyOf": [*allowed, _NULL]}
+
+
+def _shown(place: Json) -> Json:
+    return {key: place[key] for key in _SHOWN if key in place}
 
 
 def _or_null(place: Json) -> Json:
-    return {"anyOf": [place, {"type": "null"}]}
+    result = dict(place)
+    if "anyOf" in place and _NULL not in place["anyOf"]:
+        result["anyOf"] = [*place["anyOf"], _NULL]
+    if "type" in place:
+        result["type"] = [place["type"], "null"]
+    if "enum" in place:
+        result["enum"] = [*place["enum"], None]
+    return result

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import torch
-from pydantic import AfterValidator, BaseModel, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from ganlab.errors import SpecError
 from ganlab.interfaces import Discriminator
@@ -45,91 +45,116 @@ _DEVICE = r"auto|cpu|mps|cuda(:[0-9]{1,3})?"
 
 Positive = Annotated[int, Field(ge=1)]
 
+DESCRIBED = ConfigDict(**STRICT, use_attribute_docstrings=True)
+"""The string under a field is its description in the JSON Schema."""
+
 
 class Data(BaseModel):
-    model_config = STRICT
-    a: Options = Field(description="the source of domain a")
-    b: Options = Field(description="the source of domain b")
-    size: Annotated[int, Field(ge=4, le=4096)] = Field(64, description="height and width of the images in pixels")
-    batch: Annotated[int, Field(ge=1, le=65536)] = Field(8, description="images of each domain in a batch")
-    flip: bool = Field(True, description="mirror images left to right at random")
-    holdout: Annotated[float, Field(gt=0, lt=1)] = Field(
-        0.1, description="part of each domain's images kept from training"
-    )
+    model_config = DESCRIBED
+    a: Options
+    """The source of domain a."""
+    b: Options
+    """The source of domain b."""
+    size: Annotated[int, Field(ge=4, le=4096)] = 64
+    """Height and width of the images in pixels."""
+    batch: Annotated[int, Field(ge=1, le=65536)] = 8
+    """Images of each domain in a batch."""
+    flip: bool = True
+    """Mirror images left to right at random."""
+    holdout: Annotated[float, Field(gt=0, lt=1)] = 0.1
+    """Part of each domain's images kept from training."""
 
     def source(self, domain: str) -> Options:
         return self.a if domain == "a" else self.b
 
 
 class Weight(BaseModel):
-    model_config = STRICT
+    model_config = DESCRIBED
     generator: Annotated[float, Field(ge=0)] = 1.0
+    """The factor on the generators' term; a term of weight 0 is not computed."""
     discriminator: Annotated[float, Field(ge=0)] = 1.0
+    """The factor on the discriminators' term; a term of weight 0 is not computed."""
 
 
 class Samples(BaseModel):
-    model_config = STRICT
-    every: Positive = Field(500, description="steps from one sample grid to the next")
-    count: Positive = Field(16, description="held-out images of each way in a grid")
+    model_config = DESCRIBED
+    every: Positive = 500
+    """Steps from one sample grid to the next."""
+    count: Positive = 16
+    """Held-out images of each way in a grid."""
 
 
 class Checkpoints(BaseModel):
-    model_config = STRICT
-    every: Positive = Field(500, description="steps from one checkpoint to the next")
-    keep: Positive = Field(2, description="how many of the newest are kept")
+    model_config = DESCRIBED
+    every: Positive = 500
+    """Steps from one checkpoint to the next."""
+    keep: Positive = 2
+    """How many of the newest are kept."""
 
 
 class Evaluation(BaseModel):
-    model_config = STRICT
-    metrics: tuple[str | Options, ...] = Field(
-        (), description='what is measured, in this order: types, or objects with a type and its options ("kid", say)'
-    )
-    features: str | Options | None = Field(None, description="the network whose vectors metrics compare: lite0, say")
-    every: Positive | None = Field(
-        None, description="also measure after every so many steps of training, and keep the best checkpoint"
-    )
-    choose: str | None = Field(
-        None,
-        description="the number whose mean over the ways chooses the best checkpoint; by default the first measured",
-    )
+    model_config = DESCRIBED
+    metrics: tuple[str | Options, ...] = ()
+    """What is measured, in this order: types, or objects with a type and its options."""
+    features: str | Options | None = None
+    """The network whose vectors metrics compare: a type, or an object with a type and its options."""
+    every: Positive | None = None
+    """Also measure after every so many steps of training, and keep the best checkpoint."""
+    choose: str | None = None
+    """The number whose mean over the ways chooses the best checkpoint; by default the first measured."""
 
 
 class Runtime(BaseModel):
-    model_config = STRICT
+    model_config = DESCRIBED
     device: Annotated[str, AfterValidator(_device_name), Field(json_schema_extra={"pattern": f"^({_DEVICE})$"})] = (
         "auto"
     )
+    """"cpu", "mps", "cuda" or "cuda:NUMBER"; "auto" is the best there is."""
     precision: Literal["auto", "float32", "tf32", "bfloat16", "float64"] = "auto"
-    threads: Literal["auto"] | Annotated[int, Field(ge=1, le=1024)] = Field(
-        "auto", description="CPU threads; they belong to the run's bytes"
-    )
-    joint: Literal["auto"] | bool = Field("auto", description="run a network's uses of one turn as one batch")
-    log_every: Positive = Field(20, description="steps from one reading of the device to the next")
+    """Of the computations; "auto" is tf32 on CUDA devices, else float32."""
+    threads: Literal["auto"] | Annotated[int, Field(ge=1, le=1024)] = "auto"
+    """CPU threads; they belong to the run's bytes."""
+    joint: Literal["auto"] | bool = "auto"
+    """Run a network's uses of one turn as one batch."""
+    log_every: Positive = 20
+    """Steps from one reading of the device to the next."""
 
 
 class Spec(BaseModel):
     """An experiment. Of a resolved one every default is filled and no `auto` is left."""
 
-    model_config = STRICT
+    model_config = DESCRIBED
     name: Annotated[str, AfterValidator(_plain_name)]
+    """Names the run's folder; by default the file's name."""
     about: str = ""
+    """What the experiment is, in a sentence."""
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    """Of all random draws: initial weights, batches, noise."""
     data: Data
+    """The images of both domains."""
     translations: Annotated[tuple[Literal["ab", "ba"], ...], Field(min_length=1), AfterValidator(_distinct)] = (
         "ab",
         "ba",
     )
+    """The ways to train: "ab" translates images of domain a into images of domain b, "ba" back."""
     generator: Options
+    """The network that translates, one for each way."""
     discriminators: dict[str, Options] = Field(default_factory=dict)
+    """{name: the network that scores}, by names of your choice."""
     losses: Annotated[dict[str, Options], Field(min_length=1)]
+    """{name: what the players minimise}, by names of your choice."""
     schedule: Options
-    ema_halflife_images: Annotated[float, Field(gt=0)] | None = Field(
-        None, description="keep a moving average of the generators, for samples and evaluation"
-    )
+    """Who moves when, with which optimiser, for how many steps."""
+    ema_halflife_images: Annotated[float, Field(gt=0)] | None = None
+    """Samples and evaluation use a moving average of the generators; a state's part in it halves in so many images."""
     samples: Samples = Samples()
+    """Grids of held-out images and their translations."""
     checkpoints: Checkpoints = Checkpoints()
+    """The whole state of training, from which a run goes on."""
     evaluation: Evaluation = Evaluation()
+    """What is measured on held-out images."""
     runtime: Runtime = Runtime()
+    """Where and how it is computed."""
 
     def as_json(self) -> Json:
         result: Json = json.loads(self.model_dump_json())
@@ -201,8 +226,6 @@ def _read(path: Path, seen: tuple[Path, ...]) -> Json:
         chain = " -> ".join(p.name for p in (*seen, real))
         raise SpecError(f"{path}: extends itself: {chain}")
     spec = _parse(text, path)
-    # an editor's note on where the schema lies
-    spec.pop("$schema", None)
     base = spec.pop("extends", None)
     if base is None:
         alone: Json = merge({}, spec)
@@ -210,8 +233,8 @@ def _read(path: Path, seen: tuple[Path, ...]) -> Json:
     if not isinstance(base, str):
         raise SpecError(f"{path}: extends: {json.dumps(base)} is not allowed: it is the path of another spec")
     extended = _read(path.parent / base, (*seen, real))
-    # name and about speak of one file
-    merged: Json = merge({k: v for k, v in extended.items() if k not in ("name", "about")}, spec)
+    # these speak of one file
+    merged: Json = merge({k: v for k, v in extended.items() if k not in ("name", "about", "$schema")}, spec)
     return merged
 
 
@@ -264,6 +287,11 @@ def resolve(registry: Registry, spec: Json, where: str = "spec", like: Spec | No
     """
     if "extends" in spec:
         raise SpecError(f"{where}: extends: only a file can extend another")
+    # an editor's note on where the JSON Schema lies
+    note = spec.get("$schema", "")
+    if not isinstance(note, str):
+        raise SpecError(f"{where}: $schema: {json.dumps(note)} is not allowed: it is the path of a JSON Schema")
+    spec = {key: value for key, value in spec.items() if key != "$schema"}
     try:
         checked = Spec.model_validate_json(json.dumps(spec))
     except ValidationError as error:

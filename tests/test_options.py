@@ -12,7 +12,7 @@ from jsonschema import Draft202012Validator
 from pydantic import BaseModel, Field, ValidationError
 
 import ganlab
-from ganlab.interfaces import Discriminator, Domain, Generator, Loss, Schedule, Source
+from ganlab.interfaces import Discriminator, Domain, Features, Generator, Loss, Schedule, Source
 from ganlab.options import nearest, schema, sentence, signature, validate
 from ganlab.registry import registry
 
@@ -151,6 +151,62 @@ def test_nested_components_and_domains_are_no_options(component: type) -> None:
     said = schema(component)
     assert set(said["properties"]) == {"of", "width"}
     assert said["required"] == ["of"]
+
+
+class Said(Loss):
+    """A sum: a + b,
+    and so on.
+
+    Args:
+        first: how far apart
+            they are: in pixels.
+        second (int): not this.
+
+        gone: an option of no one.
+
+    Raises ValueError at times.
+
+    | a | b |
+    |---|---|
+    """
+
+    def __init__(
+        self, features: Features, second: Annotated[int, Field(description="this")] = 2, first: float = 1.0, x: int = 0
+    ) -> None:
+        super().__init__()
+
+
+class SaidMore(Said):
+    """More.
+    Args:
+      first: anew.
+      features: a network."""
+
+
+class SaidNothing(Said):
+    pass
+
+
+def test_the_docstring_describes_the_options() -> None:
+    said = schema(Said)
+    assert said["description"] == "A sum: a + b, and so on.\n\nRaises ValueError at times.\n\n| a | b |\n|---|---|"
+    described = {option: place.get("description") for option, place in said["properties"].items()}
+    assert described == {
+        "second": "this",
+        "first": "how far apart they are: in pixels.",
+        "x": None,
+        "features": None,
+    }
+
+
+def test_a_base_describes_what_a_class_does_not() -> None:
+    nothing = schema(SaidNothing)
+    assert "description" not in nothing
+    assert nothing["properties"] == schema(Said)["properties"]
+    more = schema(SaidMore)
+    assert more["description"] == "More."
+    described = {option: place.get("description") for option, place in more["properties"].items()}
+    assert described == {"second": "this", "first": "anew.", "x": None, "features": "a network."}
 
 
 @pytest.mark.parametrize("component", [Bare, BareSource])

@@ -453,7 +453,7 @@ def test_the_schema_has_every_component_and_what_their_options_define(
     found = json_schema(with_it)
     Draft202012Validator.check_schema(found)
     for component in with_it.components:
-        titles = [option["title"] for option in found["$defs"][component.kind]["oneOf"]]
+        titles = [part["then"]["title"] for part in found["$defs"][component.kind]["allOf"] if "then" in part]
         assert f"{component.kind} {component.name}" in titles
     checks = Draft202012Validator(found)
     checks.validate(merge(TINY, {"losses": {"m": {"type": "moody", "mood": "sad", "weight": 2}}}))
