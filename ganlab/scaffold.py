@@ -134,6 +134,9 @@ class $cls(ganlab.Loss):
     """Least squares (arXiv:1611.04076): D answers `real` to reals and 0 to fakes.
 
     The generator wants `real` for its fakes.
+
+    Args:
+        real: the answer to reals.
     """
 
     def __init__(self, real: Annotated[float, Field(gt=0)] = 1.0) -> None:
@@ -194,7 +197,11 @@ from torch import Tensor, nn
 
 
 class $cls(ganlab.Generator):
-    """Two convolutions to the embedding, two back. Sides are multiples of 4."""
+    """Two convolutions to the embedding, two back. Sides are multiples of 4.
+
+    Args:
+        width: channels of the first convolution; the embedding has twice as many.
+    """
 
     def __init__(
         self,
@@ -256,7 +263,11 @@ from torch import Tensor, nn
 
 
 class $cls(ganlab.Discriminator):
-    """Three convolutions: scores (N, 1, H / 4, W / 4), unbounded."""
+    """Three convolutions: scores (N, 1, H / 4, W / 4), unbounded.
+
+    Args:
+        width: channels of the first convolution; the second has twice as many.
+    """
 
     def __init__(self, shape: Domain, width: Annotated[int, Field(ge=1)] = 32) -> None:
         super().__init__()
@@ -306,6 +317,10 @@ class $cls(ganlab.Schedule):
     """All generators, then all discriminators, on the same batch; Adam.
 
     The learning rate falls linearly, to reach 0 after the last step.
+
+    Args:
+        steps: how many steps a run has.
+        lr: the learning rate of the first.
     """
 
     def __init__(
@@ -414,7 +429,11 @@ Pixels = np.ndarray[Any, np.dtype[np.uint8]]
 
 
 class $cls(ganlab.Source):
-    """Discs on black; colour, place and size are drawn from the key."""
+    """Discs on black; colour, place and size are drawn from the key.
+
+    Args:
+        count: how many pictures each domain has.
+    """
 
     def __init__(self, count: Annotated[int, Field(ge=2)] = 1000) -> None:
         self.count = count

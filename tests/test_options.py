@@ -12,6 +12,7 @@ from jsonschema import Draft202012Validator
 from pydantic import BaseModel, Field, ValidationError
 
 import ganlab
+from ganlab.docstrings import described
 from ganlab.interfaces import Discriminator, Domain, Features, Generator, Loss, Schedule, Source
 from ganlab.options import nearest, schema, sentence, signature, validate
 from ganlab.registry import registry
@@ -326,3 +327,13 @@ def test_every_components_schema_is_valid_and_says_what_its_signature_says() -> 
         sign = signature(found.cls)
         assert set(said.get("properties", {})) == {*sign.model.model_fields, *sign.nested}, found.name
         assert issubclass(sign.model, BaseModel)
+
+
+def test_every_option_of_every_component_has_a_description() -> None:
+    for found in registry().components:
+        said = schema(found.cls)
+        for model in (said, *said.get("$defs", {}).values()):
+            lacking = [option for option, place in model.get("properties", {}).items() if not place.get("description")]
+            assert not lacking, f"{found.kind} {found.name}"
+        # one of another name would describe nothing
+        assert set(described(found.cls)) <= set(said["properties"]), f"{found.kind} {found.name}"

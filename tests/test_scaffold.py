@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import re
@@ -16,6 +17,8 @@ from typer.testing import CliRunner
 
 import ganlab
 from ganlab.cli import app
+from ganlab.docstrings import described
+from ganlab.options import schema
 from ganlab.scaffold import new
 
 KINDS = ["loss", "generator", "discriminator", "schedule", "metric", "source"]
@@ -55,6 +58,15 @@ def test_each_kind_passes_its_own_test(packages: Path) -> None:
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert re.search(r"^20 passed in", done.stdout, re.M), done.stdout
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_each_kind_describes_its_options(kind: str, packages: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(packages / f"fresh_{kind}"))
+    cls = getattr(importlib.import_module(f"ganlab_fresh_{kind}"), f"Fresh{kind.title()}")
+    options = schema(cls)["properties"]
+    assert set(options) == set(described(cls))
+    assert all(option["description"] for option in options.values())
 
 
 @pytest.mark.parametrize("kind", KINDS)

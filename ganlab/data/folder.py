@@ -20,8 +20,13 @@ class Folder(Source):
     """Every image file below a folder, recursively, in the order of their paths.
 
     Hidden ones are left out; a folder is entered once, however many links lead to it. The largest centred square is
-    cut out and resized (bicubic, antialiased); transparency is laid on white. `limit` keeps that many, chosen at random
-    by `seed`; 0 keeps all.
+    cut out and resized (bicubic, antialiased); transparency is laid on white.
+
+    Args:
+        path: the folder; "~" is the user's own.
+        channels: 3 for colours, 1 for grey.
+        limit: keep that many images, chosen at random; 0 keeps all.
+        seed: of that choice.
     """
 
     def __init__(

@@ -66,7 +66,22 @@ _DRAWING = threading.Lock()
 
 
 class Avatars(ganlab.Source):
-    """Avatars in one style of dicebear-styles, drawn from seeds; the domains "a" and "b" share no seed."""
+    """Avatars in one style of dicebear-styles, drawn from seeds; the domains "a" and "b" share no seed.
+
+    Styles with few parts (dylan) repeat a picture now and then; those in `PAIR` practically never do. No fonts are
+    used: the styles that draw letters (initials, initial-face) come out without them. Transparent parts become white.
+
+    Raises ValueError where there is no such style.
+
+    Args:
+        style: one of dicebear-styles: "big-ears", "pixel-art", ...
+        count: how many pictures each domain has.
+        look: in a "portrait" all styles that draw people take their colours from `HAIR` and `SKIN`, leave out what is
+            worn (glasses, hats, beards) and, for some styles, bring the head to the middle at about the same size: what
+            remains different is how a face is drawn. Styles without a skin colour have no portrait and look the same as
+            with "style", which leaves everything to the illustrator.
+        labels: a picture's class is the place of this colour in `HAIR` or `SKIN`; with "none" it has no class.
+    """
 
     def __init__(
         self,
@@ -75,20 +90,6 @@ class Avatars(ganlab.Source):
         look: Literal["portrait", "style"] = "portrait",
         labels: Literal["none", "hair_color", "skin_color"] = "none",
     ) -> None:
-        """Choose a style, how many pictures each domain has, how they look, and the colour that is their class.
-
-        In a "portrait" all styles that draw people take their colours from `HAIR` and `SKIN`, leave out what is worn
-        (glasses, hats, beards) and, for some styles, bring the head to the middle at about the same size: what
-        remains different is how a face is drawn. Styles without a skin colour have no portrait and look the same as
-        with "style", which leaves everything to the illustrator. Transparent parts become white.
-
-        Styles with few parts (dylan) repeat a picture now and then; those in `PAIR` practically never do. No fonts
-        are used: the styles that draw letters (initials, initial-face) come out without them.
-
-        With `labels` a picture's class is the place of its colour in `HAIR` or `SKIN`.
-
-        Raises ValueError where there is no such style.
-        """
         known = _styles()
         if style not in known:
             close = get_close_matches(style, known, n=1, cutoff=0)

@@ -27,16 +27,17 @@ EDGES = Number(
 
 
 class Content(ganlab.Metric):
-    """Agreement between outputs and their inputs."""
+    """Agreement between outputs and their inputs.
+
+    Raises ValueError where a shared name is one of the numbers that need no labels.
+
+    Args:
+        shared: {name: what the domains share}; each gives a number "content-NAME". For it a `Judge` learns from the
+            real training images of the target domain, and the number is how often its reading of an output is the class
+            of the input. On real images it is the judge's own accuracy.
+    """
 
     def __init__(self, shared: dict[str, Shared] = {}) -> None:  # noqa: B006  (options are read, never changed)
-        """`shared` is {name: what the domains share}; each gives a number "content-NAME".
-
-        For it a `Judge` learns from the real training images of the target domain, and the number is how often its
-        reading of an output is the class of the input. On real images it is the judge's own accuracy.
-
-        Raises ValueError where a name is one of the numbers that need no labels.
-        """
         for name in ("colour", "edges"):
             if name in shared:
                 raise ValueError(f"shared has {name!r}, which is the name of a number without labels; use another name")

@@ -40,7 +40,7 @@ _READ = 256
 class Shared(BaseModel):
     """What both domains know of a picture's content, each in its own words, brought to classes that they share."""
 
-    model_config = ConfigDict(extra="forbid", strict=True)
+    model_config = ConfigDict(extra="forbid", strict=True, use_attribute_docstrings=True)
 
     attribute: str | dict[Literal["a", "b"], str]
     """The attribute's name; {domain: name} where the domains' differ."""

@@ -13,8 +13,13 @@ from ganlab import Domain
 class Patch(ganlab.Discriminator):
     """4x4 convolutions, `layers` of stride 2 and two of stride 1, LeakyReLU 0.2.
 
-    With 3 layers a score sees a 70x70 patch, and (width 64, 3 channels) it has 2,764,737 parameters. Scores are
-    (N, 1, h, w) with h = H / 2^layers - 2.
+    With 3 layers of width 64, for 3 channels, it has 2,764,737 parameters. Scores are (N, 1, h, w) with
+    h = H / 2^layers - 2.
+
+    Args:
+        width: channels of the first convolution; each but the last has twice those before, at most 8 `width`.
+        layers: how many convolutions of stride 2; with 3 a score sees a 70x70 patch.
+        norm: behind each convolution but the first and the last.
     """
 
     def __init__(

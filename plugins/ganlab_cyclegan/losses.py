@@ -26,7 +26,11 @@ class LSGAN(ganlab.Loss):
 
 
 class Cycle(ganlab.Loss):
-    """Cycle consistency, eq. (2): mean |x - G_ba(G_ab(x))|, or its square."""
+    """Cycle consistency, eq. (2): mean |x - G_ba(G_ab(x))|, or its square.
+
+    Args:
+        norm: "l1", as published, or "l2", the square.
+    """
 
     def __init__(self, norm: Literal["l1", "l2"] = "l1") -> None:
         super().__init__()

@@ -14,7 +14,16 @@ Probability = Annotated[float, Field(ge=0, lt=1)]
 
 
 class _Adam(ganlab.Schedule):
-    """What both schedules share: Adam, a constant then linearly falling learning rate, a pool."""
+    """What both schedules share: Adam, a constant then linearly falling learning rate, a pool.
+
+    Args:
+        steps: how many steps a run has.
+        lr: Adam's learning rate.
+        betas: Adam's decay rates, of the gradients' mean and of their squares'.
+        decay_from: the part of all steps after which the learning rate falls, linearly, to reach 0 after the last.
+        pool: how many past fakes of each way are kept to be shown to its discriminator (arXiv:1612.07828), 50 in the
+            paper; with 0 it sees new ones only.
+    """
 
     def __init__(
         self,
@@ -55,8 +64,9 @@ class Alternating(_Adam):
     """The seed's step. D_emb, if there is one, moves on both ways' terms of eq. (3); then for each way in turn D_b
     moves on eq. (2), then the generator on eq. (1).
 
-    `moves`: "own" moves the way's own generator, as printed; "both" moves the other as well, by the cycle term, as
-    the code that the seed was based on does.
+    Args:
+        moves: "own" moves the way's own generator, as printed; "both" moves the other as well, by the cycle term, as
+            the code that the seed was based on does.
     """
 
     def __init__(

@@ -23,6 +23,9 @@ BYTES = 3
 class Gaussian(ganlab.Source):
     """`count` pictures of noise, each pixel uniform in 0..255; the domains "a" and "b" share none. `latents` makes
     Gaussian numbers of them. Mirroring a picture gives other latents, as good as its own.
+
+    Args:
+        count: how many pictures each domain has.
     """
 
     channels = 1

@@ -21,6 +21,10 @@ class DCGANGenerator(ganlab.Generator):
     With 100 latents and width 64, of 64x64 pixels in 3 channels, it has 3,576,704 parameters.
 
     Raises ValueError where images are not 8, 16, 32, ... pixels, or have too few for so many latents.
+
+    Args:
+        latents: numbers of the latent; each takes 3 pixels of the noise.
+        width: channels before the last convolution; before each earlier one there are twice as many.
     """
 
     per_image = False
@@ -64,6 +68,9 @@ class DCGANDiscriminator(ganlab.Discriminator):
 
     With width 64, of 64x64 pixels in 3 channels, it has 2,765,568 parameters. Raises ValueError where images are not 8,
     16, 32, ... pixels.
+
+    Args:
+        width: channels of the first convolution; each but the last has twice those before.
     """
 
     per_image = False

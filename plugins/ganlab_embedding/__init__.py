@@ -18,6 +18,10 @@ class EmbeddingDiscriminator(ganlab.Discriminator):
 
     The seed doesn't state its layers; these are ours. Without norms: a norm of each image would hide the statistics
     in which the two spaces differ.
+
+    Args:
+        width: channels of the first convolution; each of stride 2 has twice those before.
+        layers: how many convolutions of stride 2.
     """
 
     sees = "embeddings"
@@ -46,11 +50,11 @@ class EmbeddingDiscriminator(ganlab.Discriminator):
 
 class EmbeddingLSGAN(ganlab.Loss):
     """The seed's eq. (3), D_emb answers 0 to E_ab(x_a) and 1 to E_ba(x_b), and the second term of eq. (1),
-    (D_emb(E_ab(x_a)) - t)^2.
+    (D_emb(E_ab(x_a)) - t)^2. Eq. (1)'s factor 0.5 is a weight.
 
-    `target` "other": t is the label of the other way, 1 for ab and 0 for ba, so that the generators work against D_emb.
-    "as_printed": t = 0 on both ways, with which the generator of ab helps its discriminator. Eq. (1)'s factor 0.5 is a
-    weight.
+    Args:
+        target: "other": t is the label of the other way, 1 for ab and 0 for ba, so that the generators work against
+            D_emb. "as_printed": t = 0 on both ways, with which the generator of ab helps its discriminator.
     """
 
     def __init__(self, target: Literal["other", "as_printed"] = "other") -> None:

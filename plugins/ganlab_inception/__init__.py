@@ -28,9 +28,10 @@ CLEAN_FID_FOLDER = Path("." if platform.system() == "Windows" else "/tmp")
 class Inception(ganlab.Features):
     """clean-fid's Inception-v3 (arXiv:1512.00567), the 2048 numbers before its classifier.
 
-    `path` is its weight file, inception-2015-12-05.pt, used whatever it holds. By default the file is looked for in
-    $GANLAB_WEIGHTS, in the user's folder for data (ganlab/weights) and where clean-fid puts it, and downloaded where
-    it is in none; one that isn't the published one is refused.
+    Args:
+        path: its weight file, inception-2015-12-05.pt, used whatever it holds. By default the file is looked for in
+            $GANLAB_WEIGHTS, in the user's folder for data (ganlab/weights) and where clean-fid puts it, and downloaded
+            where it is in none; one that isn't the published one is refused.
     """
 
     size = 299

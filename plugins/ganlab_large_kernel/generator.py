@@ -36,15 +36,19 @@ class LargeKernel(Backbone):
     """The residual generator with larger kernels. The seed says neither whose nor how large: here it is the
     generators' residual blocks, 7x7 by default instead of 3x3.
 
-    `form` "dense" raises the size of the block's two convolutions, as the seed did; "depthwise" has one depthwise
-    convolution of that size and two pointwise ones. Width 64, 9 blocks, and a forward of one image of 256 pixels, a
-    multiplication and an addition counted apart:
+    Width 64, 9 blocks, and a forward of one image of 256 pixels, a multiplication and an addition counted apart:
 
     | blocks         | parameters | operations   |
     |----------------|------------|--------------|
     | resnet, 3x3    | 11,378,179 | 99.1 * 10^9  |
     | dense, 7x7     | 58,564,099 | 485.7 * 10^9 |
     | depthwise, 7x7 | 5,602,051  | 51.7 * 10^9  |
+
+    Args:
+        kernel: height and width of the larger kernels.
+        form: "dense" raises the size of the block's two convolutions, as the seed did; "depthwise" has one depthwise
+            convolution of that size and two pointwise ones (arXiv:2201.03545, 2203.06717).
+        expansion: how many times the block's channels lie between the pointwise convolutions; of "depthwise".
     """
 
     def __init__(

@@ -30,9 +30,10 @@ LEAST = {"alex": 31, "stlpips-alex": 21}
 class LPIPS(ganlab.Metric):
     """How far images are from their reconstructions, and outputs from one another, as LPIPS sees it; on the CPU.
 
-    `network` "alex" is AlexNet, the LPIPS of the literature; "stlpips-alex" is the shift-tolerant AlexNet
-    (arXiv:2207.13686); "auto" is "alex" where its trunk has been downloaded before, otherwise "stlpips-alex". The
-    numbers' names say which.
+    Args:
+        network: "alex" is AlexNet, the LPIPS of the literature; "stlpips-alex" is the shift-tolerant AlexNet
+            (arXiv:2207.13686); "auto" is "alex" where its trunk has been downloaded before, otherwise "stlpips-alex".
+            The numbers' names say which.
     """
 
     packages = ("lpips", "stlpips-pytorch")

@@ -58,7 +58,11 @@ class FID(ganlab.Metric):
 
 
 class PRDC(ganlab.Metric):
-    """Precision and recall (arXiv:1904.06991), density and coverage (arXiv:2002.09797)."""
+    """Precision and recall (arXiv:1904.06991), density and coverage (arXiv:2002.09797).
+
+    Args:
+        k: an image looks like another that is no farther from it than its own k-th nearest neighbour.
+    """
 
     on_features = True
     numbers: Mapping[str, Number] = {
@@ -73,7 +77,6 @@ class PRDC(ganlab.Metric):
     }
 
     def __init__(self, k: Annotated[int, Field(ge=1)] = 5) -> None:
-        """An image looks like another that is no farther from it than its own k-th nearest neighbour."""
         self._k = k
 
     def measure(self, evidence: Evidence) -> Mapping[str, Estimate]:

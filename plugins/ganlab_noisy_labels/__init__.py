@@ -14,9 +14,12 @@ Interval = tuple[float, float]
 
 class NoisyLSGAN(ganlab.Loss):
     """D_b's target is drawn for each image at every update, uniformly from an interval: `fake` for fakes, `real` for
-    reals. Eq. (2): fakes U(0, 0.2), reals 1. The generator wants 1.
+    reals. The generator wants 1.
 
-    `flip` is the probability with which an image's target is drawn from the other interval.
+    Args:
+        fake: [low, high] of the targets of fakes; eq. (2) has U(0, 0.2).
+        real: [low, high] of the targets of reals; eq. (2) has 1.
+        flip: the probability with which an image's target is drawn from the other interval.
     """
 
     def __init__(

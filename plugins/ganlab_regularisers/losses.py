@@ -12,6 +12,12 @@ from ganlab import Translation
 
 
 class _Slope(ganlab.Loss):
+    """A penalty on a discriminator's slope at images.
+
+    Args:
+        gamma: twice the penalty's factor, as in the paper.
+    """
+
     def __init__(self, gamma: Annotated[float, Field(ge=0)] = 10.0) -> None:
         super().__init__()
         self.gamma = gamma
@@ -48,6 +54,10 @@ class TotalVariation(ganlab.Loss):
 class Perceptual(ganlab.Loss):
     """Mean squared distance between the features of an input and those of its `of`, its translation or what the way
     back makes of that (arXiv:1603.08155, eq. 2, on the vectors of any features component).
+
+    Args:
+        features: the network whose vectors are compared.
+        of: "fake", an image's translation, or "cycled", what the way back makes of that.
     """
 
     def __init__(self, features: ganlab.Features, of: Literal["fake", "cycled"] = "fake") -> None:

@@ -13,6 +13,12 @@ Ratio = Annotated[float, Field(ge=0, le=1)]
 
 
 class _Wrapper(ganlab.Discriminator):
+    """A discriminator around another.
+
+    Args:
+        of: the discriminator within.
+    """
+
     def __init__(self, of: ganlab.Discriminator) -> None:
         super().__init__()
         self.of = of
@@ -43,9 +49,10 @@ class DiffAugment(_Wrapper):
     """The discriminator `of`, shown each image changed at random and differentiably, reals and fakes alike, in both
     players' turns (arXiv:2006.10738, section 3.2).
 
-    `colour`: brightness + U(-0.5, 0.5), then saturation times U(0, 2), then contrast times U(0.5, 1.5). `translation`:
-    moved by up to this part of a side, zeros behind. `cutout`: zeros in a rectangle with this part of each side, its
-    centre anywhere. A ratio of 0 leaves its change out.
+    Args:
+        colour: brightness + U(-0.5, 0.5), then saturation times U(0, 2), then contrast times U(0.5, 1.5).
+        translation: moved by up to this part of a side, zeros behind; 0 leaves it out.
+        cutout: zeros in a rectangle with this part of each side, its centre anywhere; 0 leaves it out.
     """
 
     stateful = True

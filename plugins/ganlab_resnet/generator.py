@@ -34,6 +34,13 @@ class Residual(nn.Module):
 class Backbone(ganlab.Generator):
     """7x7 convolution, two of stride 2, blocks, two upsamplings, 7x7 convolution, tanh. The embedding is taken after
     half of the blocks: (N, 4 width, H / 4, W / 4).
+
+    Args:
+        width: channels of the first convolution; the blocks have four times as many.
+        blocks: how many residual blocks.
+        norm: the norm behind the convolutions.
+        upsampling: "resize" takes nearest-neighbour upsampling and a convolution instead of a "transposed" convolution,
+            whose uneven overlap draws checkerboards (Odena et al., Distill 2016, doi:10.23915/distill.00003).
     """
 
     def __init__(
@@ -100,8 +107,8 @@ class Resnet(Backbone):
     """CycleGAN's generator: residual blocks of two 3x3 convolutions. 9 blocks of width 64: 11,378,179 parameters; 6:
     7,837,699.
 
-    `upsampling` "resize" takes nearest-neighbour upsampling and a convolution instead of a transposed convolution,
-    whose uneven overlap draws checkerboards (Odena et al., Distill 2016, doi:10.23915/distill.00003).
+    Args:
+        kernel: height and width of the blocks' kernels.
     """
 
     def __init__(

@@ -12,7 +12,11 @@ from ganlab import Translation, Turn
 
 class Critic(ganlab.Discriminator):
     """The discriminator `of`, its scores read as a critic's, its weights clamped to [-clamp, clamp] from the start and
-    after each update (arXiv:1701.07875, algorithm 1). `clamp` 0 leaves them free, for a gradient penalty.
+    after each update (arXiv:1701.07875, algorithm 1).
+
+    Args:
+        of: the discriminator within.
+        clamp: the largest absolute value of a weight; 0 leaves them free, for a gradient penalty.
     """
 
     def __init__(self, of: ganlab.Discriminator, clamp: Annotated[float, Field(ge=0)] = 0.01) -> None:
@@ -69,7 +73,12 @@ class Wgan(ganlab.Schedule):
     """Algorithm 1 of arXiv:1701.07875: `critic_updates` of all critics, each on a batch of its own, then one of all
     generators on another; RMSprop.
 
-    `long_start`: `long_updates` critic updates during the first 25 steps and at every 500th, as in the authors' code.
+    Args:
+        steps: how many steps a run has: updates of the generators.
+        lr: RMSprop's learning rate.
+        critic_updates: updates of the critics a step.
+        long_start: `long_updates` of the critics during the first 25 steps and at every 500th, as in the authors' code.
+        long_updates: what is then in the place of `critic_updates`.
     """
 
     def __init__(

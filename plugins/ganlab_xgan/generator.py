@@ -27,6 +27,10 @@ class XGAN(ganlab.Generator):
 
     Sizes are the paper's: width 32, 1024 numbers and 64 pixels have 17,080,227 parameters, of which 16,387,200 are
     shared. LeakyReLU 0.2, no norms, initial weights by arXiv:1502.01852. Sides are multiples of 16.
+
+    Args:
+        width: channels of the encoder's first convolution; each further one of stride 2 has twice those before.
+        embedding: numbers of the embedding.
     """
 
     def __init__(

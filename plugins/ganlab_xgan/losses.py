@@ -39,6 +39,9 @@ class DomainAdversarial(ganlab.Loss):
     The classifier is this loss's own and moves with the generators: reversal is one update of both, which a
     discriminator on the embeddings, with a turn of its own, is not. At each position of the embedding: `width`
     features, ReLU, a logit. Let both ways' terms be in one turn, or the classifier sees one domain at a time.
+
+    Args:
+        width: features of the classifier's hidden layer.
     """
 
     def __init__(self, width: Annotated[int, Field(ge=1)] = 128) -> None:
@@ -63,7 +66,9 @@ class Teacher(ganlab.Loss):
     """L_teach: E ||T(x) - P e(x)||_2, T being any features component, P a linear map that is learned with the
     generators. Of an embedding with several positions their mean is mapped.
 
-    `domain`: whose images are taught; the paper's teacher knows one domain only.
+    Args:
+        features: the teacher T.
+        domain: whose images are taught; the paper's teacher knows one domain only.
     """
 
     def __init__(self, features: ganlab.Features, domain: Literal["a", "b", "both"] = "both") -> None:
