@@ -24,7 +24,11 @@ class ClassifyingPatch(Patch):
 
 
 class Source(ganlab.Loss):
-    """L_S, section 3: the adversarial loss `of`, which sees nothing of the scores but whether an image is real."""
+    """L_S, section 3: the adversarial loss `of`, which sees nothing of the scores but whether an image is real.
+
+    Args:
+        of: the adversarial loss.
+    """
 
     def __init__(self, of: ganlab.Loss) -> None:
         super().__init__()
@@ -45,8 +49,9 @@ class Class(ganlab.Loss):
     """L_C, section 3: -log P(C = c | x), over images and patches, of reals x and their class, and of fakes and their
     input's. The discriminators minimise both, the generators that of fakes.
 
-    Without `fakes` the discriminators learn classes from reals alone (arXiv:1711.09020, eq. 2 and 3): so they can't
-    come to read what only generators write.
+    Args:
+        fakes: without, the discriminators learn classes from reals alone (arXiv:1711.09020, eq. 2 and 3): so they can't
+            come to read what only generators write.
     """
 
     def __init__(self, fakes: bool = True) -> None:

@@ -21,6 +21,9 @@ class DigitGenerator(ganlab.Generator):
 
     The embedding is taken between the 3x3 convolutions: (N, 2 width, H / 4, W / 4). With width 64 from 1 channel to 3,
     or back, it has 562,176 parameters.
+
+    Args:
+        width: channels of the first convolution; the next three have twice as many.
     """
 
     per_image = False
@@ -63,8 +66,12 @@ class DigitDiscriminator(ganlab.Discriminator):
     """Three 4x4 convolutions of stride 2, the second and third with a batch norm, and one over the 4x4 positions that
     are left of 32x32 pixels.
 
-    With `labels` its scores are logits of the domain's classes and, last, of being a fake. With width 64 it has 661,248
-    parameters for 1 channel, 663,296 for 3. Raises ValueError where labels are asked of a domain that has none.
+    With width 64 it has 661,248 parameters for 1 channel, 663,296 for 3. Raises ValueError where labels are asked of a
+    domain that has none.
+
+    Args:
+        width: channels of the first convolution; the second and third have twice those before.
+        labels: its scores are logits of the domain's classes and, last, of being a fake.
     """
 
     per_image = False

@@ -16,7 +16,12 @@ class FourUpdates(ganlab.Schedule):
     """Both discriminators on reals; both on fakes; then, for each way in turn, both generators on its terms. One Adam
     over the generators, one over the discriminators.
 
-    `reals` and `fakes` name the losses of the discriminators' two updates.
+    Args:
+        steps: how many steps a run has.
+        lr: Adam's learning rate.
+        betas: Adam's decay rates, of the gradients' mean and of their squares'.
+        reals: the names of the losses of the discriminators' first update.
+        fakes: the names of those of their second.
     """
 
     def __init__(
