@@ -9,6 +9,7 @@ venv: .venv/installed
 	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "ganlab needs Python 3.11 or newer: make PYTHON=python3.12, say")'
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test,lint,stlpips]'
+	$(BIN)/ganlab schema > experiments/.schema.json
 	@touch $@
 
 run: venv

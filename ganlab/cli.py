@@ -169,7 +169,7 @@ def plugins(as_json: AsJson = False) -> None:
 
 @app.command()
 def schema() -> None:
-    """Print the JSON Schema of a spec, with all that is installed."""
+    """Print the JSON Schema of a spec, with all that is installed: editors complete and explain by it."""
     with _errors():
         from ganlab.registry import registry
         from ganlab.schema import json_schema

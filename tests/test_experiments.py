@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from ganlab.schema import json_schema
 from ganlab.spec import Json, Spec, differences, merge, read, resolve
 
 FOLDER = Path(__file__).parent.parent / "experiments"
-FILES = {path.relative_to(FOLDER).as_posix(): path for path in sorted(FOLDER.rglob("*.json"))}
+FILES = {path.relative_to(FOLDER).as_posix(): path for path in sorted(FOLDER.rglob("[!.]*.json"))}
 SYSTEMS = ("cyclegan", "large_kernel", "embedding", "emb", "noisy_labels", "wgan", "zhu2017")
 EXPECTED = [f"{place}{system}.json" for place in ("", "paper/") for system in SYSTEMS]
 
@@ -52,6 +53,14 @@ def reduced(options: Json) -> Json:
 def test_the_file_is_there_and_fits_the_json_schema(name: str) -> None:
     load(name)
     Draft202012Validator(json_schema(registry())).validate(read(FILES[name]))
+
+
+@everyone
+def test_it_names_the_json_schema_that_make_writes(name: str) -> None:
+    schema = FILES[name].parent / json.loads(FILES[name].read_text("utf-8"))["$schema"]
+    written = schema.resolve().relative_to(FOLDER.parent.resolve()).as_posix()
+    assert f"ganlab schema > {written}\n" in (FOLDER.parent / "Makefile").read_text("utf-8")
+    assert f"/{written}" in (FOLDER.parent / ".gitignore").read_text("utf-8").splitlines()
 
 
 @everyone

@@ -378,6 +378,23 @@ def test_differences_name_paths_and_both_values() -> None:
 # --- the JSON Schema
 
 
+def test_a_note_on_the_schema_is_no_part_of_a_spec(save: Save) -> None:
+    plain = save("spec.json", TINY)
+    bare = ganlab.load_spec(plain)
+    noted = save("noted/spec.json", {"$schema": "./.schema.json", **TINY})
+    child = save("child/spec.json", {"extends": "../noted/spec.json", "name": TINY["name"]})
+    for spec in (noted, child, {"$schema": "./.schema.json", **TINY}):
+        loaded = ganlab.load_spec(spec)
+        assert loaded == bare
+        assert loaded.fingerprint() == bare.fingerprint()
+    assert "$schema" not in read(child)
+
+
+def test_a_note_on_the_schema_is_a_string() -> None:
+    said = refusal(lambda: ganlab.load_spec({**TINY, "$schema": 3}))
+    assert said == "spec: $schema: 3 is not allowed: it is the path of a JSON Schema"
+
+
 @pytest.fixture(scope="module")
 def validator() -> Draft202012Validator:
     found = json_schema(registry())
@@ -389,12 +406,66 @@ def test_the_schema_says_which_draft_it_is(validator: Draft202012Validator) -> N
     assert validator.schema["$schema"] == Draft202012Validator.META_SCHEMA["$id"]
 
 
+def test_the_schema_describes_every_key_of_a_spec(validator: Draft202012Validator) -> None:
+    models = {"spec": validator.schema, **{k: v for k, v in validator.schema["$defs"].items() if "properties" in v}}
+    for model in ("spec", "Data", "Samples", "Checkpoints", "Evaluation", "Runtime", "Weight"):
+        lacking = [key for key, place in models[model]["properties"].items() if not place.get("description")]
+        assert not lacking, model
+
+
+def test_the_schema_describes_every_component_and_option(validator: Draft202012Validator) -> None:
+    """Beside the key or the name, where an editor looks."""
+    for kind in {component.kind for component in registry().components}:
+        types, *rest = validator.schema["$defs"][kind]["allOf"]
+        types = types["properties"]["type"]
+        abouts = {c.name: c.as_dict()["about"] for c in registry().components if c.kind == kind}
+        assert dict(zip(types["enum"], types["enumDescriptions"], strict=True)) == abouts
+        for condition in rest:
+            component = condition.get("then", condition.get("else"))
+            for option, place in component["properties"].items():
+                assert option == "type" or place["description"], f"{component['title']}: {option}"
+
+
+def test_an_option_without_its_type_is_described_for_each_component_that_has_it(
+    validator: Draft202012Validator,
+) -> None:
+    *components, change = validator.schema["$defs"]["schedule"]["allOf"][1:]
+    expected = {c["if"]["properties"]["type"]["const"]: c["then"]["properties"] for c in components}
+    lines = [line.split(": ", 1) for line in change["else"]["properties"]["steps"]["description"].split("\n")]
+    found = {name: text for names, text in lines for name in names.split(", ")}
+    assert len(lines) > 1
+    assert found == {name: options["steps"]["description"] for name, options in expected.items() if "steps" in options}
+    # all say the same
+    pool = change["else"]["properties"]["pool"]["description"]
+    assert pool == expected["alternating"]["pool"]["description"]
+
+
+@pytest.mark.parametrize(
+    ("patch", "said"),
+    [
+        ({"generator": {"type": "resnt"}}, "'resnt' is not one of ['"),
+        ({"generator": {"widht": 3}}, "Additional properties are not allowed ('widht' was unexpected)"),
+        ({"generator": {"width": "3"}}, "'3' is not of type 'integer'"),
+        ({"generator": "resnet"}, "'resnet' is not of type 'object', 'null'"),
+        ({"schedule": {"steps": 0}}, "0 is less than the minimum of 1"),
+        ({"discriminators": {"d": {"type": "critic", "of": {"type": "ptch"}}}}, "'ptch' is not one of ['"),
+        ({"data": {"size": 3}}, "3 is less than the minimum of 4"),
+    ],
+)
+def test_the_schema_says_what_is_wrong_and_nothing_else(
+    validator: Draft202012Validator, patch: Json, said: str
+) -> None:
+    (error,) = validator.iter_errors(merge(TINY, patch))
+    assert error.message.startswith(said)
+
+
 @pytest.mark.parametrize(
     "spec",
     [
         TINY,
         FULL,
         {},
+        {"$schema": "./.schema.json", "generator": None},
         {"extends": "x.json", "losses": {"cycle": {"weight": 10}, "identity": None}},
         {"extends": "x.json", "losses": {"cycle": {"weight": {"discriminator": 0.5}}}, "discriminators": None},
         {"extends": "x.json", "data": {"size": 32, "a": {"path": "there"}}, "ema_halflife_images": None},
@@ -428,6 +499,7 @@ def test_the_schema_accepts_specs_and_what_holds_only_differences(validator: Dra
         {"translations": ["ac"]},
         {"translations": []},
         {"extends": 3},
+        {"$schema": 3},
     ],
 )
 def test_the_schema_refuses_what_the_spec_refuses(validator: Draft202012Validator, patch: Json) -> None:
