@@ -7,6 +7,7 @@ not behind a reference or in an alternative, and `enumDescriptions`, a keyword o
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Collection
 
 from ganlab.options import KINDS, schema, signature
 from ganlab.registry import Component, Registry
@@ -66,7 +67,7 @@ def _kind(registry: Registry, kind: str, definitions: Json) -> Json:
             places[option][name] = place
     change = {
         "title": f"a change to the {kind} of the spec that this one extends",
-        "properties": {option: _any_of(those) for option, those in places.items() if option != "type"},
+        "properties": {option: _any_of(those, components) for option, those in places.items() if option != "type"},
         "additionalProperties": False,
     }
     has_type = {"type": "object", "required": ["type"]}
@@ -111,15 +112,16 @@ def _types(registry: Registry, kind: str) -> Json:
     return {"enum": [c.name for c in components], "enumDescriptions": [c.about for c in components]}
 
 
-def _any_of(places: dict[str, Json]) -> Json:
-    """An option of one component or another: {the component's name: the option's schema}."""
+def _any_of(places: dict[str, Json], components: Collection[str]) -> Json:
+    """An option of some of the components: {the component's name: the option's schema}."""
     texts: dict[str, list[str]] = defaultdict(list)
     allowed: list[Json] = []
     for name, place in places.items():
         texts[place.get("description", "")].append(name)
         if (bare := {key: value for key, value in place.items() if key not in _SHOWN}) not in allowed:
             allowed.append(bare)
-    said = [text if len(texts) == 1 else f"{', '.join(names)}: {text}" for text, names in texts.items() if text]
+    everyones = list(components)
+    said = [text if names == everyones else f"{', '.join(names)}: {text}" for text, names in texts.items() if text]
     return {"description": "\n".join(said), "anyOf": [*allowed, _NULL]}
 
 

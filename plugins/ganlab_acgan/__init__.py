@@ -50,8 +50,8 @@ class Class(ganlab.Loss):
     input's. The discriminators minimise both, the generators that of fakes.
 
     Args:
-        fakes: without, the discriminators learn classes from reals alone (arXiv:1711.09020, eq. 2 and 3): so they can't
-            come to read what only generators write.
+        fakes: whether the discriminators learn classes from fakes, too. From reals alone (arXiv:1711.09020, eq. 2
+            and 3) they can't come to read what only generators write.
     """
 
     def __init__(self, fakes: bool = True) -> None:

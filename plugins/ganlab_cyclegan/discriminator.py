@@ -19,7 +19,7 @@ class Patch(ganlab.Discriminator):
     Args:
         width: channels of the first convolution; each but the last has twice those before, at most 8 `width`.
         layers: how many convolutions of stride 2; with 3 a score sees a 70x70 patch.
-        norm: behind each convolution but the first and the last.
+        norm: the norm behind each convolution but the first and the last.
     """
 
     def __init__(

@@ -71,7 +71,7 @@ class DigitDiscriminator(ganlab.Discriminator):
 
     Args:
         width: channels of the first convolution; the second and third have twice those before.
-        labels: its scores are logits of the domain's classes and, last, of being a fake.
+        labels: whether scores are logits of the domain's classes and, last, of being a fake.
     """
 
     per_image = False
