@@ -469,6 +469,7 @@ def test_plugins_lists_every_component_as_a_table_and_as_json() -> None:
     assert (cycle["plugin"], cycle["package"], cycle["version"]) == ("cyclegan", "ganlab", version("ganlab"))
     assert cycle["options"]["properties"]["norm"] | {"title": ""} == {
         "default": "l1",
+        "description": '"l1", as published, or "l2", the square.',
         "enum": ["l1", "l2"],
         "title": "",
         "type": "string",
