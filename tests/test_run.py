@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import random
@@ -312,6 +313,27 @@ def test_images_that_changed_since_the_run_began_are_noticed(
     with pytest.raises(SpecError, match=r"data\.b: these are not the images that .*run began with"):
         ganlab.run(tiny, out=tmp_path / "run")
     assert networks(tmp_path / "run", 3) == before
+
+
+def test_a_feature_network_is_no_state_and_its_weight_file_is_of_the_run(cheap: Json, tmp_path: Path) -> None:
+    weights = tmp_path / "weights.json"
+    weights.write_text("[1.0, 2.0, 3.0]")
+    loss = {"type": "perceptual", "features": {"type": "weighed", "file": str(weights)}}
+    spec = merge(cheap, {"losses": {"look": loss}, "schedule": {"steps": 4}, "checkpoints": {"every": 2}})
+    whole, run = tmp_path / "whole", tmp_path / "run"
+    ganlab.run(spec, out=whole)
+    state = torch.load(whole / "checkpoints/step-000004/state.pt", weights_only=True)
+    assert state["losses"] == {"adversarial": {}, "look": {}}
+    kept = json.loads((whole / "environment.json").read_text())["weights"]
+    assert kept == {"weights.json": hashlib.sha256(weights.read_bytes()).hexdigest()}
+    with pytest.raises(ganlab.Interrupted):
+        ganlab.run(spec, out=run, watcher=Watching(2, interrupt))
+    weights.write_text("[1.0, 2.0, 4.0]")
+    with pytest.raises(SpecError, match=r"not the weight files that .*run began with: weights.json now, weights.json"):
+        ganlab.run(spec, out=run)
+    weights.write_text("[1.0, 2.0, 3.0]")
+    assert ganlab.run(spec, out=run).finished
+    assert networks(run, 4) == networks(whole, 4)
 
 
 def test_another_machine_is_a_warning(tiny: Json, tmp_path: Path) -> None:
