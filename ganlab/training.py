@@ -143,12 +143,14 @@ class _Assessed:
 def sample(
     translators: Mapping[str, nn.Module], stores: Mapping[str, Store], system: System, count: int
 ) -> dict[str, tuple[Tensor, Tensor]]:
-    """{way: (inputs, outputs)} for the first `count` held-out images, (N, C, H, W) in [-1, 1] on the CPU."""
+    """{way: (inputs, outputs)} for `count` held-out images, (N, C, H, W) in [-1, 1] on the CPU. They are as far apart
+    as can be, since a source may have its images in the order of their classes."""
     found = {}
     with torch.no_grad(), untouched_randomness(system.device):
         for way, translator in translators.items():
             store = stores[way[0]]
-            inputs = store.pixels(store.held[:count])
+            shown = min(count, len(store.held))
+            inputs = store.pixels(store.held[torch.arange(shown) * len(store.held) // shown])
             with evaluating(translator), system.networks.computing():
                 outputs = [
                     translator(to_device(piece, system.device).to(system.dtype)).float().cpu()

@@ -179,13 +179,16 @@ def test_how_often_is_looked_changes_nothing(cheap: Json, tmp_path: Path) -> Non
     assert found["generator/ab.encoder.1.num_batches_tracked"] == 5
 
 
-@pytest.mark.parametrize("averaged", [True, False])
+@pytest.mark.parametrize(
+    ("averaged", "count", "holdout", "chosen"), [(False, 9, 0.25, (0, 1, 2)), (True, 3, 0.5, (0, 2, 4))]
+)
 def test_samples_are_of_held_out_images_by_the_averaged_generators(
-    tiny: Json, pictures: dict[str, Path], tmp_path: Path, averaged: bool
+    tiny: Json, pictures: dict[str, Path], tmp_path: Path, averaged: bool, count: int, holdout: float, chosen: Any
 ) -> None:
     # fast enough that a generator and its average differ
-    patch = {"schedule": {"lr": 0.02}, "samples": {"count": 9}, "ema_halflife_images": 200 if averaged else None}
-    spec = ganlab.load_spec(merge(tiny, patch))
+    patch = {"schedule": {"lr": 0.02}, "samples": {"count": count}, "data": {"holdout": holdout}}
+    averages = {"ema_halflife_images": 200 if averaged else None}
+    spec = ganlab.load_spec(merge(merge(tiny, patch), averages))
     done = ganlab.run(spec, out=tmp_path / "run")
     grid = skimage.io.imread(tmp_path / "run/samples/step-000006.png").astype(int)
     size, stores = spec.data.size, build_data(registry(), spec)
@@ -193,8 +196,8 @@ def test_samples_are_of_held_out_images_by_the_averaged_generators(
     tensors = load_file(done.folder / "checkpoints/step-000006/networks.safetensors")
     for block, way in enumerate(("ab", "ba")):
         store = stores[way[0]]
-        assert len(store.held) == 3
-        keys = [store.keys[index] for index in store.held]
+        assert len(store.held) == 12 * holdout
+        keys = [store.keys[store.held[index]] for index in chosen]
         shown = [skimage.io.imread(pictures[way[0]] / key)[2 : 2 + size].astype(int) for key in keys]
         outputs = {}
         for kind in ("ema", "generator"):
