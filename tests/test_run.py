@@ -22,10 +22,12 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor
+from typer.testing import CliRunner
 
 import ganlab
 from ganlab import RunError, SpecError
 from ganlab.build import build, build_data
+from ganlab.cli import app
 from ganlab.engine import Engine, Record
 from ganlab.folder import RunFolder
 from ganlab.guard import WON_STEPS, Won, refuse_poisoned
@@ -494,6 +496,27 @@ def test_an_interrupt_saves_and_the_run_goes_on_to_the_same_end(cheap: Json, tmp
 
 
 # -- how it fails -----------------------------------------------------------------------------------------------
+
+
+def test_an_interrupt_of_the_last_evaluation_leaves_it_to_the_next_call(
+    cheap: Json, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "spec.json"
+    path.write_text(json.dumps(merge(cheap, {"evaluation": {"metrics": ["brightness"], "every": None}})))
+    out = tmp_path / "run"
+    words = ["run", str(path), "--out", str(out)]
+    with monkeypatch.context() as patch:
+        metric = registry().find("metric", "brightness", "").cls
+        patch.setattr(metric, "measure", lambda self, evidence: interrupt())
+        done = CliRunner().invoke(app, words)
+    assert done.exit_code == 130
+    told = f"ganlab: all 12 steps are saved, not yet measured; go on with: ganlab run {path} --out {out}\n"
+    assert done.stderr.endswith(told)
+    assert not (out / "evaluation.json").exists()
+    before = networks(out, 12)
+    assert CliRunner().invoke(app, words).exit_code == 0
+    assert (out / "evaluation.json").exists()
+    assert networks(out, 12) == before
 
 
 def finite(state: Any) -> bool:
