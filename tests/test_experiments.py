@@ -23,6 +23,7 @@ EXPECTED = [f"{place}{system}.json" for place in ("", "paper/") for system in SY
 everyone = pytest.mark.parametrize("name", sorted({*FILES, *EXPECTED}))
 both = pytest.mark.parametrize("place", ["", "paper/"])
 
+
 @everyone
 def test_the_file_is_there_and_fits_the_json_schema(name: str) -> None:
     load(name)

@@ -48,13 +48,14 @@ def forker(tmp_path_factory: pytest.TempPathFactory, specs: dict[str, Path]) -> 
 
 
 def kills(marks: list[int], seed: random.Random) -> list[dict[str, Any]]:
-    """Between two steps, while a checkpoint is written, and anywhere: in the seed's order. Each lets a process make
-    two steps more at the most, so that none comes too late. `marks` counts the calls before each step."""
+    """Between two steps behind a checkpoint, while one is written, and anywhere in three steps: in the seed's order.
+    Each lets a process add one checkpoint at the most, so that none comes too late. `marks` counts the calls before
+    each step."""
     saving = (marks[2] - marks[1]) - (marks[1] - marks[0])
     found = [
-        {"signals": [[signal.SIGKILL, "engine.py:step", seed.randrange(1, 4), 0]]},
+        {"signals": [[signal.SIGKILL, "engine.py:step", seed.randrange(3, 5), 0]]},
         {"signals": [[signal.SIGKILL, "checkpoint.py:save", 1, seed.randrange(saving)]]},
-        {"killed_at": seed.randrange(1, marks[3])},
+        {"killed_at": seed.randrange(marks[0], marks[3])},
     ]
     seed.shuffle(found)
     return found
