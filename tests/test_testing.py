@@ -10,14 +10,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import Around
+from conftest import SHIPPED, Around, choices
 from torch import Tensor, nn
 from torch.nn.functional import relu
 
 import ganlab
 from ganlab import Domain, Estimate, Evidence, Number, Translation, Turn, testing
-from ganlab.registry import Component, registry
-from ganlab.testing.simple import SimpleDiscriminator, SimpleFeatures, SimpleGenerator, SimpleLoss
+from ganlab.options import signature
+from ganlab.registry import Component
+from ganlab.testing.simple import IMAGES, SimpleDiscriminator, SimpleFeatures, SimpleGenerator, SimpleLoss
 
 LABELLED = Domain("labelled", 3, 16, 16, classes=3)
 DIGITS = Domain("digits", 1, 32, 32, classes=10)
@@ -44,12 +45,24 @@ WHERE: dict[tuple[str, str], dict[str, Any]] = {
 }
 """What a component needs to be tried at a small size."""
 
-SHIPPED = [component for component in registry().components if component.package == "ganlab"]
+def variants(component: Component) -> list[dict[str, Any]]:
+    """What is tried: the component with the options above, and with each other value of each option that has few."""
+    fields = signature(component.cls).model.model_fields
+    usual = {name: field.default for name, field in fields.items()} | WHERE.get((component.kind, component.name), {})
+    return [{}, *({option: value} for option, value in choices(component) if value != usual[option])]
 
 
-@pytest.mark.parametrize("component", SHIPPED, ids=lambda component: f"{component.kind}-{component.name}")
+def named(value: Any) -> str:
+    if isinstance(value, Component):
+        return f"{value.kind}-{value.name}"
+    return "".join(f"{option}={choice}" for option, choice in value.items())
+
+
+@pytest.mark.parametrize(
+    ("component", "variant"), [(each, variant) for each in SHIPPED for variant in variants(each)], ids=named
+)
 def test_every_shipped_component_keeps_its_promises(
-    component: Component, pictures: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+    component: Component, variant: dict[str, Any], pictures: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*where: object, **how: object) -> None:
         raise OSError("no test downloads weights")
@@ -58,8 +71,13 @@ def test_every_shipped_component_keeps_its_promises(
     where = WHERE.get((component.kind, component.name), {})
     if component.name == "folder":
         where = {"path": str(pictures["a"])}
+    if (kernel := variant.get("kernel", 0)) > 7:
+        # at a quarter of the images' size, padding by reflection needs a side of more than half the kernel
+        where = {**where, "images": IMAGES._replace(height=4 * (kernel // 2 + 1), width=4 * (kernel // 2 + 1))}
+        # dense, the largest take long
+        where |= {"form": "depthwise"} if kernel > 15 else {}
     try:
-        getattr(testing, f"check_{component.kind}")(component.cls, **where)
+        getattr(testing, f"check_{component.kind}")(component.cls, **{**where, **variant})
     except ganlab.Unavailable as missing:
         pytest.skip(str(missing))
 
