@@ -272,7 +272,7 @@ class Metric:
     """What it measures, by name; may be set by the constructor."""
 
     on_features = False
-    """Whether it compares feature vectors: its numbers' names then end with the features', "fid-lite0"."""
+    """Whether it compares feature vectors: its numbers' names then end with the features', "NUMBER-FEATURES"."""
 
     packages: Sequence[str] = ()
     """As of `Features`."""

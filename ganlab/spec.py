@@ -82,9 +82,9 @@ class Checkpoints(BaseModel):
 class Evaluation(BaseModel):
     model_config = STRICT
     metrics: tuple[str | Options, ...] = Field(
-        (), description='what is measured, in this order: types, or objects with a type and its options ("kid", say)'
+        (), description="what is measured, in this order: types, or objects with a type and its options"
     )
-    features: str | Options | None = Field(None, description="the network whose vectors metrics compare: lite0, say")
+    features: str | Options | None = Field(None, description="the network whose vectors metrics compare")
     every: Positive | None = Field(
         None, description="also measure after every so many steps of training, and keep the best checkpoint"
     )
