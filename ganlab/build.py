@@ -105,7 +105,7 @@ def build_features(registry: Registry, options: Options) -> Features:
     """The network whose vectors metrics compare. Raises Unavailable where its weights are not to be had."""
     features = _make(registry, "features", options, "evaluation.features")
     assert isinstance(features, Features)
-    return features.requires_grad_(False).eval()
+    return features
 
 
 def build_metric(registry: Registry, options: Options) -> Metric:
@@ -130,7 +130,10 @@ def _make(registry: Registry, kind: str, options: Options, where: str, domain: D
     sign = signature(cls)
     nested = {k: _make(registry, inner, options[k], f"{where}.{k}", domain) for k, inner in sign.nested.items()}
     with _blamed(registry, kind, options, where):
-        return cls(**plain, **nested, **dict.fromkeys(sign.supplied, domain))
+        made = cls(**plain, **nested, **dict.fromkeys(sign.supplied, domain))
+    if isinstance(made, Features):
+        made.requires_grad_(False).eval()
+    return made
 
 
 def _generators(

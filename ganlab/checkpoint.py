@@ -17,6 +17,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from ganlab.errors import RunError
+from ganlab.networks import load_own_state, own_state
 
 _NAME = re.compile(r"step-(\d{6,})")
 _ALIASES = "aliases"
@@ -83,7 +84,7 @@ def load_networks(checkpoint: Path, modules: Mapping[str, nn.Module]) -> None:
         tensors |= {alias: tensors[name] for alias, name in aliases.items()}
         for prefix, module in modules.items():
             start = f"{prefix}."
-            module.load_state_dict({k.removeprefix(start): v for k, v in tensors.items() if k.startswith(start)})
+            load_own_state(module, {k.removeprefix(start): v for k, v in tensors.items() if k.startswith(start)})
     except (OSError, SafetensorError, RuntimeError, KeyError, ValueError) as error:
         raise RunError(f"{path} can't be read: {_told(error)}") from error
 
@@ -113,7 +114,7 @@ def _save_networks(path: Path, modules: Mapping[str, nn.Module]) -> None:
     first: dict[tuple[Any, ...], str] = {}
     for prefix, module in modules.items():
         # keep_vars: the tensors themselves, so that a shared one is recognised
-        for key, tensor in module.state_dict(keep_vars=True).items():
+        for key, tensor in own_state(module, keep_vars=True).items():
             name = f"{prefix}.{key}"
             # by its strides too: a transposed view lies at the same place
             place = (tensor.data_ptr() or id(tensor), tensor.shape, tensor.stride(), tensor.dtype)

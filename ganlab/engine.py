@@ -13,7 +13,7 @@ from ganlab.build import System
 from ganlab.data.sampler import Batch, Sampler
 from ganlab.errors import RunError
 from ganlab.interfaces import PLAYERS, SEES, Turn
-from ganlab.networks import trainable
+from ganlab.networks import load_own_state, own_state, trainable
 from ganlab.rehearsal import blamed, prepare, rehearse, terms
 from ganlab.translation import Memo, Translation
 
@@ -296,7 +296,7 @@ class Engine:
             "draws": self.draws,
             "seconds": self.seconds,
             "optimizers": {player: o.state_dict() for player, o in self.optimizers.items()},
-            "losses": {label: loss.state_dict() for label, loss in self.system.losses.items()},
+            "losses": {label: own_state(loss) for label, loss in self.system.losses.items()},
             "pools": {way: pool.state_dict() for way, pool in self.pools.items()},
             "random": torch.get_rng_state(),
         }
@@ -309,7 +309,7 @@ class Engine:
         for player, optimizer in self.optimizers.items():
             optimizer.load_state_dict(state["optimizers"][player])
         for label, loss in self.system.losses.items():
-            loss.load_state_dict(state["losses"][label])
+            load_own_state(loss, state["losses"][label])
         for way, pool in self.pools.items():
             pool.load_state_dict(state["pools"][way])
         torch.set_rng_state(state["random"])

@@ -216,6 +216,8 @@ class Features(nn.Module):
     """A network that turns images into vectors, whose distributions metrics compare.
 
     Its constructor reads the weights, and raises `ganlab.Unavailable` with one sentence where they are not to be had.
+    The core freezes it and puts it into eval mode. It is no part of what a checkpoint holds: a run that trains with one
+    keeps the hashes of its files.
     """
 
     size: int
@@ -233,7 +235,7 @@ class Features(nn.Module):
         raise NotImplementedError(f"{type(self).__name__} has no forward")
 
     def files(self) -> Sequence[Path]:
-        """The weight files that were read; an evaluation records their hashes."""
+        """The weight files that were read; runs and evaluations record their hashes."""
         return ()
 
 
@@ -270,7 +272,7 @@ class Metric:
     """What it measures, by name; may be set by the constructor."""
 
     on_features = False
-    """Whether it compares feature vectors: its numbers' names then end with the features', "fid-lite0"."""
+    """Whether it compares feature vectors: its numbers' names then end with the features', "NUMBER-FEATURES"."""
 
     packages: Sequence[str] = ()
     """As of `Features`."""

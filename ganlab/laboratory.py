@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,7 +16,7 @@ from ganlab.build import System, build, build_data, build_schedule, build_source
 from ganlab.data.sampler import Sampler
 from ganlab.data.store import Store
 from ganlab.engine import Engine, Record
-from ganlab.errors import RunError, SpecError, Unavailable
+from ganlab.errors import Interrupted, RunError, SpecError, Unavailable
 from ganlab.evaluation import folders, speed
 from ganlab.evaluation.run import RunExaminer, Tools, named, united
 from ganlab.folder import RunFolder
@@ -126,7 +127,12 @@ def run(
                 folder.write_json("spec.json", {**folder.spec_json(), "evaluation": resolved.as_json()["evaluation"]})
             train(engine, stores, folder, watcher, examiner)
             if examiner is not None:
-                _evaluate(folder, examiner, system, stores, watcher)
+                try:
+                    _evaluate(folder, examiner, system, stores, watcher)
+                except KeyboardInterrupt as stopped:
+                    raise Interrupted(
+                        f"all {engine.done} steps are saved, not yet measured", signal.SIGINT
+                    ) from stopped
     return load_run(folder.path)
 
 

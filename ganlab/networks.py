@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 
 import torch
@@ -13,7 +13,7 @@ from torch.nn.modules.dropout import _DropoutNd
 from torch.nn.utils.parametrizations import _SpectralNorm
 from torch.nn.utils.spectral_norm import SpectralNorm
 
-from ganlab.interfaces import Discriminator, Generator
+from ganlab.interfaces import Discriminator, Features, Generator
 
 
 class Networks:
@@ -132,3 +132,25 @@ def trainable(modules: Iterable[nn.Module]) -> Iterator[nn.Parameter]:
             if parameter.requires_grad and id(parameter) not in seen:
                 seen.add(id(parameter))
                 yield parameter
+
+
+def feature_networks(module: nn.Module) -> dict[str, Features]:
+    """{name: feature network} of those inside a module."""
+    return {name: part for name, part in module.named_modules() if isinstance(part, Features)}
+
+
+def own_state(module: nn.Module, keep_vars: bool = False) -> dict[str, Tensor]:
+    """A module's `state_dict` without its feature networks': theirs is in their weight files."""
+    frozen = _frozen(module)
+    return {key: value for key, value in module.state_dict(keep_vars=keep_vars).items() if not key.startswith(frozen)}
+
+
+def load_own_state(module: nn.Module, state: Mapping[str, Tensor]) -> None:
+    """Raises RuntimeError where it is the state of another module."""
+    frozen = _frozen(module)
+    theirs = {key: value for key, value in module.state_dict().items() if key.startswith(frozen)}
+    module.load_state_dict({**state, **theirs})
+
+
+def _frozen(module: nn.Module) -> tuple[str, ...]:
+    return tuple(f"{name}." for name in feature_networks(module))

@@ -88,6 +88,9 @@ test = ["pytest"]
 [project.entry-points.ganlab]
 $name = "$package"
 
+[tool.hatch.build]
+dev-mode-dirs = ["."]
+
 [tool.hatch.build.targets.wheel]
 packages = ["$package"]
 """

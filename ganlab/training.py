@@ -19,10 +19,11 @@ from ganlab.data.sampler import to_device
 from ganlab.data.store import Store
 from ganlab.engine import Engine, Record
 from ganlab.errors import Interrupted, RunError, SpecError
+from ganlab.evaluation.features import hashes
 from ganlab.evaluation.run import PREFIX, RunExaminer
 from ganlab.folder import RunFolder, write
 from ganlab.guard import Won, refuse_poisoned, refuse_unfit
-from ganlab.networks import evaluating
+from ganlab.networks import evaluating, feature_networks
 from ganlab.registry import registry
 from ganlab.rehearsal import untouched_randomness
 from ganlab.report.grid import png, sample_grid
@@ -64,7 +65,7 @@ def train(
     Interrupted after SIGINT or SIGTERM, with everything saved.
     """
     spec, total = engine.system.spec, engine.system.schedule.steps
-    _keep_facts(folder, spec, stores, watcher)
+    _keep_facts(folder, engine.system, stores, watcher)
     if folder.steps:
         newest = checkpoint.path_of(folder.checkpoints, folder.steps[-1])
         checkpoint.load_networks(newest, engine.modules())
@@ -142,12 +143,14 @@ class _Assessed:
 def sample(
     translators: Mapping[str, nn.Module], stores: Mapping[str, Store], system: System, count: int
 ) -> dict[str, tuple[Tensor, Tensor]]:
-    """{way: (inputs, outputs)} for the first `count` held-out images, (N, C, H, W) in [-1, 1] on the CPU."""
+    """{way: (inputs, outputs)} for `count` held-out images, (N, C, H, W) in [-1, 1] on the CPU. They are as far apart
+    as can be, since a source may have its images in the order of their classes."""
     found = {}
     with torch.no_grad(), untouched_randomness(system.device):
         for way, translator in translators.items():
             store = stores[way[0]]
-            inputs = store.pixels(store.held[:count])
+            shown = min(count, len(store.held))
+            inputs = store.pixels(store.held[torch.arange(shown) * len(store.held) // shown])
             with evaluating(translator), system.networks.computing():
                 outputs = [
                     translator(to_device(piece, system.device).to(system.dtype)).float().cpu()
@@ -157,17 +160,22 @@ def sample(
     return found
 
 
-def _keep_facts(folder: RunFolder, spec: Spec, stores: dict[str, Store], watcher: Watcher) -> None:
+def _keep_facts(folder: RunFolder, system: System, stores: dict[str, Store], watcher: Watcher) -> None:
     """Write spec.json and environment.json, or see whether a run that goes on finds what it began with."""
     if not folder.exists:
-        folder.write_json("spec.json", spec.as_json())
+        folder.write_json("spec.json", system.spec.as_json())
     data = {name: store.facts() for name, store in stores.items()}
-    facts = environment.describe(registry(), spec) | {"data": data}
+    trained = [*system.networks.modules.values(), *system.losses.values()]
+    weights = hashes(file for module in trained for part in feature_networks(module).values() for file in part.files())
+    facts = environment.describe(registry(), system.spec) | {"data": data, "weights": weights}
     before = folder.environment()
     if before is None:
         folder.write_json("environment.json", facts)
         return
     refuse_other_data(folder, stores)
+    if (then := before.get("weights", {})) != weights:
+        read = f"{', '.join(weights) or 'none'} now, {', '.join(then) or 'none'} then, or their content has changed"
+        raise SpecError(f"these are not the weight files that {folder.path} began with: {read}")
     if changed := [k for k in ("python", "packages", "device_name", "cpu_capability") if before.get(k) != facts[k]]:
         watcher.warns(f"{folder.path} began with another {', '.join(changed)}: the last digits may differ")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -17,7 +17,8 @@ from ganlab.build import build
 from ganlab.data.sampler import Batch
 from ganlab.engine import Engine
 from ganlab.interfaces import Domain
-from ganlab.registry import registry
+from ganlab.options import signature
+from ganlab.registry import Component, registry
 from ganlab.spec import Json, merge, resolve
 
 SIZE = 16
@@ -40,6 +41,16 @@ TINY: Json = {
     "runtime": {"device": "cpu", "threads": 1, "log_every": 1},
 }
 """A whole experiment in hundredths of a second a step; patch it with `merge`."""
+
+
+SHIPPED = [component for component in registry().components if component.package == "ganlab"]
+
+
+def choices(component: Component) -> list[tuple[str, Any]]:
+    """(option, value) for each value of the options that have few: of a `Literal`, or true and false."""
+    fields = {name: field.annotation for name, field in signature(component.cls).model.model_fields.items()}
+    few = {name: (False, True) if kind is bool else get_args(kind) for name, kind in fields.items()}
+    return [(name, value) for name, values in few.items() for value in values if isinstance(value, bool | int | str)]
 
 
 class RandomImages:

@@ -1,4 +1,6 @@
-"""Runs ganlab's command line in processes of their own, with torch imported once: python forker.py < jobs.
+"""Runs ganlab's command line in processes of their own, with torch imported once: python forker.py SPEC ... < jobs.
+
+What the sources of the specs keep in memory once they have given an image, every process finds there.
 
 Reads a job a line, {"words": [...], "log": path, ...}, forks, prints the child's id, waits, prints its exit code
 (minus the signal's number where one ended it). A job may say that the child sends itself signals, by what it does
@@ -23,7 +25,10 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+import ganlab
+from ganlab.build import build_sources
 from ganlab.cli import main
+from ganlab.registry import registry
 
 for slow in ("ganlab.console", "ganlab.laboratory", "torch._dynamo"):
     # the last is what every optimiser imports
@@ -81,7 +86,10 @@ def child(job: dict[str, Any]) -> int:
     return 0
 
 
-def serve() -> None:
+def serve(specs: list[str]) -> None:
+    for spec in map(ganlab.load_spec, specs):
+        for domain, source in build_sources(registry(), spec).items():
+            source.image(source.keys(domain)[0], spec.data.size)
     print("ready", flush=True)
     for line in sys.stdin:
         pid = os.fork()
@@ -99,6 +107,6 @@ def serve() -> None:
 
 
 if __name__ == "__main__":
-    serve()
+    serve(sys.argv[1:])
     # torch takes a second to leave
     os._exit(0)

@@ -5,48 +5,24 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 from conftest import RandomImages
 from jsonschema import Draft202012Validator
+from small_experiments import BATCH, FILES, SIZE, load, small
 
 from ganlab.build import build, build_sources
 from ganlab.engine import Engine
 from ganlab.registry import registry
 from ganlab.schema import json_schema
-from ganlab.spec import Json, Spec, differences, merge, read, resolve
+from ganlab.spec import differences, read, resolve
 
-FOLDER = Path(__file__).parent.parent / "experiments"
-FILES = {path.relative_to(FOLDER).as_posix(): path for path in sorted(FOLDER.rglob("[!.]*.json"))}
 SYSTEMS = ("cyclegan", "large_kernel", "embedding", "emb", "noisy_labels", "wgan", "zhu2017")
 EXPECTED = [f"{place}{system}.json" for place in ("", "paper/") for system in SYSTEMS]
 
 everyone = pytest.mark.parametrize("name", sorted({*FILES, *EXPECTED}))
 both = pytest.mark.parametrize("place", ["", "paper/"])
-
-# what a single thread can step through at once; a file whose numbers are smaller keeps them
-MOST = {"width": 4, "blocks": 2, "expansion": 2, "long_updates": 2}
-SIZE, BATCH = 32, 2
-RUNTIME = {"device": "cpu", "precision": "float32", "threads": 1}
-
-
-def load(name: str, patch: dict[str, Any] | None = None) -> Spec:
-    assert name in FILES, f"there is no experiments/{name}"
-    asked = merge(read(FILES[name]), {"runtime": RUNTIME})
-    for domain in "ab":
-        if asked["data"][domain]["type"] == "folder":
-            # of one's own pictures, so a file may leave it out
-            asked["data"][domain].setdefault("path", domain)
-    return resolve(registry(), merge(asked, patch or {}), name)
-
-
-def reduced(options: Json) -> Json:
-    return {
-        key: reduced(value) if isinstance(value, dict) else min(value, MOST[key]) if key in MOST else value
-        for key, value in options.items()
-    }
 
 
 @everyone
@@ -57,10 +33,11 @@ def test_the_file_is_there_and_fits_the_json_schema(name: str) -> None:
 
 @everyone
 def test_it_names_the_json_schema_that_make_writes(name: str) -> None:
+    root = Path(__file__).parent.parent
     schema = FILES[name].parent / json.loads(FILES[name].read_text("utf-8"))["$schema"]
-    written = schema.resolve().relative_to(FOLDER.parent.resolve()).as_posix()
-    assert f"ganlab schema > {written}\n" in (FOLDER.parent / "Makefile").read_text("utf-8")
-    assert f"/{written}" in (FOLDER.parent / ".gitignore").read_text("utf-8").splitlines()
+    written = schema.resolve().relative_to(root.resolve()).as_posix()
+    assert f"ganlab schema > {written}\n" in (root / "Makefile").read_text("utf-8")
+    assert f"/{written}" in (root / ".gitignore").read_text("utf-8").splitlines()
 
 
 @everyone
@@ -73,9 +50,7 @@ def test_its_name_is_its_files_and_it_says_what_it_is(name: str) -> None:
 
 @everyone
 def test_it_takes_a_step(name: str) -> None:
-    asked = load(name).as_json()
-    networks = {key: reduced(asked[key]) for key in ("generator", "discriminators", "schedule")}
-    spec = resolve(registry(), merge(asked, {**networks, "data": {"size": SIZE, "batch": BATCH}}), name)
+    spec = resolve(registry(), small(name), name)
     sources = build_sources(registry(), spec)
     assert set(sources) == {"a", "b"}
     images = RandomImages(BATCH, SIZE, torch.float32, sources["b"].classes)

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import pytest
 import torch
-from conftest import SIZE, TINY
+from conftest import SHIPPED, SIZE, TINY, choices
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -82,6 +82,7 @@ class Counts(NamedTuple):
 # wgan          five critic turns: encode, decode x_a; D_b scores x_b and the fake (joined: in one batch). G turn: fake,
 #               cycle; D_b scores the fake.
 # + penalty     and the points between, in each critic turn.
+# + long start  in the first 25 steps as many critic turns as `long_updates` says: three.
 # four updates  D turns: D_b scores x_b; moved, the fake: encode, decode x_a. G turn of ab: D_b, moved, scores the fake,
 #               which is still good; G_ba encodes, decodes it (cycle). G turn of ba, both moved: G_ba encodes, decodes
 #               x_b again, G_ab that fake. So G_ba has one of each more than G_ab.
@@ -118,6 +119,14 @@ TABLE: dict[str, tuple[dict[str, Any], Counts]] = {
     "wgan, penalty": (
         {"discriminators": FREE_CRITICS, "losses": PENALISED, "schedule": {"type": "wgan"}},
         Counts(7, 7, 16),
+    ),
+    "wgan, long start": (
+        {
+            "discriminators": CRITICS,
+            "losses": WASSERSTEIN,
+            "schedule": {"type": "wgan", "long_start": True, "long_updates": 3},
+        },
+        Counts(5, 5, 7),
     ),
     "large kernels": (
         {"generator": {"type": "large_kernel", "width": 4, "blocks": 2, "kernel": 5}, **alternating()},
@@ -199,6 +208,16 @@ def follow_pools(engine: Engine) -> Counter[str]:
     for pool in engine.pools.values():
         pool.register_forward_hook(hook)
     return shown
+
+
+def test_the_table_has_every_schedule_with_each_of_its_choices() -> None:
+    schedules = [resolve(registry(), merge(TINY, patch)).schedule for patch, _ in TABLE.values()]
+    for component in SHIPPED:
+        if component.kind == "schedule":
+            rows = [schedule for schedule in schedules if schedule["type"] == component.name]
+            assert rows, f"no row has the schedule {component.name}: derive its counts, and what repeats them"
+            for option, value in choices(component):
+                assert any(row[option] == value for row in rows), f"no row has {component.name}'s {option} {value}"
 
 
 @pytest.mark.parametrize("system", TABLE)

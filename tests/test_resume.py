@@ -1,7 +1,7 @@
 """Runs that stop in every way and go on: their networks are those of a run that never stopped, to the byte.
 
 Every run here is a process of its own that is given real signals. Where it is hit is counted in its own calls, never
-in seconds. A failure can be had again with the seed that it prints: GANLAB_KILL_SEED=seed pytest tests/test_resume.py
+in seconds.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ import json
 import os
 import random
 import re
-import select
 import shlex
 import signal
 import subprocess
@@ -25,6 +24,7 @@ import numpy as np
 import pytest
 from conftest import SIZE, TINY
 from PIL import Image
+from processes import ENVIRONMENT, PATH, Forker, Outcome, moments, networks, records
 from safetensors import safe_open
 from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 from tensorboard.util import tensor_util
@@ -33,8 +33,6 @@ import ganlab
 from ganlab.errors import SpecError
 from ganlab.spec import Json, merge
 
-HERE = Path(__file__).parent
-PATH = os.pathsep.join([str(HERE / "installed"), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep)
 COMMAND = [sys.executable, "-c", "from ganlab.cli import main; main()"]
 STEPS, KILLS = 16, 10
 
@@ -60,51 +58,6 @@ FULL: Json = merge(
         "runtime": {"log_every": 2},
     },
 )
-
-
-class Outcome(NamedTuple):
-    code: int
-    said: str
-
-
-class Forker:
-    """Starts `ganlab ...` in processes of their own, one at a time; see forker.py."""
-
-    def __init__(self, folder: Path, env: dict[str, str]) -> None:
-        self.log = folder / "log"
-        self._server = subprocess.Popen(
-            [sys.executable, str(HERE / "forker.py")], stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0, env=env
-        )
-        assert self._line() == "ready"
-
-    def _line(self) -> str:
-        assert self._server.stdout is not None
-        return self._server.stdout.readline().decode().strip()
-
-    def start(self, *words: str, **job: Any) -> int:
-        assert self._server.stdin is not None
-        self.log.write_text("")
-        line = json.dumps({"words": words, "log": str(self.log), **job})
-        self._server.stdin.write(line.encode() + b"\n")
-        return int(self._line())
-
-    def running(self) -> bool:
-        return not select.select([self._server.stdout], [], [], 0)[0]
-
-    def wait(self) -> Outcome:
-        code = int(self._line())
-        return Outcome(code, self.log.read_text())
-
-    def run(self, *words: str, **job: Any) -> Outcome:
-        self.start(*words, **job)
-        return self.wait()
-
-    def close(self) -> None:
-        assert self._server.stdin is not None
-        assert self._server.stdout is not None
-        self._server.stdin.close()
-        self._server.wait()
-        self._server.stdout.close()
 
 
 class Bench(NamedTuple):
@@ -138,12 +91,10 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
     specs = {"full": FULL, "plain": merge(TINY, {"schedule": {"steps": 4}})}
     for name, spec in specs.items():
         (folder / f"{name}.json").write_text(json.dumps(merge(spec, {"name": name, "data": sources})))
-    # passive: threads that wait don't take the processor from those that work
-    env = os.environ | {"PYTHONPATH": PATH, "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
     whole = folder / "whole"
     command = [*COMMAND, "run", str(folder / "full.json"), "--out", str(whole)]
-    real = subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    forker = Forker(folder, env)
+    real = subprocess.Popen(command, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    forker = Forker(folder)
     said, _ = real.communicate()
     assert real.returncode == 0, said
     twin, marks = folder / "twin", folder / "marks.json"
@@ -152,19 +103,6 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
     same(twin, whole)
     yield Bench(forker, folder / "full.json", folder / "plain.json", whole, json.loads(marks.read_text()))
     forker.close()
-
-
-def networks(run: Path, step: int = STEPS) -> bytes:
-    return (run / f"checkpoints/step-{step:06d}/networks.safetensors").read_bytes()
-
-
-def records(run: Path) -> list[dict[str, float]]:
-    """What metrics.jsonl holds, without the seconds, which no two runs share; a line that is being written is left."""
-    lines = (run / "metrics.jsonl").read_text().split("\n")[:-1]
-    found = [json.loads(line) for line in lines]
-    for record in found:
-        assert record.pop("seconds") > 0
-    return found
 
 
 def events(run: Path) -> Counter[tuple[str, int, float]]:
@@ -179,7 +117,7 @@ def events(run: Path) -> Counter[tuple[str, int, float]]:
 
 def same(run: Path, whole: Path) -> None:
     """A finished run is all that one which never stopped is, and nothing is left of its stops."""
-    assert networks(run) == networks(whole)
+    assert networks(run, STEPS) == networks(whole, STEPS)
     assert [record["step"] for record in records(run)] == list(range(1, STEPS + 1))
     assert records(run) == records(whole)
     scalars = [
@@ -270,9 +208,7 @@ def kills(bench: Bench, seed: random.Random) -> list[tuple[str, dict[str, Any]]]
 
 
 def test_a_run_killed_at_ten_moments_ends_as_one_that_was_not(bench: Bench, tmp_path: Path) -> None:
-    number = int(os.environ.get("GANLAB_KILL_SEED") or random.SystemRandom().randrange(2**32))
-    print(f"GANLAB_KILL_SEED={number}")
-    seed = random.Random(number)
+    seed = moments()
     plan = kills(bench, seed)
     assert len(plan) == KILLS
     out = tmp_path / "killed-0"
@@ -384,7 +320,7 @@ def test_a_full_disk_is_one_sentence_and_no_harm(
     assert not list(out.glob(".*.unfinished"))
     done = bench.run(out, *words)
     assert done.code == 0, done.said
-    assert networks(out) == networks(bench.whole)
+    assert networks(out, STEPS) == networks(bench.whole, STEPS)
     assert records(out) == records(bench.whole)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import random
@@ -21,10 +22,12 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor
+from typer.testing import CliRunner
 
 import ganlab
 from ganlab import RunError, SpecError
 from ganlab.build import build, build_data
+from ganlab.cli import app
 from ganlab.engine import Engine, Record
 from ganlab.folder import RunFolder
 from ganlab.guard import WON_STEPS, Won, refuse_poisoned
@@ -178,13 +181,16 @@ def test_how_often_is_looked_changes_nothing(cheap: Json, tmp_path: Path) -> Non
     assert found["generator/ab.encoder.1.num_batches_tracked"] == 5
 
 
-@pytest.mark.parametrize("averaged", [True, False])
+@pytest.mark.parametrize(
+    ("averaged", "count", "holdout", "chosen"), [(False, 9, 0.25, (0, 1, 2)), (True, 3, 0.5, (0, 2, 4))]
+)
 def test_samples_are_of_held_out_images_by_the_averaged_generators(
-    tiny: Json, pictures: dict[str, Path], tmp_path: Path, averaged: bool
+    tiny: Json, pictures: dict[str, Path], tmp_path: Path, averaged: bool, count: int, holdout: float, chosen: Any
 ) -> None:
     # fast enough that a generator and its average differ
-    patch = {"schedule": {"lr": 0.02}, "samples": {"count": 9}, "ema_halflife_images": 200 if averaged else None}
-    spec = ganlab.load_spec(merge(tiny, patch))
+    patch = {"schedule": {"lr": 0.02}, "samples": {"count": count}, "data": {"holdout": holdout}}
+    averages = {"ema_halflife_images": 200 if averaged else None}
+    spec = ganlab.load_spec(merge(merge(tiny, patch), averages))
     done = ganlab.run(spec, out=tmp_path / "run")
     grid = skimage.io.imread(tmp_path / "run/samples/step-000006.png").astype(int)
     size, stores = spec.data.size, build_data(registry(), spec)
@@ -192,8 +198,8 @@ def test_samples_are_of_held_out_images_by_the_averaged_generators(
     tensors = load_file(done.folder / "checkpoints/step-000006/networks.safetensors")
     for block, way in enumerate(("ab", "ba")):
         store = stores[way[0]]
-        assert len(store.held) == 3
-        keys = [store.keys[index] for index in store.held]
+        assert len(store.held) == 12 * holdout
+        keys = [store.keys[store.held[index]] for index in chosen]
         shown = [skimage.io.imread(pictures[way[0]] / key)[2 : 2 + size].astype(int) for key in keys]
         outputs = {}
         for kind in ("ema", "generator"):
@@ -312,6 +318,27 @@ def test_images_that_changed_since_the_run_began_are_noticed(
     with pytest.raises(SpecError, match=r"data\.b: these are not the images that .*run began with"):
         ganlab.run(tiny, out=tmp_path / "run")
     assert networks(tmp_path / "run", 3) == before
+
+
+def test_a_feature_network_is_no_state_and_its_weight_file_is_of_the_run(cheap: Json, tmp_path: Path) -> None:
+    weights = tmp_path / "weights.json"
+    weights.write_text("[1.0, 2.0, 3.0]")
+    loss = {"type": "perceptual", "features": {"type": "weighed", "file": str(weights)}}
+    spec = merge(cheap, {"losses": {"look": loss}, "schedule": {"steps": 4}, "checkpoints": {"every": 2}})
+    whole, run = tmp_path / "whole", tmp_path / "run"
+    ganlab.run(spec, out=whole)
+    state = torch.load(whole / "checkpoints/step-000004/state.pt", weights_only=True)
+    assert state["losses"] == {"adversarial": {}, "look": {}}
+    kept = json.loads((whole / "environment.json").read_text())["weights"]
+    assert kept == {"weights.json": hashlib.sha256(weights.read_bytes()).hexdigest()}
+    with pytest.raises(ganlab.Interrupted):
+        ganlab.run(spec, out=run, watcher=Watching(2, interrupt))
+    weights.write_text("[1.0, 2.0, 4.0]")
+    with pytest.raises(SpecError, match=r"not the weight files that .*run began with: weights.json now, weights.json"):
+        ganlab.run(spec, out=run)
+    weights.write_text("[1.0, 2.0, 3.0]")
+    assert ganlab.run(spec, out=run).finished
+    assert networks(run, 4) == networks(whole, 4)
 
 
 def test_another_machine_is_a_warning(tiny: Json, tmp_path: Path) -> None:
@@ -469,6 +496,27 @@ def test_an_interrupt_saves_and_the_run_goes_on_to_the_same_end(cheap: Json, tmp
 
 
 # -- how it fails -----------------------------------------------------------------------------------------------
+
+
+def test_an_interrupt_of_the_last_evaluation_leaves_it_to_the_next_call(
+    cheap: Json, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "spec.json"
+    path.write_text(json.dumps(merge(cheap, {"evaluation": {"metrics": ["brightness"], "every": None}})))
+    out = tmp_path / "run"
+    words = ["run", str(path), "--out", str(out)]
+    with monkeypatch.context() as patch:
+        metric = registry().find("metric", "brightness", "").cls
+        patch.setattr(metric, "measure", lambda self, evidence: interrupt())
+        done = CliRunner().invoke(app, words)
+    assert done.exit_code == 130
+    told = f"ganlab: all 12 steps are saved, not yet measured; go on with: ganlab run {path} --out {out}\n"
+    assert done.stderr.endswith(told)
+    assert not (out / "evaluation.json").exists()
+    before = networks(out, 12)
+    assert CliRunner().invoke(app, words).exit_code == 0
+    assert (out / "evaluation.json").exists()
+    assert networks(out, 12) == before
 
 
 def finite(state: Any) -> bool:

@@ -79,6 +79,23 @@ def test_each_kind_is_clean_to_ruff(kind: str, packages: Path) -> None:
         assert done.returncode == 0, done.stdout + done.stderr
 
 
+def test_all_kinds_are_clean_to_mypy(packages: Path) -> None:
+    pytest.importorskip("mypy")
+    # the mark without which mypy reads no package's types
+    assert (Path(ganlab.__file__).parent / "py.typed").is_file()
+    words = [str(path) for kind in KINDS for path in (packages / f"fresh_{kind}").rglob("*.py")]
+    path = os.pathsep.join([str(packages / f"fresh_{kind}") for kind in KINDS])
+    done = subprocess.run(
+        [sys.executable, "-m", "mypy", "--config-file", "pyproject.toml", *words],
+        capture_output=True,
+        text=True,
+        # ganlab's own configuration, strict too, so that what the linters know of torch is known here
+        cwd=Path(__file__).parent.parent,
+        env={**os.environ, "MYPYPATH": path},
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
 def test_a_wheel_of_it_holds_the_package_and_its_entry_point(packages: Path, tmp_path: Path) -> None:
     script = "import sys; from hatchling.build import build_wheel; print(build_wheel(sys.argv[1]))"
     done = subprocess.run(

@@ -89,7 +89,7 @@ class Extractor:
         cache: Path | None = None,
         progress: Progress = silent,
     ) -> None:
-        # lite0 is 1.8 times as fast in this order of memory on two CPU cores (benchmarks/test_features.py)
+        # 1.8 times as fast in this order of memory on two CPU cores (benchmarks/test_features.py)
         self._network = network.to(device).to(memory_format=torch.channels_last)
         self._identity, self._device, self._cache, self._progress = identity, device, cache, progress
         self._made: WeakKeyDictionary[Images, tuple[list[bytes], Vectors]] = WeakKeyDictionary()

@@ -8,7 +8,7 @@ from typing import Any, cast
 
 from pydantic import ValidationError
 
-from ganlab.interfaces import Domain, Generator, Pair
+from ganlab.interfaces import Domain, Features, Generator, Pair
 from ganlab.options import KINDS, arguments, signature, validate
 from ganlab.registry import check_contract
 from ganlab.testing.promise import promise
@@ -32,11 +32,12 @@ def check_class(cls: type, kind: str, options: Mapping[str, Any]) -> None:
 def made_of(cls: type, options: Mapping[str, Any], domain: Domain | None = None) -> Any:
     """A component as the core makes it, its nested ones too."""
     sign = signature(cls)
-    return cls(
+    made = cls(
         **arguments(cls, options),
         **{name: made_of(_nested(cls, options, name), {}, domain) for name in sign.nested},
         **dict.fromkeys(sign.supplied, domain),
     )
+    return made.requires_grad_(False).eval() if isinstance(made, Features) else made
 
 
 def pair_of(cls: type[Generator], domains: Mapping[str, Domain], options: Mapping[str, Any]) -> dict[str, Generator]:

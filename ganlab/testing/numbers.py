@@ -72,7 +72,6 @@ def check_features(cls: type[Features], /, **options: Any) -> None:
     torch.manual_seed(0)
     with promise(cls, "is made of its options"):
         network: Features = made_of(cls, options)
-        network.requires_grad_(False).eval()
     x = noise(Domain("images", 3, cls.size, cls.size), "features").float().requires_grad_()
     with promise(cls, "gives finite vectors (N, D), each image's its own, the same twice") as so:
         vectors = network(x)

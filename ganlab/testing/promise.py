@@ -20,7 +20,7 @@ def promise(cls: type, promise: str) -> Iterator[So]:
 
     def so(holds: bool, seen: str) -> None:
         if not holds:
-            raise AssertionError(f"{cls.__name__} {promise}: that is broken; {seen}")
+            raise AssertionError(f"{cls.__name__} {promise}: that is broken; {' '.join(seen.split())}")
 
     try:
         yield so

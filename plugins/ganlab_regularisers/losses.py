@@ -62,7 +62,7 @@ class Perceptual(ganlab.Loss):
 
     def __init__(self, features: ganlab.Features, of: Literal["fake", "cycled"] = "fake") -> None:
         super().__init__()
-        self.features = features.requires_grad_(False).eval()
+        self.features = features
         self.of = of
 
     def generator(self, t: Translation) -> Tensor:

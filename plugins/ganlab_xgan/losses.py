@@ -73,7 +73,7 @@ class Teacher(ganlab.Loss):
 
     def __init__(self, features: ganlab.Features, domain: Literal["a", "b", "both"] = "both") -> None:
         super().__init__()
-        self.features = features.requires_grad_(False).eval()
+        self.features = features
         self.domain = domain
         self.projection = nn.Sequential()
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import torch
@@ -153,6 +155,23 @@ class Averages(ganlab.Features):
         return adaptive_avg_pool2d(images, 2).flatten(1)
 
 
+class Weighed(ganlab.Features):
+    """The colours, each times a weight that is read from a file: (N, 3)."""
+
+    size = 8
+
+    def __init__(self, file: str) -> None:
+        super().__init__()
+        self._file = Path(file)
+        self.weight = nn.Parameter(torch.tensor(json.loads(self._file.read_text())))
+
+    def forward(self, images: Tensor) -> Tensor:
+        return images.mean((2, 3)) * self.weight
+
+    def files(self) -> Sequence[Path]:
+        return [self._file]
+
+
 class Brightness(ganlab.Metric):
     """How bright the outputs are, of 255; not to be had on the way `unavailable`."""
 
@@ -180,7 +199,7 @@ class Numberless(ganlab.Metric):
 
 @ganlab.hookimpl
 def ganlab_features() -> dict[str, type[ganlab.Features]]:
-    return {"averages": Averages}
+    return {"averages": Averages, "weighed": Weighed}
 
 
 @ganlab.hookimpl

@@ -115,7 +115,7 @@ def test_images_are_resized_as_pillow_does(shape: tuple[int, ...], size: int) ->
 def test_perceptual_distance(of: Any) -> None:
     t = Translation("ab", memo(Linear(noise(1, 3, SIZE, SIZE)), "generator"))
     features = Projection(10)
-    loss = Perceptual(features, of)
+    loss = Perceptual(features.requires_grad_(False), of)
     expected = ((by_pillow(features, getattr(t, of)) - by_pillow(features, t.real)) ** 2).mean()
     term = loss.generator(t)
     assert number(term) == pytest.approx(expected, rel=1e-5)

@@ -161,7 +161,7 @@ class Averages(ganlab.Features):
 @pytest.mark.parametrize("only", ["a", "b", "both"])
 def test_the_teacher(only: Any) -> None:
     made = memo(Linear(noise(1, 3, SIZE, SIZE)), "generator")
-    loss = Teacher(Averages(), only)
+    loss = Teacher(Averages().requires_grad_(False), only)
     ways = {way: Translation(way, made) for way in ("ab", "ba")}
     for t in ways.values():
         loss.prepare(t)

@@ -1,0 +1,99 @@
+"""The core names no concrete component: not in code, not in words."""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+import ganlab
+from ganlab.registry import HOOKS, registry
+
+CORE = Path(ganlab.__file__).parent
+SHIPPED = [component for component in registry().components if component.package == "ganlab"]
+NAMES = {component.name for component in SHIPPED}
+PACKAGES = {component.cls.__module__.split(".")[0] for component in SHIPPED} - {"ganlab", *HOOKS.values()}
+
+WORDS = {"content", "critic", "cycle", "digits", "embedding", "folder", "identity", "patch", "perceptual"}
+"""Names that are words of English or of the interfaces. In prose, and as a variable, they are just that; a string that
+is nothing else would be the component."""
+
+ALLOWED = {
+    "cli.py": {
+        # flags of `ganlab eval`, short for --metric NAME
+        *("fid", "kid", "lpips", "prdc", "content"),
+        # a key of what --json prints
+        "folder",
+    },
+    # the one component that is the core's own
+    "data/folder.py": {"folder"},
+    # clean-fid's and LPIPS's authors' packages, whose rules these follow
+    "evaluation/lpips.py": {"lpips"},
+    # a key of evaluation.json
+    "evaluation/folders.py": {"folder"},
+    # torch's module, whose hooks are stateful
+    "networks.py": {"spectral_norm"},
+    # the name of the Domain that discriminators of embeddings are given, in these three
+    "build.py": {"embedding"},
+    "testing/losses.py": {"embedding"},
+    "testing/simple.py": {"embedding"},
+    # values of a Translation
+    "translation.py": {"embedding", "identity"},
+}
+"""{file: names that it has, each with its reason}."""
+
+
+def named(text: str) -> list[tuple[int, str]]:
+    """(line, name of a component or of a plugin's package) that a source text has anywhere, but for WORDS among others;
+    those only where a string is nothing else."""
+    lines = enumerate(text.splitlines(), 1)
+    # `-fid` is part of another name, and `--fid` a flag
+    words = [(number, word) for number, line in lines for word in re.findall(r"(?<![\w-])\w+", line)]
+    strings = [(node.lineno, node.value) for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Constant)]
+    found = [pair for pair in words if pair[1] in (NAMES | PACKAGES) - WORDS]
+    return sorted({*found, *(pair for pair in strings if pair[1] in NAMES)})
+
+
+FILES = {path.relative_to(CORE).as_posix(): path for path in sorted(CORE.rglob("*.py"))}
+
+
+def test_the_core_names_no_concrete_component() -> None:
+    assert len(NAMES) > 40
+    assert len(PACKAGES) > 15
+    strange = [
+        f"{file}:{line} names {word}"
+        for file, path in FILES.items()
+        for line, word in named(path.read_text())
+        if word not in ALLOWED.get(file, ())
+    ]
+    assert strange == []
+
+
+def test_nothing_is_allowed_that_isnt_there() -> None:
+    used = {name: {word for _, word in named(FILES[name].read_text())} for name in ALLOWED}
+    assert used == ALLOWED
+    assert WORDS <= NAMES
+
+
+@pytest.mark.parametrize(
+    ("line", "name"),
+    [
+        ('if loss.type == "lsgan": pass', "lsgan"),
+        ("x = {'losses': ['cycle']}", "cycle"),
+        ("# as lsgan does", "lsgan"),
+        ("def f():\n    '''As wgan, that is.'''", "wgan"),
+        ("x = f'{1} of wgan'", "wgan"),
+        ("from ganlab_xgan import XGAN", "ganlab_xgan"),
+        ("xgan = 1", "xgan"),
+        ("number = 'fid-lite0'", "fid"),
+    ],
+)
+def test_a_name_is_found(line: str, name: str) -> None:
+    assert [word for _, word in named(line)] == [name]
+
+
+@pytest.mark.parametrize("line", ["folder = 1  # the folder", "x = 'by clean-fid'", "x = '--kid'", "lsgans = 1"])
+def test_another_word_is_not(line: str) -> None:
+    assert named(line) == []
