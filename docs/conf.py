@@ -15,15 +15,33 @@ extensions = ["myst_parser"]
 html_theme = "furo"
 html_title = "ganlab"
 html_copy_source = False
+html_domain_indices = False
 
 nitpicky = True
-nitpick_ignore_regex = [
-    # other people's types: their own sites are not asked, so that a build needs no network
-    ("py:class", r"(torch|numpy|collections\.abc|pathlib)\..*"),
-    # the core's own, which a watcher is handed
-    ("py:class", r"ganlab\.folder\.RunFolder"),
+nitpick_ignore = [
+    *(
+        # other people's, whose sites are not asked: a build needs no network
+        ("py:class", name)
+        for name in (
+            "Tensor",
+            "nn.Module",
+            "nn.Parameter",
+            "torch.optim.Optimizer",
+            "np.ndarray",
+            "np.dtype",
+            "np.uint8",
+            "np.float64",
+            "Callable",
+            "Iterable",
+            "Mapping",
+            "Sequence",
+            "Path",
+        )
+    ),
     # a type variable
     ("py:class", "T"),
+    # the core's own, which a watcher is handed
+    ("py:class", "ganlab.folder.RunFolder"),
 ]
 # of a type the last part of its name is shown
 python_use_unqualified_type_names = True

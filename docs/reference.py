@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import typer.main
-from markdown import code, directive, page, prose, table
+from markup import code, directive, page, prose, table
 from source import PUBLIC, module
 
 import ganlab
@@ -73,7 +73,13 @@ def _functions(home: str) -> str:
     here = module(home)
     names = [name for name, (_, text) in here.found.items() if text and name not in here.classes()]
     links = LINKS | {name: f"{home}.{name}" for name in names}
-    return "\n\n".join([directive("py:module", home), prose(here.text(), LINKS), _described(home, names, links)])
+    return "\n\n".join([_module(home), _described(home, names, links)])
+
+
+def _module(home: str) -> str:
+    """A module's own docstring. What comes after it bears a whole name of its own."""
+    none = directive("py:currentmodule", "None")
+    return "\n\n".join([directive("py:module", home), none, prose(module(home).text(), LINKS)])
 
 
 def interfaces() -> str:
@@ -119,13 +125,10 @@ def checks() -> str:
     homes = {name: getattr(testing, name).__module__ for name in testing.__all__}
     return page(
         "Testing",
-        directive("py:module", "ganlab.testing"),
-        prose(module("ganlab.testing").text(), LINKS),
+        _module("ganlab.testing"),
         "Each checks these promises:",
-        directive(
-            "include", "../../README.md", **{"start-after": '-35.2 to 32.2".', "end-before": "## Licences"}
-        ),
-        *(module(home).describe(name, LINKS) for name, home in homes.items()),
+        directive("include", "../../README.md", **{"start-after": '-35.2 to 32.2".', "end-before": "## Licences"}),
+        *(_described(home, [name]) for name, home in homes.items()),
     )
 
 
@@ -141,11 +144,11 @@ def _label(component: Component) -> str:
 def components(kind: str) -> str:
     """The components of a kind."""
     interface = f"{{py:class}}`ganlab.{KINDS[kind].__name__}`"
+    hook = f"{{py:func}}`{HOOKS[kind]} <ganlab.hookspecs.{HOOKS[kind]}>`"
     used = _used()
     return page(
-        f"{kind.capitalize()}{'' if kind in ('features',) else 'es' if kind.endswith('s') else 's'}",
-        f"What {code(json.dumps('type'))} may say of a {kind}. Their interface is {interface}, their hook"
-        f" {{py:func}}`{HOOKS[kind]} <ganlab.hookspecs.{HOOKS[kind]}>`.",
+        HOOKS[kind].removeprefix("ganlab_").capitalize(),
+        f"Each heading is what a spec says under `type`. The interface is {interface}, the hook {hook}.",
         *(_component(component, used[kind, component.name]) for component in _shipped(kind)),
     )
 
@@ -163,8 +166,8 @@ def _component(component: Component, used: Mapping[str, Json]) -> str:
     ]
     if used:
         where, example = next(iter(used.items()))
-        names = ", ".join(code(name) for name in used)
-        parts += [f"Used in {names}. In {code(where)} it is", directive("code-block", "json", _json(example))]
+        everywhere = f"Used in {', '.join(map(code, used))}. " if len(used) > 1 else ""
+        parts += [f"{everywhere}In {code(where)}:", directive("code-block", "json", _json(example))]
     return "\n\n".join(parts)
 
 
@@ -198,13 +201,14 @@ def allowed(place: Json, whole: Json, null: bool = True) -> str:
     """What a place of a JSON Schema takes, in words; `null` says whether to speak of null."""
     if "$ref" in place:
         kind = place["$ref"].rpartition("/")[2]
-        return f"a {{doc}}`{kind} <{kind}>`" if kind in KINDS else "an object"
+        return f"a {{doc}}`{kind} <{kind}>` component" if kind in KINDS else "an object"
     if "anyOf" in place:
         each = [allowed(p, whole, null) for p in place["anyOf"] if null or p.get("type") != "null"]
         return " or ".join(dict.fromkeys(each))
     if "const" in place or "enum" in place:
         values = [v for v in place.get("enum", [place.get("const")]) if null or v is not None]
-        return ", ".join(code(json.dumps(value, ensure_ascii=False)) for value in values)
+        *others, last = [code(json.dumps(value, ensure_ascii=False)) for value in values]
+        return f"{', '.join(others)} or {last}" if others else last
     kinds = place.get("type", "anything")
     kind = kinds if isinstance(kinds, str) else next(k for k in kinds if k != "null")
     return {"array": _array, "object": _object}.get(kind, _plain)(place, whole, kind)
@@ -214,20 +218,15 @@ _WORDS = {"boolean": "true or false", "integer": "an integer", "number": "a numb
 
 
 def _plain(place: Json, whole: Json, kind: str) -> str:
-    bounds = [
-        f"{word} {place[key]}"
-        for key, word in (
-            ("minimum", "from"),
-            ("exclusiveMinimum", "above"),
-            ("maximum", "to"),
-            ("exclusiveMaximum", "below"),
-        )
-        if key in place
-    ]
-    if bounds == [f"from {place.get('minimum')}"]:
-        bounds = [f"{place['minimum']} or more"]
-    comma = "," if bounds and bounds[0].endswith("more") else ""
-    return " ".join([_WORDS.get(kind, kind) + comma, *bounds])
+    least, above, most, below = (
+        place.get(key) for key in ("minimum", "exclusiveMinimum", "maximum", "exclusiveMaximum")
+    )
+    if least is not None and most is not None:
+        bounds = [f"from {least} to {most}"]
+    else:
+        said = (("of at least", least), ("above", above), ("of at most", most), ("below", below))
+        bounds = [f"{word} {bound}" for word, bound in said if bound is not None]
+    return f"{_WORDS[kind]} {' and '.join(bounds)}".rstrip()
 
 
 def _array(place: Json, whole: Json, kind: str) -> str:
@@ -278,7 +277,8 @@ def spec() -> str:
     for name, place in whole["properties"].items():
         parts += [f"## {name}", _key(name, place, whole)]
         if _section(place):
-            parts += [_key(f"{name}.{key}", inner, whole) for key, inner in _referred(place, whole)["properties"].items()]
+            keys = _referred(place, whole)["properties"]
+            parts += [_key(f"{name}.{key}", inner, whole) for key, inner in keys.items()]
         if name == "losses":
             # every loss has it, beside its own options
             weight = _referred({"$ref": "#/$defs/Weight"}, whole)["properties"]

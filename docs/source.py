@@ -1,20 +1,22 @@
-"""What a module says of its classes and functions, read without importing it: attributes' docstrings are only there."""
+"""What a module says of its classes and functions, read from its source: only there attributes have docstrings."""
 
 from __future__ import annotations
 
 import ast
 import copy
 import functools
-import importlib.util
+import inspect
 from collections.abc import Iterator, Mapping
-from pathlib import Path
+from importlib import import_module
 
-from markdown import directive, prose
+from markup import directive, prose
 
 import ganlab
+from ganlab import testing
 from ganlab.docstrings import joined
 
 PUBLIC = {f"{home}.{name}": f"ganlab.{name}" for home, names in ganlab._HOMES.items() for name in names}
+PUBLIC |= {f"{getattr(testing, name).__module__}.{name}": f"ganlab.testing.{name}" for name in testing.__all__}
 """{where an object is written: the name that it is documented by}."""
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
@@ -30,10 +32,7 @@ class Module:
 
     def __init__(self, name: str) -> None:
         self.name = name
-        found = importlib.util.find_spec(name)
-        assert found is not None
-        assert found.origin is not None
-        self.body = ast.parse(Path(found.origin).read_text("utf-8")).body
+        self.body = ast.parse(inspect.getsource(import_module(name))).body
         self.found = {_name(node): (node, text) for node, text in _documented(self.body) if _name(node)}
         """{public name: (what it is, its docstring)}, as written."""
         self.aliases = {
@@ -73,7 +72,8 @@ class Module:
             return directive(
                 "py:function", f"{full}{self._signature(node)}", prose(text, _without_arguments(links, node))
             )
-        return directive("py:data", full, prose(text, links))
+        assert isinstance(node, ast.Assign)
+        return directive("py:data", full, prose(text, links), value=ast.unparse(node.value))
 
     def _class(self, node: ast.ClassDef, full: str, text: str, links: Mapping[str, str]) -> str:
         keys = "BaseModel" in _bases(node)
@@ -85,10 +85,14 @@ class Module:
         links = {**links, **{name: f"{full}.{name}" for name in members}}
         fields = [m for m, _ in members.values() if isinstance(m, ast.AnnAssign)]
         made = "NamedTuple" in _bases(node) or any("dataclass" in ast.unparse(d) for d in node.decorator_list)
-        given = ", ".join(f"{_name(f)}={ast.unparse(f.value)}" if f.value else _name(f) for f in fields)
+        given = ", ".join(f"{_name(f)}={value}" if (value := _value(f)) else _name(f) for f in fields)
         body = [prose(text, links), *(self._member(member, about, links) for member, about in members.values())]
-        kind = "py:exception" if full.endswith(("Error", "Unavailable", "Interrupted")) else "py:class"
-        return directive(kind, f"{full}({given})" if made else full, "\n\n".join(filter(None, body)))
+        error = issubclass(getattr(import_module(self.name), node.name), Exception)
+        return directive(
+            "py:exception" if error else "py:class",
+            f"{full}({given})" if made else full,
+            "\n\n".join(filter(None, body)),
+        )
 
     def _member(self, node: ast.stmt, text: str, links: Mapping[str, str]) -> str:
         name = _name(node)
@@ -103,13 +107,15 @@ class Module:
             )
         assert isinstance(node, ast.Assign | ast.AnnAssign)
         kind = self.annotation(node.annotation) if isinstance(node, ast.AnnAssign) else None
-        value = None if node.value is None else ast.unparse(node.value)
-        return directive("py:attribute", name, prose(text, links), type=kind, value=value)
+        return directive("py:attribute", name, prose(text, links), type=kind, value=_value(node))
 
     def _signature(self, node: Function, method: bool = False) -> str:
-        arguments: ast.arguments = _Qualified(self).visit(copy.deepcopy(node.args))
+        arguments = copy.deepcopy(node.args)
         if method:
             del arguments.args[0]
+        for argument in ast.walk(arguments):
+            if isinstance(argument, ast.arg) and argument.annotation is not None:
+                argument.annotation = _Qualified(self).visit(argument.annotation)
         returns = node.returns
         if isinstance(returns, ast.Constant) and isinstance(returns.value, str):
             returns = ast.parse(returns.value, mode="eval").body
@@ -118,7 +124,7 @@ class Module:
 
 
 class _Qualified(ast.NodeTransformer):
-    """Annotations with whole names, aliases written out."""
+    """Annotations with whole names of what is ganlab's, aliases written out."""
 
     def __init__(self, module: Module) -> None:
         self.module = module
@@ -131,8 +137,10 @@ class _Qualified(ast.NodeTransformer):
         if name in here.classes():
             return ast.Name(here.full(name))
         full = here.imports.get(name, name)
+        if not full.startswith("ganlab."):
+            return node
         home, _, last = full.rpartition(".")
-        if full.startswith("ganlab.") and last in module(home).aliases:
+        if last in module(home).aliases:
             return _Qualified(module(home)).visit_Name(ast.Name(last))
         return ast.Name(PUBLIC.get(full, full))
 
@@ -163,8 +171,14 @@ def _name(node: ast.stmt) -> str:
 def _imports(node: ast.AST) -> Iterator[tuple[str, str]]:
     if isinstance(node, ast.ImportFrom):
         yield from ((alias.asname or alias.name, f"{node.module}.{alias.name}") for alias in node.names)
-    elif isinstance(node, ast.Import):
-        yield from ((alias.asname, alias.name) for alias in node.names if alias.asname)
+
+
+def _value(node: ast.Assign | ast.AnnAssign) -> str | None:
+    value = node.value
+    if isinstance(value, ast.Call) and ast.unparse(value.func) == "field":
+        # a dataclass's, made anew for each
+        value = ast.Call(value.keywords[0].value, [], [])
+    return None if value is None else ast.unparse(value)
 
 
 def _bases(node: ast.ClassDef) -> list[str]:

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 
 _SPECIAL = re.compile(r"([\\*_\[\]<>{}#$~&^])")
-_PAPER = re.compile(r"\b(?:arXiv:(\d{4}\.\d{4,5})|doi:(10\.[^\s;,]*\w(?:\([^\s)]*\)[^\s;,)]*\w)?))")
+_PAPER = re.compile(r"(\barXiv:(\d{4}\.\d{4,5}))")
 
 
 def code(text: str) -> str:
@@ -19,7 +19,7 @@ def code(text: str) -> str:
 
 def prose(text: str, links: Mapping[str, str]) -> str:
     """A docstring's text, of which only code, items and tables are Markdown; `links` are {what stands in code: the
-    object it names}. Papers are linked."""
+    object it names}. Papers of arXiv are linked."""
     parts = re.split(r"`([^`]+)`", text)
     return "".join(_code(part, links) if odd % 2 else _plain(part) for odd, part in enumerate(parts))
 
@@ -29,18 +29,7 @@ def _code(text: str, links: Mapping[str, str]) -> str:
 
 
 def _plain(text: str) -> str:
-    found = []
-    end = 0
-    for paper in _PAPER.finditer(text):
-        number, doi = paper.groups()
-        address = f"https://arxiv.org/abs/{number}" if number else f"https://doi.org/{doi}"
-        found += [_escaped(text[end : paper.start()]), f"[{_escaped(paper[0])}](<{address}>)"]
-        end = paper.end()
-    return "".join([*found, _escaped(text[end:])])
-
-
-def _escaped(text: str) -> str:
-    return _SPECIAL.sub(r"\\\1", text)
+    return _PAPER.sub(r"[\1](https://arxiv.org/abs/\2)", _SPECIAL.sub(r"\\\1", text))
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
