@@ -149,6 +149,7 @@ def components(kind: str) -> str:
     return page(
         HOOKS[kind].removeprefix("ganlab_").capitalize(),
         f"Each heading is what a spec says under `type`. The interface is {interface}, the hook {hook}.",
+        "Beside its options a loss in a spec has a {confval}`losses.NAME.weight`." if kind == "loss" else "",
         *(_component(component, used[kind, component.name]) for component in _shipped(kind)),
     )
 
@@ -179,9 +180,9 @@ def _json(value: Any) -> str:
 def _rows(place: Json, whole: Json, nested: Mapping[str, str], prefix: str = "") -> Iterator[list[str]]:
     """A row for each option, and for each key of an object that is one."""
     for name, option in place.get("properties", {}).items():
-        known = name in place.get("required", [])
         words = allowed({"$ref": nested[name]} if name in nested else option, whole)
-        default = "required" if known else code(json.dumps(option["default"], ensure_ascii=False))
+        required = name in place.get("required", [])
+        default = "required" if required else code(json.dumps(option["default"], ensure_ascii=False))
         yield [code(f"{prefix}{name}"), words, default, prose(option.get("description", ""), LINKS)]
         inner, path = (option["additionalProperties"], ".NAME") if _holds_objects(option) else (option, "")
         if "$ref" in inner:
@@ -189,6 +190,7 @@ def _rows(place: Json, whole: Json, nested: Mapping[str, str], prefix: str = "")
 
 
 def _holds_objects(option: Json) -> bool:
+    """Whether it takes any key."""
     return isinstance(option.get("additionalProperties"), dict)
 
 
@@ -309,10 +311,16 @@ def command_line() -> str:
 
 
 def _command(program: str, command: Any) -> str:
-    options = [
-        directive("option", " ".join(filter(None, [*parameter.opts, parameter.metavar])), prose(parameter.help, {}))
-        if parameter.param_type_name == "option"
-        else directive("option", parameter.metavar, prose(parameter.help, {}))
-        for parameter in command.params
-    ]
-    return "\n\n".join([directive("program", program), prose(command.help, {}), *options])
+    usage = command.get_usage(command.context_class(command, info_name=program))
+    return "\n\n".join(
+        [
+            prose(command.help, {}),
+            directive("code-block", "text", usage.removeprefix("Usage: ")),
+            directive("program", program),
+            *(
+                directive("option", " ".join([*said, parameter.metavar or ""]).strip(), prose(parameter.help, {}))
+                for parameter in command.params
+                for said in [parameter.opts if parameter.param_type_name == "option" else []]
+            ),
+        ]
+    )

@@ -19,8 +19,6 @@ PUBLIC = {f"{home}.{name}": f"ganlab.{name}" for home, names in ganlab._HOMES.it
 PUBLIC |= {f"{getattr(testing, name).__module__}.{name}": f"ganlab.testing.{name}" for name in testing.__all__}
 """{where an object is written: the name that it is documented by}."""
 
-Function = ast.FunctionDef | ast.AsyncFunctionDef
-
 
 @functools.cache
 def module(name: str) -> Module:
@@ -47,6 +45,7 @@ class Module:
         return PUBLIC.get(f"{self.name}.{name}", f"{self.name}.{name}")
 
     def classes(self) -> list[str]:
+        """Its public classes."""
         return [name for name, (node, _) in self.found.items() if isinstance(node, ast.ClassDef)]
 
     def members(self, name: str) -> list[str]:
@@ -60,6 +59,7 @@ class Module:
         return joined(ast.get_docstring(ast.Module(self.body, [])) or "")
 
     def annotation(self, node: ast.expr | None) -> str | None:
+        """A type in whole names."""
         return None if node is None else ast.unparse(_Qualified(self).visit(copy.deepcopy(node)))
 
     def describe(self, name: str, links: Mapping[str, str]) -> str:
@@ -68,20 +68,17 @@ class Module:
         full = self.full(name)
         if isinstance(node, ast.ClassDef):
             return self._class(node, full, text, links)
-        if isinstance(node, Function):
-            return directive(
-                "py:function", f"{full}{self._signature(node)}", prose(text, _without_arguments(links, node))
-            )
+        if isinstance(node, ast.FunctionDef):
+            text = prose(text, _without_arguments(links, node))
+            return directive("py:function", f"{full}{self._signature(node)}", text)
         assert isinstance(node, ast.Assign)
         return directive("py:data", full, prose(text, links), value=ast.unparse(node.value))
 
     def _class(self, node: ast.ClassDef, full: str, text: str, links: Mapping[str, str]) -> str:
-        keys = "BaseModel" in _bases(node)
-        members = {
-            _name(member): (member, about)
-            for member, about in _documented(node.body)
-            if _name(member) and not (keys and isinstance(member, ast.AnnAssign | ast.Assign))
-        }
+        members = {_name(member): (member, about) for member, about in _documented(node.body) if _name(member)}
+        if "BaseModel" in _bases(node):
+            # its fields are keys of a spec
+            members = {name: member for name, member in members.items() if isinstance(member[0], ast.FunctionDef)}
         links = {**links, **{name: f"{full}.{name}" for name in members}}
         fields = [m for m, _ in members.values() if isinstance(m, ast.AnnAssign)]
         made = "NamedTuple" in _bases(node) or any("dataclass" in ast.unparse(d) for d in node.decorator_list)
@@ -96,20 +93,18 @@ class Module:
 
     def _member(self, node: ast.stmt, text: str, links: Mapping[str, str]) -> str:
         name = _name(node)
-        if isinstance(node, Function):
+        if isinstance(node, ast.FunctionDef):
             decorators = {ast.unparse(d) for d in node.decorator_list}
             text = prose(text, _without_arguments(links, node))
-            if decorators & {"property", "functools.cached_property"}:
+            if "property" in decorators:
                 return directive("py:property", name, text, type=self.annotation(node.returns))
-            signature = self._signature(node, "staticmethod" not in decorators)
-            return directive(
-                "py:method", f"{name}{signature}", text, classmethod="" if "classmethod" in decorators else None
-            )
+            classmethod = "" if "classmethod" in decorators else None
+            return directive("py:method", f"{name}{self._signature(node, method=True)}", text, classmethod=classmethod)
         assert isinstance(node, ast.Assign | ast.AnnAssign)
         kind = self.annotation(node.annotation) if isinstance(node, ast.AnnAssign) else None
         return directive("py:attribute", name, prose(text, links), type=kind, value=_value(node))
 
-    def _signature(self, node: Function, method: bool = False) -> str:
+    def _signature(self, node: ast.FunctionDef, method: bool = False) -> str:
         arguments = copy.deepcopy(node.args)
         if method:
             del arguments.args[0]
@@ -148,7 +143,7 @@ class _Qualified(ast.NodeTransformer):
 def _documented(body: list[ast.stmt]) -> Iterator[tuple[ast.stmt, str]]:
     """Each statement with its docstring, joined."""
     for node, after in zip(body, [*body[1:], None], strict=True):
-        if isinstance(node, ast.ClassDef | Function):
+        if isinstance(node, ast.ClassDef | ast.FunctionDef):
             yield node, joined(ast.get_docstring(node) or "")
         elif isinstance(node, ast.Assign | ast.AnnAssign):
             said = after.value if isinstance(after, ast.Expr) else None
@@ -159,13 +154,13 @@ def _documented(body: list[ast.stmt]) -> Iterator[tuple[ast.stmt, str]]:
 def _name(node: ast.stmt) -> str:
     """What a statement defines, or "" where that is nothing public."""
     name = ""
-    if isinstance(node, ast.ClassDef | Function):
+    if isinstance(node, ast.ClassDef | ast.FunctionDef):
         name = node.name
     elif isinstance(node, ast.AnnAssign):
         name = ast.unparse(node.target)
     elif isinstance(node, ast.Assign):
         name = ast.unparse(node.targets[0])
-    return name if name.isidentifier() and not name.startswith("_") and name != "model_config" else ""
+    return name if name.isidentifier() and not name.startswith("_") else ""
 
 
 def _imports(node: ast.AST) -> Iterator[tuple[str, str]]:
@@ -185,7 +180,7 @@ def _bases(node: ast.ClassDef) -> list[str]:
     return [ast.unparse(base) for base in node.bases]
 
 
-def _without_arguments(links: Mapping[str, str], node: Function) -> dict[str, str]:
+def _without_arguments(links: Mapping[str, str], node: ast.FunctionDef) -> dict[str, str]:
     """An argument that is called as a member hides it."""
     own = node.args
     named = {a.arg for a in [*own.posonlyargs, *own.args, *own.kwonlyargs, own.vararg, own.kwarg] if a is not None}

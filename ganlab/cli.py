@@ -62,7 +62,7 @@ def options(
 def run(
     spec: SpecFile,
     set_: Set = None,
-    out: Annotated[Path | None, typer.Option(help="The run's folder; by default runs/NAME.")] = None,
+    out: Annotated[Path | None, typer.Option(metavar="DIR", help="The run's folder; by default runs/NAME.")] = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Begin anew, removing the run that is there.")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -117,16 +117,22 @@ def evaluate(
     lpips: Annotated[bool, _shorthand("lpips", "Perceptual distance")] = False,
     prdc: Annotated[bool, _shorthand("prdc", "Precision, recall, density, coverage")] = False,
     content: Annotated[bool, _shorthand("content", "What the translation kept")] = False,
-    metric: Annotated[list[str] | None, typer.Option(help="Any other metric; may be given several times.")] = None,
+    metric: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help="Any other metric; may be given several times.")
+    ] = None,
     features: Annotated[
-        str | None, typer.Option(help="The feature network; by default the spec's, or the first whose weights ship.")
+        str | None,
+        typer.Option(
+            metavar="NAME", help="The feature network; by default the spec's, or the first whose weights ship."
+        ),
     ] = None,
     images: Annotated[
         tuple[Path, Path] | None,
         typer.Option(metavar="A B", help="Measure the images of folder A against the real ones of folder B."),
     ] = None,
     inputs: Annotated[
-        Path | None, typer.Option(help="With --images: the folder of what A's images were made from.")
+        Path | None,
+        typer.Option(metavar="DIR", help="With --images: the folder of what A's images were made from."),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
