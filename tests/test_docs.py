@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 import subprocess
 import sys
 import zlib
@@ -150,6 +151,21 @@ def test_no_markup_is_left(site: Site) -> None:
         prose = [node.text for node in page.root if node.tag in ("p", "td", "li")]
         for text in prose:
             assert not any(mark in text for mark in ("`", ":::", "{py:", "{doc}", "{ref}", "](")), f"{name}: {text}"
+
+
+def test_the_specs_that_it_shows_merge_as_it_says(tmp_path: Path) -> None:
+    text = (DOCS / "spec.md").read_text("utf-8")
+    plain, differences = re.findall(r"```json\n(.*?)```", text, re.S)
+    (tmp_path / "plain.json").write_text(plain)
+    (tmp_path / "mine.json").write_text(differences)
+    before, after = (ganlab.load_spec(tmp_path / f"{name}.json") for name in ("plain", "mine"))
+    assert (after.name, after.about, before.data.batch, after.data.batch) == ("mine", "", 8, 4)
+    assert {name: loss["type"] for name, loss in after.losses.items()} == {
+        "adversarial": "non_saturating",
+        "cycle": "cycle",
+    }
+    assert after.weight("cycle") == {"generator": 5, "discriminator": 5}
+    assert (after.generator, after.schedule) == (before.generator, before.schedule)
 
 
 @pytest.mark.parametrize("hook", HOOKS.values())
