@@ -103,8 +103,9 @@ class Memo:
     def keep(self, key: tuple[Any, ...], through: tuple[str, ...], value: Any) -> None:
         self._held[key] = _Held(value, {name: self.networks.versions[name] for name in through}, self.graph)
 
-    def lacks(self, key: tuple[Any, ...]) -> bool:
-        return key not in self._held
+    def held(self, key: tuple[Any, ...]) -> Any:
+        """The value, of whatever version; None where there is none."""
+        return self._held[key].value if key in self._held else None
 
     def leaf(self, x: Tensor) -> Tensor:
         """`x` without its history, as a leaf that takes gradients; always the same one for the same tensor."""
@@ -269,6 +270,17 @@ class Translation:
         """Standard normal, otherwise as `uniform`."""
         return self._like_images(torch.from_numpy(self._draws().standard_normal(size)))
 
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """{value: shape} of both batches, and of what was already made of them."""
+        batch = self._memo.batch.images
+        made = {
+            "fake": self._memo.held(("decoded", "real", self.name)),
+            "identity": self._memo.held(("decoded", "target", self.name)),
+            "cycled": self._memo.held(("cycled", self.name)),
+        }
+        there = {"real": batch[self._source], "target": batch[self._to], **made}
+        return {name: tuple(value.shape) for name, value in there.items() if value is not None}
+
     def _draws(self) -> Any:
         call = self._memo.calls[self.name] = self._memo.calls.get(self.name, -1) + 1
         step, turn = self._memo.where
@@ -344,7 +356,7 @@ class Translation:
         partner = {"real": "target", "target": "real"}.get(of)
         planned = {f"{self.name}.fake", f"{self.name}.identity"} <= self._memo.planned
         if partner and planned and self._memo.networks.joinable(self._own):
-            return partner if self._memo.lacks((what, partner, self.name)) else None
+            return partner if self._memo.held((what, partner, self.name)) is None else None
         return None
 
     def _encoded_back(self, fresh: bool) -> list[Tensor]:
