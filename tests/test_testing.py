@@ -5,12 +5,13 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from conftest import Around
+from conftest import Around, write_mnist
 from torch import Tensor, nn
 from torch.nn.functional import relu
 
@@ -49,7 +50,7 @@ SHIPPED = [component for component in registry().components if component.package
 
 @pytest.mark.parametrize("component", SHIPPED, ids=lambda component: f"{component.kind}-{component.name}")
 def test_every_shipped_component_keeps_its_promises(
-    component: Component, pictures: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+    component: Component, pictures: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*where: object, **how: object) -> None:
         raise OSError("no test downloads weights")
@@ -58,6 +59,10 @@ def test_every_shipped_component_keeps_its_promises(
     where = WHERE.get((component.kind, component.name), {})
     if component.name == "folder":
         where = {"path": str(pictures["a"])}
+    if component.name == "torchvision":
+        digits = np.arange(12, dtype=np.uint8)
+        write_mnist(tmp_path, np.broadcast_to(20 * digits[:, None, None], (12, 28, 28)), digits % 10)
+        where = {"dataset": "mnist", "path": str(tmp_path)}
     try:
         getattr(testing, f"check_{component.kind}")(component.cls, **where)
     except ganlab.Unavailable as missing:
