@@ -73,7 +73,7 @@ class RandomImages:
             for name, domain in self.domains.items()
             if domain.classes
         }
-        return Batch(images, labels)
+        return Batch(images, labels, {name: domain.classes for name, domain in self.domains.items()})
 
 
 def write_mnist(root: Path, images: np.ndarray[Any, Any], labels: np.ndarray[Any, Any]) -> Path:
@@ -105,7 +105,7 @@ class Around(ganlab.Discriminator):
 def make_engine() -> Callable[..., Engine]:
     """An engine on noise, in float64: `make_engine(patch)` patches TINY."""
 
-    def make(patch: dict[str, Any] | None = None, batch: int = 4, classes: int = 0) -> Engine:
+    def make(patch: dict[str, Any] | None = None, batch: int = 4, classes: int | Mapping[str, int] = 0) -> Engine:
         spec = resolve(registry(), merge(merge(TINY, {"runtime": {"precision": "float64"}}), patch or {}))
         images = RandomImages(batch, spec.data.size, classes=classes)
         return Engine(build(registry(), spec, images.domains), images)  # type: ignore[arg-type]

@@ -95,7 +95,7 @@ class _Stage(NamedTuple):
             module.to(dtype)
         pictures = {name: noise(images, "loss", name).to(dtype) for name in "ab"}
         labels = {name: torch.arange(len(x)) % images.classes for name, x in pictures.items()} if images.classes else {}
-        return cls(networks, Batch(pictures, labels))
+        return cls(networks, Batch(pictures, labels, dict.fromkeys("ab", images.classes)))
 
     def memo(self, player: str = "generator", step: int = 0) -> Memo:
         memo = Memo(self.networks, self.batch, {}, seed=0)

@@ -19,7 +19,6 @@ import pytest
 import torch
 from conftest import write_mnist
 from ganlab_digits import MNIST, DigitDiscriminator, DigitGenerator, Digits, FourUpdates, Torchvision, sources
-from ganlab_digits.losses import classified
 from scipy.io import savemat
 from sklearn.datasets import load_digits
 from torch import Tensor, nn
@@ -331,18 +330,6 @@ def test_initial_weights_are_pytorchs() -> None:
 def test_labels_of_a_domain_without_any_are_refused() -> None:
     with pytest.raises(ValueError, match="labels are asked for, and the source of domain a has none"):
         DigitDiscriminator(Domain("a", 1, 32, 32), labels=True)
-
-
-def test_cross_entropy_is_a_mean_over_images_and_positions() -> None:
-    scores, classes = noise(3, 5, 2, 4), torch.tensor([4, 0, 2])
-    odds = scores.exp()
-    each = [
-        -torch.log(odds[i, classes[i], y, x] / odds[i, :, y, x].sum())
-        for i in range(3)
-        for y in range(2)
-        for x in range(4)
-    ]
-    assert classified(scores, classes).item() == pytest.approx(torch.stack(each).mean().item(), rel=1e-12)
 
 
 def test_turns_of_the_seeds_step() -> None:
