@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -568,7 +569,24 @@ def test_a_broken_promise_is_named(check: Callable[..., None], cls: type, senten
     ],
 )
 def test_what_the_broken_ones_are_made_of_is_in_order(check: Callable[[type], None], cls: type) -> None:
+    before = torch.manual_seed(99).get_state()
     check(cls)
+    # which others draw from after the check
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+class Seeds(Squares):
+    def keys(self, domain: str) -> list[str]:
+        torch.manual_seed(5)
+        return super().keys(domain)
+
+
+@pytest.mark.parametrize(("check", "cls"), [(testing.check_source, Seeds), (testing.check_generator, Rank3)])
+def test_torchs_generator_is_put_back_whatever_a_component_does(check: Callable[[type], None], cls: type) -> None:
+    before = torch.manual_seed(99).get_state()
+    with suppress(AssertionError):
+        check(cls)
+    assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_a_nested_component_is_the_class_that_is_given() -> None:

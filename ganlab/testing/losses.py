@@ -17,7 +17,7 @@ from ganlab.interfaces import (
 from ganlab.networks import Networks
 from ganlab.rehearsal import terms
 from ganlab.testing.making import check_class, made_of
-from ganlab.testing.promise import So, close, equal, promise, told
+from ganlab.testing.promise import So, close, equal, promise, told, unseen
 from ganlab.testing.simple import (
     IMAGES,
     WAYS,
@@ -28,6 +28,7 @@ from ganlab.testing.simple import (
 from ganlab.translation import Memo, Translation
 
 
+@unseen
 def check_loss(cls: type[Loss], /, *, images: Domain = IMAGES, scores: int = 1, **options: Any) -> None:
     """A loss's promises, on both ways of a small system. `images.classes` gives images labels; discriminators give
     `scores` numbers at each place."""
