@@ -140,6 +140,27 @@ def test_torchvisions_images_and_labels_are_those_in_the_files(
     assert source.image("03", 16).shape == (16, 16, source.channels)
 
 
+def test_a_run_between_one_channel_and_three(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GANLAB_DATA", str(tmp_path))
+    for dataset in ("mnist", "svhn"):
+        write(dataset, tmp_path, monkeypatch)
+    small = [
+        "generator.width=2",
+        "discriminators.image.width=2",
+        "data.batch=4",
+        "data.holdout=0.7",
+        "schedule.steps=2",
+    ]
+    seldom = ["samples.every=2", "samples.count=4", "checkpoints.every=2", "evaluation.every=2"]
+    measured = ['evaluation.metrics=["content"]', "runtime.device=cpu", "runtime.threads=1"]
+    spec = Path(__file__).parents[2] / "experiments/paper/digits_labels.json"
+    done = ganlab.run(spec, [*small, *seldom, *measured], out=tmp_path / "run")
+    assert done.evaluation is not None
+    found = {(figure["way"], figure["number"]) for figure in done.evaluation["figures"]}
+    assert found == {(way, f"content-{what}") for way in ("ab", "ba") for what in ("colour", "edges")}
+    assert (tmp_path / "run/samples/step-000002.png").is_file()
+
+
 def test_the_split_is_the_one_asked_for(tmp_path: Path) -> None:
     images, labels = drawn("mnist")
     folder = write_mnist(tmp_path, images, labels)
