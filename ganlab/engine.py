@@ -356,4 +356,5 @@ def _number(given: Any) -> float:
 
 def _first(batch: Batch, count: int) -> Batch:
     """The first images of a batch."""
-    return Batch({k: v[:count] for k, v in batch.images.items()}, {k: v[:count] for k, v in batch.labels.items()})
+    images, labels = ({k: v[:count] for k, v in values.items()} for values in (batch.images, batch.labels))
+    return batch._replace(images=images, labels=labels)

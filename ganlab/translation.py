@@ -183,6 +183,16 @@ class Translation:
         return self._label(self._to)
 
     @property
+    def classes(self) -> int:
+        """How many classes `labels` are of; 0 where there are none."""
+        return self._memo.batch.classes[self._source]
+
+    @property
+    def target_classes(self) -> int:
+        """How many classes `target_labels` are of; 0 where there are none."""
+        return self._memo.batch.classes[self._to]
+
+    @property
     def embedding(self) -> Tensor:
         """(N, E, h, w): this way's generator's embedding of `real`."""
         self._ask("embedding")

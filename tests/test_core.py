@@ -29,10 +29,12 @@ ALLOWED = {
     },
     # the one component that is the core's own
     "data/folder.py": {"folder"},
-    # clean-fid's and LPIPS's authors' packages, whose rules these follow
-    "evaluation/lpips.py": {"lpips"},
+    # the packages of LPIPS's authors, whose rule this follows, and of its trunk
+    "evaluation/lpips.py": {"lpips", "torchvision"},
     # a key of evaluation.json
     "evaluation/folders.py": {"folder"},
+    # a package that the core uses
+    "environment.py": {"torchvision"},
     # torch's module, whose hooks are stateful
     "networks.py": {"spectral_norm"},
     # the name of the Domain that discriminators of embeddings are given, in these three
