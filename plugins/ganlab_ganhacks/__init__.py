@@ -1,7 +1,14 @@
 """Those hacks of soumith/ganhacks, "How to Train a GAN?", that are no options of other components."""
 
 import ganlab
+from ganlab_ganhacks.dropout import Dropout
 from ganlab_ganhacks.instance_noise import InstanceNoise
+from ganlab_ganhacks.layer_noise import LayerNoise
+
+
+@ganlab.hookimpl
+def ganlab_generators() -> dict[str, type[ganlab.Generator]]:
+    return {"layer_noise": LayerNoise, "dropout": Dropout}
 
 
 @ganlab.hookimpl

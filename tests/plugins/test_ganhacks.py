@@ -12,15 +12,18 @@ import torch
 from conftest import RandomImages
 from ganlab_cyclegan.discriminator import Patch
 from ganlab_embedding import EmbeddingDiscriminator
+from ganlab_ganhacks.dropout import Dropout
 from ganlab_ganhacks.instance_noise import InstanceNoise
+from ganlab_ganhacks.layer_noise import LayerNoise
 from test_losses import noise
-from torch import Tensor
+from torch import Tensor, nn
 
 import ganlab
 from ganlab.engine import Engine
 
 Make = Callable[..., Engine]
 
+RESNET = {"type": "resnet", "width": 4, "blocks": 2}
 PATCH = {"type": "patch", "width": 4, "layers": 1}
 
 
@@ -67,8 +70,131 @@ def test_a_discriminator_with_noise_is_seen_as_what_it_wraps() -> None:
     assert InstanceNoise(Patch(RandomImages().domains["a"], 4, 1)).per_image
 
 
+class Layers(ganlab.Generator):
+    """1x1 convolutions without biases, two and then four."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.encoder = nn.ModuleList([nn.Conv2d(3, 3, 1, bias=False).double() for _ in range(2)])
+        self.decoder = nn.ModuleList([nn.ConvTranspose2d(3, 3, 1, bias=False).double() for _ in range(4)])
+
+    def features(self, images: Tensor) -> list[Tensor]:
+        one = self.encoder[0](images)
+        return [one, self.encoder[1](one)]
+
+    def decode(self, embedding: Tensor) -> Tensor:
+        for layer in self.decoder:
+            embedding = layer(embedding)
+        return embedding
+
+    def matrices(self) -> list[Tensor]:
+        """Their weights, each as y = W x."""
+        return [layer.weight[:, :, 0, 0] for layer in self.encoder] + [
+            layer.weight[:, :, 0, 0].T for layer in self.decoder
+        ]
+
+
+def times(matrix: Tensor, x: Tensor) -> Tensor:
+    return torch.einsum("oi,nihw->nohw", matrix, x)
+
+
+def test_each_layer_reads_noise_and_the_images_have_none_of_their_own() -> None:
+    noisy = LayerNoise(Layers(), std=0.3)
+    x = noise(2, 3, 4, 5)
+    torch.manual_seed(5)
+    found = noisy(x)
+    torch.manual_seed(5)
+    expected = x
+    for matrix in noisy.of.matrices():
+        expected = times(matrix, expected + 0.3 * torch.randn(2, 3, 4, 5).double())
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-6)
+    torch.manual_seed(5)
+    features = noisy.features(x)
+    torch.manual_seed(5)
+    one = times(noisy.of.matrices()[0], x + 0.3 * torch.randn(2, 3, 4, 5).double())
+    torch.testing.assert_close(features[0], one, rtol=0, atol=1e-6)
+    assert torch.equal(noisy.eval()(x), noisy.of(x))
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize(("layers", "hit"), [(1, 1), (3, 3), (9, 4)])
+def test_the_first_layers_of_the_decoder_read_dropped_values_in_both_modes(
+    layers: int, hit: int, training: bool
+) -> None:
+    dropping = Dropout(Layers(), p=0.25, layers=layers).train(training)
+    x = noise(2, 3, 4, 5)
+    torch.manual_seed(5)
+    found = dropping(x)
+    torch.manual_seed(5)
+    first, second, *decoder = dropping.of.matrices()
+    expected = times(second, times(first, x))
+    for place, matrix in enumerate(decoder):
+        kept = torch.rand(2, 3, 4, 5) >= 0.25 if place < hit else torch.full((2, 3, 4, 5), 0.75)
+        expected = times(matrix, expected * kept / 0.75)
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-12)
+    assert torch.equal(dropping.encode(x), dropping.of.encode(x))
+
+
+def test_a_quarter_is_dropped_and_the_mean_stays() -> None:
+    class Identity(Layers):
+        def decode(self, embedding: Tensor) -> Tensor:
+            found: Tensor = self.decoder[0](embedding)
+            return found
+
+    within = Identity()
+    within.decoder[0].weight.data = torch.eye(3).double()[:, :, None, None]
+    torch.manual_seed(0)
+    found = Dropout(within, p=0.25).decode(torch.ones(4, 3, 50, 50).double()).detach()
+    # of 30,000 values the part that is dropped has a deviation of 0.0025
+    assert float((found == 0).double().mean()) == pytest.approx(0.25, abs=0.0125)
+    assert float(found.mean()) == pytest.approx(1, abs=0.017)
+
+
+@pytest.mark.parametrize("wrapper", [LayerNoise, Dropout])
+def test_a_copy_leaves_the_original_alone(wrapper: Any) -> None:
+    """After a copy's forward the network within has no hook, and each moves by its own weights alone."""
+    original = wrapper(Layers())
+    average = copy.deepcopy(original)
+    x = noise(2, 3, 4, 5)
+
+    def out(generator: nn.Module) -> Tensor:
+        torch.manual_seed(1)
+        found: Tensor = generator(x)
+        return found
+
+    assert torch.equal(out(average), out(original))
+    with torch.no_grad():
+        average.of.decoder[3].weight *= 2
+    torch.testing.assert_close(out(average), 2 * out(original), rtol=1e-12, atol=0)
+    assert not any(part._forward_pre_hooks for part in original.modules())
+
+
+@pytest.mark.parametrize("wrapper", [LayerNoise, Dropout])
+def test_a_generator_without_a_layer_is_refused(wrapper: Any) -> None:
+    with pytest.raises(ValueError, match=r"^Generator has no convolution and no linear layer$"):
+        wrapper(ganlab.Generator())
+
+
+@pytest.mark.parametrize(("wrapper", "draws"), [("layer_noise", "randn"), ("dropout", "rand")])
+def test_layers_that_ways_share_are_reached_once_a_use(
+    make_engine: Make, wrapper: str, draws: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """XGAN's eleven layers, six of them shared: a forward draws once for each, or for the first three of five."""
+    within = {"type": "xgan", "width": 2, "embedding": 8}
+    engine = make_engine({"generator": {"type": wrapper, "of": within}})
+    generators = [engine.system.networks.generator(way) for way in ("ab", "ba")]
+    assert generators[0].of.inner_decoder is generators[1].of.inner_decoder
+    x = noise(2, 3, 16, 16)
+    calls, draw = [], getattr(torch, draws)
+    monkeypatch.setattr(torch, draws, lambda *args, **kwargs: calls.append(args) or draw(*args, **kwargs))
+    generators[1](x)
+    assert len(calls) == {"layer_noise": 11, "dropout": 3}[wrapper]
+
+
 SYSTEMS: dict[str, dict[str, Any]] = {
     "instance_noise": {"discriminators": {"image": {"type": "instance_noise", "updates": 3, "of": PATCH}}},
+    "layer_noise": {"generator": {"type": "layer_noise", "of": RESNET}},
+    "dropout": {"generator": {"type": "dropout", "of": {"type": "layer_noise", "of": RESNET}}},
 }
 
 
