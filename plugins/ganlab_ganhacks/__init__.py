@@ -4,6 +4,8 @@ import ganlab
 from ganlab_ganhacks.dropout import Dropout
 from ganlab_ganhacks.instance_noise import InstanceNoise
 from ganlab_ganhacks.layer_noise import LayerNoise
+from ganlab_ganhacks.minibatch import MinibatchDiscrimination
+from ganlab_ganhacks.sgd_discriminator import SGDDiscriminator
 
 
 @ganlab.hookimpl
@@ -13,4 +15,9 @@ def ganlab_generators() -> dict[str, type[ganlab.Generator]]:
 
 @ganlab.hookimpl
 def ganlab_discriminators() -> dict[str, type[ganlab.Discriminator]]:
-    return {"instance_noise": InstanceNoise}
+    return {"instance_noise": InstanceNoise, "minibatch_discrimination": MinibatchDiscrimination}
+
+
+@ganlab.hookimpl
+def ganlab_schedules() -> dict[str, type[ganlab.Schedule]]:
+    return {"sgd_discriminator": SGDDiscriminator}

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import itertools
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -11,12 +13,18 @@ import pytest
 import torch
 from conftest import RandomImages
 from ganlab_cyclegan.discriminator import Patch
+from ganlab_cyclegan.pool import Pool
+from ganlab_cyclegan.schedules import Alternating
 from ganlab_embedding import EmbeddingDiscriminator
 from ganlab_ganhacks.dropout import Dropout
 from ganlab_ganhacks.instance_noise import InstanceNoise
 from ganlab_ganhacks.layer_noise import LayerNoise
+from ganlab_ganhacks.minibatch import MinibatchDiscrimination, nearness
+from ganlab_ganhacks.sgd_discriminator import SGDDiscriminator
+from ganlab_wgan import Wgan
 from test_losses import noise
 from torch import Tensor, nn
+from torch.nn.functional import conv2d
 
 import ganlab
 from ganlab.engine import Engine
@@ -191,10 +199,97 @@ def test_layers_that_ways_share_are_reached_once_a_use(
     assert len(calls) == {"layer_noise": 11, "dropout": 3}[wrapper]
 
 
+def test_nearness_is_the_papers_sum() -> None:
+    """o(x_i)_b = sum_j exp(-sum_c |M_i,b,c - M_j,b,c|), in four nested loops; and its gradient."""
+    f, transform = noise(4, 6), noise(6, 3, 2, seed=1)
+    m = np.array([[[f[i] @ transform[:, b, c] for c in range(2)] for b in range(3)] for i in range(4)])
+    expected = np.zeros((4, 3))
+    for i, b, j in itertools.product(range(4), range(3), range(4)):
+        expected[i, b] += math.exp(-sum(abs(m[i, b, c] - m[j, b, c]) for c in range(2)))
+    np.testing.assert_allclose(nearness(f, transform), expected, rtol=1e-12, atol=0)
+    assert torch.autograd.gradcheck(nearness, (f.requires_grad_(), transform.requires_grad_()))
+
+
+def test_images_that_are_all_alike_are_nearest() -> None:
+    transform = noise(6, 3, 2)
+    assert torch.equal(nearness(noise(1, 6).expand(5, -1), transform), torch.full((5, 3), 5.0).double())
+    far = nearness(1e4 * torch.arange(5).double()[:, None].expand(5, 6), transform)
+    assert torch.equal(far, torch.ones(5, 3).double())
+
+
+def test_minibatch_discrimination_scores_by_patch_and_by_batch() -> None:
+    network = MinibatchDiscrimination(RandomImages().domains["a"], 4, 2, kernels=3, dimensions=2).double()
+    x = noise(4, 3, 16, 16)
+    read = network.net(x)
+    near = nearness(read.mean((2, 3)), network.transform)
+    weight, own = network.last.weight, read.shape[1]
+    expected = conv2d(read, weight[:, :own], network.last.bias, padding=1)
+    planes = near[:, :, None, None] * torch.ones(4, 3, *read.shape[2:]).double()
+    expected = expected + conv2d(planes, weight[:, own:], padding=1)
+    scores = network(x)
+    assert scores.shape == (4, 1, 2, 2)
+    torch.testing.assert_close(scores, expected, rtol=0, atol=1e-12)
+    plain = Patch(RandomImages().domains["a"], 4, 2, norm="batch")
+    more = 16 * 3 * 2 + 3 * 16
+    assert sum(p.numel() for p in network.parameters()) == sum(p.numel() for p in plain.parameters()) + more
+    assert [float(p.std()) for p in (network.transform.detach(), weight.detach())] == pytest.approx([0.02] * 2, rel=0.3)
+
+
+def test_reals_and_fakes_are_batches_of_their_own(make_engine: Make) -> None:
+    image = {"type": "minibatch_discrimination", "width": 4, "layers": 1, "norm": "none"}
+    engine = make_engine({"discriminators": {"image": image}, "runtime": {"joint": True}})
+    sizes: list[int] = []
+    for domain in "ab":
+        network = engine.modules()[f"discriminator/image/{domain}"]
+        network.register_forward_pre_hook(lambda _, inputs: sizes.append(len(inputs[0])))
+    engine.step()
+    # the fake, known to the discriminators' turn, and the real, for each domain
+    assert sizes == [4] * 4
+
+
+def test_discriminators_descend_by_the_gradient_alone(make_engine: Make) -> None:
+    """p - lr * factor * (g + momentum * the last), by hand, for discriminators; the generators have Adam."""
+    within = {"type": "simultaneous", "steps": 4, "decay_from": 0.5}
+    schedule = {"type": "sgd_discriminator", "lr": 0.5, "momentum": 0.25, "of": within, "steps": None}
+    engine = make_engine({"schedule": schedule})
+    assert engine.system.schedule.steps == 4
+    assert type(engine.optimizers["generator"]) is torch.optim.Adam
+    network = engine.modules()["discriminator/image/b"]
+    gradients: list[list[Tensor]] = []
+    engine.optimizers["discriminator"].register_step_pre_hook(
+        lambda *_: gradients.append([p.grad.clone() for p in network.parameters() if p.grad is not None])
+    )
+    expected = [p.detach().clone() for p in network.parameters()]
+    velocity = [torch.zeros_like(p) for p in expected]
+    for factor in (1.0, 1.0, 1.0, 0.5):
+        engine.step()
+        for place, gradient in enumerate(gradients.pop()):
+            velocity[place] = 0.25 * velocity[place] + gradient
+            expected[place] -= 0.5 * factor * velocity[place]
+        torch.testing.assert_close(list(network.parameters()), expected, rtol=0, atol=1e-12, check_stride=False)
+
+
+def test_the_schedule_within_decides_all_else() -> None:
+    within = Wgan(steps=30, critic_updates=3)
+    schedule = SGDDiscriminator(within)
+    schedule.ways = ("ab",)
+    assert schedule.turns(0) == within.turns(0)
+    assert {turn.ways for turn in schedule.turns(0)} == {("ab",)}
+    cycle = SGDDiscriminator(Alternating(steps=10, decay_from=0.5, pool=3))
+    assert [cycle.learning_rate("discriminator", step) for step in (0, 5, 8)] == [1.0, 1.0, 0.4]
+    assert isinstance(cycle.pool(RandomImages().domains["a"]), Pool)
+
+
 SYSTEMS: dict[str, dict[str, Any]] = {
     "instance_noise": {"discriminators": {"image": {"type": "instance_noise", "updates": 3, "of": PATCH}}},
     "layer_noise": {"generator": {"type": "layer_noise", "of": RESNET}},
     "dropout": {"generator": {"type": "dropout", "of": {"type": "layer_noise", "of": RESNET}}},
+    "minibatch_discrimination": {
+        "discriminators": {"image": {"type": "minibatch_discrimination", "width": 4, "layers": 1, "kernels": 4}}
+    },
+    "sgd_discriminator": {
+        "schedule": {"type": "sgd_discriminator", "momentum": 0.5, "of": {"type": "alternating"}, "lr": 0.05}
+    },
 }
 
 
