@@ -53,6 +53,7 @@ WHERE: dict[tuple[str, str], dict[str, Any]] = {
     ("schedule", "alternating"): {"pool": 4},
     ("schedule", "simultaneous"): {"pool": 4, "decay_from": 0.5},
     ("source", "avatars"): {"style": "big-ears"},
+    ("source", "interpolation"): {"latents": 20, "steps": 3},
 }
 """What a component needs to be tried at a small size."""
 

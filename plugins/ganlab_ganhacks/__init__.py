@@ -3,6 +3,7 @@
 import ganlab
 from ganlab_ganhacks.dropout import Dropout
 from ganlab_ganhacks.instance_noise import InstanceNoise
+from ganlab_ganhacks.interpolation import Interpolation
 from ganlab_ganhacks.layer_noise import LayerNoise
 from ganlab_ganhacks.minibatch import MinibatchDiscrimination
 from ganlab_ganhacks.sgd_discriminator import SGDDiscriminator
@@ -21,3 +22,8 @@ def ganlab_discriminators() -> dict[str, type[ganlab.Discriminator]]:
 @ganlab.hookimpl
 def ganlab_schedules() -> dict[str, type[ganlab.Schedule]]:
     return {"sgd_discriminator": SGDDiscriminator}
+
+
+@ganlab.hookimpl
+def ganlab_sources() -> dict[str, type[ganlab.Source]]:
+    return {"interpolation": Interpolation}

@@ -15,18 +15,22 @@ from conftest import RandomImages
 from ganlab_cyclegan.discriminator import Patch
 from ganlab_cyclegan.pool import Pool
 from ganlab_cyclegan.schedules import Alternating
+from ganlab_dcgan.gaussian import latents
 from ganlab_embedding import EmbeddingDiscriminator
 from ganlab_ganhacks.dropout import Dropout
 from ganlab_ganhacks.instance_noise import InstanceNoise
+from ganlab_ganhacks.interpolation import Interpolation, as_bytes, slerp
 from ganlab_ganhacks.layer_noise import LayerNoise
 from ganlab_ganhacks.minibatch import MinibatchDiscrimination, nearness
 from ganlab_ganhacks.sgd_discriminator import SGDDiscriminator
 from ganlab_wgan import Wgan
+from scipy import stats
 from test_losses import noise
 from torch import Tensor, nn
 from torch.nn.functional import conv2d
 
 import ganlab
+from ganlab.data.store import normalised
 from ganlab.engine import Engine
 
 Make = Callable[..., Engine]
@@ -278,6 +282,64 @@ def test_the_schedule_within_decides_all_else() -> None:
     cycle = SGDDiscriminator(Alternating(steps=10, decay_from=0.5, pool=3))
     assert [cycle.learning_rate("discriminator", step) for step in (0, 5, 8)] == [1.0, 1.0, 0.4]
     assert isinstance(cycle.pool(RandomImages().domains["a"]), Pool)
+
+
+@pytest.mark.parametrize("angle", [1e-9, 0.3, math.pi / 2, 3.0])
+def test_slerp_goes_round_at_an_even_pace(angle: float) -> None:
+    """From (r, 0) by t times the angle: r (cos, sin), turned into another plane of five dimensions."""
+    plane = torch.linalg.qr(noise(5, 2))[0]
+
+    def at(angle: float) -> Tensor:
+        return 3 * plane @ torch.tensor([math.cos(angle), math.sin(angle)], dtype=torch.float64)
+
+    for t in (0.0, 0.25, 0.5, 0.9, 1.0):
+        torch.testing.assert_close(slerp(at(0), at(angle), t), at(t * angle), rtol=0, atol=1e-12)
+    torch.testing.assert_close(slerp(at(1), at(1), 0.3), at(1), rtol=0, atol=1e-12)
+
+
+def test_slerp_of_unequal_norms_is_the_papers_formula() -> None:
+    p, q = noise(7), 2 * noise(7, seed=1)
+    w = math.acos(float(p @ q) / float(p.norm() * q.norm()))
+    for t in (0.0, 0.2, 0.7, 1.0):
+        expected = math.sin((1 - t) * w) / math.sin(w) * p + math.sin(t * w) / math.sin(w) * q
+        torch.testing.assert_close(slerp(p, q, t), expected, rtol=0, atol=1e-12)
+
+
+def test_bytes_are_quantiles() -> None:
+    z = torch.linspace(-6, 6, 4001, dtype=torch.float64)
+    expected = np.minimum(np.floor(stats.norm.cdf(z) * 2**24), 2**24 - 1).astype(int)
+    found = as_bytes(z).reshape(-1, 3).long() @ torch.tensor([65536, 256, 1])
+    # two libraries round differently at an interval's end
+    assert np.abs(found.numpy() - expected).max() <= 1
+    assert (found.numpy() == expected).mean() > 0.999
+
+
+def latents_of(source: Interpolation, keys: list[str], count: int, size: int = 16) -> Tensor:
+    pictures = np.stack([source.image(key, size)[..., 0] for key in keys])
+    return latents(normalised(torch.from_numpy(pictures)[:, None], torch.float64), count).flatten(1)
+
+
+@pytest.mark.parametrize("sphere", [False, True])
+def test_pictures_of_a_walk_hold_a_great_circle(sphere: bool) -> None:
+    source = Interpolation(walks=30, steps=5, latents=60, sphere=sphere)
+    keys = source.keys("a")
+    z = latents_of(source, keys, 60).reshape(30, 5, 60)
+    norms = z.norm(dim=2)
+    if sphere:
+        torch.testing.assert_close(norms, torch.full((30, 5), 60**0.5).double(), rtol=1e-5, atol=0)
+    ends = z[:, [0, -1]].flatten()
+    assert stats.kstest(ends.numpy(), "norm").pvalue > 0.01
+    for walk in z:
+        assert walk.abs().max() < 4
+        for step, found in enumerate(walk):
+            torch.testing.assert_close(found, slerp(walk[0], walk[-1], step / 4), rtol=0, atol=1e-3)
+        assert not torch.allclose(walk[0], walk[-1], atol=0.5)
+    assert len({source.image(key, 16).tobytes() for key in [*keys, *source.keys("b")]}) == 300
+
+
+def test_too_small_a_picture_is_refused() -> None:
+    with pytest.raises(ValueError, match="100 latents need 300 pixels, and a picture has 256"):
+        Interpolation().image("a-00000-000", 16)
 
 
 SYSTEMS: dict[str, dict[str, Any]] = {
