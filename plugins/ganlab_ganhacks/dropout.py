@@ -13,9 +13,11 @@ from ganlab_ganhacks.around import Around
 
 
 class Dropout(Around):
-    """The generator `of`, whose first `layers` convolutions and full layers of `decode` read x m / (1 - p) in the place
-    of x, with m 0 with the probability p, else 1, drawn for each value at each use; in eval mode too, since this is the
-    noise that makes another image of the same input each time (arXiv:1611.07004, section 2.1; soumith/ganhacks, 17).
+    """The generator `of` with dropout, in eval mode too (arXiv:1611.07004; soumith/ganhacks, 17): the noise by which
+    the same input has another output each time.
+
+    The first `layers` convolutions and full layers of `decode` read x m / (1 - p) in the place of x, with m 0 with the
+    probability p, else 1, drawn for each value at each use.
 
     Args:
         p: the probability with which a value is dropped.

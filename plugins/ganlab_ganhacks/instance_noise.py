@@ -10,10 +10,11 @@ import ganlab
 
 
 class InstanceNoise(ganlab.Discriminator):
-    """The discriminator `of`, shown x + s e in the place of x, with e ~ N(0, 1) drawn for each value at each use, of
-    reals and fakes alike, in both players' turns (arXiv:1610.04490, 1701.04862): both then cover the same space.
+    """The discriminator `of`, shown images with Gaussian noise that fades (arXiv:1610.04490, 1701.04862): where reals
+    and fakes have no image in common, their noisy ones do. In eval mode there is none.
 
-    After n of its updates s = std max(0, 1 - n / updates). In eval mode there is none.
+    It sees x + s e in the place of x, with e ~ N(0, 1) drawn for each value at each use, in both players' turns; after
+    n of its updates s = std max(0, 1 - n / updates).
 
     Args:
         of: the discriminator within.

@@ -79,13 +79,13 @@ def slerp(p: Tensor, q: Tensor, t: float) -> Tensor:
     w = 2 * torch.atan2((a - b).norm(), (a + b).norm())
     # sin(t w) / sin(w) without 0 / 0
     at_p, at_q, whole = (part * torch.sinc(part * w / math.pi) for part in (1 - t, t, 1))
-    between: Tensor = at_p / whole * p + at_q / whole * q
-    return between
+    return at_p / whole * p + at_q / whole * q
 
 
 def on_sphere(z: Tensor) -> Tensor:
     """(n,) -> (n,), with the norm sqrt(n): the root of a Gaussian latent's mean squared norm."""
-    return z * len(z) ** 0.5 / z.norm()
+    scaled: Tensor = z * math.sqrt(len(z)) / z.norm()
+    return scaled
 
 
 def as_bytes(z: Tensor) -> Tensor:

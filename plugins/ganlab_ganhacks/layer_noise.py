@@ -12,9 +12,10 @@ from ganlab_ganhacks.around import Around
 
 
 class LayerNoise(Around):
-    """The generator `of`, each of whose convolutions and full layers reads x + std e in the place of x, with
-    e ~ N(0, 1) drawn for each value at each use (soumith/ganhacks, 13): all that a layer gives on is noisy but the
-    images, which a discriminator would else tell from reals by their noise. In eval mode there is none.
+    """The generator `of` with noise in its layers (soumith/ganhacks, 13). In eval mode there is none.
+
+    Each convolution and full layer reads x + std e in the place of x, with e ~ N(0, 1) drawn for each value at each
+    use. So all that a layer gives on is noisy but the images, whose noise would tell them from reals.
 
     Args:
         std: the noise's standard deviation; behind an instance norm that of a channel is 1.

@@ -5,13 +5,15 @@ from __future__ import annotations
 import copy
 import itertools
 import math
+import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from conftest import RandomImages
+from conftest import SHIPPED, RandomImages
 from ganlab_cyclegan.discriminator import Patch
 from ganlab_cyclegan.pool import Pool
 from ganlab_cyclegan.schedules import Alternating
@@ -25,6 +27,7 @@ from ganlab_ganhacks.minibatch import MinibatchDiscrimination, nearness
 from ganlab_ganhacks.sgd_discriminator import SGDDiscriminator
 from ganlab_wgan import Wgan
 from scipy import stats
+from small_experiments import FILES
 from test_losses import noise
 from torch import Tensor, nn
 from torch.nn.functional import conv2d
@@ -32,6 +35,7 @@ from torch.nn.functional import conv2d
 import ganlab
 from ganlab.data.store import normalised
 from ganlab.engine import Engine
+from ganlab.options import signature
 
 Make = Callable[..., Engine]
 
@@ -384,3 +388,31 @@ def test_the_noise_counts_the_updates_of_its_own_discriminator(make_engine: Make
         assert int(engine.modules()[f"discriminator/image/{domain}"].done) == 2  # type: ignore[call-overload]
         # the fake for the generator; the fake and the real for itself
         assert engine.system.networks.forwards[f"discriminator/image/{domain}.forward"] == 2 * 3
+
+
+TABLE = (Path(__file__).parents[2] / "docs" / "ganhacks.md").read_text("utf-8")
+ROWS = re.findall(r"^\| (\d+) \| (.+) \| (.+) \|$", TABLE, re.M)
+
+
+def test_the_table_has_all_seventeen() -> None:
+    assert [int(number) for number, _, _ in ROWS] == list(range(1, 18))
+
+
+@pytest.mark.parametrize(("number", "where"), [(number, where) for number, _, where in ROWS])
+def test_what_the_table_names_is_there(number: str, where: str) -> None:
+    names = re.findall(r"`(.+?)`", where)
+    assert names or where.startswith(("always: ", "not here: "))
+    for name in names:
+        component, _, option = name.partition(".")
+        if option == "json":
+            assert name in FILES, name
+            continue
+        found = [signature(each.cls) for each in SHIPPED if each.name == component]
+        assert found, f"there is no component {component}"
+        assert not option or any(option in sign.model.model_fields for sign in found), name
+
+
+def test_every_component_of_the_plugin_is_in_the_table() -> None:
+    own = {each.name for each in SHIPPED if each.cls.__module__.startswith("ganlab_ganhacks.")}
+    assert len(own) == 6
+    assert own <= set(re.findall(r"`(.+?)`", TABLE))
