@@ -28,6 +28,7 @@ from ganlab_ganhacks.sgd_discriminator import SGDDiscriminator
 from ganlab_wgan import Wgan
 from scipy import stats
 from small_experiments import FILES
+from test_forwards import no_synchronisation
 from test_losses import noise
 from torch import Tensor, nn
 from torch.nn.functional import conv2d
@@ -36,6 +37,7 @@ import ganlab
 from ganlab.data.store import normalised
 from ganlab.engine import Engine
 from ganlab.options import signature
+from ganlab.spec import Json, merge
 
 Make = Callable[..., Engine]
 
@@ -78,6 +80,12 @@ def test_instance_noise_is_the_global_generators_and_none_in_eval_mode() -> None
     (gradient,) = torch.autograd.grad(found.square().sum() / 2, x)
     torch.testing.assert_close(gradient, found, rtol=0, atol=0)
     assert torch.equal(noisy.eval()(x), x)
+
+
+def test_updates_reach_what_is_wrapped() -> None:
+    within = InstanceNoise(Itself())
+    InstanceNoise(within).after_update()
+    assert int(within.done) == 1
 
 
 def test_a_discriminator_with_noise_is_seen_as_what_it_wraps() -> None:
@@ -245,14 +253,15 @@ def test_minibatch_discrimination_scores_by_patch_and_by_batch() -> None:
 
 def test_reals_and_fakes_are_batches_of_their_own(make_engine: Make) -> None:
     image = {"type": "minibatch_discrimination", "width": 4, "layers": 1, "norm": "none"}
-    engine = make_engine({"discriminators": {"image": image}, "runtime": {"joint": True}})
+    patch = {"discriminators": {"image": image}, "schedule": {"type": "alternating"}, "runtime": {"joint": True}}
+    engine = make_engine(patch)
     sizes: list[int] = []
     for domain in "ab":
         network = engine.modules()[f"discriminator/image/{domain}"]
         network.register_forward_pre_hook(lambda _, inputs: sizes.append(len(inputs[0])))
     engine.step()
-    # the fake, known to the discriminators' turn, and the real, for each domain
-    assert sizes == [4] * 4
+    # for each domain the fake and the real for the discriminator, the fake for the generator
+    assert sizes == [4] * 6
 
 
 def test_discriminators_descend_by_the_gradient_alone(make_engine: Make) -> None:
@@ -377,6 +386,30 @@ def test_from_a_saved_state_the_next_steps_are_the_same_to_the_bit(make_engine: 
     for name, module in engine.modules().items():
         torch.testing.assert_close(again.modules()[name].state_dict(), module.state_dict(), rtol=0, atol=0)
     assert all(np.isfinite(value) for record in again.read() for value in record.values())
+
+
+@pytest.mark.parametrize("system", SYSTEMS)
+def test_a_step_never_waits_for_the_device(make_engine: Make, system: str) -> None:
+    engine = make_engine(SYSTEMS[system])
+    with no_synchronisation():
+        engine.step()
+
+
+def test_a_run_with_dropout_is_measured_again_to_the_byte(tiny: Json, tmp_path: Path) -> None:
+    within = {"type": "alternating", "steps": 2}
+    patch = {
+        "generator": {"type": "dropout", "of": RESNET},
+        "schedule": {"type": "sgd_discriminator", "of": within, "steps": None},
+        "data": {"holdout": 0.75},
+        "evaluation": {"metrics": ["content"]},
+    }
+    ganlab.run(merge(tiny, patch), out=tmp_path / "run")
+    file = tmp_path / "run" / "evaluation.json"
+    before = file.read_bytes()
+    file.unlink()
+    torch.manual_seed(99)
+    ganlab.evaluate(tmp_path / "run")
+    assert file.read_bytes() == before
 
 
 def test_the_noise_counts_the_updates_of_its_own_discriminator(make_engine: Make) -> None:
