@@ -16,7 +16,7 @@ SHIPPED = [component for component in registry().components if component.package
 NAMES = {component.name for component in SHIPPED}
 PACKAGES = {component.cls.__module__.split(".")[0] for component in SHIPPED} - {"ganlab", *HOOKS.values()}
 
-WORDS = {"content", "critic", "cycle", "digits", "embedding", "folder", "identity", "patch", "perceptual"}
+WORDS = {"content", "critic", "cycle", "digits", "dropout", "embedding", "folder", "identity", "patch", "perceptual"}
 """Names that are words of English or of the interfaces. In prose, and as a variable, they are just that; a string that
 is nothing else would be the component."""
 

@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import SHIPPED, Around, choices, write_mnist
+from ganlab_cyclegan.schedules import Alternating
 from pydantic import AfterValidator
 from torch import Tensor, nn
 from torch.nn.functional import relu
@@ -39,6 +40,7 @@ WHERE: dict[tuple[str, str], dict[str, Any]] = {
     ("generator", "digits"): {"width": 4, "images": DIGITS},
     ("generator", "xgan"): {"width": 2, "embedding": 8},
     ("discriminator", "acgan"): {"width": 4, "layers": 1, "images": LABELLED},
+    ("discriminator", "minibatch_discrimination"): {"width": 4, "layers": 1, "kernels": 4},
     ("discriminator", "patch"): {"width": 4, "layers": 1},
     ("discriminator", "dcgan"): {"width": 4},
     ("discriminator", "digits"): {"width": 4, "images": DIGITS, "labels": True},
@@ -48,9 +50,11 @@ WHERE: dict[tuple[str, str], dict[str, Any]] = {
     ("loss", "class_real"): {"images": LABELLED, "scores": 4},
     ("loss", "class_fake"): {"images": LABELLED, "scores": 4},
     ("loss", "noisy_lsgan"): {"flip": 0.1},
+    ("schedule", "sgd_discriminator"): {"of": Alternating, "momentum": 0.5},
     ("schedule", "alternating"): {"pool": 4},
     ("schedule", "simultaneous"): {"pool": 4, "decay_from": 0.5},
     ("source", "avatars"): {"style": "big-ears"},
+    ("source", "interpolation"): {"latents": 20, "steps": 3},
 }
 """What a component needs to be tried at a small size."""
 
