@@ -54,7 +54,10 @@ class Parts:
         return None
 
     def _whose(self, frame: FrameType) -> Part | None:
-        return self._known.get(id(frame.f_locals.get("self")), (None, None))[1]
+        # of a method, the first argument is the object
+        code = frame.f_code
+        first = frame.f_locals.get(code.co_varnames[0]) if code.co_argcount else None
+        return self._known.get(id(first), (None, None))[1]
 
     def _of_plugin(self, frame: FrameType) -> Part | None:
         """Of an autograd function, say, which is no component's method."""
@@ -66,19 +69,31 @@ class Parts:
     @contextmanager
     def blamed(self, place: str, doing: str, step: int | None = None) -> Iterator[None]:
         """An error in what the component at `place` is `doing` becomes a RunError at a step, or else a SpecError. If it
-        came up in another one, which was asked meanwhile, that one is named first."""
+        came up in another one, which was asked meanwhile, that one is named first. Without a place, what is of no
+        component or says itself what is wrong passes."""
         try:
             yield
         except Exception as error:
-            text = (str(error) or type(error).__name__).splitlines()[0]
-            part, frames = self.culprit(error) or (self.of(place), [])
+            found = self.culprit(error)
+            if not place and (found is None or isinstance(error, GanlabError)):
+                raise
+            part, frames = found or (self.of(place), [])
             asked = doing if step is None else f"{doing} at step {step}"
             start = asked if part.where == place else f"{part.where}, in {asked}"
             # where ganlab itself says what is wrong, shapes say nothing more
             shapes = "" if isinstance(error, GanlabError) else _shapes(frames)
             facts = "; ".join(filter(None, (part.what, shapes)))
             kind = SpecError if step is None else RunError
-            raise kind(f"{start}: {text}{facts and f' ({facts})'}") from error
+            raise kind(f"{start}: {text_of(error)}{facts and f' ({facts})'}") from error
+
+
+def text_of(error: Exception) -> str:
+    """An error's first line; with its type's name where that alone says what is wrong."""
+    lines = str(error).strip().splitlines()
+    name = type(error).__name__
+    if not lines:
+        return name
+    return f"{name}: {lines[0]}" if isinstance(error, KeyError) else lines[0]
 
 
 def _shapes(frames: list[FrameType]) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from ganlab.blame import Part, Parts
+from ganlab.blame import Part, Parts, text_of
 from ganlab.data.store import Progress, Store, load, silent
 from ganlab.errors import GanlabError, SpecError
 from ganlab.interfaces import Discriminator, Domain, Features, Generator, Loss, Metric, Pair, Schedule, Source
@@ -194,8 +194,7 @@ def _blamed(registry: Registry, kind: str, options: Options, where: str) -> Iter
     except GanlabError:
         raise
     except Exception as error:
-        text = (str(error) or type(error).__name__).splitlines()[0]
-        raise SpecError(f"{where}: {_described(registry, kind, options)}: {text}") from error
+        raise SpecError(f"{where}: {_described(registry, kind, options)}: {text_of(error)}") from error
 
 
 def _described(registry: Registry, kind: str, options: Options) -> str:

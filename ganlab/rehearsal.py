@@ -84,6 +84,8 @@ def terms(loss: Loss, player: str, t: Translation) -> dict[str, Tensor]:
         if not isinstance(value, Tensor) or value.numel() != 1:
             shape = f"shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
             raise SpecError(f"gives {f'{part!r} ' if part else ''}a {shape} where a scalar tensor is due")
+        if not value.is_floating_point():
+            raise SpecError(f"gives {f'{part!r} ' if part else ''}a {value.dtype} where a floating-point scalar is due")
     return {part: value.reshape(()) for part, value in parts.items()}
 
 

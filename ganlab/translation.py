@@ -243,7 +243,10 @@ class Translation:
             step, turn = self._memo.where
             rolls = keyed(self._memo.seed, "pool", step, turn, self.name).random((len(fake), 2))
             with torch.no_grad():
-                pooled: Tensor = pool(fake.detach(), self._like_images(torch.from_numpy(rolls)))
+                pooled = pool(fake.detach(), self._like_images(torch.from_numpy(rolls)))
+            if not isinstance(pooled, Tensor) or pooled.shape != fake.shape:
+                made = tuple(pooled.shape) if isinstance(pooled, Tensor) else type(pooled).__name__
+                raise SpecError(f"gets from the schedule's pool {made} for fakes {tuple(fake.shape)}")
             return pooled.requires_grad_()
 
         pooled: Tensor = self._memo.value(("pooled", self.name), (), draw, fresh=False)

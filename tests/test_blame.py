@@ -52,6 +52,8 @@ class Late(ganlab.Loss):
             return fake.mean((1, 2, 3))
         if self.how == "labels":
             return t.labels
+        if self.how == "whole":
+            return fake.sum().long()
         return Backward.apply(fake).mean()  # type: ignore[no-untyped-call]
 
 
@@ -95,21 +97,24 @@ class Shy(Around):
 
 
 class Odd(ganlab.Generator):
-    """Fails to encode what is 12 pixels high, or at its `at`-th call."""
+    """Fails to encode at its `at`-th call in training, and to decode, if it is `shy`, outside of it."""
 
-    def __init__(self, source: Domain, target: Domain, at: int = 100) -> None:
+    def __init__(self, source: Domain, target: Domain, at: int = 100, shy: bool = False) -> None:
         super().__init__()
+        self.shy = shy
         self.net = nn.Conv2d(source.channels, target.channels, 1)
         self.left = at
 
     def encode(self, images: Tensor) -> Tensor:
-        self.left -= 1
-        if images.shape[2] == 12 or self.left == 0:
+        self.left -= self.training
+        if self.left == 0:
             half = images[:, :, ::2]
             return images + half
         return images
 
     def decode(self, embedding: Tensor) -> Tensor:
+        if self.shy and not self.training:
+            raise KeyError("nothing")
         images: Tensor = self.net(embedding).tanh()
         return images
 
@@ -146,7 +151,7 @@ class Bad(Alternating):
     def pool(self, target: Domain) -> nn.Module | None:
         if self.how == "pool":
             raise RuntimeError("no room")
-        return Leaking() if self.how == "pooled" else None
+        return {"pooled": Leaking(), "shrunk": Shrinking()}.get(self.how)
 
 
 class Sticky(torch.optim.SGD):
@@ -160,6 +165,11 @@ class Sticky(torch.optim.SGD):
 class Leaking(nn.Module):
     def forward(self, fakes: Tensor, draws: Tensor) -> Tensor:
         return fakes @ draws
+
+
+class Shrinking(nn.Module):
+    def forward(self, fakes: Tensor, draws: Tensor) -> Tensor:
+        return fakes[:2]
 
 
 @ganlab.hookimpl
@@ -241,7 +251,7 @@ def shy(**options: Any) -> Json:
             f" 7x7) (discriminator 'shy' {OWNER}; x (2, 3, 16, 16), pooled (2, 3))",
         ),
         (
-            {"generator": {"type": "odd", "at": 2}},
+            {"generator": {"type": "odd", "at": 1}},
             "generator: can't translate images of (3, 16, 16): The size of tensor a (16) must match the size of tensor"
             f" b (8) at non-singleton dimension 2 (generator 'odd' {OWNER}; images (2, 3, 16, 16), half (2, 3, 8, 16))",
         ),
@@ -279,6 +289,11 @@ def test_before_training(start: Start, patch: Json, sentence: str) -> None:
             f" (loss 'late' {OWNER})",
         ),
         (
+            late(how="whole"),
+            "losses.mine's generator term on way ab at step 2: gives a torch.int64 where a floating-point scalar is due"
+            f" (loss 'late' {OWNER})",
+        ),
+        (
             late(how="backward"),
             "losses.mine, in the generator's gradients of adversarial+cycle+mine on way ab+ba at step 2: mat1 and mat2"
             f" shapes cannot be multiplied (192x16 and 2x2) (loss 'late' {OWNER}; gradient {IMAGES})",
@@ -293,7 +308,7 @@ def test_before_training(start: Start, patch: Json, sentence: str) -> None:
             f"discriminators.image's after_update at step 2: enough (discriminator 'shy' {OWNER})",
         ),
         (
-            {"generator": {"type": "odd", "at": 8}},
+            {"generator": {"type": "odd", "at": 7}},
             "generator, in losses.adversarial's generator term on way ab at step 2: The size of tensor a (16) must"
             f" match the size of tensor b (8) at non-singleton dimension 2 (generator 'odd' {OWNER}; "
             f"images {IMAGES}, half (4, 3, 8, 16))",
@@ -322,6 +337,11 @@ def test_before_training(start: Start, patch: Json, sentence: str) -> None:
             bad("nan"),
             "schedule's weight of adversarial for the generator at step 2: gives nan where a finite number is due "
             f"(schedule 'bad' {OWNER})",
+        ),
+        (
+            bad("shrunk"),
+            "losses.adversarial's discriminator term on way ab at step 1: gets from the schedule's pool (2, 3, 16, 16)"
+            f" for fakes {IMAGES} (loss 'lsgan' of plugin 'cyclegan' of ganlab 0.1.0)",
         ),
         (bad("step"), f"schedule's optimizer of the discriminator at step 1: it sticks (schedule 'bad' {OWNER})"),
         (
@@ -359,6 +379,38 @@ def test_what_stops_a_process_is_no_ones_fault(start: Start, stop: type[BaseExce
         engine.step()
 
 
+@pytest.mark.parametrize("averaged", [True, False])
+@pytest.mark.parametrize(
+    ("patch", "doing"),
+    [
+        ({"samples": {"every": 1}}, "the samples at step 1"),
+        ({"evaluation": {"metrics": ["content"], "every": 2}, "data": {"holdout": 0.5}}, "the evaluation at step 2"),
+    ],
+)
+def test_a_network_that_fails_outside_of_training(
+    tiny: Json, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, patch: Json, doing: str, averaged: bool
+) -> None:
+    install(tmp_path, "blame", __name__)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    registry.cache_clear()
+    generator = {"generator": {"type": "odd", "shy": True}, "ema_halflife_images": 10 if averaged else None}
+    try:
+        with pytest.raises(RunError) as failed:
+            ganlab.run(merge(merge(tiny, generator), patch), out=tmp_path / "run")
+    finally:
+        registry.cache_clear()
+    whose = "(generator 'odd' of plugin 'blame' of ganlab-blame 0.3; embedding ("
+    assert str(failed.value).startswith(f"generator, in {doing}: KeyError: 'nothing' {whose}")
+
+
+def install(folder: Path, name: str, module: str) -> None:
+    """As pip would: metadata that name the entry point."""
+    info = folder / f"ganlab_{name}-0.3.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: ganlab-{name}\nVersion: 0.3\n")
+    (info / "entry_points.txt").write_text(f"[ganlab]\n{name} = {module}\n")
+
+
 def test_a_run_goes_on_when_the_plugin_is_mended(tiny: Json, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """On the command line, with a plugin that is a package."""
     (tmp_path / "mine.py").write_text(
@@ -374,10 +426,7 @@ def test_a_run_goes_on_when_the_plugin_is_mended(tiny: Json, tmp_path: Path, mon
         "def ganlab_losses():\n"
         "    return {'mine': Mine}\n"
     )
-    info = tmp_path / "ganlab_mine-0.3.dist-info"
-    info.mkdir()
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: ganlab-mine\nVersion: 0.3\n")
-    (info / "entry_points.txt").write_text("[ganlab]\nmine = mine\n")
+    install(tmp_path, "mine", "mine")
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.chdir(tmp_path)
     (tmp_path / "spec.json").write_text(json.dumps(merge(tiny, {"losses": {"mine": {"type": "mine"}}})))
