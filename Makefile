@@ -2,13 +2,13 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: venv run test lint bench
+.PHONY: venv run test lint docs linkcheck bench
 venv: .venv/installed
 
 .venv/installed: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "ganlab needs Python 3.11 or newer: make PYTHON=python3.12, say")'
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test,lint,stlpips]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test,lint,stlpips,docs]'
 	$(BIN)/ganlab schema > experiments/.schema.json
 	@touch $@
 
@@ -23,6 +23,13 @@ lint: venv
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+docs: venv
+	$(BIN)/python -m sphinx -n -W --keep-going -b html docs build/docs
+
+# asks every site that the pages link to: it needs the network
+linkcheck: venv
+	$(BIN)/python -m sphinx -n -W --keep-going -b linkcheck docs build/linkcheck
 
 bench: venv
 	$(BIN)/python -m pytest benchmarks/ -s

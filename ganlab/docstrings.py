@@ -12,8 +12,13 @@ _ENTRY = re.compile(rf"^(\w+)(?: \(.*?\))?:(.*{_LINES})", re.M)
 
 
 def about(cls: type) -> str:
-    """The class's own docstring, without its section `Args:`; paragraphs are one line each."""
-    text = _SECTION.sub("\n", _own(cls)).strip()
+    """The class's own docstring, joined."""
+    return joined(cls.__doc__ or "")
+
+
+def joined(docstring: str) -> str:
+    """A docstring without its section `Args:`; paragraphs are one line each."""
+    text = _SECTION.sub("\n", inspect.cleandoc(docstring)).strip()
     # the rows of a table, and items, stay apart
     return re.sub(r"(?<!\n)\n(?=[^\s|*-])", " ", text)
 

@@ -9,6 +9,7 @@ if TYPE_CHECKING:
 
 hookspec = pluggy.HookspecMarker("ganlab")
 hookimpl = pluggy.HookimplMarker("ganlab")
+"""Marks a plugin's function as a hook: `@ganlab.hookimpl`."""
 
 
 @hookspec

@@ -65,6 +65,7 @@ class Generator(nn.Module):
         raise NotImplementedError(f"{type(self).__name__} has no decode")
 
     def forward(self, images: Tensor) -> Tensor:
+        """(N, C, H, W) in [-1, 1] -> their translations (N, C, H, W) in [-1, 1]: `decode` of `encode`."""
         return self.decode(self.encode(images))
 
     @classmethod
@@ -157,6 +158,7 @@ class Schedule:
     """Who moves when, with which optimiser, for how many steps."""
 
     steps: int
+    """How many steps a run has, from 1 up."""
     ways: tuple[str, ...] = ("ab", "ba")
     """The spec's translations, set by the core before anything is asked."""
 
@@ -189,6 +191,7 @@ class Source:
     """A set of images, each with a key that names it."""
 
     channels: int = 3
+    """3 for colours, 1 for grey."""
     classes: int = 0
     """How many class labels there are; 0 where images have none."""
 

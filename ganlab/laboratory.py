@@ -55,6 +55,7 @@ class Run(NamedTuple):
 
     @property
     def finished(self) -> bool:
+        """Whether all its steps were trained."""
         return self.step >= self.steps
 
 

@@ -157,6 +157,7 @@ class Spec(BaseModel):
     """Where and how it is computed."""
 
     def as_json(self) -> Json:
+        """The spec as its file would hold it."""
         result: Json = json.loads(self.model_dump_json())
         return result
 

@@ -36,11 +36,14 @@ class Watcher(Protocol):
     def progress(self, items: Iterable[Any], what: str, total: int) -> Iterable[Any]:
         """Wraps something long."""
 
-    def begins(self, folder: RunFolder, spec: Spec, done: int, steps: int) -> None: ...
+    def begins(self, folder: RunFolder, spec: Spec, done: int, steps: int) -> None:
+        """Training begins, or goes on after `done` of its `steps`."""
 
-    def steps(self, records: list[Record]) -> None: ...
+    def steps(self, records: list[Record]) -> None:
+        """Some steps were trained: a record each."""
 
-    def warns(self, sentence: str) -> None: ...
+    def warns(self, sentence: str) -> None:
+        """Something is to be known that stops nothing."""
 
 
 class Nobody:

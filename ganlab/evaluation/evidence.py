@@ -80,6 +80,7 @@ class Evidence:
     seed: int = 0
     """Of every random choice, by `ganlab.draws.keyed`."""
     kept: dict[Any, Any] = field(default_factory=dict)
+    """What `once` has made."""
 
     def once(self, key: Any, make: Callable[[], T]) -> T:
         """What `make` gives, made once for all evidence of this way: a judge, say. `key` names all that it depends on

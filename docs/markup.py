@@ -1,0 +1,53 @@
+"""Markdown as MyST reads it: escaped prose, tables, directives."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+
+_SPECIAL = re.compile(r"([\\*_\[\]<>{}#$~&^])")
+_PAPER = re.compile(r"(\barXiv:(\d{4}\.\d{4,5}))")
+
+
+def code(text: str) -> str:
+    """Inline code of any text but a line break."""
+    ticks = "`" * (1 + max(map(len, re.findall("`+", text)), default=0))
+    pad = " " if text.startswith("`") or text.endswith("`") else ""
+    return f"{ticks}{pad}{text}{pad}{ticks}"
+
+
+def prose(text: str, links: Mapping[str, str]) -> str:
+    """A docstring's text, of which only code, items and tables are Markdown; `links` are {what stands in code: the
+    object it names}. Papers of arXiv are linked."""
+    parts = re.split(r"`([^`]+)`", text)
+    return "".join(_code(part, links) if odd % 2 else _plain(part) for odd, part in enumerate(parts))
+
+
+def _code(text: str, links: Mapping[str, str]) -> str:
+    return f"{{py:obj}}`{text} <{links[text]}>`" if text in links else code(text)
+
+
+def _plain(text: str) -> str:
+    return _PAPER.sub(r"[\1](https://arxiv.org/abs/\2)", _SPECIAL.sub(r"\\\1", text))
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table of cells that are Markdown themselves, each on one line."""
+
+    def line(cells: Iterable[str]) -> str:
+        return "| " + " | ".join(" ".join(cell.split()).replace("|", r"\|") for cell in cells) + " |"
+
+    return "\n".join([line(header), line("---" for _ in header), *map(line, rows)])
+
+
+def directive(name: str, argument: str = "", body: str = "", **options: str | None) -> str:
+    """A directive around a body that may hold others; an option that is None is left out."""
+    fence = "`" * max(3, 1 + max(map(len, re.findall("^`{3,}", body, re.M)), default=2))
+    # options are YAML, which JSON is part of
+    said = [f":{key}: {json.dumps(value, ensure_ascii=False)}" for key, value in options.items() if value is not None]
+    return "\n".join([f"{fence}{{{name}}} {argument}".rstrip(), *said, *(["", body] if body else []), fence])
+
+
+def page(title: str, *parts: str) -> str:
+    return "\n\n".join([f"# {title}", *filter(None, parts)]) + "\n"

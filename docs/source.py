@@ -1,0 +1,192 @@
+"""What a module says of its classes and functions, read from its source: only there attributes have docstrings."""
+
+from __future__ import annotations
+
+import ast
+import copy
+import functools
+import inspect
+from collections.abc import Iterator, Mapping
+from importlib import import_module
+
+from markup import directive, prose
+
+import ganlab
+from ganlab import testing
+from ganlab.docstrings import joined
+
+PUBLIC = {f"{home}.{name}": f"ganlab.{name}" for home, names in ganlab._HOMES.items() for name in names}
+PUBLIC |= {f"{getattr(testing, name).__module__}.{name}": f"ganlab.testing.{name}" for name in testing.__all__}
+"""{where an object is written: the name that it is documented by}."""
+
+Function = ast.FunctionDef | ast.AsyncFunctionDef
+
+
+@functools.cache
+def module(name: str) -> Module:
+    return Module(name)
+
+
+class Module:
+    """A module of ganlab."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.body = ast.parse(inspect.getsource(import_module(name))).body
+        self.found = {_name(node): (node, text) for node, text in _documented(self.body) if _name(node)}
+        """{public name: (what it is, its docstring)}, as written."""
+        self.aliases = {
+            name: node.value
+            for name, (node, _) in self.found.items()
+            if isinstance(node, ast.Assign) and isinstance(node.value, ast.Subscript | ast.BinOp)
+        }
+        self.imports = {name: full for node in ast.walk(ast.Module(self.body, [])) for name, full in _imports(node)}
+
+    def full(self, name: str) -> str:
+        """The name by which something of this module is documented."""
+        return PUBLIC.get(f"{self.name}.{name}", f"{self.name}.{name}")
+
+    def classes(self) -> list[str]:
+        return [name for name, (node, _) in self.found.items() if isinstance(node, ast.ClassDef)]
+
+    def members(self, name: str) -> list[str]:
+        """The public members of a class."""
+        node, _ = self.found[name]
+        assert isinstance(node, ast.ClassDef)
+        return [member for inner, _ in _documented(node.body) if (member := _name(inner))]
+
+    def text(self) -> str:
+        """The module's own docstring."""
+        return joined(ast.get_docstring(ast.Module(self.body, [])) or "")
+
+    def annotation(self, node: ast.expr | None) -> str | None:
+        return None if node is None else ast.unparse(_Qualified(self).visit(copy.deepcopy(node)))
+
+    def describe(self, name: str, links: Mapping[str, str]) -> str:
+        """The directive of a class with its members, a function or a constant."""
+        node, text = self.found[name]
+        full = self.full(name)
+        if isinstance(node, ast.ClassDef):
+            return self._class(node, full, text, links)
+        if isinstance(node, Function):
+            return directive(
+                "py:function", f"{full}{self._signature(node)}", prose(text, _without_arguments(links, node))
+            )
+        assert isinstance(node, ast.Assign)
+        return directive("py:data", full, prose(text, links), value=ast.unparse(node.value))
+
+    def _class(self, node: ast.ClassDef, full: str, text: str, links: Mapping[str, str]) -> str:
+        keys = "BaseModel" in _bases(node)
+        members = {
+            _name(member): (member, about)
+            for member, about in _documented(node.body)
+            if _name(member) and not (keys and isinstance(member, ast.AnnAssign | ast.Assign))
+        }
+        links = {**links, **{name: f"{full}.{name}" for name in members}}
+        fields = [m for m, _ in members.values() if isinstance(m, ast.AnnAssign)]
+        made = "NamedTuple" in _bases(node) or any("dataclass" in ast.unparse(d) for d in node.decorator_list)
+        given = ", ".join(f"{_name(f)}={value}" if (value := _value(f)) else _name(f) for f in fields)
+        body = [prose(text, links), *(self._member(member, about, links) for member, about in members.values())]
+        error = issubclass(getattr(import_module(self.name), node.name), Exception)
+        return directive(
+            "py:exception" if error else "py:class",
+            f"{full}({given})" if made else full,
+            "\n\n".join(filter(None, body)),
+        )
+
+    def _member(self, node: ast.stmt, text: str, links: Mapping[str, str]) -> str:
+        name = _name(node)
+        if isinstance(node, Function):
+            decorators = {ast.unparse(d) for d in node.decorator_list}
+            text = prose(text, _without_arguments(links, node))
+            if decorators & {"property", "functools.cached_property"}:
+                return directive("py:property", name, text, type=self.annotation(node.returns))
+            signature = self._signature(node, "staticmethod" not in decorators)
+            return directive(
+                "py:method", f"{name}{signature}", text, classmethod="" if "classmethod" in decorators else None
+            )
+        assert isinstance(node, ast.Assign | ast.AnnAssign)
+        kind = self.annotation(node.annotation) if isinstance(node, ast.AnnAssign) else None
+        return directive("py:attribute", name, prose(text, links), type=kind, value=_value(node))
+
+    def _signature(self, node: Function, method: bool = False) -> str:
+        arguments = copy.deepcopy(node.args)
+        if method:
+            del arguments.args[0]
+        for argument in ast.walk(arguments):
+            if isinstance(argument, ast.arg) and argument.annotation is not None:
+                argument.annotation = _Qualified(self).visit(argument.annotation)
+        returns = node.returns
+        if isinstance(returns, ast.Constant) and isinstance(returns.value, str):
+            returns = ast.parse(returns.value, mode="eval").body
+        gives = self.annotation(returns)
+        return f"({ast.unparse(arguments)})" + (f" -> {gives}" if gives else "")
+
+
+class _Qualified(ast.NodeTransformer):
+    """Annotations with whole names of what is ganlab's, aliases written out."""
+
+    def __init__(self, module: Module) -> None:
+        self.module = module
+
+    def visit_Name(self, node: ast.Name) -> ast.expr:
+        name, here = node.id, self.module
+        if name in here.aliases:
+            expanded: ast.expr = self.visit(copy.deepcopy(here.aliases[name]))
+            return expanded
+        if name in here.classes():
+            return ast.Name(here.full(name))
+        full = here.imports.get(name, name)
+        if not full.startswith("ganlab."):
+            return node
+        home, _, last = full.rpartition(".")
+        if last in module(home).aliases:
+            return _Qualified(module(home)).visit_Name(ast.Name(last))
+        return ast.Name(PUBLIC.get(full, full))
+
+
+def _documented(body: list[ast.stmt]) -> Iterator[tuple[ast.stmt, str]]:
+    """Each statement with its docstring, joined."""
+    for node, after in zip(body, [*body[1:], None], strict=True):
+        if isinstance(node, ast.ClassDef | Function):
+            yield node, joined(ast.get_docstring(node) or "")
+        elif isinstance(node, ast.Assign | ast.AnnAssign):
+            said = after.value if isinstance(after, ast.Expr) else None
+            text = said.value if isinstance(said, ast.Constant) else ""
+            yield node, joined(text if isinstance(text, str) else "")
+
+
+def _name(node: ast.stmt) -> str:
+    """What a statement defines, or "" where that is nothing public."""
+    name = ""
+    if isinstance(node, ast.ClassDef | Function):
+        name = node.name
+    elif isinstance(node, ast.AnnAssign):
+        name = ast.unparse(node.target)
+    elif isinstance(node, ast.Assign):
+        name = ast.unparse(node.targets[0])
+    return name if name.isidentifier() and not name.startswith("_") and name != "model_config" else ""
+
+
+def _imports(node: ast.AST) -> Iterator[tuple[str, str]]:
+    if isinstance(node, ast.ImportFrom):
+        yield from ((alias.asname or alias.name, f"{node.module}.{alias.name}") for alias in node.names)
+
+
+def _value(node: ast.Assign | ast.AnnAssign) -> str | None:
+    value = node.value
+    if isinstance(value, ast.Call) and ast.unparse(value.func) == "field":
+        # a dataclass's, made anew for each
+        value = ast.Call(value.keywords[0].value, [], [])
+    return None if value is None else ast.unparse(value)
+
+
+def _bases(node: ast.ClassDef) -> list[str]:
+    return [ast.unparse(base) for base in node.bases]
+
+
+def _without_arguments(links: Mapping[str, str], node: Function) -> dict[str, str]:
+    """An argument that is called as a member hides it."""
+    own = node.args
+    named = {a.arg for a in [*own.posonlyargs, *own.args, *own.kwonlyargs, own.vararg, own.kwarg] if a is not None}
+    return {name: target for name, target in links.items() if name not in named}

@@ -1,0 +1,207 @@
+"""The documentation builds without a warning, leads nowhere that isn't there, and leaves nothing public out."""
+
+from __future__ import annotations
+
+import inspect
+import subprocess
+import sys
+import zlib
+from collections.abc import Iterator
+from html.parser import HTMLParser
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+import pytest
+
+import ganlab
+from ganlab import testing
+from ganlab.options import KINDS, signature
+from ganlab.registry import HOOKS, registry
+from ganlab.spec import Spec, Weight
+
+DOCS = Path(__file__).parent.parent / "docs"
+
+OWN = [component for component in registry().components if component.package == "ganlab"]
+
+
+class Node:
+    """An element of a page."""
+
+    def __init__(self, tag: str, attributes: dict[str, str], parent: Node | None) -> None:
+        self.tag, self.attributes, self.parent = tag, attributes, parent
+        self.children: list[Node | str] = []
+
+    def __iter__(self) -> Iterator[Node]:
+        """This element and all within."""
+        yield self
+        for child in self.children:
+            if isinstance(child, Node):
+                yield from child
+
+    @property
+    def text(self) -> str:
+        return "".join(child if isinstance(child, str) else child.text for child in self.children).strip()
+
+    def own(self, *tags: str) -> list[Node]:
+        """Its children of these tags."""
+        return [child for child in self.children if isinstance(child, Node) and child.tag in tags]
+
+
+class Page(HTMLParser):
+    """A page as a tree."""
+
+    EMPTY = ("area", "base", "br", "col", "embed", "hr", "img", "input", "link", "meta", "source", "track", "wbr")
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.root = self.at = Node("", {}, None)
+        self.feed(html)
+        self.ids = {node.attributes["id"]: node for node in self.root if "id" in node.attributes}
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        node = Node(tag, {key: value or "" for key, value in attrs}, self.at)
+        self.at.children.append(node)
+        if tag not in self.EMPTY:
+            self.at = node
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.at.children.append(Node(tag, {key: value or "" for key, value in attrs}, self.at))
+
+    def handle_endtag(self, tag: str) -> None:
+        node: Node | None = self.at
+        while node is not None and node.tag != tag:
+            node = node.parent
+        if node is not None and node.parent is not None:
+            self.at = node.parent
+
+    def handle_data(self, data: str) -> None:
+        self.at.children.append(data)
+
+
+class Site:
+    """The built pages, and Sphinx's inventory of what they define."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.pages = {
+            path.relative_to(folder).as_posix(): Page(path.read_text("utf-8")) for path in folder.rglob("*.html")
+        }
+        self.inventory: dict[tuple[str, str], str] = {}
+        lines = zlib.decompress((folder / "objects.inv").read_bytes().split(b"\n", 4)[4]).decode().splitlines()
+        for line in lines:
+            name, _, rest = line.partition(" ")
+            if " std:cmdoption " in line:
+                continue
+            kind, _, place, _ = rest.split(" ", 3)
+            self.inventory[kind, name] = place.replace("$", name)
+
+    def find(self, kind: str, name: str) -> Node:
+        """The element that documents an object."""
+        assert (kind, name) in self.inventory, f"{kind} {name} is not documented"
+        page, _, anchor = self.inventory[kind, name].partition("#")
+        return self.pages[page].ids[anchor]
+
+    def says(self, kind: str, name: str) -> str:
+        """What is said of an object, without what is said of its members."""
+        term = self.find(kind, name)
+        assert term.parent is not None
+        (about,) = term.parent.own("dd")
+        return " ".join(paragraph.text for paragraph in about.own("p", "ul", "table"))
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Site:
+    out = tmp_path_factory.mktemp("site")
+    options = ["-q", "-n", "-W", "--keep-going", "-b", "html", "-d", str(out / "doctrees")]
+    build = [sys.executable, "-m", "sphinx", *options, str(DOCS), str(out / "html")]
+    done = subprocess.run(build, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return Site(out / "html")
+
+
+def test_every_link_leads_somewhere(site: Site) -> None:
+    wrong, links = [], 0
+    for name, page in site.pages.items():
+        for node in page.root:
+            for key in ("href", "src"):
+                target = urlsplit(node.attributes.get(key, ""))
+                if key not in node.attributes or target.scheme or target.netloc:
+                    continue
+                links += 1
+                at = (site.folder / name).parent / unquote(target.path) if target.path else site.folder / name
+                place = at.resolve().relative_to(site.folder.resolve()).as_posix()
+                found = at.is_file()
+                if found and target.fragment and place in site.pages:
+                    found = unquote(target.fragment) in site.pages[place].ids
+                if not found:
+                    wrong.append(f"{name}: {node.attributes[key]}")
+    assert not wrong
+    assert links > 1000
+
+
+def test_every_page_is_in_the_navigation(site: Site) -> None:
+    index = site.pages["index.html"]
+    linked = {node.attributes["href"].partition("#")[0] for node in index.root if "href" in node.attributes}
+    assert {name for name in site.pages if "_" not in name} - linked <= {"index.html", "genindex.html", "search.html"}
+
+
+def test_no_markup_is_left(site: Site) -> None:
+    for name, page in site.pages.items():
+        prose = [node.text for node in page.root if node.tag in ("p", "td", "li")]
+        for text in prose:
+            assert not any(mark in text for mark in ("`", ":::", "{py:", "{doc}", "{ref}", "](")), f"{name}: {text}"
+
+
+@pytest.mark.parametrize("hook", HOOKS.values())
+def test_every_hook(site: Site, hook: str) -> None:
+    assert site.says("py:function", f"ganlab.hookspecs.{hook}")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_interface_with_its_members(site: Site, kind: str) -> None:
+    interface = KINDS[kind]
+    full = f"ganlab.{interface.__name__}"
+    assert site.says("py:class", full)
+    members = {*vars(interface), *inspect.get_annotations(interface)}
+    public = {name for name in members if not name.startswith("_") and name != "training"}
+    assert public
+    for name in public:
+        is_method = inspect.isroutine(inspect.getattr_static(interface, name, None))
+        assert site.says(f"py:{'method' if is_method else 'attribute'}", f"{full}.{name}"), name
+
+
+@pytest.mark.parametrize("name", [name for name in ganlab.__all__ if name != "hookimpl"])
+def test_every_public_name(site: Site, name: str) -> None:
+    thing = getattr(ganlab, name)
+    kinds = [kind for kind in ("function", "class", "exception") if (f"py:{kind}", f"ganlab.{name}") in site.inventory]
+    assert kinds == [
+        "function" if inspect.isfunction(thing) else "exception" if issubclass(thing, Exception) else "class"
+    ]
+    assert site.says(f"py:{kinds[0]}", f"ganlab.{name}")
+
+
+@pytest.mark.parametrize("name", testing.__all__)
+def test_every_check(site: Site, name: str) -> None:
+    assert site.says("py:function", f"ganlab.testing.{name}")
+
+
+@pytest.mark.parametrize("component", OWN, ids=lambda component: f"{component.kind}-{component.name}")
+def test_every_component_with_its_options(site: Site, component: ganlab.registry.Component) -> None:
+    section = site.find("std:label", f"{component.kind}-{component.name}")
+    cls = component.cls
+    assert [h.text.rstrip("¶") for h in section.own("h2")] == [component.name]
+    assert site.says("py:class", f"{cls.__module__}.{cls.__qualname__}"), "its class says nothing"
+    rows = [[cell.text for cell in row.own("td")] for row in section if row.tag == "tr"]
+    said = {row[0]: row[3] for row in rows if len(row) == 4}
+    options = {*signature(cls).model.model_fields, *signature(cls).nested}
+    assert {name for name in said if "." not in name} == options
+    assert all(said.values()), said
+
+
+def test_every_key_of_a_spec(site: Site) -> None:
+    keys = {f"losses.NAME.weight.{key}" for key in Weight.model_fields} | {"losses.NAME.weight", "extends", "$schema"}
+    for name, field in Spec.model_fields.items():
+        keys |= {name, *(f"{name}.{key}" for key in getattr(field.annotation, "model_fields", {}))}
+    assert {name for kind, name in site.inventory if kind == "std:confval"} == keys
+    for key in keys:
+        assert site.says("std:confval", key), key
