@@ -31,7 +31,7 @@ class RandomImages:
             images[name] = (torch.rand(shape, generator=random) * 2 - 1).to(self.device)
             if domain.classes:
                 labels[name] = torch.randint(domain.classes, (self.batch,), generator=random).to(self.device)
-        return Batch(images, labels)
+        return Batch(images, labels, {name: domain.classes for name, domain in self.domains.items()})
 
 
 def make_engine(experiment: str, patch: dict[str, Any]) -> Engine:

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from ganlab.blame import Part, Parts, text_of
 from ganlab.data.store import Progress, Store, load, silent
 from ganlab.errors import GanlabError, SpecError
 from ganlab.interfaces import Discriminator, Domain, Features, Generator, Loss, Metric, Pair, Schedule, Source
@@ -29,6 +30,7 @@ class System:
     networks: Networks
     losses: dict[str, Loss]
     schedule: Schedule
+    parts: Parts
     device: torch.device
     dtype: torch.dtype
 
@@ -62,37 +64,38 @@ def build(registry: Registry, spec: Spec, domains: Mapping[str, Domain]) -> Syst
     device = torch.device(spec.runtime.device)
     dtype = DTYPES.get(spec.runtime.precision, torch.float32)
     torch.manual_seed(spec.seed)
-    generators = _generators(registry, spec.generator, domains, spec.translations)
+    parts = Parts()
+    generators = _generators(registry, spec.generator, domains, spec.translations, parts)
     embedding = _embedding(registry, spec, generators, domains)
     on_images: dict[tuple[str, str], Discriminator] = {}
     on_embeddings: dict[str, Discriminator] = {}
     for label, options in spec.discriminators.items():
         where = f"discriminators.{label}"
         if sees(registry, options) == "embeddings":
-            made = _make(registry, "discriminator", options, where, embedding)
+            made = _make(registry, "discriminator", options, where, parts, embedding)
             assert isinstance(made, Discriminator)
             on_embeddings[label] = made
             continue
         for to in sorted({way[1] for way in spec.translations}):
-            made = _make(registry, "discriminator", options, where, domains[to])
+            made = _make(registry, "discriminator", options, where, parts, domains[to])
             assert isinstance(made, Discriminator)
             on_images[label, to] = made
     losses = {}
     for label, options in spec.losses.items():
-        loss = _make(registry, "loss", options, f"losses.{label}")
+        loss = _make(registry, "loss", options, f"losses.{label}", parts)
         assert isinstance(loss, Loss)
         losses[label] = loss.to(device, dtype)
-    schedule = build_schedule(registry, spec)
+    schedule = build_schedule(registry, spec, parts)
     autocast = device.type if spec.runtime.precision == "bfloat16" else None
     networks = Networks(generators, on_images, on_embeddings, autocast)
     for module in networks.modules.values():
         module.to(device, dtype)
-    return System(spec, networks, losses, schedule, device, dtype)
+    return System(spec, networks, losses, schedule, parts, device, dtype)
 
 
-def build_schedule(registry: Registry, spec: Spec) -> Schedule:
-    """The schedule alone, which needs no data."""
-    schedule = _make(registry, "schedule", spec.schedule, "schedule")
+def build_schedule(registry: Registry, spec: Spec, parts: Parts | None = None) -> Schedule:
+    """The schedule alone, which needs no data; `parts` takes note of it."""
+    schedule = _make(registry, "schedule", spec.schedule, "schedule", parts)
     assert isinstance(schedule, Schedule)
     schedule.ways = spec.translations
     steps = getattr(schedule, "steps", None)
@@ -124,20 +127,34 @@ def _plain(registry: Registry, kind: str, options: Options) -> tuple[type, dict[
     return cls, arguments(cls, options)
 
 
-def _make(registry: Registry, kind: str, options: Options, where: str, domain: Domain | None = None) -> object:
+def _make(
+    registry: Registry,
+    kind: str,
+    options: Options,
+    where: str,
+    parts: Parts | None = None,
+    domain: Domain | None = None,
+) -> object:
     """A component with its nested ones; the domain is a discriminator's."""
     cls, plain = _plain(registry, kind, options)
     sign = signature(cls)
-    nested = {k: _make(registry, inner, options[k], f"{where}.{k}", domain) for k, inner in sign.nested.items()}
+    nested = {k: _make(registry, inner, options[k], f"{where}.{k}", parts, domain) for k, inner in sign.nested.items()}
     with _blamed(registry, kind, options, where):
         made = cls(**plain, **nested, **dict.fromkeys(sign.supplied, domain))
     if isinstance(made, Features):
         made.requires_grad_(False).eval()
+    if parts is not None:
+        parts.add(made, Part(where, _described(registry, kind, options)))
     return made
 
 
 def _generators(
-    registry: Registry, options: Options, domains: Mapping[str, Domain], ways: tuple[str, ...], where: str = "generator"
+    registry: Registry,
+    options: Options,
+    domains: Mapping[str, Domain],
+    ways: tuple[str, ...],
+    parts: Parts,
+    where: str = "generator",
 ) -> dict[str, Generator]:
     cls, plain = _plain(registry, "generator", options)
     assert issubclass(cls, Generator)
@@ -145,11 +162,14 @@ def _generators(
     for option, kind in signature(cls).nested.items():
         place = f"{where}.{option}"
         if kind == "generator":
-            nested[option] = Pair(_generators(registry, options[option], domains, ways, place))
+            nested[option] = Pair(_generators(registry, options[option], domains, ways, parts, place))
         else:
-            nested[option] = _make(registry, kind, options[option], place)
+            nested[option] = _make(registry, kind, options[option], place, parts)
     with _blamed(registry, "generator", options, where):
-        return cls.pair(domains, ways, **plain, **nested)
+        made = cls.pair(domains, ways, **plain, **nested)
+    for generator in made.values():
+        parts.add(generator, Part(where, _described(registry, "generator", options)))
+    return made
 
 
 def _embedding(
@@ -174,6 +194,9 @@ def _blamed(registry: Registry, kind: str, options: Options, where: str) -> Iter
     except GanlabError:
         raise
     except Exception as error:
-        component = registry.find(kind, options["type"], where)
-        text = (str(error) or type(error).__name__).splitlines()[0]
-        raise SpecError(f"{where}: {kind} {component.name!r} of {component.owner}: {text}") from error
+        raise SpecError(f"{where}: {_described(registry, kind, options)}: {text_of(error)}") from error
+
+
+def _described(registry: Registry, kind: str, options: Options) -> str:
+    component = registry.find(kind, options["type"], kind)
+    return f"{kind} {component.name!r} of {component.owner}"

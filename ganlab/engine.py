@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import copy
+import math
 import time
+from contextlib import AbstractContextManager
+from numbers import Real
 from typing import Any, NamedTuple
 
 import torch
@@ -45,6 +48,8 @@ class Engine:
         generators = {w: system.networks.generator(w) for w in system.schedule.ways}
         halflife = system.spec.ema_halflife_images
         self.ema = copy.deepcopy(generators) if halflife else None
+        for average in (self.ema or {}).values():
+            system.parts.add(average, system.parts.of("generator"))
         self._ema_rate = 1 - 0.5 ** (sampler.batch / halflife) if halflife else 0.0
         self._rows: list[tuple[Record, tuple[str, ...], Tensor]] = []
         self._ahead: dict[tuple[Any, ...], _Ahead] = {}
@@ -73,8 +78,12 @@ class Engine:
 
     def turns(self, step: int) -> tuple[Turn, ...]:
         """The schedule's turns. Raises RunError where one names what isn't there."""
+        with self._schedule_blamed("turns", step):
+            planned = list(self.system.schedule.turns(step))
+            if strange := [turn for turn in planned if not isinstance(turn, Turn)]:
+                raise TypeError(f"gives {strange[0]!r} where a Turn is due")
         turns = []
-        for given in self.system.schedule.turns(step):
+        for given in planned:
             lists: dict[str, Any] = {
                 part: tuple(named) for part, named in given._asdict().items() if isinstance(named, list)
             }
@@ -90,6 +99,7 @@ class Engine:
                 if isinstance(named, str) or not set(named) <= set(allowed):
                     raise RunError(
                         f"schedule: step {step + 1} has {turn}: its {part} are of {', '.join(map(str, allowed))}"
+                        f" ({self.system.parts.of('schedule').what})"
                     )
             turns.append(turn)
         return tuple(turns)
@@ -120,8 +130,11 @@ class Engine:
         total = torch.stack([weight * value for weight, value in weighted.values()]).sum() if weighted else None
         if total is None or not parameters or not total.requires_grad:
             return record
-        # only these parameters are reached: nothing needs freezing
-        torch.autograd.backward(total, inputs=parameters)
+        summed = "+".join(dict.fromkeys(name.split("/")[3] for name in weighted))
+        backward = f"the {turn.player}'s gradients of {summed} on way {'+'.join(turn.ways)}"
+        with self.system.parts.blamed("gradients", backward, self.done + 1):
+            # only these parameters are reached: nothing needs freezing
+            torch.autograd.backward(total, inputs=parameters)
         moved = [p for p in parameters if p.grad is not None]
         if not moved:
             return record
@@ -135,7 +148,9 @@ class Engine:
                 for name in names:
                     network = self.system.networks.discriminator(name)
                     if any(id(p) in reached for p in network.parameters()):
-                        network.after_update()
+                        place = f"discriminators.{name.split('/')[1]}"
+                        with self.system.parts.blamed(place, f"{place}'s after_update", self.done + 1):
+                            network.after_update()
         for p in moved:
             p.grad = None
         return record
@@ -146,21 +161,32 @@ class Engine:
             for label in self._partakers(turn, way):
                 if (weight := self._weight(label, turn.player)) == 0:
                     continue
-                with blamed(label, turn.player, way, self.done + 1):
+                with blamed(self.system, label, turn.player, way, self.done + 1):
                     parts = terms(self.system.losses[label], turn.player, Translation(way, memo))
                 for part, value in parts.items():
                     found[f"loss/{turn.player}/{way}/{label}{f'/{part}' if part else ''}"] = (weight, value)
         return found
 
     def _weight(self, label: str, player: str) -> float:
-        return self.system.spec.weight(label)[player] * self.system.schedule.weight(label, player, self.done)
+        with self._schedule_blamed(f"weight of {label} for the {player}"):
+            factor = _number(self.system.schedule.weight(label, player, self.done))
+            if not math.isfinite(factor):
+                raise ValueError(f"gives {factor!r} where a finite number is due")
+        return self.system.spec.weight(label)[player] * factor
 
     def _update(self, player: str) -> None:
         optimizer = self.optimizers[player]
-        factor = self.system.schedule.learning_rate(player, self.done)
+        with self._schedule_blamed(f"learning rate of the {player}"):
+            factor = _number(self.system.schedule.learning_rate(player, self.done))
         for group, base in zip(optimizer.param_groups, self._base[player], strict=True):
             group["lr"] = base * factor
-        optimizer.step()
+        with self._schedule_blamed(f"optimizer of the {player}"):
+            optimizer.step()
+
+    def _schedule_blamed(self, what: str, step: int | None = None) -> AbstractContextManager[None]:
+        """An error in what the schedule does during training."""
+        at = self.done if step is None else step
+        return self.system.parts.blamed("schedule", f"schedule's {what}", at + 1)
 
     def _partakers(self, turn: Turn, way: str) -> list[str]:
         """The losses whose terms a turn sums."""
@@ -237,11 +263,13 @@ class Engine:
                 copied.copy_(buffer)
 
     def _make_pools(self) -> dict[str, nn.Module]:
-        pools = {}
+        pools, parts = {}, self.system.parts
         for way in self.system.schedule.ways:
             target = self.sampler.domains[way[1]]
-            if (pool := self.system.schedule.pool(target)) is not None:
-                pools[way] = pool.to(self.system.device, self.system.dtype)
+            with parts.blamed("schedule", f"schedule's pool of way {way}"):
+                if (pool := self.system.schedule.pool(target)) is not None:
+                    pools[way] = pool.to(self.system.device, self.system.dtype)
+                    parts.add(pool, parts.of("schedule"))
         return pools
 
     def _make_optimizers(self) -> dict[str, torch.optim.Optimizer]:
@@ -249,8 +277,13 @@ class Engine:
         for player in PLAYERS:
             networks = [m for n, m in self.system.networks.modules.items() if n.startswith(f"{player}/")]
             losses = [loss for loss in self.system.losses.values() if loss.trains == player]
-            if parameters := list(trainable([*networks, *losses])):
-                optimizers[player] = self.system.schedule.optimizer(player, parameters)
+            if not (parameters := list(trainable([*networks, *losses]))):
+                continue
+            with self.system.parts.blamed("schedule", f"schedule's optimizer of the {player}"):
+                made = self.system.schedule.optimizer(player, parameters)
+                if not isinstance(made, torch.optim.Optimizer):
+                    raise TypeError(f"gives {made!r} where a torch.optim.Optimizer is due")
+                optimizers[player] = made
         return optimizers
 
     def translators(self) -> dict[str, nn.Module]:
@@ -317,6 +350,13 @@ class Engine:
             torch.cuda.set_rng_state(state["random_cuda"], self.system.device)
 
 
+def _number(given: Any) -> float:
+    if isinstance(given, bool) or not isinstance(given, Real):
+        raise TypeError(f"gives {given!r} where a number is due")
+    return float(given)
+
+
 def _first(batch: Batch, count: int) -> Batch:
     """The first images of a batch."""
-    return Batch({k: v[:count] for k, v in batch.images.items()}, {k: v[:count] for k, v in batch.labels.items()})
+    images, labels = ({k: v[:count] for k, v in values.items()} for values in (batch.images, batch.labels))
+    return batch._replace(images=images, labels=labels)

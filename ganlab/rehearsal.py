@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any, NamedTuple
 
 import torch
@@ -11,9 +11,8 @@ from torch import Tensor, nn
 
 from ganlab.build import System
 from ganlab.data.sampler import Batch
-from ganlab.errors import RunError, SpecError
+from ganlab.errors import SpecError
 from ganlab.interfaces import PLAYERS, Domain, Loss, Term
-from ganlab.networks import Networks
 from ganlab.translation import Memo, Translation
 
 
@@ -46,7 +45,7 @@ def prepare(system: System, batch: Batch) -> None:
     with _buffers_kept(system), torch.no_grad():
         for label, loss in system.losses.items():
             for way in system.schedule.ways:
-                with blamed(label, "", way):
+                with system.parts.blamed(f"losses.{label}", f"losses.{label}'s preparation on way {way}"):
                     loss.prepare(Translation(way, memo))
             loss.to(system.device, system.dtype)
 
@@ -58,7 +57,7 @@ def rehearse(system: System, batch: Batch) -> Rehearsal:
     saved: dict[str, int] = {}
     with _buffers_kept(system), untouched_randomness(system.device):
         for way in ways:
-            _check_shapes(networks, way, batch)
+            _check_shapes(system, way, batch)
         for turn, player in enumerate(PLAYERS):
             memo = Memo(networks, batch, {}, system.spec.seed)
             memo.begin(player, (0, turn), graph=player == "generator")
@@ -66,7 +65,7 @@ def rehearse(system: System, batch: Batch) -> Rehearsal:
                 for way in ways:
                     for label, loss in losses.items():
                         memo.asked = set()
-                        with blamed(label, player, way):
+                        with blamed(system, label, player, way):
                             parts = terms(loss, player, Translation(way, memo))
                         asked[player, way, label] = Asked(tuple(parts), frozenset(memo.asked))
             count = len(next(iter(batch.images.values())))
@@ -85,20 +84,15 @@ def terms(loss: Loss, player: str, t: Translation) -> dict[str, Tensor]:
         if not isinstance(value, Tensor) or value.numel() != 1:
             shape = f"shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
             raise SpecError(f"gives {f'{part!r} ' if part else ''}a {shape} where a scalar tensor is due")
+        if not value.is_floating_point():
+            raise SpecError(f"gives {f'{part!r} ' if part else ''}a {value.dtype} where a floating-point scalar is due")
     return {part: value.reshape(()) for part, value in parts.items()}
 
 
-@contextmanager
-def blamed(label: str, player: str, way: str, step: int | None = None) -> Iterator[None]:
-    """An error inside a loss becomes a sentence that says where."""
-    try:
-        yield
-    except Exception as error:
-        text = (str(error) or type(error).__name__).splitlines()[0]
-        at = "" if step is None else f" at step {step}"
-        term = f"'s {player} term" if player else "'s preparation"
-        kind = SpecError if step is None else RunError
-        raise kind(f"losses.{label}{term} on way {way}{at}: {text}") from error
+def blamed(system: System, label: str, player: str, way: str, step: int | None = None) -> AbstractContextManager[None]:
+    """An error in a loss's term becomes a sentence that says where and whose."""
+    place = f"losses.{label}"
+    return system.parts.blamed(place, f"{place}'s {player} term on way {way}", step)
 
 
 def describe_networks(system: System, domains: Mapping[str, Domain]) -> dict[str, dict[str, Any]]:
@@ -128,30 +122,30 @@ def describe_networks(system: System, domains: Mapping[str, Domain]) -> dict[str
     return described
 
 
-def _check_shapes(networks: Networks, way: str, batch: Batch) -> None:
-    real, target = batch.images[way[0]], batch.images[way[1]]
-    try:
-        with torch.no_grad():
-            fake = networks.decode(way, networks.features(way, real)[-1])
-    except Exception as error:
-        text = (str(error) or type(error).__name__).splitlines()[0]
-        raise SpecError(f"generator: can't translate images of {tuple(real.shape[1:])}: {text}") from error
+def _check_shapes(system: System, way: str, batch: Batch) -> None:
+    networks, real, target = system.networks, batch.images[way[0]], batch.images[way[1]]
+    translating = f"generator: can't translate images of {_side(real)}"
+    with system.parts.blamed("generator", translating), torch.no_grad():
+        fake = networks.decode(way, networks.features(way, real)[-1])
     for name in [*networks.discriminators("images", way[1]), *networks.discriminators("embeddings")]:
-        label = name.split("/")[1]
-        try:
-            with torch.no_grad():
-                seen = target if name.count("/") == 2 else networks.features(way, real)[-1]
+        place = f"discriminators.{name.split('/')[1]}"
+        with torch.no_grad():
+            seen = target if name.count("/") == 2 else networks.features(way, real)[-1]
+            with system.parts.blamed(place, f"{place}: can't score what is {_side(seen)}"):
                 scores = networks.score(name, seen)
-        except Exception as error:
-            text = (str(error) or type(error).__name__).splitlines()[0]
-            raise SpecError(f"discriminators.{label}: can't score what is {tuple(seen.shape[1:])}: {text}") from error
         if scores.dim() != 4 or len(scores) != len(seen):
-            raise SpecError(f"discriminators.{label}: gives scores of shape {tuple(scores.shape)}, not (N, K, h, w)")
+            what = system.parts.of(place).what
+            raise SpecError(f"{place}: gives scores of shape {tuple(scores.shape)}, not (N, K, h, w) ({what})")
     if fake.shape != target.shape:
         raise SpecError(
-            f"generator: makes images of {tuple(fake.shape[1:])} of {tuple(real.shape[1:])};"
-            f" those of domain {way[1]} are {tuple(target.shape[1:])} (is data.size a multiple of its downsampling?)"
+            f"generator: makes images of {_side(fake)} of {_side(real)}; those of domain {way[1]} are {_side(target)}"
+            " (is data.size a multiple of its downsampling?)"
         )
+
+
+def _side(images: Tensor) -> tuple[int, ...]:
+    """Their shape but for how many they are."""
+    return tuple(images.shape[1:])
 
 
 @contextmanager

@@ -67,7 +67,7 @@ def train(
     Raises SpecError where the data are not those that the run began with, RunError where a term stops being finite,
     Interrupted after SIGINT or SIGTERM, with everything saved.
     """
-    spec, total = engine.system.spec, engine.system.schedule.steps
+    spec, parts, total = engine.system.spec, engine.system.parts, engine.system.schedule.steps
     _keep_facts(folder, engine.system, stores, watcher)
     if folder.steps:
         newest = checkpoint.path_of(folder.checkpoints, folder.steps[-1])
@@ -91,14 +91,16 @@ def train(
                 refuse_unfit(records, recorder, folder)
                 if measure:
                     refuse_poisoned(engine, folder)
-                    assessed(engine, records)
+                    with parts.blamed("", "the evaluation", engine.done):
+                        assessed(engine, records)
                 recorder(records)
                 won(records)
                 watcher.steps(records)
             if (save or draw) and not measure:
                 refuse_poisoned(engine, folder)
             if draw:
-                images = sample(engine.translators(), stores, engine.system, spec.samples.count)
+                with parts.blamed("", "the samples", engine.done):
+                    images = sample(engine.translators(), stores, engine.system, spec.samples.count)
                 write(folder.samples / f"step-{engine.done:06d}.png", png(sample_grid(images)))
             if save:
                 # last: a run goes on after its newest checkpoint and must lack nothing that came before

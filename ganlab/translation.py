@@ -103,8 +103,9 @@ class Memo:
     def keep(self, key: tuple[Any, ...], through: tuple[str, ...], value: Any) -> None:
         self._held[key] = _Held(value, {name: self.networks.versions[name] for name in through}, self.graph)
 
-    def lacks(self, key: tuple[Any, ...]) -> bool:
-        return key not in self._held
+    def held(self, key: tuple[Any, ...]) -> Any:
+        """The value, of whatever version; None where there is none."""
+        return self._held[key].value if key in self._held else None
 
     def leaf(self, x: Tensor) -> Tensor:
         """`x` without its history, as a leaf that takes gradients; always the same one for the same tensor."""
@@ -182,6 +183,16 @@ class Translation:
         return self._label(self._to)
 
     @property
+    def classes(self) -> int:
+        """How many classes `labels` are of; 0 where there are none."""
+        return self._memo.batch.classes[self._source]
+
+    @property
+    def target_classes(self) -> int:
+        """How many classes `target_labels` are of; 0 where there are none."""
+        return self._memo.batch.classes[self._to]
+
+    @property
     def embedding(self) -> Tensor:
         """(N, E, h, w): this way's generator's embedding of `real`."""
         self._ask("embedding")
@@ -232,7 +243,10 @@ class Translation:
             step, turn = self._memo.where
             rolls = keyed(self._memo.seed, "pool", step, turn, self.name).random((len(fake), 2))
             with torch.no_grad():
-                pooled: Tensor = pool(fake.detach(), self._like_images(torch.from_numpy(rolls)))
+                pooled = pool(fake.detach(), self._like_images(torch.from_numpy(rolls)))
+            if not isinstance(pooled, Tensor) or pooled.shape != fake.shape:
+                made = tuple(pooled.shape) if isinstance(pooled, Tensor) else type(pooled).__name__
+                raise SpecError(f"gets from the schedule's pool {made} for fakes {tuple(fake.shape)}")
             return pooled.requires_grad_()
 
         pooled: Tensor = self._memo.value(("pooled", self.name), (), draw, fresh=False)
@@ -268,6 +282,17 @@ class Translation:
     def normal(self, *size: int) -> Tensor:
         """Standard normal, otherwise as `uniform`."""
         return self._like_images(torch.from_numpy(self._draws().standard_normal(size)))
+
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """{value: shape} of both batches, and of what was already made of them."""
+        batch = self._memo.batch.images
+        made = {
+            "fake": self._memo.held(("decoded", "real", self.name)),
+            "identity": self._memo.held(("decoded", "target", self.name)),
+            "cycled": self._memo.held(("cycled", self.name)),
+        }
+        there = {"real": batch[self._source], "target": batch[self._to], **made}
+        return {name: tuple(value.shape) for name, value in there.items() if value is not None}
 
     def _draws(self) -> Any:
         call = self._memo.calls[self.name] = self._memo.calls.get(self.name, -1) + 1
@@ -344,7 +369,7 @@ class Translation:
         partner = {"real": "target", "target": "real"}.get(of)
         planned = {f"{self.name}.fake", f"{self.name}.identity"} <= self._memo.planned
         if partner and planned and self._memo.networks.joinable(self._own):
-            return partner if self._memo.lacks((what, partner, self.name)) else None
+            return partner if self._memo.held((what, partner, self.name)) is None else None
         return None
 
     def _encoded_back(self, fresh: bool) -> list[Tensor]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import struct
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, get_args
 
@@ -56,20 +57,47 @@ def choices(component: Component) -> list[tuple[str, Any]]:
 class RandomImages:
     """Stands where a sampler does: batches of noise that depend on the draw's number alone."""
 
-    def __init__(self, batch: int = 4, size: int = SIZE, dtype: torch.dtype = torch.float64, classes: int = 0) -> None:
+    def __init__(
+        self,
+        batch: int = 4,
+        size: int = SIZE,
+        dtype: torch.dtype = torch.float64,
+        classes: int | Mapping[str, int] = 0,
+        channels: int | Mapping[str, int] = 3,
+    ) -> None:
+        """Classes and channels of both domains, or {domain: those of each}."""
         self.batch, self.dtype = batch, dtype
-        self.domains = {name: Domain(name, 3, size, size, classes) for name in "ab"}
+
+        def of(name: str, count: int | Mapping[str, int]) -> int:
+            return count if isinstance(count, int) else count[name]
+
+        self.domains = {name: Domain(name, of(name, channels), size, size, of(name, classes)) for name in "ab"}
 
     def __call__(self, draw: int) -> Batch:
         random = torch.Generator().manual_seed(1000 + draw)
-        shape = (self.batch, *self.domains["a"][1:4])
-        images = {name: torch.rand(shape, generator=random, dtype=self.dtype) * 2 - 1 for name in self.domains}
+        images = {
+            name: torch.rand((self.batch, *domain[1:4]), generator=random, dtype=self.dtype) * 2 - 1
+            for name, domain in self.domains.items()
+        }
         labels = {
             name: torch.randint(domain.classes, (self.batch,), generator=random)
             for name, domain in self.domains.items()
             if domain.classes
         }
-        return Batch(images, labels)
+        return Batch(images, labels, {name: domain.classes for name, domain in self.domains.items()})
+
+
+def write_mnist(root: Path, images: np.ndarray[Any, Any], labels: np.ndarray[Any, Any]) -> Path:
+    """The same images (N, H, W) and labels (N,), uint8, as both of MNIST's sets, in the IDX format
+    (http://yann.lecun.com/exdb/mnist/), where torchvision looks for them below `root`. Gives their folder."""
+    folder = root / "MNIST" / "raw"
+    folder.mkdir(parents=True)
+    for split in ("train", "t10k"):
+        for name, values in (("images-idx3", images), ("labels-idx1", labels)):
+            # 8: unsigned bytes; the sides follow, big-endian
+            head = struct.pack(f">BBBB{values.ndim}I", 0, 0, 8, values.ndim, *values.shape)
+            (folder / f"{split}-{name}-ubyte").write_bytes(head + values.tobytes())
+    return folder
 
 
 class Around(ganlab.Discriminator):
@@ -88,7 +116,7 @@ class Around(ganlab.Discriminator):
 def make_engine() -> Callable[..., Engine]:
     """An engine on noise, in float64: `make_engine(patch)` patches TINY."""
 
-    def make(patch: dict[str, Any] | None = None, batch: int = 4, classes: int = 0) -> Engine:
+    def make(patch: dict[str, Any] | None = None, batch: int = 4, classes: int | Mapping[str, int] = 0) -> Engine:
         spec = resolve(registry(), merge(merge(TINY, {"runtime": {"precision": "float64"}}), patch or {}))
         images = RandomImages(batch, spec.data.size, classes=classes)
         return Engine(build(registry(), spec, images.domains), images)  # type: ignore[arg-type]

@@ -16,7 +16,7 @@ SHIPPED = [component for component in registry().components if component.package
 NAMES = {component.name for component in SHIPPED}
 PACKAGES = {component.cls.__module__.split(".")[0] for component in SHIPPED} - {"ganlab", *HOOKS.values()}
 
-WORDS = {"content", "critic", "cycle", "digits", "embedding", "folder", "identity", "patch", "perceptual"}
+WORDS = {"content", "critic", "cycle", "digits", "dropout", "embedding", "folder", "identity", "patch", "perceptual"}
 """Names that are words of English or of the interfaces. In prose, and as a variable, they are just that; a string that
 is nothing else would be the component."""
 
@@ -29,10 +29,12 @@ ALLOWED = {
     },
     # the one component that is the core's own
     "data/folder.py": {"folder"},
-    # clean-fid's and LPIPS's authors' packages, whose rules these follow
-    "evaluation/lpips.py": {"lpips"},
+    # the packages of LPIPS's authors, whose rule this follows, and of its trunk
+    "evaluation/lpips.py": {"lpips", "torchvision"},
     # a key of evaluation.json
     "evaluation/folders.py": {"folder"},
+    # a package that the core uses
+    "environment.py": {"torchvision"},
     # torch's module, whose hooks are stateful
     "networks.py": {"spectral_norm"},
     # the name of the Domain that discriminators of embeddings are given, in these three

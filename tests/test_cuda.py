@@ -32,7 +32,8 @@ EVERYTHING: Json = {
 
 class OnCuda(RandomImages):
     def __call__(self, draw: int) -> Batch:
-        return Batch({k: v.cuda() for k, v in super().__call__(draw).images.items()}, {})
+        batch = super().__call__(draw)
+        return batch._replace(images={k: v.cuda() for k, v in batch.images.items()})
 
 
 def engine_on(device: str, patch: Json) -> Engine:

@@ -14,6 +14,7 @@ from small_experiments import BATCH, FILES, SIZE, load, small
 
 from ganlab.build import build, build_sources
 from ganlab.engine import Engine
+from ganlab.interfaces import Domain
 from ganlab.registry import registry
 from ganlab.schema import json_schema
 from ganlab.spec import differences, read, resolve
@@ -53,7 +54,8 @@ def test_it_takes_a_step(name: str) -> None:
     spec = resolve(registry(), small(name), name)
     sources = build_sources(registry(), spec)
     assert set(sources) == {"a", "b"}
-    images = RandomImages(BATCH, SIZE, torch.float32, sources["b"].classes)
+    channels = {name: source.channels for name, source in sources.items()}
+    images = RandomImages(BATCH, SIZE, torch.float32, sources["b"].classes, channels)
     engine = Engine(build(registry(), spec, images.domains), images)  # type: ignore[arg-type]
     engine.step()
     (record,) = engine.read()
@@ -97,13 +99,30 @@ def test_labels_and_what_learns_them_are_all_that_is_new() -> None:
     assert labels.losses["adversarial"]["of"] == {"type": plain.losses["adversarial"]["type"]}
 
 
-def test_the_digits_have_the_seeds_parameters() -> None:
-    spec = load("digits.json")
+@both
+def test_the_digits_have_the_seeds_parameters(place: str) -> None:
+    spec = load(f"{place}digits.json")
     assert (spec.schedule["type"], spec.schedule["lr"], spec.schedule["betas"]) == ("four_updates", 2e-4, [0.5, 0.999])
     assert (spec.losses["cycle"]["norm"], spec.weight("cycle")["generator"]) == ("l2", 1.0)
     assert (spec.data.size, spec.data.flip) == (32, False)
-    paths = {line.partition(": ")[0] for line in differences(spec, load("digits_labels.json"))}
+    paths = {line.partition(": ")[0] for line in differences(spec, load(f"{place}digits_labels.json"))}
     assert paths == {"discriminators.image.labels", "losses.fake.type", "losses.real.type"}
+
+
+def test_the_digits_of_the_paper_have_the_seeds_size() -> None:
+    spec = load("paper/digits.json")
+    assert (spec.data.a["dataset"], spec.data.b["dataset"]) == ("mnist", "svhn")
+    assert (spec.data.batch, spec.schedule["steps"]) == (64, 40_000)
+    sources = build_sources(registry(), spec)
+    domains = {name: Domain(name, source.channels, 32, 32, source.classes) for name, source in sources.items()}
+    networks = build(registry(), spec, domains).networks.modules
+    counts = {name: sum(p.numel() for p in network.parameters()) for name, network in networks.items()}
+    assert counts == {
+        "generator/ab": 562_176,
+        "generator/ba": 562_176,
+        "discriminator/image/a": 661_248,
+        "discriminator/image/b": 663_296,
+    }
 
 
 @both

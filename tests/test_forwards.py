@@ -133,6 +133,10 @@ TABLE: dict[str, tuple[dict[str, Any], Counts]] = {
         Counts(2, 2, 3),
     ),
     "alternating own, classes": (alternating(discriminators=CLASSIFYING, losses=CLASSES), Counts(2, 2, 3)),
+    "sgd for discriminators": (
+        {"schedule": {"type": "sgd_discriminator", "of": {"type": "alternating", "steps": 6}, "steps": None}},
+        Counts(2, 2, 3),
+    ),
     "four updates": (four_updates("lsgan"), Counts(2, 2, 3)),
     "four updates, labels": (four_updates("class"), Counts(2, 2, 3)),
 }

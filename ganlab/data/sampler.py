@@ -13,10 +13,11 @@ from ganlab.draws import keyed
 
 
 class Batch(NamedTuple):
-    """`images[domain]` is (N, C, H, W) in [-1, 1]; `labels[domain]` is (N,)."""
+    """`images[domain]` is (N, C, H, W) in [-1, 1]; `labels[domain]` is (N,), of `classes[domain]` classes."""
 
     images: dict[str, Tensor]
     labels: dict[str, Tensor]
+    classes: dict[str, int]
 
 
 class Sampler:
@@ -27,6 +28,7 @@ class Sampler:
     ) -> None:
         self.batch, self.flip, self.seed, self.device, self.dtype = batch, flip, seed, device, dtype
         self.domains = {name: store.domain for name, store in stores.items()}
+        self._classes = {name: domain.classes for name, domain in self.domains.items()}
         self._train = {name: store.train.numpy() for name, store in stores.items()}
         self._images = {name: self._place(store.images) for name, store in stores.items()}
         self._labels = {n: s.labels.to(device) for n, s in stores.items() if s.labels is not None}
@@ -65,7 +67,7 @@ class Sampler:
             images[domain] = normalised(batch, self.dtype)
             if domain in self._labels:
                 labels[domain] = self._labels[domain][at]
-        return Batch(images, labels)
+        return Batch(images, labels, self._classes)
 
 
 def to_device(values: Tensor, device: torch.device) -> Tensor:

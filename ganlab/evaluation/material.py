@@ -135,6 +135,8 @@ class Translators:
         system = self._system
         made = []
         with torch.no_grad(), untouched_randomness(system.device), evaluating(nn.ModuleDict(self._generators)):
+            # a generator may draw in eval mode too: the same whatever was drawn before, and not there as back
+            torch.manual_seed(int(keyed("translations", way).integers(2**63)))
             for start in range(0, len(images), BATCH):
                 piece = images.take(range(start, min(start + BATCH, len(images)))).tensor()[:, : self._channels[way[0]]]
                 with system.networks.computing():

@@ -17,7 +17,7 @@ from ganlab.interfaces import (
 from ganlab.networks import Networks
 from ganlab.rehearsal import terms
 from ganlab.testing.making import check_class, made_of
-from ganlab.testing.promise import So, close, equal, promise, told
+from ganlab.testing.promise import So, close, equal, promise, told, unseen
 from ganlab.testing.simple import (
     IMAGES,
     WAYS,
@@ -28,6 +28,7 @@ from ganlab.testing.simple import (
 from ganlab.translation import Memo, Translation
 
 
+@unseen
 def check_loss(cls: type[Loss], /, *, images: Domain = IMAGES, scores: int = 1, **options: Any) -> None:
     """A loss's promises, on both ways of a small system. `images.classes` gives images labels; discriminators give
     `scores` numbers at each place."""
@@ -95,7 +96,7 @@ class _Stage(NamedTuple):
             module.to(dtype)
         pictures = {name: noise(images, "loss", name).to(dtype) for name in "ab"}
         labels = {name: torch.arange(len(x)) % images.classes for name, x in pictures.items()} if images.classes else {}
-        return cls(networks, Batch(pictures, labels))
+        return cls(networks, Batch(pictures, labels, dict.fromkeys("ab", images.classes)))
 
     def memo(self, player: str = "generator", step: int = 0) -> Memo:
         memo = Memo(self.networks, self.batch, {}, seed=0)

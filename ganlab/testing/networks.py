@@ -16,7 +16,7 @@ from ganlab.interfaces import (
 )
 from ganlab.networks import Networks, evaluating
 from ganlab.testing.making import check_class, made_of, pair_of
-from ganlab.testing.promise import apart, check_gradients, close, promise, seeded, sides_of, weighted
+from ganlab.testing.promise import apart, check_gradients, close, promise, seeded, sides_of, unseen, weighted
 from ganlab.testing.simple import (
     EMBEDDING,
     IMAGES,
@@ -25,6 +25,7 @@ from ganlab.testing.simple import (
 )
 
 
+@unseen
 def check_generator(cls: type[Generator], /, *, images: Domain = IMAGES, **options: Any) -> None:
     """A generator's promises, on both ways."""
     check_class(cls, "generator", options)
@@ -58,6 +59,7 @@ def check_generator(cls: type[Generator], /, *, images: Domain = IMAGES, **optio
             so(close(embedding, last), f"they differ by up to {apart(embedding, last):.3g}")
 
 
+@unseen
 def check_discriminator(cls: type[Discriminator], /, *, images: Domain | None = None, **options: Any) -> None:
     """A discriminator's promises. One that sees embeddings is given those of 4 channels, 8x8, unless `images` says
     otherwise."""

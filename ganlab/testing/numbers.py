@@ -23,12 +23,13 @@ from ganlab.interfaces import (
     Number,
 )
 from ganlab.testing.making import check_class, made_of
-from ganlab.testing.promise import apart, check_gradients, close, promise, sides_of, weighted
+from ganlab.testing.promise import apart, check_gradients, close, promise, sides_of, unseen, weighted
 from ganlab.testing.simple import (
     noise,
 )
 
 
+@unseen
 def check_metric(cls: type[Metric], /, **options: Any) -> None:
     """A metric's promises, on noise in the place of images."""
     check_class(cls, "metric", options)
@@ -66,6 +67,7 @@ def check_metric(cls: type[Metric], /, **options: Any) -> None:
                 continue
 
 
+@unseen
 def check_features(cls: type[Features], /, **options: Any) -> None:
     """The promises of a feature network. Raises Unavailable where its weights are not to be had."""
     check_class(cls, "features", options)

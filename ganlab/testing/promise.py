@@ -10,8 +10,12 @@ from torch import Tensor, nn
 
 from ganlab.draws import keyed
 from ganlab.errors import Unavailable
+from ganlab.rehearsal import untouched_randomness
 
 So = Callable[[bool, str], None]
+
+unseen = untouched_randomness(torch.device("cpu"))
+"""Decorates a check: it seeds torch's global generator, and leaves it as it was."""
 
 
 @contextmanager

@@ -19,7 +19,7 @@ from ganlab.interfaces import (
     Turn,
 )
 from ganlab.testing.making import check_class, made_of
-from ganlab.testing.promise import apart, promise, sides_of
+from ganlab.testing.promise import apart, promise, sides_of, unseen
 from ganlab.testing.simple import (
     IMAGES,
     WAYS,
@@ -30,6 +30,7 @@ STEPS = 20
 """So many of a schedule's steps are looked at, and the last."""
 
 
+@unseen
 def check_schedule(cls: type[Schedule], /, *, images: Domain = IMAGES, **options: Any) -> None:
     """A schedule's promises: its first steps, its last, and its optimisers."""
     check_class(cls, "schedule", options)

@@ -12,9 +12,10 @@ from ganlab.interfaces import (
     Source,
 )
 from ganlab.testing.making import check_class, made_of
-from ganlab.testing.promise import promise
+from ganlab.testing.promise import promise, unseen
 
 
+@unseen
 def check_source(cls: type[Source], /, *, size: int = 16, **options: Any) -> None:
     """A source's promises, on the first eight images of each domain."""
     check_class(cls, "source", options)

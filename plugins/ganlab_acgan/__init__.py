@@ -5,12 +5,12 @@ show their input's.
 from typing import Any, cast
 
 from ganlab_cyclegan.discriminator import Patch
-from ganlab_digits.losses import classified
 from torch import Tensor
 
 import ganlab
 from ganlab import Domain, Translation
 from ganlab.interfaces import Term
+from ganlab_acgan.classes import check_classes, classified
 
 
 class ClassifyingPatch(Patch):
@@ -59,14 +59,20 @@ class Class(ganlab.Loss):
         self.fakes = fakes
 
     def generator(self, t: Translation) -> Tensor:
-        return classified(t.score(t.fake)[:, 1:], t.labels)
+        return classified(_logits(t, t.fake), t.labels)
 
     def discriminator(self, t: Translation) -> dict[str, Tensor]:
-        terms = {"real": classified(t.score(t.target)[:, 1:], t.target_labels)}
+        terms = {"real": classified(_logits(t, t.target), t.target_labels)}
         if self.fakes:
             # not those of a pool, whose classes are not known
-            terms["fake"] = classified(t.score(t.fake)[:, 1:], t.labels)
+            terms["fake"] = classified(_logits(t, t.fake), t.labels)
         return terms
+
+
+def _logits(t: Translation, images: Tensor) -> Tensor:
+    logits = t.score(images)[:, 1:]
+    check_classes(t, logits.shape[1])
+    return logits
 
 
 class _RealOrFake:

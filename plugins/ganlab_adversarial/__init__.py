@@ -1,8 +1,12 @@
-"""Adversarial losses on scores that are logits: Goodfellow's two (arXiv:1406.2661) and relativistic pairing
-(arXiv:2501.05441). Scalars; means run over images and scores. softplus(-s) is -log sigmoid(s)."""
+"""Adversarial losses: on scores that are logits Goodfellow's two (arXiv:1406.2661) and relativistic pairing
+(arXiv:2501.05441), on unbounded ones the hinge loss (arXiv:1705.02894). Scalars; means run over images and scores.
+softplus(-s) is -log sigmoid(s)."""
 
+from typing import Annotated
+
+from pydantic import Field
 from torch import Tensor
-from torch.nn.functional import softplus
+from torch.nn.functional import relu, softplus
 
 import ganlab
 from ganlab import Translation
@@ -46,6 +50,29 @@ class Relativistic(ganlab.Loss):
         return softplus(t.score(t.fake_for_discriminator) - t.score(t.target)).mean()
 
 
+class Hinge(ganlab.Loss):
+    """The hinge loss (arXiv:1705.02894): D minimises max(0, margin - D(x)) + max(0, margin + D(G(z))), G maximises
+    D(G(z)).
+
+    Args:
+        margin: How far on its own side of 0 a score has to be for D to be content with it. The paper's is 1.
+    """
+
+    def __init__(self, margin: Annotated[float, Field(gt=0)] = 1.0) -> None:
+        super().__init__()
+        self.margin = margin
+
+    def generator(self, t: Translation) -> Tensor:
+        return -t.score(t.fake).mean()
+
+    def discriminator(self, t: Translation) -> dict[str, Tensor]:
+        return {
+            "real": relu(self.margin - t.score(t.target)).mean(),
+            "fake": relu(self.margin + t.score(t.fake_for_discriminator)).mean(),
+        }
+
+
 @ganlab.hookimpl
 def ganlab_losses() -> dict[str, type[ganlab.Loss]]:
-    return {"minimax": Minimax, "non_saturating": NonSaturating, "relativistic": Relativistic}
+    # not "hinge": that is the name of the README's example
+    return {"minimax": Minimax, "non_saturating": NonSaturating, "relativistic": Relativistic, "hinge_gan": Hinge}

@@ -4,12 +4,12 @@ import ganlab
 from ganlab_digits.losses import ClassFake, ClassReal, LSGANFake, LSGANReal
 from ganlab_digits.networks import DigitDiscriminator, DigitGenerator
 from ganlab_digits.schedule import FourUpdates
-from ganlab_digits.sources import MNIST, Digits
+from ganlab_digits.sources import MNIST, Digits, Torchvision
 
 
 @ganlab.hookimpl
 def ganlab_sources() -> dict[str, type[ganlab.Source]]:
-    return {"mnist": MNIST, "digits": Digits}
+    return {"mnist": MNIST, "digits": Digits, "torchvision": Torchvision}
 
 
 @ganlab.hookimpl

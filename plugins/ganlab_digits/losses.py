@@ -2,8 +2,8 @@
 updates the discriminators on each by itself. Scalars; means run over images and scores.
 """
 
+from ganlab_acgan.classes import check_classes, classified
 from torch import Tensor
-from torch.nn.functional import cross_entropy
 
 import ganlab
 from ganlab import Translation
@@ -30,7 +30,7 @@ class ClassReal(ganlab.Loss):
     """With labels: cross-entropy of D_b(x_b) and the class of x_b, the discriminators'."""
 
     def discriminator(self, t: Translation) -> Tensor:
-        return classified(t.score(t.target), t.target_labels)
+        return classified(_scores(t, t.target), t.target_labels)
 
 
 class ClassFake(ganlab.Loss):
@@ -38,15 +38,15 @@ class ClassFake(ganlab.Loss):
     others; for the generators, the class of x_a."""
 
     def generator(self, t: Translation) -> Tensor:
-        return classified(t.score(t.fake), t.labels)
+        return classified(_scores(t, t.fake), t.labels)
 
     def discriminator(self, t: Translation) -> Tensor:
-        scores = t.score(t.fake_for_discriminator)
+        scores = _scores(t, t.fake_for_discriminator)
         return classified(scores, t.labels.new_full((len(scores),), scores.shape[1] - 1))
 
 
-def classified(scores: Tensor, classes: Tensor) -> Tensor:
-    """Scores (N, K, h, w) and classes (N,) -> the mean cross-entropy, over images and positions."""
-    positions = scores.shape[2] * scores.shape[3]
-    # as a list of rows: of maps, torch adds up in no fixed order on CUDA
-    return cross_entropy(scores.movedim(1, 3).flatten(0, 2), classes[:, None].expand(-1, positions).flatten())
+def _scores(t: Translation, images: Tensor) -> Tensor:
+    """Logits of the classes and of being a fake."""
+    scores = t.score(images)
+    check_classes(t, scores.shape[1] - 1)
+    return scores

