@@ -5,12 +5,14 @@ class GanlabError(Exception):
     """Base of every error that ganlab raises on purpose; its text is one sentence for a person."""
 
     exit_code = 1
+    """With which the command line ends."""
 
 
 class SpecError(GanlabError):
     """What was asked for can't be built: a wrong spec, missing data, an unfit folder. Nothing has been written."""
 
     exit_code = 2
+    """As of a wrong command."""
 
 
 class Unavailable(SpecError):

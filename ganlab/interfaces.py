@@ -31,10 +31,15 @@ class Domain(NamedTuple):
     """What a network needs to know of one set of images (or of the embeddings, whose name is "embedding")."""
 
     name: str
+    """"a" or "b", or "embedding"."""
     channels: int
+    """3 for colours, 1 for grey, E of embeddings."""
     height: int
+    """In pixels; of embeddings h."""
     width: int
+    """In pixels; of embeddings w."""
     classes: int = 0
+    """How many class labels there are; 0 where images have none."""
 
 
 class Generator(nn.Module):
@@ -257,9 +262,11 @@ class Estimate(NamedTuple):
     """A number that was measured, with its uncertainty. `ganlab.evaluation.estimates` makes them."""
 
     value: float
+    """What was measured."""
     low: float
     """The lower end of a 95% confidence interval."""
     high: float
+    """Its upper end."""
     counts: Mapping[str, int]
     """{what was counted: how many}: {"outputs": 300, "real": 300}, say."""
     chance: float | None = None

@@ -44,12 +44,15 @@ class Run(NamedTuple):
     """A run, read from its folder."""
 
     folder: Path
+    """Where it is."""
     spec: Spec
+    """What was asked for, resolved."""
     step: int
     """The newest checkpoint's."""
     steps: int
     """How many there are to be."""
     records: list[Record]
+    """What each step was: "step", "seconds", "images", and every term and gradient norm by name."""
     evaluation: Json | None
     """What was measured of it, as evaluation.json holds it."""
 

@@ -10,12 +10,15 @@ import zlib
 from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import pytest
+import typer.main
 
 import ganlab
-from ganlab import testing
+from ganlab import cli, testing
+from ganlab.evaluation import estimates
 from ganlab.options import KINDS, signature
 from ganlab.registry import HOOKS, registry
 from ganlab.spec import Spec, Weight
@@ -23,6 +26,9 @@ from ganlab.spec import Spec, Weight
 DOCS = Path(__file__).parent.parent / "docs"
 
 OWN = [component for component in registry().components if component.package == "ganlab"]
+
+RECORDS = ["Domain", "Turn", "Translation", "Number", "Estimate", "Evidence", "Images", "Run"]
+"""What plugins and their authors are given, and give."""
 
 
 class Node:
@@ -91,8 +97,6 @@ class Site:
         lines = zlib.decompress((folder / "objects.inv").read_bytes().split(b"\n", 4)[4]).decode().splitlines()
         for line in lines:
             name, _, rest = line.partition(" ")
-            if " std:cmdoption " in line:
-                continue
             kind, _, place, _ = rest.split(" ", 3)
             self.inventory[kind, name] = place.replace("$", name)
 
@@ -173,17 +177,17 @@ def test_every_hook(site: Site, hook: str) -> None:
     assert site.says("py:function", f"ganlab.hookspecs.{hook}")
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_every_interface_with_its_members(site: Site, kind: str) -> None:
-    interface = KINDS[kind]
-    full = f"ganlab.{interface.__name__}"
-    assert site.says("py:class", full)
-    members = {*vars(interface), *inspect.get_annotations(interface)}
-    public = {name for name in members if not name.startswith("_") and name != "training"}
+@pytest.mark.parametrize("name", [interface.__name__ for interface in KINDS.values()] + RECORDS)
+def test_every_interface_with_its_members(site: Site, name: str) -> None:
+    cls = getattr(ganlab, name)
+    assert site.says("py:class", f"ganlab.{name}")
+    fields = inspect.get_annotations(cls)
+    public = {member for member in {*vars(cls), *fields} if not member.startswith("_")}
     assert public
-    for name in public:
-        is_method = inspect.isroutine(inspect.getattr_static(interface, name, None))
-        assert site.says(f"py:{'method' if is_method else 'attribute'}", f"{full}.{name}"), name
+    for member in public:
+        found = None if member in fields else inspect.getattr_static(cls, member)
+        kind = "method" if inspect.isroutine(found) else "property" if isinstance(found, property) else "attribute"
+        assert site.says(f"py:{kind}", f"ganlab.{name}.{member}"), member
 
 
 @pytest.mark.parametrize("name", [name for name in ganlab.__all__ if name != "hookimpl"])
@@ -199,6 +203,26 @@ def test_every_public_name(site: Site, name: str) -> None:
 @pytest.mark.parametrize("name", testing.__all__)
 def test_every_check(site: Site, name: str) -> None:
     assert site.says("py:function", f"ganlab.testing.{name}")
+
+
+@pytest.mark.parametrize(
+    "name", [name for name, thing in vars(estimates).items() if getattr(thing, "__module__", "") == estimates.__name__]
+)
+def test_every_maker_of_estimates(site: Site, name: str) -> None:
+    assert site.says("py:function", f"ganlab.evaluation.estimates.{name}")
+
+
+def test_every_command_with_its_options(site: Site) -> None:
+    page = site.pages["reference/command-line.html"]
+    group: Any = typer.main.get_command(cli.app)
+    commands = {"command-line": group, **{f"ganlab-{name}": command for name, command in group.commands.items()}}
+    assert len(commands) > 5
+    for anchor, command in commands.items():
+        assert page.ids[anchor].own("p")[0].text, anchor
+        program = anchor if command is not group else "ganlab"
+        for parameter in command.params:
+            for name in parameter.opts if parameter.param_type_name == "option" else [parameter.metavar]:
+                assert site.says("std:cmdoption", f"{program}.{name}"), name
 
 
 @pytest.mark.parametrize("component", OWN, ids=lambda component: f"{component.kind}-{component.name}")

@@ -22,6 +22,7 @@ class Images:
     """A set of images, each (H, W, 3) uint8; from a folder they may differ in size."""
 
     pixels: Sequence[Pixels]
+    """The images, in a fixed order."""
     domain: str = ""
     """The domain whose source they are from; "" of folders."""
     attributes: Sequence[Mapping[str, str]] | None = None
