@@ -16,6 +16,7 @@ html_theme = "furo"
 html_title = "ganlab"
 html_copy_source = False
 html_domain_indices = False
+html_show_copyright = False
 
 nitpicky = True
 nitpick_ignore = [

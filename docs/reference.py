@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
+from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,9 @@ import ganlab
 from ganlab import cli, testing
 from ganlab.docstrings import about
 from ganlab.options import KINDS, schema, signature
-from ganlab.registry import HOOKS, Component, registry
+from ganlab.registry import HOOKS, Component, Registry, installed
 from ganlab.schema import json_schema
-from ganlab.spec import Json, as_options, read
+from ganlab.spec import Data, Json, Spec, as_options, read
 
 ROOT = Path(__file__).parent.parent
 
@@ -27,6 +28,11 @@ SEEN = {"ganlab.translation": ["Translation"], "ganlab.evaluation.evidence": ["E
 """What losses and metrics are given."""
 ESTIMATES = "ganlab.evaluation.estimates"
 WATCHER = "ganlab.training"
+
+SHIPPED = Registry(
+    point for point in installed() if isinstance(point, EntryPoint) and point.dist and point.dist.name == "ganlab"
+)
+"""ganlab's own plugins: what else is installed has documents of its own."""
 
 
 def write(folder: Path) -> None:
@@ -133,8 +139,7 @@ def checks() -> str:
 
 
 def _shipped(kind: str) -> list[Component]:
-    """ganlab's own components of a kind: what else is installed has documents of its own."""
-    return [c for c in registry().components if c.kind == kind and c.package == "ganlab"]
+    return [component for component in SHIPPED.components if component.kind == kind]
 
 
 def _label(component: Component) -> str:
@@ -161,6 +166,7 @@ def _component(component: Component, used: Mapping[str, Json]) -> str:
     rows = list(_rows(options, options, signature(cls).nested))
     parts = [
         f"({_label(component)})=\n## {component.name}",
+        directive("index", f"single: {component.name} ({component.kind})"),
         directive("py:class", full, prose(about(cls), LINKS)),
         f"From plugin {code(component.plugin)}.",
         table(["option", "allowed", "default", "what it is"], rows) if rows else "It has no options.",
@@ -268,13 +274,13 @@ def _named(spec: Json) -> Iterator[tuple[str, Json]]:
     while places:
         kind, options = places.pop(0)
         yield kind, options
-        nested = signature(registry().find(kind, options["type"], kind).cls).nested
+        nested = signature(SHIPPED.find(kind, options["type"], kind).cls).nested
         places += [(inner, options[option]) for option, inner in nested.items()]
 
 
 def spec() -> str:
     """Every key of a spec."""
-    whole = json_schema(registry())
+    whole = json_schema(SHIPPED)
     parts: list[str] = []
     for name, place in whole["properties"].items():
         parts += [f"## {name}", _key(name, place, whole)]
@@ -290,13 +296,25 @@ def spec() -> str:
     return page("Keys of the spec", "How a file is read and merged is said in {doc}`../spec`.", *parts)
 
 
+REQUIRED = {
+    f"{section}{key}"
+    for section, model in (("", Spec), ("data.", Data))
+    for key, field in model.model_fields.items()
+    # a file gives its spec a name
+    if field.is_required() and key != "name"
+}
+"""The keys without which a whole spec isn't one."""
+
+
 def _section(place: Json) -> bool:
     return "$ref" in place and place["$ref"].rpartition("/")[2] not in KINDS
 
 
 def _key(name: str, place: Json, whole: Json) -> str:
     fields = [f":allowed: {allowed(place, whole, null=False)}"]
-    if "default" in place:
+    if name in REQUIRED:
+        fields.append(":default: none, it is required")
+    elif "default" in place:
         fields.append(f":default: {code(json.dumps(place['default'], ensure_ascii=False))}")
     return directive("confval", name, "\n\n".join([prose(place.get("description", ""), LINKS), "\n".join(fields)]))
 

@@ -108,6 +108,8 @@ class Module:
         arguments = copy.deepcopy(node.args)
         if method:
             del arguments.args[0]
+        arguments.defaults = [self._default(default) for default in arguments.defaults]
+        arguments.kw_defaults = [default and self._default(default) for default in arguments.kw_defaults]
         for argument in ast.walk(arguments):
             if isinstance(argument, ast.arg) and argument.annotation is not None:
                 argument.annotation = _Qualified(self).visit(argument.annotation)
@@ -116,6 +118,13 @@ class Module:
             returns = ast.parse(returns.value, mode="eval").body
         gives = self.annotation(returns)
         return f"({ast.unparse(arguments)})" + (f" -> {gives}" if gives else "")
+
+    def _default(self, node: ast.expr) -> ast.expr:
+        """A default; in the place of a constant of ganlab's its value."""
+        home, _, name = self.imports.get(ast.unparse(node), "").rpartition(".")
+        if not home.startswith("ganlab."):
+            return node
+        return ast.parse(repr(getattr(import_module(home), name)), mode="eval").body
 
 
 class _Qualified(ast.NodeTransformer):
@@ -173,6 +182,8 @@ def _value(node: ast.Assign | ast.AnnAssign) -> str | None:
     if isinstance(value, ast.Call) and ast.unparse(value.func) == "field":
         # a dataclass's, made anew for each
         value = ast.Call(value.keywords[0].value, [], [])
+    if isinstance(value, ast.Name) and value.id.startswith("_"):
+        return "..."
     return None if value is None else ast.unparse(value)
 
 
