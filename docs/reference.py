@@ -29,10 +29,13 @@ SEEN = {"ganlab.translation": ["Translation"], "ganlab.evaluation.evidence": ["E
 ESTIMATES = "ganlab.evaluation.estimates"
 WATCHER = "ganlab.training"
 
-SHIPPED = Registry(
-    point for point in installed() if isinstance(point, EntryPoint) and point.dist and point.dist.name == "ganlab"
-)
-"""ganlab's own plugins: what else is installed has documents of its own."""
+PLUGINS = {
+    point.name: point
+    for point in installed()
+    if isinstance(point, EntryPoint) and point.dist and point.dist.name == "ganlab"
+}
+"""ganlab's own: what else is installed has documents of its own."""
+SHIPPED = Registry(PLUGINS.values())
 
 
 def write(folder: Path) -> None:
@@ -168,7 +171,7 @@ def _component(component: Component, used: Mapping[str, Json]) -> str:
         f"({_label(component)})=\n## {component.name}",
         directive("index", f"single: {component.name} ({component.kind})"),
         directive("py:class", full, prose(about(cls), LINKS)),
-        f"From plugin {code(component.plugin)}.",
+        f"From plugin {code(component.plugin)}: {_plugin(component.plugin)}",
         table(["option", "allowed", "default", "what it is"], rows) if rows else "It has no options.",
     ]
     if used:
@@ -176,6 +179,11 @@ def _component(component: Component, used: Mapping[str, Json]) -> str:
         everywhere = f"Used in {', '.join(map(code, used))}. " if len(used) > 1 else ""
         parts += [f"{everywhere}In {code(where)}:", directive("code-block", "json", _json(example))]
     return "\n\n".join(parts)
+
+
+def _plugin(name: str) -> str:
+    """The first paragraph of a plugin's docstring: the paper whose equations its components number."""
+    return prose(module(PLUGINS[name].module).text().split("\n\n")[0], LINKS)
 
 
 def _json(value: Any) -> str:

@@ -231,6 +231,8 @@ def test_every_component_with_its_options(site: Site, component: ganlab.registry
     cls = component.cls
     assert [h.text.rstrip("¶") for h in section.own("h2")] == [component.name]
     assert site.says("py:class", f"{cls.__module__}.{cls.__qualname__}"), "its class says nothing"
+    (plugin,) = [p.text for p in section.own("p") if p.text.startswith("From plugin")]
+    assert plugin.startswith(f"From plugin {component.plugin}: ")
     rows = [[cell.text for cell in row.own("td")] for row in section if row.tag == "tr"]
     said = {row[0]: row[3] for row in rows if len(row) == 4}
     options = {*signature(cls).model.model_fields, *signature(cls).nested}
