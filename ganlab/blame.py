@@ -40,14 +40,14 @@ class Parts:
         """The component at a place in the spec."""
         return next((part for _, part in self._known.values() if part.where == place), Part(place, ""))
 
-    def culprit(self, error: BaseException) -> tuple[Part, list[FrameType]] | None:
+    def culprit(self, error: BaseException, place: str) -> tuple[Part, list[FrameType]] | None:
         """The innermost component in whose method, or else in whose plugin, an error came up; the frames from there."""
         frames = []
         traceback = error.__traceback__
         while traceback is not None:
             frames.append(traceback.tb_frame)
             traceback = traceback.tb_next
-        for find in (self._whose, self._of_plugin):
+        for find in (self._whose, lambda frame: self._of_plugin(frame, place)):
             for index in reversed(range(len(frames))):
                 if (part := find(frames[index])) is not None:
                     return part, frames[index:]
@@ -59,10 +59,11 @@ class Parts:
         first = frame.f_locals.get(code.co_varnames[0]) if code.co_argcount else None
         return self._known.get(id(first), (None, None))[1]
 
-    def _of_plugin(self, frame: FrameType) -> Part | None:
-        """Of an autograd function, say, which is no component's method."""
+    def _of_plugin(self, frame: FrameType, place: str) -> Part | None:
+        """Of an autograd function, say, which is no component's method; of several, the one at `place`."""
         package = _package(frame)
         found = {part for one, part in self._known.values() if type(one).__module__.split(".")[0] == package}
+        found = {part for part in found if part.where == place} or found
         places, whats = (" or ".join(sorted({part[at] for part in found})) for at in range(2))
         return Part(places, whats) if found else None
 
@@ -74,7 +75,7 @@ class Parts:
         try:
             yield
         except Exception as error:
-            found = self.culprit(error)
+            found = self.culprit(error, place)
             if not place and (found is None or isinstance(error, GanlabError)):
                 raise
             part, frames = found or (self.of(place), [])

@@ -120,7 +120,11 @@ def run(
         system = build(registry(), resolved, {name: store.domain for name, store in stores.items()})
         data = resolved.data
         engine = Engine(system, Sampler(stores, data.batch, data.flip, resolved.seed, system.device, system.dtype))
-        examiner = _examiner(system, stores, resolved.evaluation, watcher) if resolved.evaluation.metrics else None
+        examiner = None
+        if resolved.evaluation.metrics:
+            # what measures may draw while it is made; what trains must not know of it
+            with untouched_randomness(system.device):
+                examiner = _examiner(system, stores, resolved.evaluation, watcher)
         with folder.locked():
             if fresh:
                 folder.clear()
