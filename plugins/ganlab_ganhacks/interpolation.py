@@ -25,8 +25,8 @@ class Interpolation(ganlab.Source):
     within 4 to 3e-4, and none is beyond 5.42. Norms of 100 numbers are kept to 1e-5 unless one is beyond 4, which one
     of 16,000 is.
 
-    Held-out pictures are drawn by lot, and a grid shows some that are far apart: it shows a walk from end to end where
-    `walks` is 1.
+    Held-out pictures are drawn by lot, so a grid shows some of a walk's steps, in order: let `walks` be 1 and `steps`
+    hundreds. `data.flip` is to be false: a mirrored picture's latents are other Gaussian ones, off the walk.
 
     Pictures raise ValueError where they have too few pixels for so many latents.
 
