@@ -4,6 +4,7 @@ where that was, and the shapes of the tensors at hand.
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -42,11 +43,7 @@ class Parts:
 
     def culprit(self, error: BaseException, place: str) -> tuple[Part, list[FrameType]] | None:
         """The innermost component in whose method, or else in whose plugin, an error came up; the frames from there."""
-        frames = []
-        traceback = error.__traceback__
-        while traceback is not None:
-            frames.append(traceback.tb_frame)
-            traceback = traceback.tb_next
+        frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
         for find in (self._whose, lambda frame: self._of_plugin(frame, place)):
             for index in reversed(range(len(frames))):
                 if (part := find(frames[index])) is not None:

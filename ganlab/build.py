@@ -198,5 +198,4 @@ def _blamed(registry: Registry, kind: str, options: Options, where: str) -> Iter
 
 
 def _described(registry: Registry, kind: str, options: Options) -> str:
-    component = registry.find(kind, options["type"], kind)
-    return f"{kind} {component.name!r} of {component.owner}"
+    return registry.find(kind, options["type"], kind).full_name

@@ -38,6 +38,11 @@ class Component(NamedTuple):
         return f"plugin {self.plugin!r} of {self.package} {self.version}"
 
     @property
+    def full_name(self) -> str:
+        """Its kind, name and owner."""
+        return f"{self.kind} {self.name!r} of {self.owner}"
+
+    @property
     def about(self) -> str:
         """The first sentence of what its class says."""
         paragraph = " ".join(about(self.cls).split("\n\n")[0].split())

@@ -53,7 +53,7 @@ def _refuse_taken(kind: str, name: str) -> None:
 
     for component in registry().components:
         if (component.kind, component.name) == (kind, name) or component.plugin == name:
-            raise SpecError(f"{name!r} is the {component.kind} {component.name!r} of {component.owner} already")
+            raise SpecError(f"{name!r} is the {component.full_name} already")
     for broken in registry().broken:
         if broken.plugin == name:
             raise SpecError(f"{name!r} is a plugin of {broken.package} {broken.version} already, a broken one")

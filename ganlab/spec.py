@@ -385,7 +385,7 @@ def component(registry: Registry, kind: str, options: Options, where: str) -> Op
         full = json.loads(validate(found.cls, plain).model_dump_json())
     except ValidationError as error:
         known = [*sign.model.model_fields, *sign.nested, "type", *(["weight"] if kind == "loss" else [])]
-        raise SpecError(f"{sentence(error, where, known, plain)} ({kind} {name!r} of {found.owner})") from error
+        raise SpecError(f"{sentence(error, where, known, plain)} ({found.full_name})") from error
     for option, inner in sign.nested.items():
         if not isinstance(value := options.get(option), dict):
             raise SpecError(f"{where}.{option}: is required: the {inner} that {kind} {name!r} wraps, an object")
