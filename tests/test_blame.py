@@ -343,6 +343,11 @@ def test_before_training(start: Start, patch: Json, sentence: str) -> None:
             "losses.adversarial's discriminator term on way ab at step 1: gets from the schedule's pool (2, 3, 16, 16)"
             f" for fakes {IMAGES} (loss 'lsgan' of plugin 'cyclegan' of ganlab 0.1.0)",
         ),
+        (
+            # the same plugin's loss has nothing to do with it
+            merge(bad("step"), late(at=100)),
+            f"schedule's optimizer of the discriminator at step 1: it sticks (schedule 'bad' {OWNER})",
+        ),
         (bad("step"), f"schedule's optimizer of the discriminator at step 1: it sticks (schedule 'bad' {OWNER})"),
         (
             bad("pooled"),

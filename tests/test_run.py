@@ -474,6 +474,15 @@ def test_what_went_before_in_the_process_does_not_matter(cheap: Json, tmp_path: 
     assert networks(tmp_path / "one", 3) == networks(tmp_path / "other", 3)
 
 
+def test_what_measures_does_not_change_what_trains(cheap: Json, tmp_path: Path) -> None:
+    """A metric draws from torch's generator while it is made, dropout from the same one while it trains."""
+    spec = merge(cheap, {"discriminators": {"image": {"type": "forgetful"}}, "schedule": {"steps": 3}})
+    measured = merge(spec, {"evaluation": {"metrics": ["brightness"], "every": 1}, "checkpoints": {"keep": 9}})
+    for place, patched in (("one", spec), ("other", measured)):
+        ganlab.run(patched, out=tmp_path / place)
+    assert networks(tmp_path / "one", 3) == networks(tmp_path / "other", 3)
+
+
 def test_it_runs_in_a_thread_where_signals_cannot_be_had(cheap: Json, tmp_path: Path) -> None:
     found: list[Any] = []
     thread = threading.Thread(target=lambda: found.append(ganlab.run(cheap, out=tmp_path / "run")))

@@ -179,6 +179,8 @@ class Brightness(ganlab.Metric):
         self, better: Literal["lower", "higher", ""] = "higher", unavailable: str = "no way", broken: bool = False
     ) -> None:
         self.numbers = {"brightness": Number("how bright an image is", better)}
+        # as one does that makes a layer
+        torch.rand(1)
         self.unavailable, self.broken = unavailable, broken
 
     def measure(self, evidence: Evidence) -> dict[str, Estimate]:
