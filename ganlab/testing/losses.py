@@ -54,7 +54,7 @@ def check_loss(cls: type[Loss], /, *, images: Domain = IMAGES, scores: int = 1, 
         so(all(torch.equal(x, before[domain]) for domain, x in stage.batch.images.items()), "it has changed the images")
     with promise(cls, "has terms whose gradients reach the player's networks, or the loss's own parameters") as so:
         _check_reach(copy.deepcopy(loss), stage, so)
-    with promise(cls, "draws by t.uniform and t.normal alone, so that a resumed run draws the same") as so:
+    with promise(cls, "draws by t.uniform and t.normal alone, so that what else draws changes nothing") as so:
         each = []
         for seed in range(2):
             torch.manual_seed(seed)
