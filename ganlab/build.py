@@ -13,7 +13,8 @@ from ganlab.blame import Part, Parts, text_of
 from ganlab.data.store import Progress, Store, load, silent
 from ganlab.errors import GanlabError, SpecError
 from ganlab.interfaces import Discriminator, Domain, Features, Generator, Loss, Metric, Pair, Schedule, Source
-from ganlab.networks import Networks, evaluating
+from ganlab.modules import evaluating, freeze_features
+from ganlab.networks import Networks
 from ganlab.options import arguments, signature
 from ganlab.registry import Registry
 from ganlab.spec import Options, Spec, sees
@@ -141,8 +142,7 @@ def _make(
     nested = {k: _make(registry, inner, options[k], f"{where}.{k}", parts, domain) for k, inner in sign.nested.items()}
     with _blamed(registry, kind, options, where):
         made = cls(**plain, **nested, **dict.fromkeys(sign.supplied, domain))
-    if isinstance(made, Features):
-        made.requires_grad_(False).eval()
+    freeze_features(made)
     if parts is not None:
         parts.add(made, Part(where, _described(registry, kind, options)))
     return made

@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from ganlab.errors import RunError
-from ganlab.networks import load_own_state, own_state
+from ganlab.modules import load_own_state, own_state
 
 _NAME = re.compile(r"step-(\d{6,})")
 _ALIASES = "aliases"

@@ -16,7 +16,7 @@ from ganlab.build import System
 from ganlab.data.sampler import Batch, Sampler
 from ganlab.errors import RunError
 from ganlab.interfaces import PLAYERS, SEES, Turn
-from ganlab.networks import load_own_state, own_state, trainable
+from ganlab.modules import load_own_state, own_state, trainable
 from ganlab.rehearsal import blamed, prepare, rehearse, terms
 from ganlab.translation import Memo, Translation
 

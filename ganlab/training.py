@@ -23,7 +23,7 @@ from ganlab.evaluation.features import hashes
 from ganlab.evaluation.run import PREFIX, RunExaminer
 from ganlab.folder import RunFolder, write
 from ganlab.guard import Won, refuse_poisoned, refuse_unfit
-from ganlab.networks import evaluating, feature_networks
+from ganlab.modules import evaluating, feature_networks
 from ganlab.registry import registry
 from ganlab.rehearsal import untouched_randomness
 from ganlab.report.grid import png, sample_grid

@@ -26,7 +26,7 @@ from ganlab.errors import GanlabError, SpecError, Unavailable
 from ganlab.evaluation.evidence import Images, Pixels, Vectors
 from ganlab.files import digest, write
 from ganlab.interfaces import Features
-from ganlab.networks import evaluating
+from ganlab.modules import evaluating
 
 Floats = np.ndarray[Any, np.dtype[np.float32]]
 

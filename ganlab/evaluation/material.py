@@ -18,7 +18,7 @@ from ganlab.draws import keyed
 from ganlab.errors import Unavailable
 from ganlab.evaluation.evidence import Images, Pixels
 from ganlab.interfaces import Generator, Source
-from ganlab.networks import evaluating
+from ganlab.modules import evaluating
 from ganlab.rehearsal import untouched_randomness
 
 BATCH = 32

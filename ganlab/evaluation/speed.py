@@ -13,7 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from ganlab.build import System
 from ganlab.evaluation.material import BATCH
 from ganlab.interfaces import Domain
-from ganlab.networks import evaluating
+from ganlab.modules import evaluating
 from ganlab.rehearsal import untouched_randomness
 from ganlab.spec import Json
 

@@ -8,7 +8,8 @@ from typing import Any, cast
 
 from pydantic import ValidationError
 
-from ganlab.interfaces import Domain, Features, Generator, Pair
+from ganlab.interfaces import Domain, Generator, Pair
+from ganlab.modules import freeze_features
 from ganlab.options import KINDS, arguments, signature, validate
 from ganlab.registry import check_contract
 from ganlab.testing.promise import promise
@@ -37,7 +38,8 @@ def made_of(cls: type, options: Mapping[str, Any], domain: Domain | None = None)
         **{name: made_of(_nested(cls, options, name), {}, domain) for name in sign.nested},
         **dict.fromkeys(sign.supplied, domain),
     )
-    return made.requires_grad_(False).eval() if isinstance(made, Features) else made
+    freeze_features(made)
+    return made
 
 
 def pair_of(cls: type[Generator], domains: Mapping[str, Domain], options: Mapping[str, Any]) -> dict[str, Generator]:

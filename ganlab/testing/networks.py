@@ -14,7 +14,8 @@ from ganlab.interfaces import (
     Domain,
     Generator,
 )
-from ganlab.networks import Networks, evaluating
+from ganlab.modules import evaluating
+from ganlab.networks import Networks
 from ganlab.testing.making import check_class, made_of, pair_of
 from ganlab.testing.promise import apart, check_gradients, close, promise, seeded, sides_of, unseen, weighted
 from ganlab.testing.simple import (

@@ -1,0 +1,60 @@
+"""Rules for any module: its mode, what of it is trained, and which state is its own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+
+from torch import Tensor, nn
+
+from ganlab.interfaces import Features
+
+
+@contextmanager
+def evaluating(module: nn.Module) -> Iterator[None]:
+    """In eval mode; afterwards every part is in the mode it was in, a frozen one too."""
+    modes = [(part, part.training) for part in module.modules()]
+    module.eval()
+    try:
+        yield
+    finally:
+        for part, mode in modes:
+            part.training = mode
+
+
+def trainable(modules: Iterable[nn.Module]) -> Iterator[nn.Parameter]:
+    """Their parameters that take gradients, each once."""
+    seen: set[int] = set()
+    for module in modules:
+        for parameter in module.parameters():
+            if parameter.requires_grad and id(parameter) not in seen:
+                seen.add(id(parameter))
+                yield parameter
+
+
+def freeze_features(component: object) -> None:
+    """Whoever makes a component calls it: a feature network is not trained. Others are left as they are."""
+    if isinstance(component, Features):
+        component.requires_grad_(False).eval()
+
+
+def feature_networks(module: nn.Module) -> dict[str, Features]:
+    """{name: feature network} of those inside a module."""
+    return {name: part for name, part in module.named_modules() if isinstance(part, Features)}
+
+
+def own_state(module: nn.Module, keep_vars: bool = False) -> dict[str, Tensor]:
+    """A module's `state_dict` without its feature networks': theirs is in their weight files."""
+    frozen = _frozen(module)
+    return {key: value for key, value in module.state_dict(keep_vars=keep_vars).items() if not key.startswith(frozen)}
+
+
+def load_own_state(module: nn.Module, state: Mapping[str, Tensor]) -> None:
+    """Raises RuntimeError where it is the state of another module."""
+    frozen = _frozen(module)
+    theirs = {key: value for key, value in module.state_dict().items() if key.startswith(frozen)}
+    module.load_state_dict({**state, **theirs})
+
+
+def _frozen(module: nn.Module) -> tuple[str, ...]:
+    return tuple(f"{name}." for name in feature_networks(module))
