@@ -6,13 +6,13 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager
-from types import FrameType
+from contextlib import contextmanager, suppress
+from types import FrameType, MethodType
 from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from ganlab.errors import GanlabError, RunError, SpecError
+from ganlab.errors import GanlabError, RunError, SpecError, text_of
 from ganlab.translation import Translation
 
 MOST = 8
@@ -80,18 +80,10 @@ class Parts:
             start = asked if part.where == place else f"{part.where}, in {asked}"
             # where ganlab itself says what is wrong, shapes say nothing more
             shapes = "" if isinstance(error, GanlabError) else _shapes(frames)
-            facts = "; ".join(filter(None, (part.what, shapes)))
+            asker = self.of(place).what if part.where != place else ""
+            facts = "; ".join(filter(None, (part.what, shapes, asker and f"asked by {asker}")))
             kind = SpecError if step is None else RunError
             raise kind(f"{start}: {text_of(error)}{facts and f' ({facts})'}") from error
-
-
-def text_of(error: Exception) -> str:
-    """An error's first line; with its type's name where that alone says what is wrong."""
-    lines = str(error).strip().splitlines()
-    name = type(error).__name__
-    if not lines:
-        return name
-    return f"{name}: {lines[0]}" if isinstance(error, KeyError) else lines[0]
 
 
 def _shapes(frames: list[FrameType]) -> str:
@@ -107,12 +99,20 @@ def _shapes(frames: list[FrameType]) -> str:
 def _sized(name: str, value: Any) -> Iterator[tuple[str, tuple[int, ...]]]:
     if isinstance(value, Tensor):
         yield name, tuple(value.shape)
-    elif isinstance(value, Translation):
+    elif isinstance(value, Translation) or _stands_for_one(value):
         yield from ((f"{name}.{what}", shape) for what, shape in value.shapes().items())
     elif isinstance(value, list | tuple):
         for index, one in enumerate(value):
             if isinstance(one, Tensor):
                 yield f"{name}[{index}]", tuple(one.shape)
+
+
+def _stands_for_one(value: Any) -> bool:
+    """Whether a loss that wraps another has put it before a translation."""
+    # any object at all, which may fail in any way
+    with suppress(Exception):
+        return isinstance(value.shapes, MethodType) and isinstance(value.shapes.__self__, Translation)
+    return False
 
 
 def _package(frame: FrameType) -> str:

@@ -9,11 +9,11 @@ from typing import Any
 
 import torch
 
-from ganlab.blame import Part, Parts, text_of
+from ganlab.blame import Part, Parts
 from ganlab.data.store import Progress, Store, load, silent
-from ganlab.errors import GanlabError, SpecError
+from ganlab.errors import GanlabError, SpecError, text_of
 from ganlab.interfaces import Discriminator, Domain, Features, Generator, Loss, Metric, Pair, Schedule, Source
-from ganlab.modules import evaluating, freeze_features
+from ganlab.modules import evaluating, settle
 from ganlab.networks import Networks
 from ganlab.options import arguments, signature
 from ganlab.registry import Registry
@@ -142,7 +142,7 @@ def _make(
     nested = {k: _make(registry, inner, options[k], f"{where}.{k}", parts, domain) for k, inner in sign.nested.items()}
     with _blamed(registry, kind, options, where):
         made = cls(**plain, **nested, **dict.fromkeys(sign.supplied, domain))
-    freeze_features(made)
+        settle(made)
     if parts is not None:
         parts.add(made, Part(where, _described(registry, kind, options)))
     return made
@@ -167,6 +167,8 @@ def _generators(
             nested[option] = _make(registry, kind, options[option], place, parts)
     with _blamed(registry, "generator", options, where):
         made = cls.pair(domains, ways, **plain, **nested)
+        for generator in made.values():
+            settle(generator)
     for generator in made.values():
         parts.add(generator, Part(where, _described(registry, "generator", options)))
     return made

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ganlab import checkpoint
+from ganlab.blame import Parts
 from ganlab.engine import Engine, Record
 from ganlab.errors import RunError
 from ganlab.folder import Recorder, RunFolder
@@ -18,12 +19,13 @@ WON_BELOW, WON_STEPS = 0.01, 200
 """A discriminator whose loss stays below the first for so many steps has won outright."""
 
 
-def refuse_unfit(records: list[Record], recorder: Recorder, folder: RunFolder) -> None:
+def refuse_unfit(records: list[Record], recorder: Recorder, folder: RunFolder, parts: Parts) -> None:
     """Raises RunError where a term or a gradient is not finite; what came before it is recorded."""
     if (unfit := first_unfit(records)) is not None:
         step, name, value = unfit
         recorder([record for record in records if record["step"] < step])
-        raise RunError(f"{name} became {value} at step {step}; {_last_good(folder)}")
+        whose = parts.of(f"losses.{name.split('/')[3]}").what if name.startswith("loss/") else ""
+        raise RunError(f"{name} became {value} at step {step}{whose and f' ({whose})'}; {_last_good(folder)}")
 
 
 def first_unfit(records: Sequence[Record]) -> tuple[int, str, float] | None:

@@ -32,8 +32,11 @@ def trainable(modules: Iterable[nn.Module]) -> Iterator[nn.Parameter]:
                 yield parameter
 
 
-def freeze_features(component: object) -> None:
-    """Whoever makes a component calls it: a feature network is not trained. Others are left as they are."""
+def settle(component: object) -> None:
+    """Whoever makes a component calls it: a feature network is not trained. Raises TypeError where a module's
+    constructor leaves out torch's."""
+    if isinstance(component, nn.Module) and "_modules" not in vars(component):
+        raise TypeError(f"{type(component).__name__}.__init__ doesn't call super().__init__()")
     if isinstance(component, Features):
         component.requires_grad_(False).eval()
 

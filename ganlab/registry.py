@@ -14,7 +14,7 @@ import pluggy
 
 from ganlab import hookspecs
 from ganlab.docstrings import about
-from ganlab.errors import SpecError
+from ganlab.errors import SpecError, said
 from ganlab.interfaces import PLAYERS, SEES, Discriminator, Features, Generator, Loss, Metric
 from ganlab.options import KINDS, nearest, schema, signature
 
@@ -110,8 +110,9 @@ class Registry:
         """The component, or SpecError with the nearest name; `where` is the place in the spec."""
         if (component := self._components.get((kind, name))) is not None:
             return component
+        # first: a plugin that could not be loaded may be why
         broken = "".join(f"; plugin {b.plugin!r} is broken: {b.reason}" for b in self.broken)
-        raise SpecError(f"{where}: there is no {kind} {name!r}{nearest(name, self.names(kind))}{broken}")
+        raise SpecError(f"{where}: there is no {kind} {name!r}{broken}{nearest(name, self.names(kind))}")
 
     def names(self, kind: str) -> list[str]:
         return [name for k, name in self._components if k == kind]
@@ -180,8 +181,7 @@ def check_contract(cls: type) -> None:
 
 
 def _reason(error: BaseException) -> str:
-    text = " ".join(str(error).split())
-    return f"{type(error).__name__}: {text[:300] or 'no message'}"
+    return f"{type(error).__name__}: {said(error) or 'no message'}"
 
 
 def installed() -> list[EntryPoint | Broken]:

@@ -88,7 +88,7 @@ def train(
             draw = engine.done == total or engine.done % spec.samples.every == 0
             if save or draw or engine.done % spec.runtime.log_every == 0:
                 records = engine.read()
-                refuse_unfit(records, recorder, folder)
+                refuse_unfit(records, recorder, folder, parts)
                 if measure:
                     refuse_poisoned(engine, folder)
                     with parts.blamed("", "the evaluation", engine.done):

@@ -47,7 +47,15 @@ class Late(ganlab.Loss):
             weights = torch.ones(5)
             return (weights * fake).mean()
         if self.how == "no tensors":
-            return _fails(t)
+            return _fails(t, KeyError())
+        if self.how == "long":
+            return _fails(t, ValueError("long  \n" * 200))
+        if self.how == "mute":
+            return _fails(t, Mute())
+        if self.how == "assertion":
+            return _fails(t, AssertionError("no colours"))
+        if self.how == "half":
+            return t.score(fake[:, :2]).mean()
         if self.how == "vector":
             return fake.mean((1, 2, 3))
         if self.how == "labels":
@@ -57,8 +65,23 @@ class Late(ganlab.Loss):
         return Backward.apply(fake).mean()  # type: ignore[no-untyped-call]
 
 
-def _fails(t: Translation) -> Tensor:
-    raise KeyError()
+class Mute(Exception):
+    def __str__(self) -> str:
+        raise ValueError
+
+
+def _fails(t: Translation, error: Exception) -> Tensor:
+    raise error
+
+
+class Forgetful(ganlab.Loss):
+    def __init__(self, weights: float = 1.0) -> None:
+        self.weights = weights
+
+
+class Hasty(ganlab.Discriminator):
+    def __init__(self, size: int = 1) -> None:
+        self.size = size
 
 
 class Backward(torch.autograd.Function):
@@ -174,12 +197,12 @@ class Shrinking(nn.Module):
 
 @ganlab.hookimpl
 def ganlab_losses() -> dict[str, type[ganlab.Loss]]:
-    return {"late": Late}
+    return {"late": Late, "forgetful": Forgetful}
 
 
 @ganlab.hookimpl
 def ganlab_discriminators() -> dict[str, type[ganlab.Discriminator]]:
-    return {"shy": Shy}
+    return {"shy": Shy, "hasty": Hasty}
 
 
 @ganlab.hookimpl
@@ -193,6 +216,7 @@ def ganlab_schedules() -> dict[str, type[ganlab.Schedule]]:
 
 
 OWNER = "of plugin 'blame' of unknown unknown"
+ASKED = "asked by loss 'lsgan' of plugin 'cyclegan' of ganlab 0.1.0"
 IMAGES = "(4, 3, 16, 16)"
 
 
@@ -261,6 +285,14 @@ def shy(**options: Any) -> Json:
             f"(schedule 'bad' {OWNER})",
         ),
         (bad("pool"), f"schedule's pool of way ab: no room (schedule 'bad' {OWNER})"),
+        (
+            {"losses": {"mine": {"type": "forgetful"}}},
+            f"losses.mine: loss 'forgetful' {OWNER}: Forgetful.__init__ doesn't call super().__init__()",
+        ),
+        (
+            {"discriminators": {"image": {"type": "hasty"}}},
+            f"discriminators.image: discriminator 'hasty' {OWNER}: Hasty.__init__ doesn't call super().__init__()",
+        ),
     ],
 )
 def test_before_training(start: Start, patch: Json, sentence: str) -> None:
@@ -284,6 +316,27 @@ def test_before_training(start: Start, patch: Json, sentence: str) -> None:
             f"t.real {IMAGES}, t.target {IMAGES}, t.fake {IMAGES}, t.cycled {IMAGES})",
         ),
         (
+            late(how="long"),
+            f"losses.mine's generator term on way ab at step 2: {('long ' * 60)[:297]}... (loss 'late' {OWNER}; "
+            f"t.real {IMAGES}, t.target {IMAGES}, t.fake {IMAGES}, t.cycled {IMAGES})",
+        ),
+        (
+            late(how="mute"),
+            f"losses.mine's generator term on way ab at step 2: Mute (loss 'late' {OWNER}; "
+            f"t.real {IMAGES}, t.target {IMAGES}, t.fake {IMAGES}, t.cycled {IMAGES})",
+        ),
+        (
+            late(how="assertion"),
+            f"losses.mine's generator term on way ab at step 2: AssertionError: no colours (loss 'late' {OWNER}; "
+            f"t.real {IMAGES}, t.target {IMAGES}, t.fake {IMAGES}, t.cycled {IMAGES})",
+        ),
+        (
+            late(how="half"),
+            "discriminators.image, in losses.mine's generator term on way ab at step 2: Given groups=1, weight of size"
+            " [4, 3, 4, 4], expected input[4, 2, 16, 16] to have 3 channels, but got 2 channels instead (discriminator"
+            f" 'patch' of plugin 'cyclegan' of ganlab 0.1.0; x (4, 2, 16, 16); asked by loss 'late' {OWNER})",
+        ),
+        (
             late(how="vector"),
             "losses.mine's generator term on way ab at step 2: gives a shape (4,) where a scalar tensor is due"
             f" (loss 'late' {OWNER})",
@@ -301,17 +354,17 @@ def test_before_training(start: Start, patch: Json, sentence: str) -> None:
         (
             shy(at=8),
             "discriminators.image, in losses.adversarial's discriminator term on way ab at step 2: mat1 and mat2 shapes"
-            f" cannot be multiplied (4x3 and 7x7) (discriminator 'shy' {OWNER}; x {IMAGES}, pooled (4, 3))",
+            f" cannot be multiplied (4x3 and 7x7) (discriminator 'shy' {OWNER}; x {IMAGES}, pooled (4, 3); {ASKED})",
         ),
         (
             shy(how="after_update", at=2),
-            f"discriminators.image's after_update at step 2: enough (discriminator 'shy' {OWNER})",
+            f"discriminators.image's after_update at step 2: enough of this (discriminator 'shy' {OWNER})",
         ),
         (
             {"generator": {"type": "odd", "at": 7}},
             "generator, in losses.adversarial's generator term on way ab at step 2: The size of tensor a (16) must"
             f" match the size of tensor b (8) at non-singleton dimension 2 (generator 'odd' {OWNER}; "
-            f"images {IMAGES}, half (4, 3, 8, 16))",
+            f"images {IMAGES}, half (4, 3, 8, 16); {ASKED})",
         ),
         (bad("turns"), f"schedule's turns at step 2: 'NoneType' object is not iterable (schedule 'bad' {OWNER})"),
         (
@@ -352,7 +405,7 @@ def test_before_training(start: Start, patch: Json, sentence: str) -> None:
         (
             bad("pooled"),
             "schedule, in losses.adversarial's discriminator term on way ab at step 1: mat1 and mat2 shapes cannot be"
-            f" multiplied (192x16 and 4x2) (schedule 'bad' {OWNER}; fakes {IMAGES}, draws (4, 2))",
+            f" multiplied (192x16 and 4x2) (schedule 'bad' {OWNER}; fakes {IMAGES}, draws (4, 2); {ASKED})",
         ),
     ],
 )
@@ -369,7 +422,9 @@ def test_a_nested_component_is_named_by_its_place(start: Start) -> None:
         train(start({"losses": classes}))
     place = "losses.adversarial.of, in losses.adversarial's generator term on way ab at step 2: "
     assert str(failed.value).startswith(place)
-    assert f"(loss 'late' {OWNER}; " in str(failed.value)
+    shapes = f"t.real {IMAGES}, t.target {IMAGES}, t.fake {IMAGES}, fake {IMAGES}, weights (5,)"
+    asked = "asked by loss 'acgan_source' of plugin 'acgan' of ganlab 0.1.0"
+    assert str(failed.value).endswith(f" (loss 'late' {OWNER}; {shapes}; {asked})")
 
 
 @pytest.mark.parametrize("stop", [KeyboardInterrupt, SystemExit])

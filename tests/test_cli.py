@@ -362,7 +362,8 @@ def test_a_failed_run_ends_with_1_and_one_sentence(here: Path) -> None:
     assert result.exit_code == 1
     assert result.stdout == ""
     last = result.stderr.splitlines()[-1]
-    assert re.match(r"ganlab: \S+ became nan at step 2; there is no checkpoint before it$", last)
+    whose = r"loss '\w+' of plugin '\w+' of ganlab \S+"
+    assert re.match(rf"ganlab: \S+ became nan at step 2 \({whose}\); there is no checkpoint before it$", last)
     assert "Traceback" not in result.stderr
 
 

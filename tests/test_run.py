@@ -576,7 +576,8 @@ def test_a_term_that_is_not_finite_stops_the_run(
     script = {"type": "scripted", "player": player, "values": {bad: value}}
     spec = merge(cheap, {"losses": {"script": script}, "runtime": {"log_every": log_every}})
     told = fails(spec, tmp_path / "run", bad, taken, sampled)
-    assert told.startswith(f"loss/{player}/ab/script became {value} at step {bad}; ")
+    whose = "loss 'scripted' of plugin "
+    assert told.startswith(f"loss/{player}/ab/script became {value} at step {bad} ({whose}")
     # the same command fails in the same way, and harms nothing
     assert fails(spec, tmp_path / "run", bad, taken, sampled) == told
 
@@ -603,7 +604,7 @@ def test_a_gradient_that_is_not_finite_stops_the_run_though_the_loss_is(
         # found when it would be saved, when it would be shown, and by what the next step makes of it
         (8, 9, [4], [3, 6], "weights of {player}/.* are not finite after step 8; "),
         (9, 10, [4, 8], [3, 6], "weights of {player}/.* are not finite after step 9; "),
-        (7, 8, [4], [3, 6], "loss/.* became (nan|inf|-inf) at step 8; "),
+        (7, 8, [4], [3, 6], "loss/.* became (nan|inf|-inf) at step 8 "),
     ],
 )
 def test_weights_that_are_not_finite_stop_the_run_though_all_terms_are(

@@ -9,7 +9,7 @@ from typing import Any, cast
 from pydantic import ValidationError
 
 from ganlab.interfaces import Domain, Generator, Pair
-from ganlab.modules import freeze_features
+from ganlab.modules import settle
 from ganlab.options import KINDS, arguments, signature, validate
 from ganlab.registry import check_contract
 from ganlab.testing.promise import promise
@@ -38,7 +38,7 @@ def made_of(cls: type, options: Mapping[str, Any], domain: Domain | None = None)
         **{name: made_of(_nested(cls, options, name), {}, domain) for name in sign.nested},
         **dict.fromkeys(sign.supplied, domain),
     )
-    freeze_features(made)
+    settle(made)
     return made
 
 
