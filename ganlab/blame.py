@@ -5,7 +5,7 @@ where that was, and the shapes of the tensors at hand.
 from __future__ import annotations
 
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType, MethodType
 from typing import Any, NamedTuple
@@ -42,33 +42,35 @@ class Parts:
         return next((part for _, part in self._known.values() if part.where == place), Part(place, ""))
 
     def culprit(self, error: BaseException, place: str) -> tuple[Part, list[FrameType]] | None:
-        """The innermost component in whose method, or else in whose plugin, an error came up; the frames from there."""
+        """The innermost component in whose method, or else in that of a copy of it, or else in whose plugin, an error
+        came up; the frames from there."""
         frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
-        for find in (self._whose, lambda frame: self._of_plugin(frame, place)):
+        for find in (self._itself, self._copied, self._of_plugin):
             for index in reversed(range(len(frames))):
-                if (part := find(frames[index])) is not None:
+                if (part := find(frames[index], place)) is not None:
                     return part, frames[index:]
         return None
 
-    def _whose(self, frame: FrameType) -> Part | None:
-        # of a method, the first argument is the object
-        code = frame.f_code
-        first = frame.f_locals.get(code.co_varnames[0]) if code.co_argcount else None
-        return self._known.get(id(first), (None, None))[1]
+    def _itself(self, frame: FrameType, place: str) -> Part | None:
+        return self._known.get(id(_first(frame)), (None, None))[1]
+
+    def _copied(self, frame: FrameType, place: str) -> Part | None:
+        """Of averaged weights, say, or a checkpoint's."""
+        cls = type(_first(frame))
+        return _one({part for one, part in self._known.values() if type(one) is cls}, place)
 
     def _of_plugin(self, frame: FrameType, place: str) -> Part | None:
-        """Of an autograd function, say, which is no component's method; of several, the one at `place`."""
+        """Of an autograd function, say, which is no component's method."""
         package = _package(frame)
-        found = {part for one, part in self._known.values() if type(one).__module__.split(".")[0] == package}
-        found = {part for part in found if part.where == place} or found
-        places, whats = (" or ".join(sorted({part[at] for part in found})) for at in range(2))
-        return Part(places, whats) if found else None
+        return _one(
+            {part for one, part in self._known.values() if type(one).__module__.split(".")[0] == package}, place
+        )
 
     @contextmanager
-    def blamed(self, place: str, doing: str, step: int | None = None) -> Iterator[None]:
+    def blamed(self, place: str, doing: str, step: int | None = None, of: Iterable[str] = ()) -> Iterator[None]:
         """An error in what the component at `place` is `doing` becomes a RunError at a step, or else a SpecError. If it
-        came up in another one, which was asked meanwhile, that one is named first. Without a place, what is of no
-        component or says itself what is wrong passes."""
+        came up in another one, which was asked meanwhile, that one is named first; if in none that can be told, all
+        those at the places `of` are. Without a place, what is of no component or says itself what is wrong passes."""
         try:
             yield
         except Exception as error:
@@ -81,9 +83,23 @@ class Parts:
             # where ganlab itself says what is wrong, shapes say nothing more
             shapes = "" if isinstance(error, GanlabError) else _shapes(frames)
             asker = self.of(place).what if part.where != place else ""
-            facts = "; ".join(filter(None, (part.what, shapes, asker and f"asked by {asker}")))
+            among = ", ".join(self.of(one).what for one in of) if found is None else ""
+            facts = "; ".join(filter(None, (part.what, among, shapes, asker and f"asked by {asker}")))
             kind = SpecError if step is None else RunError
             raise kind(f"{start}: {text_of(error)}{facts and f' ({facts})'}") from error
+
+
+def _first(frame: FrameType) -> Any:
+    """The first argument: of a method, the object."""
+    code = frame.f_code
+    return frame.f_locals.get(code.co_varnames[0]) if code.co_argcount else None
+
+
+def _one(found: set[Part], place: str) -> Part | None:
+    """Of several parts the one at `place`, or else all as one."""
+    found = {part for part in found if part.where == place} or found
+    places, whats = (" or ".join(sorted({part[at] for part in found})) for at in range(2))
+    return Part(places, whats) if found else None
 
 
 def _shapes(frames: list[FrameType]) -> str:

@@ -48,8 +48,6 @@ class Engine:
         generators = {w: system.networks.generator(w) for w in system.schedule.ways}
         halflife = system.spec.ema_halflife_images
         self.ema = copy.deepcopy(generators) if halflife else None
-        for average in (self.ema or {}).values():
-            system.parts.add(average, system.parts.of("generator"))
         self._ema_rate = 1 - 0.5 ** (sampler.batch / halflife) if halflife else 0.0
         self._rows: list[tuple[Record, tuple[str, ...], Tensor]] = []
         self._ahead: dict[tuple[Any, ...], _Ahead] = {}
@@ -130,9 +128,10 @@ class Engine:
         total = torch.stack([weight * value for weight, value in weighted.values()]).sum() if weighted else None
         if total is None or not parameters or not total.requires_grad:
             return record
-        summed = "+".join(dict.fromkeys(name.split("/")[3] for name in weighted))
-        backward = f"the {turn.player}'s gradients of {summed} on way {'+'.join(turn.ways)}"
-        with self.system.parts.blamed("gradients", backward, self.done + 1):
+        summed = list(dict.fromkeys(name.split("/")[3] for name in weighted))
+        backward = f"the {turn.player}'s gradients of {'+'.join(summed)} on way {'+'.join(turn.ways)}"
+        of = [f"losses.{label}" for label in summed]
+        with self.system.parts.blamed("gradients", backward, self.done + 1, of):
             # only these parameters are reached: nothing needs freezing
             torch.autograd.backward(total, inputs=parameters)
         moved = [p for p in parameters if p.grad is not None]

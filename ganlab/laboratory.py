@@ -165,11 +165,12 @@ def _evaluate(
     folder: RunFolder, examiner: RunExaminer, system: System, stores: dict[str, Store], watcher: Watcher
 ) -> Json:
     """Measure the run in a folder, whose evaluation.json keeps other figures of the same checkpoints."""
-    found = examiner.evaluate(folder)
+    with system.parts.blamed("", "the evaluation", folder.steps[-1]):
+        found = examiner.evaluate(folder)
+        costs = speed.measure(system, {name: store.domain for name, store in stores.items()})
     whole, apart = united(folder.evaluation(), found)
     if apart:
         watcher.warns(f"earlier figures of {folder.path} are replaced: they had another {', '.join(apart)}")
-    costs = speed.measure(system, {name: store.domain for name, store in stores.items()})
     try:
         folder.write_json("evaluation.json", whole)
         folder.write_json("speed.json", costs)

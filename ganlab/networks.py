@@ -84,17 +84,20 @@ class Networks:
     def features(self, way: str, images: Tensor) -> list[Tensor]:
         self.forwards[f"generator/{way}.features"] += 1
         with self.computing():
-            return [_full(f) for f in self.generator(way).features(images)]
+            network = self.generator(way)
+            return [full(network, f) for f in network.features(images)]
 
     def decode(self, way: str, embedding: Tensor) -> Tensor:
         self.forwards[f"generator/{way}.decode"] += 1
         with self.computing():
-            return _full(self.generator(way).decode(embedding))
+            network = self.generator(way)
+            return full(network, network.decode(embedding))
 
     def score(self, name: str, x: Tensor) -> Tensor:
         self.forwards[f"{name}.forward"] += 1
         with self.computing():
-            return _full(self.discriminator(name)(x))
+            network = self.discriminator(name)
+            return full(network, network(x))
 
     def updated(self, parameters: Iterable[nn.Parameter]) -> None:
         """Their values have changed: every network that holds one of them is at a new version."""
@@ -108,5 +111,9 @@ def _has_hooked_spectral_norm(part: nn.Module) -> bool:
     return any(isinstance(hook, SpectralNorm) for hook in part._forward_pre_hooks.values())
 
 
-def _full(x: Tensor) -> Tensor:
-    return x.float() if x.dtype == torch.bfloat16 else x
+def full(network: nn.Module, given: Tensor) -> Tensor:
+    """What a network has given, in float32 at least. Raises TypeError where that is no tensor."""
+    # by the first argument the error is known as the network's
+    if not isinstance(given, Tensor):
+        raise TypeError(f"gives a {type(given).__name__} where a tensor is due")
+    return given.float() if given.dtype == torch.bfloat16 else given

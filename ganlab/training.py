@@ -24,6 +24,7 @@ from ganlab.evaluation.run import PREFIX, RunExaminer
 from ganlab.folder import RunFolder, write
 from ganlab.guard import Won, refuse_poisoned, refuse_unfit
 from ganlab.modules import evaluating, feature_networks
+from ganlab.networks import full
 from ganlab.registry import registry
 from ganlab.rehearsal import untouched_randomness
 from ganlab.report.grid import png, sample_grid
@@ -158,7 +159,7 @@ def sample(
             inputs = store.pixels(store.held[torch.arange(shown) * len(store.held) // shown])
             with evaluating(translator), system.networks.computing():
                 outputs = [
-                    translator(to_device(piece, system.device).to(system.dtype)).float().cpu()
+                    full(translator, translator(to_device(piece, system.device).to(system.dtype))).float().cpu()
                     for piece in torch.split(inputs, system.spec.data.batch)
                 ]
             found[way] = inputs, torch.cat(outputs)

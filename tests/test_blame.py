@@ -54,6 +54,9 @@ class Late(ganlab.Loss):
             return _fails(t, Mute())
         if self.how == "assertion":
             return _fails(t, AssertionError("no colours"))
+        if self.how == "greedy":
+            fake.mean().backward()
+            return fake.mean()
         if self.how == "half":
             return t.score(fake[:, :2]).mean()
         if self.how == "vector":
@@ -99,7 +102,9 @@ class Backward(torch.autograd.Function):
 class Shy(Around):
     """A wrapper whose scores, or after_update, fail at the `at`-th call."""
 
-    def __init__(self, of: ganlab.Discriminator, how: Literal["forward", "after_update"] = "forward", at: int = 1):
+    def __init__(
+        self, of: ganlab.Discriminator, how: Literal["forward", "tuple", "after_update"] = "forward", at: int = 1
+    ) -> None:
         super().__init__(of)
         self.how, self.left = how, at
 
@@ -107,7 +112,9 @@ class Shy(Around):
         self.left -= self.how == how
         return self.left == 0
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Any:
+        if self._count("tuple"):
+            return x, x
         if self._count("forward"):
             pooled = x.mean((2, 3))
             return pooled @ torch.zeros(7, 7, dtype=x.dtype)
@@ -120,11 +127,11 @@ class Shy(Around):
 
 
 class Odd(ganlab.Generator):
-    """Fails to encode at its `at`-th call in training, and to decode, if it is `shy`, outside of it."""
+    """Fails to encode at its `at`-th call in training; to decode, if it is `shy`, after some `calls` outside of it."""
 
-    def __init__(self, source: Domain, target: Domain, at: int = 100, shy: bool = False) -> None:
+    def __init__(self, source: Domain, target: Domain, at: int = 100, shy: bool = False, calls: int = 0) -> None:
         super().__init__()
-        self.shy = shy
+        self.shy, self.calls = shy, calls
         self.net = nn.Conv2d(source.channels, target.channels, 1)
         self.left = at
 
@@ -136,7 +143,8 @@ class Odd(ganlab.Generator):
         return images
 
     def decode(self, embedding: Tensor) -> Tensor:
-        if self.shy and not self.training:
+        self.calls -= self.shy and not self.training
+        if self.shy and self.calls < 0:
             raise KeyError("nothing")
         images: Tensor = self.net(embedding).tanh()
         return images
@@ -218,6 +226,11 @@ def ganlab_schedules() -> dict[str, type[ganlab.Schedule]]:
 OWNER = "of plugin 'blame' of unknown unknown"
 ASKED = "asked by loss 'lsgan' of plugin 'cyclegan' of ganlab 0.1.0"
 IMAGES = "(4, 3, 16, 16)"
+TWICE = (
+    "Trying to backward through the graph a second time (or directly access saved tensors after they have already been"
+    " freed). Saved intermediate values of the graph are freed when you call .backward() or autograd.grad(). Specify"
+    " retain_graph=True if you need to backward through the graph a second tim"
+)
 
 
 @pytest.fixture(scope="module")
@@ -331,6 +344,12 @@ def test_before_training(start: Start, patch: Json, sentence: str) -> None:
             f"t.real {IMAGES}, t.target {IMAGES}, t.fake {IMAGES}, t.cycled {IMAGES})",
         ),
         (
+            late(how="greedy"),
+            f"the generator's gradients of adversarial+cycle+mine on way ab+ba at step 2: {TWICE}... (loss 'lsgan' of"
+            " plugin 'cyclegan' of ganlab 0.1.0, loss 'cycle' of plugin 'cyclegan' of ganlab 0.1.0, loss 'late'"
+            f" {OWNER})",
+        ),
+        (
             late(how="half"),
             "discriminators.image, in losses.mine's generator term on way ab at step 2: Given groups=1, weight of size"
             " [4, 3, 4, 4], expected input[4, 2, 16, 16] to have 3 channels, but got 2 channels instead (discriminator"
@@ -355,6 +374,11 @@ def test_before_training(start: Start, patch: Json, sentence: str) -> None:
             shy(at=8),
             "discriminators.image, in losses.adversarial's discriminator term on way ab at step 2: mat1 and mat2 shapes"
             f" cannot be multiplied (4x3 and 7x7) (discriminator 'shy' {OWNER}; x {IMAGES}, pooled (4, 3); {ASKED})",
+        ),
+        (
+            shy(how="tuple", at=8),
+            "discriminators.image, in losses.adversarial's discriminator term on way ab at step 2: gives a tuple where"
+            f" a tensor is due (discriminator 'shy' {OWNER}; given[0] {IMAGES}, given[1] {IMAGES}; {ASKED})",
         ),
         (
             shy(how="after_update", at=2),
@@ -445,6 +469,15 @@ def test_what_stops_a_process_is_no_ones_fault(start: Start, stop: type[BaseExce
     [
         ({"samples": {"every": 1}}, "the samples at step 1"),
         ({"evaluation": {"metrics": ["content"], "every": 2}, "data": {"holdout": 0.5}}, "the evaluation at step 2"),
+        (
+            {
+                "evaluation": {"metrics": ["content"], "every": None},
+                "data": {"holdout": 0.5},
+                "samples": {"every": 100},
+                "generator": {"calls": 4},
+            },
+            "the evaluation at step 6",
+        ),
     ],
 )
 def test_a_network_that_fails_outside_of_training(

@@ -19,6 +19,7 @@ from ganlab.errors import Unavailable
 from ganlab.evaluation.evidence import Images, Pixels
 from ganlab.interfaces import Generator, Source
 from ganlab.modules import evaluating
+from ganlab.networks import full
 from ganlab.rehearsal import untouched_randomness
 
 BATCH = 32
@@ -120,7 +121,8 @@ class Translators:
         return outputs, self._translated(back, outputs) if (back := way[::-1]) in self._generators else None
 
     def _translated(self, way: str, images: Images) -> Images:
-        made = to_uint8(self._each_batch(self._generators[way], way, images))
+        generator = self._generators[way]
+        made = to_uint8(self._each_batch(generator, generator, way, images))
         made.setflags(write=False)
         return Images(list(made), way[1])
 
@@ -129,9 +131,12 @@ class Translators:
         way."""
         if way not in self._generators:
             raise Unavailable(f"needs the way {way}, which `translations` leaves out")
-        return self._each_batch(self._generators[way].encode, way, images)
+        generator = self._generators[way]
+        return self._each_batch(generator, generator.encode, way, images)
 
-    def _each_batch(self, compute: Callable[[Tensor], Tensor], way: str, images: Images) -> Tensor:
+    def _each_batch(
+        self, generator: Generator, compute: Callable[[Tensor], Tensor], way: str, images: Images
+    ) -> Tensor:
         system = self._system
         made = []
         with torch.no_grad(), untouched_randomness(system.device), evaluating(nn.ModuleDict(self._generators)):
@@ -140,5 +145,6 @@ class Translators:
             for start in range(0, len(images), BATCH):
                 piece = images.take(range(start, min(start + BATCH, len(images)))).tensor()[:, : self._channels[way[0]]]
                 with system.networks.computing():
-                    made.append(compute(to_device(piece, system.device).to(system.dtype)).float().cpu())
+                    computed = full(generator, compute(to_device(piece, system.device).to(system.dtype)))
+                made.append(computed.float().cpu())
         return torch.cat(made)
