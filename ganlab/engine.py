@@ -169,8 +169,6 @@ class Engine:
     def _weight(self, label: str, player: str) -> float:
         with self._schedule_blamed(f"weight of {label} for the {player}"):
             factor = _number(self.system.schedule.weight(label, player, self.done))
-            if not math.isfinite(factor):
-                raise ValueError(f"gives {factor!r} where a finite number is due")
         return self.system.spec.weight(label)[player] * factor
 
     def _update(self, player: str) -> None:
@@ -352,6 +350,8 @@ class Engine:
 def _number(given: Any) -> float:
     if isinstance(given, bool) or not isinstance(given, Real):
         raise TypeError(f"gives {given!r} where a number is due")
+    if not math.isfinite(given):
+        raise ValueError(f"gives {given!r} where a finite number is due")
     return float(given)
 
 

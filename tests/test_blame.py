@@ -167,7 +167,7 @@ class Bad(Alternating):
         return super().turns(step)
 
     def learning_rate(self, player: str, step: int) -> Any:
-        return "fast" if (self.how, step) == ("rate", 1) else 1
+        return {"rate": "fast", "endless": math.inf}.get(self.how, 1) if step == 1 else 1
 
     def weight(self, loss: str, player: str, step: int) -> Any:
         if step == 1:
@@ -403,6 +403,11 @@ def test_before_training(start: Start, patch: Json, sentence: str) -> None:
         (
             bad("rate"),
             "schedule's learning rate of the discriminator at step 2: gives 'fast' where a number is due "
+            f"(schedule 'bad' {OWNER})",
+        ),
+        (
+            bad("endless"),
+            "schedule's learning rate of the discriminator at step 2: gives inf where a finite number is due "
             f"(schedule 'bad' {OWNER})",
         ),
         (
