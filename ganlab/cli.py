@@ -9,6 +9,7 @@ import traceback
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
@@ -200,7 +201,9 @@ def new(
             _print_json({"folder": name, "files": files})
         else:
             typer.echo(f"written: {', '.join(files)}")
-            typer.echo(f"  install it   pip install -e {name}")
+            # without hatchling at hand, pip has to download it
+            flag = "--no-build-isolation " if find_spec("hatchling") else ""
+            typer.echo(f"  install it   pip install {flag}-e {name}")
             typer.echo(f"  test it      pytest {name}")
 
 

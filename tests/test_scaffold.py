@@ -108,11 +108,15 @@ def test_a_wheel_of_it_holds_the_package_and_its_entry_point(packages: Path, tmp
     assert points.split() == ["[ganlab]", "fresh_loss", "=", "ganlab_fresh_loss"]
 
 
-def test_the_command_says_what_comes_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("builder", "flag"), [(True, "--no-build-isolation "), (False, "")])
+def test_the_command_says_what_comes_next(
+    builder: bool, flag: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("ganlab.cli.find_spec", lambda name: builder or name != "hatchling" or None)
     shown = CliRunner().invoke(app, ["new", "loss", "mine"])
     assert shown.exit_code == 0, shown.output
-    assert "pip install -e mine\n" in shown.stdout
+    assert f"  install it   pip install {flag}-e mine\n" in shown.stdout
     shown = CliRunner().invoke(app, ["new", "source", "yours", "--json"])
     files = json.loads(shown.stdout)["files"]
     assert files == ["yours/pyproject.toml", "yours/ganlab_yours/__init__.py", "yours/tests/test_yours.py"]
