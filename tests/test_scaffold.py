@@ -127,12 +127,12 @@ def test_the_command_says_what_comes_next(
     ("kind", "name", "sentence"),
     [
         ("plugin", "mine", "there is no kind 'plugin' to begin; known are: loss, generator,"),
-        ("loss", "my-loss", "'my-loss' can't be a name: a letter, then letters,"),
+        ("loss", "my-loss", "'my-loss' can't be a name, which is a letter, then letters,"),
         ("loss", "2nd", "'2nd' can't be a name"),
         ("loss", "größe", "'größe' can't be a name"),
         ("loss", "tail_", "'tail_' can't be a name"),
         ("loss", "../up", "'../up' can't be a name"),
-        ("loss", "lambda", "'lambda' can't be a name: .*no keyword"),
+        ("loss", "lambda", "'lambda' can't be a name: it is a keyword of Python; choose another"),
         ("loss", "cycle", "'cycle' is the loss 'cycle' of plugin 'cyclegan' of ganlab .* already"),
         ("metric", "cyclegan", "'cyclegan' is the .* of plugin 'cyclegan' of ganlab .* already"),
         ("loss", "there", "'there' is there already"),
@@ -145,6 +145,14 @@ def test_what_it_refuses(kind: str, name: str, sentence: str, tmp_path: Path, mo
     assert done.exit_code == 2
     assert re.fullmatch(f"ganlab: {sentence}.*\n", done.stderr)
     assert [path.name for path in tmp_path.rglob("*")] == ["there"]
+
+
+def test_a_package_that_is_there_is_not_shadowed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "ganlab_theirs.py").touch()
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ganlab.SpecError, match="its package ganlab_theirs is installed already"):
+        new("loss", "theirs", tmp_path)
+    assert not (tmp_path / "theirs").exists()
 
 
 def test_a_name_of_another_kind_is_free(tmp_path: Path) -> None:
