@@ -159,8 +159,11 @@ def show_check(found: dict[str, Any]) -> None:
     for t in found["terms"]:
         terms.add_row(t["player"], t["way"], t["term"], f"{t['weight']:g}")
     turns = Table("turn", "player", "terms of", "moves", box=None, header_style="bold")
+    if any(turn["fresh"] for turn in found["turns"]):
+        turns.add_column("batch")
     for index, turn in enumerate(found["turns"], 1):
-        turns.add_row(str(index), turn["player"], " ".join(turn["ways"]), ", ".join(turn["moves"]))
+        batch = ["new"] if turn["fresh"] else []
+        turns.add_row(str(index), turn["player"], " ".join(turn["ways"]), ", ".join(turn["moves"]), *batch)
     terminal.print(f"{found['name']}: {found['about']}", markup=False)
     for table in (networks, terms, turns):
         terminal.print()

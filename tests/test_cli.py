@@ -452,15 +452,30 @@ def test_check_says_what_would_be_built_and_writes_nothing(here: Path) -> None:
         for to in "ab"
     ]
     assert found["turns"] == [
-        {"player": "generator", "ways": ["ab", "ba"], "moves": ["generator/ab", "generator/ba"]},
-        {"player": "discriminator", "ways": ["ab", "ba"], "moves": ["discriminator/image/b", "discriminator/image/a"]},
+        {"player": "generator", "ways": ["ab", "ba"], "moves": ["generator/ab", "generator/ba"], "fresh": False},
+        {
+            "player": "discriminator",
+            "ways": ["ab", "ba"],
+            "moves": ["discriminator/image/b", "discriminator/image/a"],
+            "fresh": False,
+        },
     ]
     shown = CliRunner().invoke(app, ["check", "tiny.json"], env={"COLUMNS": "120"}).stdout
     for network in found["networks"]:
         assert re.search(rf"{network['name']} +{network['type']} +{network['parameters']:,} ", shown)
     for term in found["terms"]:
         assert re.search(rf"{term['player']} +{term['way']} +{term['term']} +{term['weight']:g} *$", shown, re.M)
+    assert not re.search(r"turn .* batch *$", shown, re.M)
     assert sorted(here.rglob("*")) == before
+
+
+def test_check_shows_which_turns_draw_a_batch_of_their_own(here: Path) -> None:
+    (here / "fresh.json").write_text('{"extends": "tiny.json", "schedule": {"type": "wgan", "critic_updates": 2}}')
+    found = json.loads(CliRunner().invoke(app, ["check", "fresh.json", "--json"]).stdout)
+    assert [turn["fresh"] for turn in found["turns"]] == [True, True, True]
+    shown = CliRunner().invoke(app, ["check", "fresh.json"], env={"COLUMNS": "120"}).stdout
+    assert re.search(r"^ turn +player +terms of +moves +batch *$", shown, re.M)
+    assert len(re.findall(r"^ [123] +\w+ +ab ba .* new *$", shown, re.M)) == 3
 
 
 def test_plugins_lists_every_component_as_a_table_and_as_json() -> None:
