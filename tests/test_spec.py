@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Callable, Iterator, Mapping
 from importlib.metadata import EntryPoint
 from pathlib import Path
@@ -375,6 +376,33 @@ def test_differences_name_paths_and_both_values() -> None:
         "losses.id.weight.generator: absent / 1.0",
         "seed: 0 / 4",
     ]
+
+
+@pytest.mark.parametrize(
+    ("path", "there"),
+    [
+        ("discriminators.image.clamp", "discriminators.image.of.clamp"),
+        ("discriminators.image.width", "discriminators.image.of.of.width"),
+        ("discriminators.image.of.width", "discriminators.image.of.of.width"),
+        ("discriminators.image.of.std", ""),
+        ("discriminators.image.heads", ""),
+        ("generator.steps", ""),
+    ],
+)
+def test_an_unknown_key_that_a_nested_component_has_is_said_to_be_there(path: str, there: str) -> None:
+    noisy = {"type": "instance_noise", "of": {"type": "critic", "of": {"type": "patch"}}}
+    asked = merge(merge(TINY, {"discriminators": {"image": noisy}}), assignment(f"{path}=3"))
+    said = refusal(lambda: resolve(registry(), asked, "a: file.json"))
+    assert said.startswith(f"a: file.json: {path}: unknown key;")
+    assert re.findall("; there is ([^ ]+)", said) == ([there] if there else [])
+
+
+def test_a_nested_component_that_is_not_there_has_no_keys() -> None:
+    for of in ({"type": "ptch"}, {"width": 3}, {"type": ["patch"]}, "patch", None):
+        wrong = {"type": "critic", "of": of, "width": 3}
+        said = refusal(lambda wrong=wrong: resolve(registry(), {**TINY, "discriminators": {"image": wrong}}))
+        assert said.startswith("spec: discriminators.image.width: unknown key;")
+        assert "there is" not in said
 
 
 # --- the JSON Schema
