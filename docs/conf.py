@@ -3,6 +3,10 @@
 import sys
 from pathlib import Path
 
+from docutils import nodes
+from sphinx import addnodes
+from sphinx.application import Sphinx
+
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))
 
@@ -50,3 +54,19 @@ python_use_unqualified_type_names = True
 smartquotes = False
 myst_enable_extensions = ["fieldlist"]
 myst_heading_anchors = 3
+
+
+def link_code(app: Sphinx, page: nodes.document) -> None:
+    """Inline code that is the name of something documented, and nothing more, leads there."""
+    named = reference.named()
+    for code in list(page.findall(nodes.literal)):
+        elsewhere = isinstance(code.parent, addnodes.pending_xref | nodes.reference | nodes.title)
+        if (target := named.get(code.astext())) and not elsewhere:
+            place = {"refdomain": "py", "reftype": "obj", "reftarget": target, "refdoc": app.env.docname}
+            link = addnodes.pending_xref("", refexplicit=True, refwarn=True, **place)
+            code.replace_self(link)
+            link += code
+
+
+def setup(app: Sphinx) -> None:
+    app.connect("doctree-read", link_code)

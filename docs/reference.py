@@ -67,10 +67,20 @@ def _links() -> dict[str, str]:
     members = module("ganlab.translation").members("Translation")
     links |= {f"t.{name}": f"ganlab.Translation.{name}" for name in members}
     links |= {name: name for name in ("ganlab.testing", ESTIMATES)}
+    interfaces = module(INTERFACES)
+    links |= {f"{c}.{member}": f"ganlab.{c}.{member}" for c in interfaces.classes() for member in interfaces.members(c)}
     return links
 
 
 LINKS = _links()
+
+
+def named() -> dict[str, str]:
+    """What code on any page may name: LINKS, and the components whose names are of no other and of no option."""
+    names = [c.name for c in SHIPPED.components]
+    options = {option for c in SHIPPED.components for option in schema(c.cls)["properties"]}
+    components = {c.name: _full(c) for c in SHIPPED.components if names.count(c.name) == 1 and c.name not in options}
+    return LINKS | components
 
 
 def _described(home: str, names: Iterable[str], links: Mapping[str, str] = LINKS) -> str:
@@ -149,6 +159,10 @@ def _label(component: Component) -> str:
     return f"{component.kind}-{component.name}"
 
 
+def _full(component: Component) -> str:
+    return f"{component.cls.__module__}.{component.cls.__qualname__}"
+
+
 def components(kind: str) -> str:
     """The components of a kind."""
     interface = f"{{py:class}}`ganlab.{KINDS[kind].__name__}`"
@@ -164,14 +178,13 @@ def components(kind: str) -> str:
 
 def _component(component: Component, used: Mapping[str, Json]) -> str:
     cls = component.cls
-    full = f"{cls.__module__}.{cls.__qualname__}"
     options = schema(cls)
     rows = list(_rows(options, options, signature(cls).nested))
     parts = [
         f"({_label(component)})=\n## {component.name}",
         directive("index", f"single: {component.name} ({component.kind})"),
-        directive("py:class", full, prose(about(cls), LINKS)),
-        f"From plugin {code(component.plugin)}: {_plugin(component.plugin)}",
+        directive("py:class", _full(component), prose(about(cls), LINKS)),
+        f"From plugin *{component.plugin}*: {_plugin(component.plugin)}",
         table(["option", "allowed", "default", "what it is"], rows) if rows else "It has no options.",
     ]
     if used:

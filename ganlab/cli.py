@@ -9,12 +9,13 @@ import traceback
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
-from ganlab.errors import GanlabError, Interrupted
+from ganlab.errors import GanlabError, Interrupted, SpecError
 
 if TYPE_CHECKING:
     from ganlab.laboratory import Run
@@ -160,17 +161,32 @@ def check(spec: SpecFile, set_: Set = None, as_json: AsJson = False) -> None:
 
 
 @app.command()
-def plugins(as_json: AsJson = False) -> None:
-    """List every component that is installed, and every plugin that is broken."""
+def plugins(
+    kind: Annotated[str | None, typer.Argument(metavar="KIND", help="Only this kind's: loss, say.")] = None,
+    name: Annotated[str | None, typer.Argument(metavar="NAME", help="Only this component: all that it says.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """List every component that is installed, and every plugin that is broken; describe one with its options."""
     with _errors():
-        from ganlab.console import show_plugins
+        from ganlab.console import show_component, show_plugins
+        from ganlab.options import KINDS, nearest
         from ganlab.registry import registry
 
+        if kind is not None and kind not in KINDS:
+            raise SpecError(f"plugins: there is no kind {kind!r}{nearest(kind, KINDS)}")
+        components = [component for component in registry().components if kind in (None, component.kind)]
+        if kind and name:
+            components = [registry().find(kind, name, "plugins")]
         found = {
-            "components": [component.as_dict() for component in registry().components],
+            "components": [component.as_dict() for component in components],
             "broken": [broken._asdict() for broken in registry().broken],
         }
-        _print_json(found) if as_json else show_plugins(found)
+        if as_json:
+            _print_json(found)
+        elif name:
+            show_component(found["components"][0])
+        else:
+            show_plugins(found)
 
 
 @app.command()
@@ -200,7 +216,9 @@ def new(
             _print_json({"folder": name, "files": files})
         else:
             typer.echo(f"written: {', '.join(files)}")
-            typer.echo(f"  install it   pip install -e {name}")
+            # without hatchling at hand, pip has to download it
+            flag = "--no-build-isolation " if find_spec("hatchling") else ""
+            typer.echo(f"  install it   pip install {flag}-e {name}")
             typer.echo(f"  test it      pytest {name}")
 
 

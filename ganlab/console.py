@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Iterable
 from typing import Any, Self
@@ -132,6 +133,22 @@ def show_plugins(found: dict[str, Any]) -> None:
         )
 
 
+def show_component(c: dict[str, Any]) -> None:
+    """What `ganlab plugins KIND NAME` says of a component."""
+    terminal = Terminal()
+    options = c["options"]
+    whose = f"plugin {c['plugin']!r} of {c['package']} {c['version']}"
+    table = Table("option", "default", "what it is", box=None, header_style="bold")
+    for name, option in options["properties"].items():
+        required = name in options.get("required", ())
+        default = "required" if required else json.dumps(option["default"], ensure_ascii=False)
+        table.add_row(*map(Text, (name, default, option.get("description", ""))))
+    paragraphs = [f"{c['kind']} {c['name']!r} of {whose}", *filter(None, [options.get("description")])]
+    terminal.print("\n\n".join(paragraphs), highlight=False, markup=False)
+    terminal.print()
+    terminal.print(table if table.rows else "It has no options.")
+
+
 def show_check(found: dict[str, Any]) -> None:
     """The tables of `ganlab check`."""
     terminal = Terminal()
@@ -142,8 +159,11 @@ def show_check(found: dict[str, Any]) -> None:
     for t in found["terms"]:
         terms.add_row(t["player"], t["way"], t["term"], f"{t['weight']:g}")
     turns = Table("turn", "player", "terms of", "moves", box=None, header_style="bold")
+    if any(turn["fresh"] for turn in found["turns"]):
+        turns.add_column("batch")
     for index, turn in enumerate(found["turns"], 1):
-        turns.add_row(str(index), turn["player"], " ".join(turn["ways"]), ", ".join(turn["moves"]))
+        batch = ["new"] if turn["fresh"] else []
+        turns.add_row(str(index), turn["player"], " ".join(turn["ways"]), ", ".join(turn["moves"]), *batch)
     terminal.print(f"{found['name']}: {found['about']}", markup=False)
     for table in (networks, terms, turns):
         terminal.print()

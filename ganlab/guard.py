@@ -1,4 +1,4 @@
-"""What stops a run, or warns: nothing poisoned is ever saved, and a player that has won is named."""
+"""What stops a run, or warns: nothing poisoned is ever saved, and a discriminator that has won is named."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ganlab.errors import RunError
 from ganlab.folder import Recorder, RunFolder
 
 WON_BELOW, WON_STEPS = 0.01, 200
-"""A discriminator whose loss stays below the first for so many steps has won outright."""
+"""A discriminator whose loss stays below the first for so many steps has won: next to nothing is left to learn."""
 
 
 def refuse_unfit(records: list[Record], recorder: Recorder, folder: RunFolder, parts: Parts) -> None:
@@ -64,7 +64,11 @@ def _last_good(folder: RunFolder) -> str:
 
 
 class Won:
-    """Warns once of each discriminator that wins outright; `before` is what an earlier process saw."""
+    """Warns once of each discriminator that has won; `before` is what an earlier process saw.
+
+    Whether the generators still learn from it, its loss doesn't say: where the discriminator is sure, the slope of some
+    losses fades, that of others doesn't.
+    """
 
     def __init__(self, warn: Callable[[str], None], before: Iterable[Record] = ()) -> None:
         self._warn = warn
@@ -78,9 +82,9 @@ class Won:
         for record in records:
             for term, value in self._winners(record).items():
                 self._warn(
-                    f"the discriminator wins outright: loss/discriminator/{term} has been below {WON_BELOW} for"
-                    f" {WON_STEPS} steps and is {value:.2g} at step {int(record['step'])}; the generators learn"
-                    " little from it (weaken it, or give its targets noise)"
+                    f"loss/discriminator/{term} has been below {WON_BELOW} for {WON_STEPS} steps and is {value:.2g} at"
+                    f" step {int(record['step'])}: the discriminator has next to nothing left to learn from it; if the"
+                    " generators learn little either, weaken the discriminator, or give its targets noise"
                 )
 
     def _winners(self, record: Record) -> dict[str, float]:

@@ -154,7 +154,8 @@ class Turn(NamedTuple):
     losses: tuple[str, ...] | None = None
     """Only these named losses; by default all."""
     fresh: bool = False
-    """Draw a new batch first."""
+    """Draw a new batch of both domains first, which the step's later turns see too. A step's first turn has a new one
+    in any case."""
     sees: str | None = None
     """Of a discriminators' turn: only those that see "images", or "embeddings", move, on the losses that ask them."""
 

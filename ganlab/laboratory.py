@@ -317,7 +317,7 @@ def check(spec: str | Path | Mapping[str, Any] | Spec, set: Iterable[str] = ()) 
             if (weight := resolved.weight(label)[player])
         ],
         "turns": [
-            {"player": turn.player, "ways": list(turn.ways), "moves": engine.moved_by(turn)}
+            {"player": turn.player, "ways": list(turn.ways), "moves": engine.moved_by(turn), "fresh": turn.fresh}
             for turn in engine.turns(0)
             if engine.moved_by(turn)
         ],

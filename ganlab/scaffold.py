@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from importlib.util import find_spec
 from keyword import iskeyword
 from pathlib import Path
 from string import Template
@@ -15,13 +16,15 @@ def new(kind: str, name: str, into: Path = Path()) -> list[Path]:
     """Write the folder `into`/`name`, a package ready for `pip install -e`; the files written.
 
     Raises SpecError, with nothing written, where the kind is unknown, where the name is no Python identifier of ASCII
-    letters, digits and inner _, or a keyword, or taken by an installed component of that kind or a plugin, and where
-    the folder exists.
+    letters, digits and inner _, or a keyword, or taken by an installed component of that kind, a plugin or the package
+    `ganlab_NAME`, and where the folder exists.
     """
     if kind not in _PARTS:
         raise SpecError(f"there is no kind {kind!r} to begin; known are: {', '.join(_PARTS)}")
-    if re.fullmatch("[A-Za-z]([A-Za-z0-9_]*[A-Za-z0-9])?", name) is None or iskeyword(name):
-        raise SpecError(f"{name!r} can't be a name: a letter, then letters, digits and inner _; no keyword")
+    if re.fullmatch("[A-Za-z]([A-Za-z0-9_]*[A-Za-z0-9])?", name) is None:
+        raise SpecError(f"{name!r} can't be a name, which is a letter, then letters, digits and inner _")
+    if iskeyword(name):
+        raise SpecError(f"{name!r} can't be a name: it is a keyword of Python; choose another")
     _refuse_taken(kind, name)
     folder = into / name
     words = {
@@ -57,6 +60,8 @@ def _refuse_taken(kind: str, name: str) -> None:
     for broken in registry().broken:
         if broken.plugin == name:
             raise SpecError(f"{name!r} is a plugin of {broken.package} {broken.version} already, a broken one")
+    if find_spec(f"ganlab_{name}") is not None:
+        raise SpecError(f"{name!r} can't be a name: its package ganlab_{name} is installed already; choose another")
 
 
 def _class_name(name: str, kind: str) -> str:

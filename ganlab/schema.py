@@ -89,10 +89,16 @@ def _component(component: Component, definitions: Json) -> Json:
     result = schema(component.cls, f"#/$defs/{prefix}{{model}}")
     definitions.update({f"{prefix}{name}": inner for name, inner in result.pop("$defs", {}).items()})
     # the spec that this one extends may have them
-    result.pop("required", None)
+    required = result.pop("required", ())
     options = result["properties"]
     for option, kind in signature(component.cls).nested.items():
         options[option] = _shown(options[option]) | _of(kind)
+        if kind == "loss":
+            # only a loss that the spec names has one
+            options[option]["properties"] = {"weight": False}
+    if component.kind != "metric":
+        # null leaves the default; but in an array, as metrics are, nothing is merged
+        options |= {option: _or_null(place) for option, place in options.items() if option not in required}
     if component.kind == "loss":
         number = {"type": "number", "minimum": 0}
         options["weight"] = {
@@ -130,6 +136,8 @@ def _shown(place: Json) -> Json:
 
 
 def _or_null(place: Json) -> Json:
+    if "const" in place or not {"type", "anyOf", "enum"} & place.keys():
+        return _shown(place) | {"anyOf": [{key: value for key, value in place.items() if key not in _SHOWN}, _NULL]}
     result = dict(place)
     if "anyOf" in place and _NULL not in place["anyOf"]:
         result["anyOf"] = [*place["anyOf"], _NULL]

@@ -312,7 +312,7 @@ def resolve(registry: Registry, spec: Json, where: str = "spec", like: Spec | No
         place = f"{where}: losses.{name}"
         plain = {k: v for k, v in options.items() if k != "weight"}
         weight = _weight(options.get("weight", {}), place)
-        full.losses[name] = {**component(registry, "loss", plain, place), "weight": weight}
+        full.losses[name] = {**component(registry, "loss", plain, place, ("weight",)), "weight": weight}
     full.evaluation = evaluation_of(registry, checked.evaluation, f"{where}: evaluation")
     full.runtime = _runtime(checked, f"{where}: runtime", like.runtime if like else None)
     return full
@@ -373,8 +373,8 @@ def _weight(weight: Any, where: str) -> Json:
     return result
 
 
-def component(registry: Registry, kind: str, options: Options, where: str) -> Options:
-    """A component's options with every default filled, nested ones too."""
+def component(registry: Registry, kind: str, options: Options, where: str, beside: tuple[str, ...] = ()) -> Options:
+    """A component's options with every default filled, nested ones too; `beside` are the place's own keys."""
     name = options.get("type")
     if not isinstance(name, str):
         raise SpecError(f"{where}: names no {kind}: its type is {'missing' if name is None else json.dumps(name)}")
@@ -384,13 +384,30 @@ def component(registry: Registry, kind: str, options: Options, where: str) -> Op
     try:
         full = json.loads(validate(found.cls, plain).model_dump_json())
     except ValidationError as error:
-        known = [*sign.model.model_fields, *sign.nested, "type", *(["weight"] if kind == "loss" else [])]
-        raise SpecError(f"{sentence(error, where, known, plain)} ({found.full_name})") from error
+        known = [*sign.model.model_fields, *sign.nested, "type", *beside]
+        said = sentence(error, where, known, plain)
+        match error.errors(include_url=False)[0]:
+            case {"type": "extra_forbidden", "loc": (key,)} if path := _path_to(registry, sign.nested, options, key):
+                said += f"; there is {where.rpartition(': ')[2]}.{path}"
+        raise SpecError(f"{said} ({found.full_name})") from error
     for option, inner in sign.nested.items():
         if not isinstance(value := options.get(option), dict):
             raise SpecError(f"{where}.{option}: is required: the {inner} that {kind} {name!r} wraps, an object")
         full[option] = component(registry, inner, value, f"{where}.{option}")
     return {"type": name, **full}
+
+
+def _path_to(registry: Registry, nested: Mapping[str, str], options: Options, name: Any) -> str:
+    """The path, from a component of these options, to a nested one's option of this name; "" where there is none."""
+    for option, kind in nested.items():
+        inner = options.get(option)
+        if isinstance(inner, dict) and inner.get("type") in registry.names(kind):
+            sign = signature(registry.find(kind, inner["type"], option).cls)
+            if name in sign.model.model_fields or name in sign.nested:
+                return f"{option}.{name}"
+            if path := _path_to(registry, sign.nested, inner, name):
+                return f"{option}.{path}"
+    return ""
 
 
 def sees(registry: Registry, options: Options) -> str:

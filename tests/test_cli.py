@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
 import re
@@ -19,7 +20,8 @@ from typer.testing import CliRunner
 import ganlab
 from ganlab import laboratory
 from ganlab.cli import app
-from ganlab.registry import registry
+from ganlab.docstrings import about, described
+from ganlab.registry import Component, registry
 from ganlab.schema import json_schema
 from ganlab.spec import Json, merge
 
@@ -451,15 +453,30 @@ def test_check_says_what_would_be_built_and_writes_nothing(here: Path) -> None:
         for to in "ab"
     ]
     assert found["turns"] == [
-        {"player": "generator", "ways": ["ab", "ba"], "moves": ["generator/ab", "generator/ba"]},
-        {"player": "discriminator", "ways": ["ab", "ba"], "moves": ["discriminator/image/b", "discriminator/image/a"]},
+        {"player": "generator", "ways": ["ab", "ba"], "moves": ["generator/ab", "generator/ba"], "fresh": False},
+        {
+            "player": "discriminator",
+            "ways": ["ab", "ba"],
+            "moves": ["discriminator/image/b", "discriminator/image/a"],
+            "fresh": False,
+        },
     ]
     shown = CliRunner().invoke(app, ["check", "tiny.json"], env={"COLUMNS": "120"}).stdout
     for network in found["networks"]:
         assert re.search(rf"{network['name']} +{network['type']} +{network['parameters']:,} ", shown)
     for term in found["terms"]:
         assert re.search(rf"{term['player']} +{term['way']} +{term['term']} +{term['weight']:g} *$", shown, re.M)
+    assert not re.search(r"turn .* batch *$", shown, re.M)
     assert sorted(here.rglob("*")) == before
+
+
+def test_check_shows_which_turns_draw_a_batch_of_their_own(here: Path) -> None:
+    (here / "fresh.json").write_text('{"extends": "tiny.json", "schedule": {"type": "wgan", "critic_updates": 2}}')
+    found = json.loads(CliRunner().invoke(app, ["check", "fresh.json", "--json"]).stdout)
+    assert [turn["fresh"] for turn in found["turns"]] == [True, True, True]
+    shown = CliRunner().invoke(app, ["check", "fresh.json"], env={"COLUMNS": "120"}).stdout
+    assert re.search(r"^ turn +player +terms of +moves +batch *$", shown, re.M)
+    assert len(re.findall(r"^ [123] +\w+ +ab ba .* new *$", shown, re.M)) == 3
 
 
 def test_plugins_lists_every_component_as_a_table_and_as_json() -> None:
@@ -478,6 +495,42 @@ def test_plugins_lists_every_component_as_a_table_and_as_json() -> None:
     shown = CliRunner().invoke(app, ["plugins"], env={"COLUMNS": "200"}).stdout
     for component in found["components"]:
         assert re.search(rf" {component['name']} +{re.escape(component['about'][:20])}", shown), component["name"]
+
+
+def test_plugins_lists_those_of_a_kind() -> None:
+    found = json.loads(CliRunner().invoke(app, ["plugins", "source", "--json"]).stdout)
+    assert found == {"components": [c.as_dict() for c in registry().components if c.kind == "source"], "broken": []}
+    shown = CliRunner().invoke(app, ["plugins", "source"], env={"COLUMNS": "200"}).stdout
+    assert re.findall(r"^ (\w+) ", shown, re.M) == ["kind", "source"]
+
+
+@pytest.mark.parametrize("found", registry().components, ids=lambda found: f"{found.kind}-{found.name}")
+def test_plugins_says_all_that_a_component_says(found: Component) -> None:
+    words = ["plugins", found.kind, found.name]
+    (component,) = json.loads(CliRunner().invoke(app, [*words, "--json"]).stdout)["components"]
+    assert component == found.as_dict()
+    shown = CliRunner().invoke(app, words, env={"COLUMNS": "4000"})
+    assert shown.exit_code == 0, shown.output
+    assert shown.stdout.startswith(f"{found.full_name}\n\n{about(found.cls)}\n\n")
+    said = dict(described(found.cls))
+    own = [p for p in list(inspect.signature(found.cls).parameters.values()) if p.name in said]
+    assert len(own) == len(said)
+    for p in own:
+        default = "required" if p.default is p.empty else json.dumps(p.default)
+        assert re.search(rf"^ {p.name} +{re.escape(default)} +{re.escape(said[p.name])} *$", shown.stdout, re.M), p.name
+    assert ("It has no options." in shown.stdout) == (not own)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["los"], "plugins: there is no kind 'los'; did you mean 'loss'? known are: discriminator, features,"),
+        (["los", "cycle"], "plugins: there is no kind 'los'; did you mean 'loss'?"),
+        (["loss", "cycel"], "plugins: there is no loss 'cycel'; did you mean 'cycle'?"),
+    ],
+)
+def test_plugins_refuses_what_is_not_there(words: list[str], said: str, refused: Refused) -> None:
+    assert refused("plugins", *words).startswith(said)
 
 
 def test_schema_prints_the_json_schema_of_what_is_installed() -> None:

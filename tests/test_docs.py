@@ -150,6 +150,24 @@ def test_every_page_is_in_the_navigation(site: Site) -> None:
     assert {name for name in site.pages if "_" not in name} - linked <= {"index.html", "genindex.html", "search.html"}
 
 
+def test_code_that_names_what_is_documented_leads_there(site: Site) -> None:
+    members = {f"t.{name}": f"ganlab.Translation.{name}" for name in vars(ganlab.Translation) if name[0] != "_"}
+    for interface in KINDS.values():
+        own = {name for name in {*vars(interface), *inspect.get_annotations(interface)} if name[0] != "_"}
+        members |= {f"{interface.__name__}.{name}": f"ganlab.{interface.__name__}.{name}" for name in own}
+    found: dict[str, set[str]] = {}
+    for name, page in site.pages.items():
+        for node in page.root:
+            if node.tag == "code" and node.parent is not None and node.parent.tag not in ("h1", "h2", "h3"):
+                found.setdefault(node.text, set()).add(node.parent.attributes.get("href", f"nowhere, from {name}"))
+    for name in members.keys() & found.keys():
+        assert {urlsplit(href).fragment for href in found[name]} == {members[name]}, name
+    assert {"t.fake", "t.cycled", "t.uniform"} <= found.keys()
+    assert found["hinge_gan"] == {"reference/loss.html#ganlab_adversarial.Hinge"}
+    # a name of several kinds, and one of an option too, lead to none
+    assert not any("#" in href for name in ("digits", "embedding") for href in found.get(name, ()))
+
+
 def test_no_markup_is_left(site: Site) -> None:
     for name, page in site.pages.items():
         prose = [node.text for node in page.root if node.tag in ("p", "td", "li")]

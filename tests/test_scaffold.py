@@ -108,11 +108,15 @@ def test_a_wheel_of_it_holds_the_package_and_its_entry_point(packages: Path, tmp
     assert points.split() == ["[ganlab]", "fresh_loss", "=", "ganlab_fresh_loss"]
 
 
-def test_the_command_says_what_comes_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("builder", "flag"), [(True, "--no-build-isolation "), (False, "")])
+def test_the_command_says_what_comes_next(
+    builder: bool, flag: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("ganlab.cli.find_spec", lambda name: builder or name != "hatchling" or None)
     shown = CliRunner().invoke(app, ["new", "loss", "mine"])
     assert shown.exit_code == 0, shown.output
-    assert "pip install -e mine\n" in shown.stdout
+    assert f"  install it   pip install {flag}-e mine\n" in shown.stdout
     shown = CliRunner().invoke(app, ["new", "source", "yours", "--json"])
     files = json.loads(shown.stdout)["files"]
     assert files == ["yours/pyproject.toml", "yours/ganlab_yours/__init__.py", "yours/tests/test_yours.py"]
@@ -123,12 +127,12 @@ def test_the_command_says_what_comes_next(tmp_path: Path, monkeypatch: pytest.Mo
     ("kind", "name", "sentence"),
     [
         ("plugin", "mine", "there is no kind 'plugin' to begin; known are: loss, generator,"),
-        ("loss", "my-loss", "'my-loss' can't be a name: a letter, then letters,"),
+        ("loss", "my-loss", "'my-loss' can't be a name, which is a letter, then letters,"),
         ("loss", "2nd", "'2nd' can't be a name"),
         ("loss", "größe", "'größe' can't be a name"),
         ("loss", "tail_", "'tail_' can't be a name"),
         ("loss", "../up", "'../up' can't be a name"),
-        ("loss", "lambda", "'lambda' can't be a name: .*no keyword"),
+        ("loss", "lambda", "'lambda' can't be a name: it is a keyword of Python; choose another"),
         ("loss", "cycle", "'cycle' is the loss 'cycle' of plugin 'cyclegan' of ganlab .* already"),
         ("metric", "cyclegan", "'cyclegan' is the .* of plugin 'cyclegan' of ganlab .* already"),
         ("loss", "there", "'there' is there already"),
@@ -141,6 +145,14 @@ def test_what_it_refuses(kind: str, name: str, sentence: str, tmp_path: Path, mo
     assert done.exit_code == 2
     assert re.fullmatch(f"ganlab: {sentence}.*\n", done.stderr)
     assert [path.name for path in tmp_path.rglob("*")] == ["there"]
+
+
+def test_a_package_that_is_there_is_not_shadowed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "ganlab_theirs.py").touch()
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ganlab.SpecError, match="its package ganlab_theirs is installed already"):
+        new("loss", "theirs", tmp_path)
+    assert not (tmp_path / "theirs").exists()
 
 
 def test_a_name_of_another_kind_is_free(tmp_path: Path) -> None:

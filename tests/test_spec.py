@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Callable, Iterator, Mapping
 from importlib.metadata import EntryPoint
 from pathlib import Path
@@ -16,9 +17,11 @@ from jsonschema import Draft202012Validator
 
 import ganlab
 from ganlab.errors import SpecError
-from ganlab.registry import Registry, installed, registry
+from ganlab.options import signature
+from ganlab.registry import Component, Registry, installed, registry
 from ganlab.schema import json_schema
 from ganlab.spec import Json, Spec, assignment, differences, merge, read, resolve, sees
+from ganlab.spec import component as completed
 
 
 def resolved(patch: Mapping[str, Any] | None = None, **more: Any) -> Spec:
@@ -375,6 +378,33 @@ def test_differences_name_paths_and_both_values() -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("path", "there"),
+    [
+        ("discriminators.image.clamp", "discriminators.image.of.clamp"),
+        ("discriminators.image.width", "discriminators.image.of.of.width"),
+        ("discriminators.image.of.width", "discriminators.image.of.of.width"),
+        ("discriminators.image.of.std", ""),
+        ("discriminators.image.heads", ""),
+        ("generator.steps", ""),
+    ],
+)
+def test_an_unknown_key_that_a_nested_component_has_is_said_to_be_there(path: str, there: str) -> None:
+    noisy = {"type": "instance_noise", "of": {"type": "critic", "of": {"type": "patch"}}}
+    asked = merge(merge(TINY, {"discriminators": {"image": noisy}}), assignment(f"{path}=3"))
+    said = refusal(lambda: resolve(registry(), asked, "a: file.json"))
+    assert said.startswith(f"a: file.json: {path}: unknown key;")
+    assert re.findall("; there is ([^ ]+)", said) == ([there] if there else [])
+
+
+def test_a_nested_component_that_is_not_there_has_no_keys() -> None:
+    for of in ({"type": "ptch"}, {"width": 3}, {"type": ["patch"]}, "patch", None):
+        wrong = {"type": "critic", "of": of, "width": 3}
+        said = refusal(lambda wrong=wrong: resolve(registry(), {**TINY, "discriminators": {"image": wrong}}))
+        assert said.startswith("spec: discriminators.image.width: unknown key;")
+        assert "there is" not in said
+
+
 # --- the JSON Schema
 
 
@@ -494,6 +524,7 @@ def test_the_schema_accepts_specs_and_what_holds_only_differences(validator: Dra
         {"losses": {"cycle": {"nrom": "l1"}}},
         {"losses": {"a cycle": {"type": "cycle"}}},
         {"generator": {"weight": 1}},
+        {"losses": {"gan": {"type": "acgan_source", "of": {"type": "lsgan", "weight": 1}}}},
         {"schedule": {"steps": 0}},
         {"runtime": {"device": "gpu"}},
         {"translations": ["ac"]},
@@ -508,14 +539,59 @@ def test_the_schema_refuses_what_the_spec_refuses(validator: Draft202012Validato
     refusal(lambda: resolve(registry(), asked))
 
 
+def test_a_change_to_a_nested_loss_has_no_weight_either(validator: Draft202012Validator) -> None:
+    assert validator.is_valid({"losses": {"gan": {"of": {"type": "lsgan"}}}})
+    assert not validator.is_valid({"losses": {"gan": {"of": {"weight": 1}}}})
+
+
+@pytest.mark.parametrize("key", ["weight", "weihgt"])
+def test_no_weight_is_offered_to_a_nested_loss(key: str) -> None:
+    nested = {"type": "acgan_source", "of": {"type": "lsgan", key: 1}}
+    said = refusal(lambda: resolved({"losses": {"gan": nested}}))
+    assert said.startswith(f"spec: losses.gan.of.{key}: unknown key; known are: type (loss 'lsgan' of ")
+    said = refusal(lambda: resolved({"losses": {"gan": {"type": "lsgan", "weihgt": 1}}}))
+    assert "unknown key; did you mean 'weight'? known are: type, weight (" in said
+
+
+@pytest.mark.parametrize("found", registry().components, ids=lambda found: f"{found.kind}-{found.name}")
+def test_the_schema_allows_null_beside_a_type_where_a_file_does(
+    validator: Draft202012Validator, save: Save, found: Component
+) -> None:
+    simple = {"generator": "resnet", "discriminator": "patch", "loss": "lsgan", "schedule": "simultaneous"}
+    simple["features"] = "lite0"
+    sign = signature(found.cls)
+    least: Json = {"type": found.name} | {option: {"type": simple[kind]} for option, kind in sign.nested.items()}
+    least |= {option: "x" for option, field in sign.model.model_fields.items() if field.is_required()}
+    for option in (*sign.model.model_fields, *sign.nested):
+        options: Any = least | {option: None}
+        place: Json = {
+            "generator": {"generator": options},
+            "schedule": {"schedule": options},
+            "source": {"data": {"a": options}},
+            "discriminator": {"discriminators": {"x": options}},
+            "loss": {"losses": {"x": options}},
+            "features": {"evaluation": {"features": options}},
+            "metric": {"evaluation": {"metrics": [options]}},
+        }[found.kind]
+        merged: Any = read(save("spec.json", place))
+        while "type" not in merged:
+            merged = merged[0] if isinstance(merged, list) else next(v for k, v in merged.items() if k != "name")
+        try:
+            completed(registry(), found.kind, merged, "here")
+            allowed = True
+        except SpecError:
+            allowed = False
+        assert validator.is_valid(place) == allowed, option
+
+
 def test_the_schema_has_every_component_and_what_their_options_define(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     (tmp_path / "ganlab_moody.py").write_text(
-        "import enum\nimport ganlab\n"
+        "import enum\nimport ganlab\nfrom typing import Literal\n"
         "class Mood(enum.Enum):\n    GLAD = 'glad'\n    SAD = 'sad'\n"
         "class Moody(ganlab.Loss):\n"
-        "    def __init__(self, mood: Mood = Mood.GLAD):\n        super().__init__()\n"
+        "    def __init__(self, mood: Mood = Mood.GLAD, only: Literal['one'] = 'one'):\n        super().__init__()\n"
         "@ganlab.hookimpl\n"
         "def ganlab_losses():\n    return {'moody': Moody, 'moodier': Moody}\n"
     )
@@ -529,4 +605,6 @@ def test_the_schema_has_every_component_and_what_their_options_define(
         assert f"{component.kind} {component.name}" in titles
     checks = Draft202012Validator(found)
     checks.validate(merge(TINY, {"losses": {"m": {"type": "moody", "mood": "sad", "weight": 2}}}))
+    checks.validate({"losses": {"m": {"type": "moody", "mood": None, "only": None}}})
+    assert not checks.is_valid(merge(TINY, {"losses": {"m": {"type": "moody", "only": "two"}}}))
     assert not checks.is_valid(merge(TINY, {"losses": {"m": {"type": "moodier", "mood": "angry"}}}))

@@ -59,19 +59,19 @@ class Class(ganlab.Loss):
         self.fakes = fakes
 
     def generator(self, t: Translation) -> Tensor:
-        return classified(_logits(t, t.fake), t.labels)
+        return classified(_logits(t, t.fake, reals=False), t.labels)
 
     def discriminator(self, t: Translation) -> dict[str, Tensor]:
-        terms = {"real": classified(_logits(t, t.target), t.target_labels)}
+        terms = {"real": classified(_logits(t, t.target, reals=True), t.target_labels)}
         if self.fakes:
             # not those of a pool, whose classes are not known
-            terms["fake"] = classified(_logits(t, t.fake), t.labels)
+            terms["fake"] = classified(_logits(t, t.fake, reals=False), t.labels)
         return terms
 
 
-def _logits(t: Translation, images: Tensor) -> Tensor:
+def _logits(t: Translation, images: Tensor, reals: bool) -> Tensor:
     logits = t.score(images)[:, 1:]
-    check_classes(t, logits.shape[1])
+    check_classes(t, logits.shape[1], reals)
     return logits
 
 

@@ -14,12 +14,13 @@ def classified(scores: Tensor, classes: Tensor) -> Tensor:
     return cross_entropy(scores.movedim(1, 3).flatten(0, 2), classes[:, None].expand(-1, positions).flatten())
 
 
-def check_classes(t: Translation, told: int) -> None:
-    """Raises SpecError unless the target domain's discriminator, which tells `told` classes, can be asked for those of
-    either domain: on CUDA a class too large would end the process."""
-    if not t.classes == t.target_classes == told:
-        a, b = t.name[0], t.name[1]
+def check_classes(t: Translation, told: int, reals: bool) -> None:
+    """Raises SpecError unless the target domain's discriminator tells as many classes, `told`, as the domain has whose
+    labels it is asked for: its own for reals, that of their inputs for fakes. On CUDA a class too large would end the
+    process."""
+    domain, classes = (t.name[1], t.target_classes) if reals else (t.name[0], t.classes)
+    if classes != told:
         raise ganlab.SpecError(
-            f"domain {a} has {t.classes} classes, domain {b} {t.target_classes}, and the discriminator of {b} tells"
-            f" {told}; they must be as many"
+            f"domain {domain} has {classes} classes, and the discriminator of {t.name[1]} tells {told}; they must be as"
+            " many"
         )

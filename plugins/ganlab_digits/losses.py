@@ -30,7 +30,7 @@ class ClassReal(ganlab.Loss):
     """With labels: cross-entropy of D_b(x_b) and the class of x_b, the discriminators'."""
 
     def discriminator(self, t: Translation) -> Tensor:
-        return classified(_scores(t, t.target), t.target_labels)
+        return classified(_scores(t, t.target, reals=True), t.target_labels)
 
 
 class ClassFake(ganlab.Loss):
@@ -38,15 +38,15 @@ class ClassFake(ganlab.Loss):
     others; for the generators, the class of x_a."""
 
     def generator(self, t: Translation) -> Tensor:
-        return classified(_scores(t, t.fake), t.labels)
+        return classified(_scores(t, t.fake, reals=False), t.labels)
 
     def discriminator(self, t: Translation) -> Tensor:
-        scores = _scores(t, t.fake_for_discriminator)
+        scores = _scores(t, t.fake_for_discriminator, reals=False)
         return classified(scores, t.labels.new_full((len(scores),), scores.shape[1] - 1))
 
 
-def _scores(t: Translation, images: Tensor) -> Tensor:
+def _scores(t: Translation, images: Tensor, reals: bool) -> Tensor:
     """Logits of the classes and of being a fake."""
     scores = t.score(images)
-    check_classes(t, scores.shape[1] - 1)
+    check_classes(t, scores.shape[1] - 1, reals)
     return scores

@@ -142,7 +142,6 @@ COUNTS = {"a": 7, "b": 3}
         ({**PATCH, "losses": {"classes": {"type": "acgan_class"}}}, "classes's generator"),
         ({**PATCH, "losses": {"classes": {"type": "acgan_class", "fakes": False}}}, "classes's generator"),
         ({**DIGITS, "losses": {"of_fakes": {"type": "class_fake"}}}, "of_fakes's generator"),
-        ({**DIGITS, "losses": {"of_reals": {"type": "class_real"}}}, "of_reals's discriminator"),
     ],
 )
 @pytest.mark.parametrize("way", ["ab", "ba"])
@@ -154,14 +153,31 @@ def test_domains_of_unequally_many_classes_are_refused(
         make_engine({**patch, "translations": [way], "losses": {**patch["losses"], "cycle": None}}, classes=COUNTS)
     a, b = way
     assert str(refused.value).startswith(
-        f"losses.{term} term on way {way}: domain {a} has {COUNTS[a]} classes, domain {b} {COUNTS[b]}, and the"
-        f" discriminator of {b} tells {COUNTS[b]}; they must be as many (loss '"
+        f"losses.{term} term on way {way}: domain {a} has {COUNTS[a]} classes, and the discriminator of {b}"
+        f" tells {COUNTS[b]}; they must be as many (loss '"
     )
+
+
+def test_what_reads_labels_of_reals_alone_asks_nothing_of_the_other_domain(make_engine: Make) -> None:
+    patch = {**DIGITS, "losses": {"of_reals": {"type": "class_real"}}}
+    engine = make_engine(patch, classes=COUNTS)
+    nets = stirred(engine)
+    engine.step()
+    (record,) = engine.read()
+    batch = RandomImages(size=32, classes=COUNTS)(0)
+    for way, told in (("ab", 3), ("ba", 7)):
+        scores = nets[f"discriminator/image/{way[1]}"](batch.images[way[1]])
+        assert scores.shape[1] == told + 1
+        expected = -scores.log_softmax(1)[range(len(scores)), batch.labels[way[1]]].mean()
+        assert record[f"loss/discriminator/{way}/of_reals"] == pytest.approx(expected.item(), abs=1e-6)
 
 
 def test_a_discriminator_that_tells_no_classes_is_refused(make_engine: Make) -> None:
     spec = {"losses": {"classes": {"type": "acgan_class"}}}
-    with pytest.raises(ganlab.SpecError, match="domain b 3, and the discriminator of b tells 0; they must be as many"):
+    with pytest.raises(ganlab.SpecError, match="domain a has 3 classes, and the discriminator of b tells 0;"):
+        make_engine(spec, classes=3)
+    spec = {"data": {"size": 32}, "losses": {"classes": {"type": "class_real"}}}
+    with pytest.raises(ganlab.SpecError, match="domain b has 3 classes, and the discriminator of b tells 0;"):
         make_engine(spec, classes=3)
 
 
