@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import operator
 import signal
 import threading
 from collections.abc import Iterable, Iterator, Mapping
@@ -27,7 +29,7 @@ from ganlab.modules import evaluating, feature_networks
 from ganlab.registry import registry
 from ganlab.rehearsal import untouched_randomness
 from ganlab.report.grid import png, sample_grid
-from ganlab.spec import Spec
+from ganlab.spec import Json, Spec
 
 
 class Watcher(Protocol):
@@ -166,23 +168,40 @@ def sample(
 
 
 def _keep_facts(folder: RunFolder, system: System, stores: dict[str, Store], watcher: Watcher) -> None:
-    """Write spec.json and environment.json, or see whether a run that goes on finds what it began with."""
+    """Write spec.json and environment.json, or see whether a run that goes on finds what it began with, and write down
+    what it goes on with instead."""
     if not folder.exists:
         folder.write_json("spec.json", system.spec.as_json())
     data = {name: store.facts() for name, store in stores.items()}
     trained = [*system.networks.modules.values(), *system.losses.values()]
     weights = hashes(file for module in trained for part in feature_networks(module).values() for file in part.files())
-    facts = environment.describe(registry(), system.spec) | {"data": data, "weights": weights}
-    before = folder.environment()
-    if before is None:
+    facts = environment.describe(registry(), system.spec) | {"data": data, "weights": weights, "continued": []}
+    kept = folder.environment()
+    if kept is None or not folder.steps:
+        # of an earlier process nothing is left
         folder.write_json("environment.json", facts)
         return
     refuse_other_data(folder, stores)
-    if (then := before.get("weights", {})) != weights:
+    if (then := kept.get("weights", {})) != weights:
         read = f"{', '.join(weights) or 'none'} now, {', '.join(then) or 'none'} then, or their content has changed"
         raise SpecError(f"these are not the weight files that {folder.path} began with: {read}")
-    if changed := [k for k in ("python", "packages", "device_name", "cpu_capability") if before.get(k) != facts[k]]:
-        watcher.warns(f"{folder.path} began with another {', '.join(changed)}: the last digits may differ")
+    other = [part for part in environment.BYTES_DEPEND_ON if kept.get(part) != facts[part]]
+    if named := [part for part in other if part != "code"]:
+        watcher.warns(f"{folder.path} began with another {', '.join(named)}: the last digits may differ")
+    if (done := folder.steps[-1]) < system.schedule.steps:
+        kept = _gone_on(kept, facts, done)
+        folder.write_json("environment.json", kept)
+    for sentence in environment.of_other_code(folder.path, kept, facts["code"]):
+        watcher.warns(sentence)
+
+
+def _gone_on(kept: Json, facts: Json, done: int) -> Json:
+    """environment.json of a run that goes on after `done` steps: what is other than it was is added, with the step."""
+    # what came of those after it is dropped
+    before = [went_on for went_on in kept.get("continued", []) if went_on["step"] < done]
+    latest = functools.reduce(operator.or_, before, kept)
+    other = {part: facts[part] for part in environment.BYTES_DEPEND_ON if latest.get(part) != facts[part]}
+    return {**kept, "continued": [*before, *([{"step": done, **other}] if other else [])]}
 
 
 def refuse_other_data(folder: RunFolder, stores: Mapping[str, Store]) -> None:
