@@ -110,7 +110,7 @@ def run(
         resolved = _load_spec(asked, set, folder.spec(registry()))
         _refuse_another(folder, resolved)
         found = load_run(folder.path)
-        if found.finished and _measured(found, resolved):
+        if found.finished and _measured(found, resolved) and folder.sample(found.step).exists():
             _warn_of_code(folder, resolved, watcher)
             return found
     with _reproducible(resolved):
