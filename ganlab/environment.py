@@ -8,7 +8,7 @@ import platform
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from itertools import pairwise
 from pathlib import Path
@@ -43,21 +43,20 @@ def describe(registry: Registry, spec: Spec) -> Json:
         "plugins": sorted({(c.plugin, c.package, c.version) for c in registry.components}),
         "components": {f"{c.kind}/{c.name}": c.plugin for c in registry.components},
         "broken_plugins": [b._asdict() for b in registry.broken],
-        "code": code(registry, spec),
+        "code": code(registry, trains(registry, spec)),
     }
 
 
-def code(registry: Registry, spec: Spec) -> Json:
-    """{module: {"package", "version", "sha256", "used_by"}} of what a spec trains with: the top-level modules that its
-    components' classes come from and those with components that these import, ganlab's own too; `used_by` are the
-    components' places in the spec.
+def code(registry: Registry, used: Iterable[tuple[str, Component]]) -> Json:
+    """{module: {"package", "version", "sha256", "used_by"}} of components, each with the place where it is used: the
+    top-level modules that their classes come from and those with components that these import, ganlab's own too.
 
     The hash is of what `sha256sum` prints of the module's .py files, in the order of their names from its parent
     folder; None where they are no files.
     """
     owners = {_top(component): component for component in registry.components}
     found: Json = {}
-    for place, component in _used(registry, spec):
+    for place, component in used:
         for name in sorted(_reached(_top(component), set(owners))):
             owner = {"package": owners[name].package, "version": owners[name].version}
             fact = found.setdefault(name, {**owner, "sha256": _source(sys.modules.get(name))[0], "used_by": []})
@@ -83,6 +82,18 @@ def of_other_code(path: Path, kept: Json, now: Json) -> Iterator[str]:
         )
 
 
+def measured_by_other_code(path: Path, kept: Mapping[str, Mapping[str, str | None]]) -> Iterator[str]:
+    """A sentence where the code of metrics changed: `kept` is {metric: {module: hash}} as they measured the run."""
+    changed: dict[str, list[str]] = {}
+    for metric, modules in kept.items():
+        for name, sha256 in modules.items():
+            if name in sys.modules and _source(sys.modules[name])[0] != sha256:
+                changed.setdefault(name, []).append(metric)
+    if changed:
+        told = ", ".join(f"{name} ({', '.join(metrics)})" for name, metrics in changed.items())
+        yield f"the code of {told} has changed since {path} was measured; `ganlab eval {path}` measures anew"
+
+
 def _changed(then: Json, now: Json) -> str:
     """The modules whose code differs, each with the components that use it unless all do."""
     everywhere = {place for fact in now.values() for place in fact["used_by"]}
@@ -96,21 +107,22 @@ def _changed(then: Json, now: Json) -> str:
     return ", ".join(told)
 
 
-def _used(registry: Registry, spec: Spec) -> Iterator[tuple[str, Component]]:
+def trains(registry: Registry, spec: Spec) -> Iterator[tuple[str, Component]]:
     """(place in the spec, component) of all that trains."""
     named = {("discriminator", f"discriminators.{label}"): options for label, options in spec.discriminators.items()}
     named |= {("loss", f"losses.{label}"): options for label, options in spec.losses.items()}
     named |= {("source", f"data.{domain}"): spec.data.source(domain) for domain in "ab"}
     named |= {(kind, kind): getattr(spec, kind) for kind in ("generator", "schedule")}
     for (kind, place), options in named.items():
-        yield from _with_nested(registry, kind, place, options)
+        yield from with_nested(registry, kind, place, options)
 
 
-def _with_nested(registry: Registry, kind: str, place: str, options: Options) -> Iterator[tuple[str, Component]]:
+def with_nested(registry: Registry, kind: str, place: str, options: Options) -> Iterator[tuple[str, Component]]:
+    """(place, component) of a component and of those inside it."""
     component = registry.find(kind, options["type"], place)
     yield place, component
     for option, inner in signature(component.cls).nested.items():
-        yield from _with_nested(registry, inner, f"{place}.{option}", options[option])
+        yield from with_nested(registry, inner, f"{place}.{option}", options[option])
 
 
 def _top(component: Component) -> str:

@@ -112,6 +112,9 @@ def run(
         found = load_run(folder.path)
         if found.finished and _measured(found, resolved) and folder.sample(found.step).exists():
             _warn_of_code(folder, resolved, watcher)
+            measured = (found.evaluation or {}).get("protocol", {}).get("code", {})
+            for sentence in environment.measured_by_other_code(folder.path, measured):
+                watcher.warns(sentence)
             return found
     with _reproducible(resolved):
         stores = build_data(registry(), resolved, watcher.progress)
@@ -146,7 +149,7 @@ def run(
 
 
 def _warn_of_code(folder: RunFolder, spec: Spec, watcher: Watcher) -> None:
-    now = environment.code(registry(), spec)
+    now = environment.code(registry(), environment.trains(registry(), spec))
     for sentence in environment.of_other_code(folder.path, folder.environment() or {}, now):
         watcher.warns(sentence)
 

@@ -56,17 +56,35 @@ class Theirs(ganlab.Loss):
 def ganlab_losses():
     return {"theirs": Theirs}
 """
+SHADES = """
+import ganlab
+from ganlab.evaluation.estimates import Estimate
+from ganlab.interfaces import Number
+
+class Shade(ganlab.Metric):
+    numbers = {"shade": Number("how bright an image is", "higher")}
+
+    def measure(self, evidence):
+        value = float(evidence.outputs.pixels[0].mean())
+        return {"shade": Estimate(value, value, value, {"outputs": 1})}
+
+@ganlab.hookimpl
+def ganlab_metrics():
+    return {"shade": Shade}
+"""
 FILES = {
+    "shades.py": SHADES,
     "mine/__init__.py": INIT,
     "mine/terms.py": TERMS,
     "theirs.py": THEIRS,
     "unused.py": THEIRS.replace('"theirs"', '"unused"'),
 }
+PLUGINS = ("mine", "theirs", "unused", "shades")
 USED = ["ganlab", "ganlab_cyclegan", "ganlab_resnet", "mine", "theirs"]
 
 
 class Here:
-    """Three plugins, and a run of a loss of one that imports the second."""
+    """Some plugins, and a run of a loss of one that imports the second."""
 
     def __init__(self, folder: Path, spec: Json) -> None:
         self.folder, self.spec, self.run = folder, spec, folder / "run"
@@ -81,7 +99,7 @@ class Here:
             self.write(file, f"{(self.folder / file).read_text()}# edited\n")
 
     def forget(self) -> None:
-        for name in [name for name in sys.modules if name.split(".")[0] in ("mine", "theirs", "unused")]:
+        for name in [name for name in sys.modules if name.split(".")[0] in PLUGINS]:
             del sys.modules[name]
         registry.cache_clear()
 
@@ -119,7 +137,7 @@ def here(tiny: Json, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterato
     for name, text in FILES.items():
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(text)
-    for name in ("mine", "theirs", "unused"):
+    for name in PLUGINS:
         info = tmp_path / f"my_{name}-0.3.dist-info"
         info.mkdir()
         (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: my-{name}\nVersion: 0.3\n")
@@ -127,6 +145,7 @@ def here(tiny: Json, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterato
     monkeypatch.syspath_prepend(str(tmp_path))
     # an edit within the same second might be taken for no edit
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    monkeypatch.setenv("GANLAB_CACHE", str(tmp_path / "cache"))
     monkeypatch.chdir(tmp_path)
     patch = {"discriminators": {"image": {"type": "spectral_norm", "of": TINY["discriminators"]["image"]}}}
     found = Here(tmp_path, merge(merge(tiny, patch), {"losses": {"mine": {"type": "mine"}}}))
@@ -261,7 +280,7 @@ def test_code_that_is_no_files_is_known_by_its_version(tmp_path: Path, monkeypat
     monkeypatch.syspath_prepend(str(path))
     known = Registry([*installed(), EntryPoint("packed", "packed", "ganlab")])
     spec = resolve(known, merge(TINY, {"losses": {"packed": {"type": "packed"}}}))
-    now = environment.code(known, spec)
+    now = environment.code(known, environment.trains(known, spec))
     assert now["packed"]["sha256"] is None
 
     def told(**patch: Any) -> list[str]:
@@ -271,6 +290,43 @@ def test_code_that_is_no_files_is_known_by_its_version(tmp_path: Path, monkeypat
     assert told() == []
     (sentence,) = told(version="0")
     assert sentence.startswith(f"the code of packed (losses.packed) has changed since {tmp_path} was trained")
+
+
+def test_a_metric_has_its_own_code_and_that_of_what_it_sees(here: Here) -> None:
+    measures = {"data": {"holdout": 0.8}, "evaluation": {"metrics": ["shade", "kid"], "features": "lite0"}}
+    here.spec = merge(here.spec, measures)
+    here.train()
+
+    def measured() -> Json:
+        found: Json = json.loads((here.run / "evaluation.json").read_text())
+        return found
+
+    before = measured()
+    code = before["protocol"]["code"]
+    assert list(code) == ["kid", "shade"]
+    assert code["shade"]["shades"] == listed(here.folder, "shades.py")
+    assert set(code["shade"]) == {"ganlab", "shades"}
+    assert set(code["kid"]) == {"ganlab", "ganlab_metrics", "ganlab_lite0"}
+    assert "shades" not in here.kept["code"]
+    here.edit("shades.py")
+    (sentence,) = here.train()
+    wanted = (
+        f"the code of shades (shade) has changed since {here.run} was measured; `ganlab eval {here.run}` measures anew"
+    )
+    assert sentence == wanted
+    watcher = Telling(0)
+    ganlab.evaluate(here.run, ["shade"], watcher=watcher)
+    assert watcher.told == []
+    # the other's figures and code are as they were
+    after = measured()
+    assert after["figures"] == before["figures"]
+    assert after["protocol"]["code"] == {**code, "shade": {**code["shade"], "shades": listed(here.folder, "shades.py")}}
+    assert here.train() == []
+    # a file from before code was kept
+    del after["protocol"]["code"]
+    (here.run / "evaluation.json").write_text(json.dumps(after))
+    here.edit("shades.py")
+    assert here.train() == []
 
 
 def test_what_is_edited_after_it_was_read_is_not_what_ran(here: Here) -> None:
