@@ -57,6 +57,10 @@ class RunFolder:
         """The steps that have a checkpoint, oldest first."""
         return checkpoint.steps(self.checkpoints)
 
+    def sample(self, step: int) -> Path:
+        """Where the sample grid of a step is."""
+        return self.samples / f"{checkpoint.name_of(step)}.png"
+
     def spec_json(self) -> Json:
         """The resolved spec as it was kept."""
         return self._json(self.path / "spec.json")
@@ -147,14 +151,15 @@ class RunFolder:
 
     @contextmanager
     def recorder(self, step: int) -> Iterator[Recorder]:
-        """Record what follows `step`: what an earlier process recorded beyond it is dropped. Raises RunError where the
-        disk won't."""
+        """Record what follows `step`: what an earlier process recorded and drew beyond it is dropped. Raises RunError
+        where the disk won't."""
         kept = [r for r in self.records() if r["step"] <= step]
         write(self.metrics, "".join(json.dumps(r) + "\n" for r in kept).encode())
         name = f"events.out.tfevents.{int(time.time())}.{socket.gethostname()}.{os.getpid()}"
         with ExitStack() as opened:
             with _on_disk(self.path):
-                for path in self._events():
+                beyond = [path for path in self.samples.glob("step-*.png") if _step(path) > step]
+                for path in (*self._events(), *beyond):
                     path.unlink()
                 # unbuffered: closing then has nothing left to fail with
                 events = opened.enter_context((self.path / name).open("wb", 0))
@@ -204,6 +209,11 @@ class Recorder:
             # a disk that is nearly full takes a part, and refuses the rest
             while content:
                 content = content[file.write(content) :]
+
+
+def _step(sample: Path) -> int:
+    number = sample.stem.removeprefix("step-")
+    return int(number) if number.isdecimal() else 0
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from ganlab import checkpoint
+from ganlab import checkpoint, environment
 from ganlab.build import System, build, build_data, build_schedule, build_sources
 from ganlab.data.sampler import Sampler
 from ganlab.data.store import Store
@@ -110,7 +110,11 @@ def run(
         resolved = _load_spec(asked, set, folder.spec(registry()))
         _refuse_another(folder, resolved)
         found = load_run(folder.path)
-        if found.finished and _measured(found, resolved):
+        if found.finished and _measured(found, resolved) and folder.sample(found.step).exists():
+            _warn_of_code(folder, resolved, watcher)
+            measured = (found.evaluation or {}).get("protocol", {}).get("code", {})
+            for sentence in environment.measured_by_other_code(folder.path, measured):
+                watcher.warns(sentence)
             return found
     with _reproducible(resolved):
         stores = build_data(registry(), resolved, watcher.progress)
@@ -142,6 +146,12 @@ def run(
                         f"all {engine.done} steps are saved, not yet measured", signal.SIGINT
                     ) from stopped
     return load_run(folder.path)
+
+
+def _warn_of_code(folder: RunFolder, spec: Spec, watcher: Watcher) -> None:
+    now = environment.code(registry(), environment.trains(registry(), spec))
+    for sentence in environment.of_other_code(folder.path, folder.environment() or {}, now):
+        watcher.warns(sentence)
 
 
 def _measured(run: Run, asked: Spec) -> bool:
@@ -261,6 +271,7 @@ def _evaluate_run(
     with _reproducible(spec):
         stores = build_data(registry(), spec, watcher.progress)
         refuse_other_data(folder, stores)
+        _warn_of_code(folder, spec, watcher)
         system = build(registry(), spec, {name: store.domain for name, store in stores.items()})
         return _evaluate(folder, _examiner(system, stores, asked, watcher), system, stores, watcher)
 

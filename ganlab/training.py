@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
+import operator
 import signal
 import threading
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 from typing import Any, Protocol
@@ -28,7 +30,10 @@ from ganlab.networks import full
 from ganlab.registry import registry
 from ganlab.rehearsal import untouched_randomness
 from ganlab.report.grid import png, sample_grid
-from ganlab.spec import Spec
+from ganlab.spec import Json, Spec
+
+_UNRECORDED = "unrecorded"
+"""Where a checkpoint's state keeps the records that the evaluation failed to complete."""
 
 
 class Watcher(Protocol):
@@ -70,43 +75,67 @@ def train(
     """
     spec, parts, total = engine.system.spec, engine.system.parts, engine.system.schedule.steps
     _keep_facts(folder, engine.system, stores, watcher)
+    unrecorded: list[Record] = []
     if folder.steps:
         newest = checkpoint.path_of(folder.checkpoints, folder.steps[-1])
         checkpoint.load_networks(newest, engine.modules())
-        _restore(engine, newest)
+        unrecorded = _restore(engine, newest)
     watcher.begins(folder, spec, engine.done, total)
     history = [r for r in folder.records() if r["step"] <= engine.done]
     won = Won(watcher.warns, history)
     assessed = _Assessed(examiner, history, watcher)
     with folder.recorder(engine.done) as recorder, _stopped_by_signals() as stopped:
+
+        def record(records: list[Record]) -> None:
+            recorder(records)
+            won(records)
+            watcher.steps(records)
+
+        def show(records: list[Record] | None, draw: bool) -> None:
+            """Measure, for records that wait for it, and draw."""
+            if records is not None:
+                with parts.blamed("", "the evaluation", engine.done):
+                    assessed(engine, records)
+                record(records)
+            if draw:
+                with parts.blamed("", "the samples", engine.done):
+                    images = sample(engine.translators(), stores, engine.system, spec.samples.count)
+                write(folder.sample(engine.done), png(sample_grid(images)))
+
+        def save(unrecorded: Sequence[Record] = ()) -> None:
+            keep, spared, state = spec.checkpoints.keep, assessed.best(), {**engine.state(), _UNRECORDED: unrecorded}
+            checkpoint.save(folder.checkpoints, engine.done, engine.modules(), state, keep, spared)
+
+        def drawn() -> bool:
+            return engine.done == total or engine.done % spec.samples.every == 0
+
+        if engine.done:
+            # what failed after the step that is saved
+            waiting = [r for r in unrecorded if not history or r["step"] > history[-1]["step"]]
+            show(waiting or None, drawn() and not folder.sample(engine.done).exists())
         while engine.done < total:
             engine.step()
             # read once: a signal that comes later is for the next step
             halt = stopped[0] if stopped else None
-            last = halt is not None or engine.done == total
-            measure = assessed.due(engine)
-            save = last or measure or engine.done % spec.checkpoints.every == 0
-            draw = engine.done == total or engine.done % spec.samples.every == 0
-            if save or draw or engine.done % spec.runtime.log_every == 0:
+            measure, draw = assessed.due(engine), drawn()
+            keep = halt is not None or engine.done == total or measure or engine.done % spec.checkpoints.every == 0
+            if keep or draw or engine.done % spec.runtime.log_every == 0:
                 records = engine.read()
                 refuse_unfit(records, recorder, folder, parts)
-                if measure:
+                if not measure:
+                    record(records)
+                if keep or draw:
                     refuse_poisoned(engine, folder)
-                    with parts.blamed("", "the evaluation", engine.done):
-                        assessed(engine, records)
-                recorder(records)
-                won(records)
-                watcher.steps(records)
-            if (save or draw) and not measure:
-                refuse_poisoned(engine, folder)
-            if draw:
-                with parts.blamed("", "the samples", engine.done):
-                    images = sample(engine.translators(), stores, engine.system, spec.samples.count)
-                write(folder.samples / f"step-{engine.done:06d}.png", png(sample_grid(images)))
-            if save:
+                try:
+                    show(records if measure else None, draw)
+                except Exception:
+                    # no step is lost by what only looks at it
+                    with suppress(Exception):
+                        save(records if measure else ())
+                    raise
+            if keep:
                 # last: a run goes on after its newest checkpoint and must lack nothing that came before
-                keep, spared = spec.checkpoints.keep, assessed.best()
-                checkpoint.save(folder.checkpoints, engine.done, engine.modules(), engine.state(), keep, spared)
+                save()
             if halt is not None and engine.done < total:
                 raise Interrupted(f"stopped after step {engine.done} of {total}; everything is saved", halt)
 
@@ -126,8 +155,9 @@ class _Assessed:
         return engine.done == engine.system.schedule.steps or engine.done % every == 0
 
     def __call__(self, engine: Engine, records: list[Record]) -> None:
-        """Add what is measured now to the step's record."""
-        assert self._examiner is not None
+        """Add what is measured now to the step's record, if it is due."""
+        if self._examiner is None or not self.due(engine):
+            return
         if not records or records[-1]["step"] != engine.done:
             # a step without terms has none
             records.append({"step": engine.done})
@@ -167,23 +197,40 @@ def sample(
 
 
 def _keep_facts(folder: RunFolder, system: System, stores: dict[str, Store], watcher: Watcher) -> None:
-    """Write spec.json and environment.json, or see whether a run that goes on finds what it began with."""
+    """Write spec.json and environment.json, or see whether a run that goes on finds what it began with, and write down
+    what it goes on with instead."""
     if not folder.exists:
         folder.write_json("spec.json", system.spec.as_json())
     data = {name: store.facts() for name, store in stores.items()}
     trained = [*system.networks.modules.values(), *system.losses.values()]
     weights = hashes(file for module in trained for part in feature_networks(module).values() for file in part.files())
-    facts = environment.describe(registry(), system.spec) | {"data": data, "weights": weights}
-    before = folder.environment()
-    if before is None:
+    facts = environment.describe(registry(), system.spec) | {"data": data, "weights": weights, "continued": []}
+    kept = folder.environment()
+    if kept is None or not folder.steps:
+        # of an earlier process nothing is left
         folder.write_json("environment.json", facts)
         return
     refuse_other_data(folder, stores)
-    if (then := before.get("weights", {})) != weights:
+    if (then := kept.get("weights", {})) != weights:
         read = f"{', '.join(weights) or 'none'} now, {', '.join(then) or 'none'} then, or their content has changed"
         raise SpecError(f"these are not the weight files that {folder.path} began with: {read}")
-    if changed := [k for k in ("python", "packages", "device_name", "cpu_capability") if before.get(k) != facts[k]]:
-        watcher.warns(f"{folder.path} began with another {', '.join(changed)}: the last digits may differ")
+    other = [part for part in environment.BYTES_DEPEND_ON if kept.get(part) != facts[part]]
+    if named := [part for part in other if part != "code"]:
+        watcher.warns(f"{folder.path} began with another {', '.join(named)}: the last digits may differ")
+    if (done := folder.steps[-1]) < system.schedule.steps:
+        kept = _gone_on(kept, facts, done)
+        folder.write_json("environment.json", kept)
+    for sentence in environment.of_other_code(folder.path, kept, facts["code"]):
+        watcher.warns(sentence)
+
+
+def _gone_on(kept: Json, facts: Json, done: int) -> Json:
+    """environment.json of a run that goes on after `done` steps: what is other than it was is added, with the step."""
+    # what came of those after it is dropped
+    before = [went_on for went_on in kept.get("continued", []) if went_on["step"] < done]
+    latest = functools.reduce(operator.or_, before, kept)
+    other = {part: facts[part] for part in environment.BYTES_DEPEND_ON if latest.get(part) != facts[part]}
+    return {**kept, "continued": [*before, *([{"step": done, **other}] if other else [])]}
 
 
 def refuse_other_data(folder: RunFolder, stores: Mapping[str, Store]) -> None:
@@ -198,10 +245,12 @@ def refuse_other_data(folder: RunFolder, stores: Mapping[str, Store]) -> None:
             )
 
 
-def _restore(engine: Engine, newest: Path) -> None:
+def _restore(engine: Engine, newest: Path) -> list[Record]:
+    """Gives the records that were not yet written when it was saved."""
     state = checkpoint.load_state(newest)
     try:
         engine.load_state(state)
+        return list(state.get(_UNRECORDED, ()))
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise RunError(f"{newest / 'state.pt'} holds the state of another system: {error!r}") from error
 

@@ -83,6 +83,16 @@ def test_a_run_that_goes_on_records_each_step_once(tmp_path: Path, kept: int) ->
     assert len(list(tmp_path.glob("events.out.tfevents.*"))) == 1
 
 
+def test_samples_of_steps_that_are_dropped_are_dropped(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    for name in ("step-000002.png", "step-000003.png", "step-1000000.png", "step-best.png", "mine.png"):
+        write(tmp_path / "samples" / name, b"x")
+    with folder.recorder(2):
+        pass
+    assert {path.name for path in folder.samples.iterdir()} == {"step-000002.png", "step-best.png", "mine.png"}
+    assert folder.sample(2).read_bytes() == b"x"
+
+
 @pytest.mark.parametrize("torn", ['{"step": 3, "seco', "{", '{"step": 3}}', "\x00\x00\x00"])
 def test_a_last_line_that_was_cut_off_is_left_out_and_written_anew(tmp_path: Path, torn: str) -> None:
     folder = RunFolder(tmp_path)

@@ -11,6 +11,7 @@ import shutil
 import signal
 import threading
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -671,6 +672,104 @@ def test_a_broken_disk_is_one_sentence(cheap: Json, tmp_path: Path) -> None:
     (tmp_path / "run/samples").unlink()
     assert ganlab.run(cheap, out=tmp_path / "run").finished
     assert names(tmp_path / "run/samples") == [f"step-{step:06d}.png" for step in (3, 6, 9, 12)]
+
+
+@contextmanager
+def broken() -> Iterator[None]:
+    """Generators fail in eval mode."""
+    cls = registry().find("generator", "sharing", "").cls
+    works = cls.decode  # type: ignore[attr-defined]
+
+    def decode(self: Any, embedding: Tensor) -> Any:
+        if not self.training:
+            raise ValueError("not now")
+        return works(self, embedding)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cls, "decode", decode)
+        yield
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    """All but the events, whose name has the time in it."""
+    paths = [path for path in folder.rglob("*") if path.is_file() and not path.name.startswith("events.")]
+    return {str(path.relative_to(folder)): path.read_bytes() for path in paths}
+
+
+def timeless(folder: Path) -> list[Record]:
+    records = ganlab.load_run(folder).records
+    return [{name: value for name, value in record.items() if name != "seconds"} for record in records]
+
+
+MEASURED = {"metrics": ["brightness"], "every": 5}
+
+
+@pytest.mark.parametrize(
+    ("patch", "step", "doing", "recorded"),
+    [
+        ({}, 3, "samples", 3),
+        ({"samples": {"every": 6}, "runtime": {"log_every": 5}}, 6, "samples", 6),
+        ({}, 12, "samples", 12),
+        ({"evaluation": MEASURED}, 5, "evaluation", 4),
+        ({"evaluation": {**MEASURED, "every": 6}}, 12, "evaluation", 11),
+        (
+            {
+                "evaluation": MEASURED,
+                "samples": {"every": 100},
+                "checkpoints": {"every": 100},
+                "runtime": {"log_every": 3},
+            },
+            5,
+            "evaluation",
+            3,
+        ),
+    ],
+)
+def test_no_step_is_lost_by_what_fails_when_it_is_shown(
+    cheap: Json, tmp_path: Path, patch: Json, step: int, doing: str, recorded: int
+) -> None:
+    patch = merge(patch, {"data": {"holdout": 0.5}, "discriminators": {"image": {"type": "forgetful"}}})
+    spec = merge(cheap, patch)
+    whole, run = tmp_path / "whole", tmp_path / "run"
+    ganlab.run(spec, out=whole)
+    with ExitStack() as breaks:
+        last = recorded if recorded < step else step - 1
+        watcher = Watching(last, lambda: breaks.enter_context(broken()))
+        with pytest.raises(RunError, match=rf"^generator, in the {doing} at step {step}: not now "):
+            ganlab.run(spec, out=run, watcher=watcher)
+        assert names(run / "checkpoints")[-1] == f"step-{step:06d}"
+        assert len(timeless(run)) == recorded
+        left = files(run)
+        watcher = Watching()
+        with pytest.raises(RunError, match=rf"^generator, in the {doing} at step {step}: not now "):
+            ganlab.run(spec, out=run, watcher=watcher)
+        assert watcher.begun == [step]
+        assert files(run) == left
+    watcher = Watching()
+    assert ganlab.run(spec, out=run, watcher=watcher).finished
+    assert watcher.begun == [step]
+    assert networks(run, 12) == networks(whole, 12)
+    assert timeless(run) == timeless(whole)
+    shown = [{k: v for k, v in files(one).items() if k.startswith(("samples", "evaluation"))} for one in (run, whole)]
+    assert shown[0] == shown[1]
+
+
+def test_an_evaluation_that_fails_can_be_given_up(cheap: Json, tmp_path: Path) -> None:
+    spec = merge(cheap, {"data": {"holdout": 0.5}, "samples": {"every": 100}})
+    with broken(), pytest.raises(RunError, match="in the evaluation at step 5: not now"):
+        ganlab.run(merge(spec, {"evaluation": MEASURED}), out=tmp_path / "run")
+    ganlab.run(spec, out=tmp_path / "run")
+    ganlab.run(spec, out=tmp_path / "whole")
+    assert timeless(tmp_path / "run") == timeless(tmp_path / "whole")
+
+
+def test_a_sample_that_is_missing_is_drawn_again(cheap: Json, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    ganlab.run(cheap, out=run)
+    before = files(run)
+    (run / "samples/step-000012.png").unlink()
+    ganlab.run(cheap, out=run)
+    assert files(run) == before
 
 
 # -- a discriminator that wins ----------------------------------------------------------------------------------

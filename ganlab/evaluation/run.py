@@ -17,7 +17,7 @@ from ganlab import checkpoint
 from ganlab.build import System, build_features, build_metric
 from ganlab.data.store import Progress, Store, silent
 from ganlab.engine import Record
-from ganlab.environment import versions
+from ganlab.environment import code, versions, with_nested
 from ganlab.errors import SpecError
 from ganlab.evaluation.evidence import Evidence, Images
 from ganlab.evaluation.examine import Examiner, LeftOut, Measured, reasons
@@ -26,10 +26,10 @@ from ganlab.evaluation.material import BATCH, Translators, split
 from ganlab.folder import RunFolder
 from ganlab.interfaces import Features, Generator, Source
 from ganlab.registry import Registry
-from ganlab.spec import Evaluation, Json, as_options
+from ganlab.spec import Evaluation, Json, Options, as_options
 
-_GROWING = ("metrics", "features", "weights", "packages")
-"""The parts of a protocol, mappings, to which another evaluation adds."""
+_GROWING = ("metrics", "code", "features", "weights", "packages")
+"""The parts of a protocol, mappings, to which another evaluation adds; of the first two each metric has its own."""
 
 _PACKAGES = ("ganlab", "torch", "numpy", "scipy", "pillow")
 
@@ -91,8 +91,10 @@ class Tools(NamedTuple):
 
     def protocol(self, registry: Registry, asked: Evaluation) -> Json:
         """How these numbers are made."""
+        metrics = dict(sorted((options["type"], options) for options in map(as_options, asked.metrics)))
         described: Json = {
-            "metrics": dict(sorted((options["type"], options) for options in map(as_options, asked.metrics))),
+            "metrics": metrics,
+            "code": {name: self._code(registry, options, asked.features) for name, options in metrics.items()},
             "features": {},
             "seed": SEED,
             "python": platform.python_version(),
@@ -105,6 +107,13 @@ class Tools(NamedTuple):
             options = as_options(asked.features)
             described["features"][options["type"]] = {**options, "size": self.features.size, "resize": RULE}
         return described
+
+    def _code(self, registry: Registry, metric: Options, features: str | Options | None) -> dict[str, str | None]:
+        """{module: the hash of its code} of a metric, and of the features that it sees."""
+        used = list(with_nested(registry, "metric", "", metric))
+        if features is not None and self.examiner.metrics[metric["type"]].on_features:
+            used += with_nested(registry, "features", "", as_options(features))
+        return {module: fact["sha256"] for module, fact in code(registry, used).items()}
 
     def _packages(self, registry: Registry) -> Iterator[str]:
         """The distributions of what measures, and of what it says that it depends on."""
@@ -122,7 +131,7 @@ def united(before: Json | None, now: Json) -> tuple[Json, list[str]]:
         return now, []
     then, here = before["protocol"], now["protocol"]
     apart = [part for part in here if part not in _GROWING and then.get(part) != here[part]]
-    for part in _GROWING[1:]:
+    for part in _GROWING[2:]:
         known = then.get(part, {})
         apart += [f"{part}.{name}" for name, value in here[part].items() if name in known and known[name] != value]
     if apart:
