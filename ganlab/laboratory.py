@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from ganlab import checkpoint, environment
+from ganlab import checkpoint, provenance
 from ganlab.build import System, build, build_data, build_schedule, build_sources
 from ganlab.data.sampler import Sampler
 from ganlab.data.store import Store
@@ -19,6 +19,7 @@ from ganlab.engine import Engine, Record
 from ganlab.errors import Interrupted, RunError, SpecError, Unavailable
 from ganlab.evaluation import folders, speed
 from ganlab.evaluation.run import RunExaminer, Tools, named, united
+from ganlab.facts import refuse_other_data
 from ganlab.folder import RunFolder
 from ganlab.options import signature
 from ganlab.registry import registry
@@ -37,7 +38,7 @@ from ganlab.spec import (
     read,
     resolve,
 )
-from ganlab.training import Nobody, Watcher, refuse_other_data, train
+from ganlab.training import Nobody, Watcher, train
 
 
 class Run(NamedTuple):
@@ -113,7 +114,7 @@ def run(
         if found.finished and _measured(found, resolved) and folder.sample(found.step).exists():
             _warn_of_code(folder, resolved, watcher)
             measured = (found.evaluation or {}).get("protocol", {}).get("code", {})
-            for sentence in environment.measured_by_other_code(folder.path, measured):
+            for sentence in provenance.measured_by_other_code(folder.path, measured):
                 watcher.warns(sentence)
             return found
     with _reproducible(resolved):
@@ -149,8 +150,8 @@ def run(
 
 
 def _warn_of_code(folder: RunFolder, spec: Spec, watcher: Watcher) -> None:
-    now = environment.code(registry(), environment.trains(registry(), spec))
-    for sentence in environment.of_other_code(folder.path, folder.environment() or {}, now):
+    now = provenance.code(registry(), provenance.trains(registry(), spec))
+    for sentence in provenance.of_other_code(folder.path, folder.environment() or {}, now):
         watcher.warns(sentence)
 
 

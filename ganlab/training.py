@@ -2,35 +2,31 @@
 
 from __future__ import annotations
 
-import functools
-import operator
 import signal
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from pathlib import Path
 from types import FrameType
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
-from ganlab import checkpoint, environment
+from ganlab import checkpoint
 from ganlab.build import System
 from ganlab.data.sampler import to_device
 from ganlab.data.store import Store
 from ganlab.engine import Engine, Record
-from ganlab.errors import Interrupted, RunError, SpecError
-from ganlab.evaluation.features import hashes
+from ganlab.errors import Interrupted, RunError
 from ganlab.evaluation.run import PREFIX, RunExaminer
-from ganlab.folder import RunFolder, write
+from ganlab.facts import keep_facts
+from ganlab.folder import Recorder, RunFolder, write
 from ganlab.guard import Won, refuse_poisoned, refuse_unfit
-from ganlab.modules import evaluating, feature_networks
+from ganlab.modules import evaluating
 from ganlab.networks import full
-from ganlab.registry import registry
 from ganlab.rehearsal import untouched_randomness
 from ganlab.report.grid import png, sample_grid
-from ganlab.spec import Json, Spec
+from ganlab.spec import Spec
 
 _UNRECORDED = "unrecorded"
 """Where a checkpoint's state keeps the records that the evaluation failed to complete."""
@@ -73,71 +69,94 @@ def train(
     Raises SpecError where the data are not those that the run began with, RunError where a term stops being finite,
     Interrupted after SIGINT or SIGTERM, with everything saved.
     """
-    spec, parts, total = engine.system.spec, engine.system.parts, engine.system.schedule.steps
-    _keep_facts(folder, engine.system, stores, watcher)
-    unrecorded: list[Record] = []
-    if folder.steps:
-        newest = checkpoint.path_of(folder.checkpoints, folder.steps[-1])
-        checkpoint.load_networks(newest, engine.modules())
-        unrecorded = _restore(engine, newest)
+    spec, total = engine.system.spec, engine.system.schedule.steps
+    keep_facts(folder, engine.system, stores, watcher.warns)
+    unrecorded = _restore(engine, folder)
     watcher.begins(folder, spec, engine.done, total)
     history = [r for r in folder.records() if r["step"] <= engine.done]
-    won = Won(watcher.warns, history)
-    assessed = _Assessed(examiner, history, watcher)
     with folder.recorder(engine.done) as recorder, _stopped_by_signals() as stopped:
-
-        def record(records: list[Record]) -> None:
-            recorder(records)
-            won(records)
-            watcher.steps(records)
-
-        def show(records: list[Record] | None, draw: bool) -> None:
-            """Measure, for records that wait for it, and draw."""
-            if records is not None:
-                with parts.blamed("", "the evaluation", engine.done):
-                    assessed(engine, records)
-                record(records)
-            if draw:
-                with parts.blamed("", "the samples", engine.done):
-                    images = sample(engine.translators(), stores, engine.system, spec.samples.count)
-                write(folder.sample(engine.done), png(sample_grid(images)))
-
-        def save(unrecorded: Sequence[Record] = ()) -> None:
-            keep, spared, state = spec.checkpoints.keep, assessed.best(), {**engine.state(), _UNRECORDED: unrecorded}
-            checkpoint.save(folder.checkpoints, engine.done, engine.modules(), state, keep, spared)
-
-        def drawn() -> bool:
-            return engine.done == total or engine.done % spec.samples.every == 0
-
+        keeper = _Keeper(engine, stores, folder, watcher, recorder, _Assessed(examiner, history, watcher), history)
         if engine.done:
-            # what failed after the step that is saved
-            waiting = [r for r in unrecorded if not history or r["step"] > history[-1]["step"]]
-            show(waiting or None, drawn() and not folder.sample(engine.done).exists())
+            keeper.complete([r for r in unrecorded if not history or r["step"] > history[-1]["step"]])
         while engine.done < total:
             engine.step()
             # read once: a signal that comes later is for the next step
             halt = stopped[0] if stopped else None
-            measure, draw = assessed.due(engine), drawn()
-            keep = halt is not None or engine.done == total or measure or engine.done % spec.checkpoints.every == 0
-            if keep or draw or engine.done % spec.runtime.log_every == 0:
-                records = engine.read()
-                refuse_unfit(records, recorder, folder, parts)
-                if not measure:
-                    record(records)
-                if keep or draw:
-                    refuse_poisoned(engine, folder)
-                try:
-                    show(records if measure else None, draw)
-                except Exception:
-                    # no step is lost by what only looks at it
-                    with suppress(Exception):
-                        save(records if measure else ())
-                    raise
-            if keep:
-                # last: a run goes on after its newest checkpoint and must lack nothing that came before
-                save()
+            keeper.keep(halt is not None or engine.done == total)
             if halt is not None and engine.done < total:
                 raise Interrupted(f"stopped after step {engine.done} of {total}; everything is saved", halt)
+
+
+class _Keeper:
+    """What of each step goes into the folder: its records, what is measured, the samples, the checkpoint."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        stores: dict[str, Store],
+        folder: RunFolder,
+        watcher: Watcher,
+        recorder: Recorder,
+        assessed: _Assessed,
+        history: list[Record],
+    ) -> None:
+        self._engine, self._stores, self._folder, self._watcher = engine, stores, folder, watcher
+        self._recorder, self._assessed = recorder, assessed
+        self._won = Won(watcher.warns, history)
+
+    def keep(self, last: bool) -> None:
+        """What is due after a step, which may be the `last` of this process."""
+        engine, spec = self._engine, self._engine.system.spec
+        measure, draw = self._assessed.due(engine), self._drawn()
+        save = last or measure or engine.done % spec.checkpoints.every == 0
+        if save or draw or engine.done % spec.runtime.log_every == 0:
+            records = engine.read()
+            refuse_unfit(records, self._recorder, self._folder, engine.system.parts)
+            if not measure:
+                self._record(records)
+            if save or draw:
+                refuse_poisoned(engine, self._folder)
+            try:
+                self._show(records if measure else None, draw)
+            except Exception:
+                # no step is lost by what only looks at it
+                with suppress(Exception):
+                    self._save(records if measure else ())
+                raise
+        if save:
+            # last: a run goes on after its newest checkpoint and must lack nothing that came before
+            self._save()
+
+    def complete(self, unrecorded: list[Record]) -> None:
+        """What failed after the step that was saved."""
+        self._show(unrecorded or None, self._drawn() and not self._folder.sample(self._engine.done).exists())
+
+    def _drawn(self) -> bool:
+        system = self._engine.system
+        return self._engine.done == system.schedule.steps or self._engine.done % system.spec.samples.every == 0
+
+    def _show(self, records: list[Record] | None, draw: bool) -> None:
+        """Measure, for records that wait for it, and draw."""
+        engine, system = self._engine, self._engine.system
+        if records is not None:
+            with system.parts.blamed("", "the evaluation", engine.done):
+                self._assessed(engine, records)
+            self._record(records)
+        if draw:
+            with system.parts.blamed("", "the samples", engine.done):
+                images = sample(engine.translators(), self._stores, system, system.spec.samples.count)
+            write(self._folder.sample(engine.done), png(sample_grid(images)))
+
+    def _record(self, records: list[Record]) -> None:
+        self._recorder(records)
+        self._won(records)
+        self._watcher.steps(records)
+
+    def _save(self, unrecorded: Sequence[Record] = ()) -> None:
+        engine, spec = self._engine, self._engine.system.spec
+        state = {**engine.state(), _UNRECORDED: unrecorded}
+        spared = self._assessed.best()
+        checkpoint.save(self._folder.checkpoints, engine.done, engine.modules(), state, spec.checkpoints.keep, spared)
 
 
 class _Assessed:
@@ -196,57 +215,12 @@ def sample(
     return found
 
 
-def _keep_facts(folder: RunFolder, system: System, stores: dict[str, Store], watcher: Watcher) -> None:
-    """Write spec.json and environment.json, or see whether a run that goes on finds what it began with, and write down
-    what it goes on with instead."""
-    if not folder.exists:
-        folder.write_json("spec.json", system.spec.as_json())
-    data = {name: store.facts() for name, store in stores.items()}
-    trained = [*system.networks.modules.values(), *system.losses.values()]
-    weights = hashes(file for module in trained for part in feature_networks(module).values() for file in part.files())
-    facts = environment.describe(registry(), system.spec) | {"data": data, "weights": weights, "continued": []}
-    kept = folder.environment()
-    if kept is None or not folder.steps:
-        # of an earlier process nothing is left
-        folder.write_json("environment.json", facts)
-        return
-    refuse_other_data(folder, stores)
-    if (then := kept.get("weights", {})) != weights:
-        read = f"{', '.join(weights) or 'none'} now, {', '.join(then) or 'none'} then, or their content has changed"
-        raise SpecError(f"these are not the weight files that {folder.path} began with: {read}")
-    other = [part for part in environment.BYTES_DEPEND_ON if kept.get(part) != facts[part]]
-    if named := [part for part in other if part != "code"]:
-        watcher.warns(f"{folder.path} began with another {', '.join(named)}: the last digits may differ")
-    if (done := folder.steps[-1]) < system.schedule.steps:
-        kept = _gone_on(kept, facts, done)
-        folder.write_json("environment.json", kept)
-    for sentence in environment.of_other_code(folder.path, kept, facts["code"]):
-        watcher.warns(sentence)
-
-
-def _gone_on(kept: Json, facts: Json, done: int) -> Json:
-    """environment.json of a run that goes on after `done` steps: what is other than it was is added, with the step."""
-    # what came of those after it is dropped
-    before = [went_on for went_on in kept.get("continued", []) if went_on["step"] < done]
-    latest = functools.reduce(operator.or_, before, kept)
-    other = {part: facts[part] for part in environment.BYTES_DEPEND_ON if latest.get(part) != facts[part]}
-    return {**kept, "continued": [*before, *([{"step": done, **other}] if other else [])]}
-
-
-def refuse_other_data(folder: RunFolder, stores: Mapping[str, Store]) -> None:
-    """Raises SpecError where the images are not those that a run began with."""
-    before = (folder.environment() or {}).get("data", {})
-    for domain, store in stores.items():
-        then, now = before.get(domain, {}), store.facts()
-        if then.get("sha256") != now["sha256"]:
-            raise SpecError(
-                f"data.{domain}: these are not the images that {folder.path} began with:"
-                f" {now['images']} now, {then.get('images')} then, or their content has changed"
-            )
-
-
-def _restore(engine: Engine, newest: Path) -> list[Record]:
-    """Gives the records that were not yet written when it was saved."""
+def _restore(engine: Engine, folder: RunFolder) -> list[Record]:
+    """Load the newest checkpoint, if there is one. Returns the records that were not yet written when it was saved."""
+    if not folder.steps:
+        return []
+    newest = checkpoint.path_of(folder.checkpoints, folder.steps[-1])
+    checkpoint.load_networks(newest, engine.modules())
     state = checkpoint.load_state(newest)
     try:
         engine.load_state(state)

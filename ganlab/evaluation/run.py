@@ -17,7 +17,7 @@ from ganlab import checkpoint
 from ganlab.build import System, build_features, build_metric
 from ganlab.data.store import Progress, Store, silent
 from ganlab.engine import Record
-from ganlab.environment import code, versions, with_nested
+from ganlab.environment import versions
 from ganlab.errors import SpecError
 from ganlab.evaluation.evidence import Evidence, Images
 from ganlab.evaluation.examine import Examiner, LeftOut, Measured, reasons
@@ -25,6 +25,7 @@ from ganlab.evaluation.features import RULE, Extractor, cache_folder, hashes
 from ganlab.evaluation.material import BATCH, Translators, split
 from ganlab.folder import RunFolder
 from ganlab.interfaces import Features, Generator, Source
+from ganlab.provenance import code, with_nested
 from ganlab.registry import Registry
 from ganlab.spec import Evaluation, Json, Options, as_options
 

@@ -139,10 +139,21 @@ class Exploding(ganlab.Schedule):
         return [Turn("generator", self.ways), Turn("discriminator", self.ways)]
 
     def optimizer(self, player: str, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
-        return torch.optim.SGD(parameters, lr=self.lr)
+        return _Bursting(parameters, lr=self.lr)
 
     def learning_rate(self, player: str, step: int) -> float:
-        return float("inf") if (player, step + 1) == (self.player, self.at) else 1.0
+        return 2.0 if (player, step + 1) == (self.player, self.at) else 1.0
+
+
+class _Bursting(torch.optim.SGD):
+    """At more than its own rate weights end as infinite."""
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> None:
+        super().step(closure)
+        for group in self.param_groups:
+            for parameter in group["params"] if group["lr"] > self.defaults["lr"] else []:
+                parameter.fill_(float("inf"))
 
 
 class Averages(ganlab.Features):

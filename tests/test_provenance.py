@@ -18,7 +18,7 @@ from conftest import TINY
 from typer.testing import CliRunner
 
 import ganlab
-from ganlab import environment
+from ganlab import provenance
 from ganlab.cli import app
 from ganlab.engine import Record
 from ganlab.laboratory import Nobody
@@ -280,12 +280,12 @@ def test_code_that_is_no_files_is_known_by_its_version(tmp_path: Path, monkeypat
     monkeypatch.syspath_prepend(str(path))
     known = Registry([*installed(), EntryPoint("packed", "packed", "ganlab")])
     spec = resolve(known, merge(TINY, {"losses": {"packed": {"type": "packed"}}}))
-    now = environment.code(known, environment.trains(known, spec))
+    now = provenance.code(known, provenance.trains(known, spec))
     assert now["packed"]["sha256"] is None
 
     def told(**patch: Any) -> list[str]:
         then = {**now, "packed": {**now["packed"], **patch}}
-        return list(environment.of_other_code(tmp_path, {"code": then}, now))
+        return list(provenance.of_other_code(tmp_path, {"code": then}, now))
 
     assert told() == []
     (sentence,) = told(version="0")
