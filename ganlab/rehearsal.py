@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any, NamedTuple
@@ -12,7 +13,9 @@ from torch import Tensor, nn
 from ganlab.build import System
 from ganlab.data.sampler import Batch
 from ganlab.errors import SpecError
-from ganlab.interfaces import PLAYERS, Domain, Loss, Term
+from ganlab.interfaces import PLAYERS, Domain, Generator, Loss, Term
+from ganlab.modules import evaluating, trainable
+from ganlab.networks import Networks
 from ganlab.translation import Memo, Translation
 
 
@@ -30,6 +33,41 @@ class Rehearsal(NamedTuple):
     """By player, way, loss."""
     saved_bytes: dict[str, int]
     """{player: bytes that autograd kept, per image, for all ways at once}."""
+
+
+class Watched(Memo):
+    """One that notices what losses change in place of what they are given."""
+
+    def __init__(self, networks: Networks, batch: Batch, seed: int) -> None:
+        super().__init__(networks, batch, {}, seed)
+        # layers may work in place: what counts is the version at which a value was first given
+        self._given = {("images", domain): [(x, x._version)] for domain, x in batch.images.items()}
+
+    def keep(self, key: tuple[Any, ...], through: tuple[str, ...], value: Any) -> None:
+        super().keep(key, through, value)
+        given = value[1:] if key[0] == "score" else [value] if isinstance(value, Tensor) else value
+        self._given[key] = [(x, x._version) for x in given]
+
+    def changed(self, way: str) -> list[str]:
+        """What was changed, by the names that it has on a way."""
+        changed = (key for key, given in self._given.items() if any(x._version != before for x, before in given))
+        return [_called(key, way) for key in changed]
+
+
+def _called(key: tuple[Any, ...], way: str) -> str:
+    what, of = key[:2]
+    if what == "images":
+        return "t.real" if of == way[0] else "t.target"
+    if what == "score":
+        return f"the scores of {of}"
+    names = {
+        ("decoded", "real"): "fake",
+        ("decoded", "target"): "identity",
+        ("encoded_back", of): "fake_embedding",
+        ("features", of): f"features({of!r})",
+        ("features", "real"): "embedding or features()",
+    }
+    return f"{'t' if key[-1] == way else 't.back'}.{names.get((what, of), what)}"
 
 
 @contextmanager
@@ -58,16 +96,29 @@ def rehearse(system: System, batch: Batch) -> Rehearsal:
     with _buffers_kept(system), untouched_randomness(system.device):
         for way in ways:
             _check_shapes(system, way, batch)
+            _check_forward(system, way, batch)
         for turn, player in enumerate(PLAYERS):
-            memo = Memo(networks, batch, {}, system.spec.seed)
+            memo = Watched(networks, batch, system.spec.seed)
             memo.begin(player, (0, turn), graph=player == "generator")
-            with _counting_saved_bytes() as kept:
-                for way in ways:
-                    for label, loss in losses.items():
-                        memo.asked = set()
-                        with blamed(system, label, player, way):
+            kept: dict[int, int] = {}
+            learnt: dict[str, set[int]] = {label: set() for label in losses}
+            # what is freed may give its address to another
+            held: list[Tensor] = []
+            for way in ways:
+                for label, loss in losses.items():
+                    memo.asked = set()
+                    with blamed(system, label, player, way):
+                        with _counting_saved_bytes(kept):
                             parts = terms(loss, player, Translation(way, memo))
-                        asked[player, way, label] = Asked(tuple(parts), frozenset(memo.asked))
+                        if changed := memo.changed(way):
+                            raise SpecError(f"changes {changed[0]} in place")
+                    asked[player, way, label] = Asked(tuple(parts), frozenset(memo.asked))
+                    held += parts.values()
+                    if system.spec.weight(label)[player]:
+                        for value in parts.values():
+                            learnt[label] |= _learnt(system, label, player, way, value)
+            for label in losses:
+                _check_learnt(system, label, player, learnt[label])
             count = len(next(iter(batch.images.values())))
             saved[player] = sum(kept.values()) // count
     networks.forwards.clear()
@@ -93,6 +144,38 @@ def blamed(system: System, label: str, player: str, way: str, step: int | None =
     """An error in a loss's term becomes a sentence that says where and whose."""
     place = f"losses.{label}"
     return system.parts.blamed(place, f"{place}'s {player} term on way {way}", step)
+
+
+def _learnt(system: System, label: str, player: str, way: str, value: Tensor) -> set[int]:
+    """The ids of the parameters that a term moves. Raises SpecError where its gradients reach none of its player's."""
+    loss, networks = system.losses[label], system.networks.modules
+    moving = [network for name, network in networks.items() if name.startswith(f"{player}/")]
+    if not (parameters := list(trainable([*moving, loss] if loss.trains == player else moving))):
+        return set()
+    with system.parts.blamed("gradients", f"the {player}'s gradients of {label} on way {way}"):
+        reached = _reached(value, parameters)
+    if not reached:
+        others = [name for name, network in networks.items() if _reached(value, list(trainable([network])))]
+        found = f"only for {', '.join(others)}" if others else "nor any others"
+        with blamed(system, label, player, way):
+            raise SpecError(f"has gradients for no {player}, {found}")
+    return reached
+
+
+def _reached(value: Tensor, parameters: list[nn.Parameter]) -> set[int]:
+    if not value.requires_grad or not parameters:
+        return set()
+    gradients = torch.autograd.grad(value, parameters, retain_graph=True, allow_unused=True)
+    return {id(p) for p, gradient in zip(parameters, gradients, strict=True) if gradient is not None}
+
+
+def _check_learnt(system: System, label: str, player: str, learnt: set[int]) -> None:
+    loss = system.losses[label]
+    if loss.trains != player or not system.spec.weight(label)[player]:
+        return
+    own = {name: parameter for name, parameter in loss.named_parameters() if parameter.requires_grad}
+    if missed := [name for name, parameter in own.items() if id(parameter) not in learnt]:
+        raise _unfit(system, f"losses.{label}", f"no {player} term has gradients for its own {', '.join(missed)}")
 
 
 def describe_networks(system: System, domains: Mapping[str, Domain]) -> dict[str, dict[str, Any]]:
@@ -125,22 +208,51 @@ def describe_networks(system: System, domains: Mapping[str, Domain]) -> dict[str
 def _check_shapes(system: System, way: str, batch: Batch) -> None:
     networks, real, target = system.networks, batch.images[way[0]], batch.images[way[1]]
     translating = f"generator: can't translate images of {_side(real)}"
+    versions = real._version
     with system.parts.blamed("generator", translating), torch.no_grad():
-        fake = networks.decode(way, networks.features(way, real)[-1])
+        embedding = networks.features(way, real)[-1]
+        versions += embedding._version
+        fake = networks.decode(way, embedding)
+    if real._version + embedding._version != versions:
+        raise _unfit(system, "generator", "changes the images or the embedding that it is given in place")
     for name in [*networks.discriminators("images", way[1]), *networks.discriminators("embeddings")]:
         place = f"discriminators.{name.split('/')[1]}"
-        with torch.no_grad():
-            seen = target if name.count("/") == 2 else networks.features(way, real)[-1]
-            with system.parts.blamed(place, f"{place}: can't score what is {_side(seen)}"):
-                scores = networks.score(name, seen)
+        seen = target if name.count("/") == 2 else embedding
+        version = seen._version
+        with torch.no_grad(), system.parts.blamed(place, f"{place}: can't score what is {_side(seen)}"):
+            scores = networks.score(name, seen)
+        if seen._version != version:
+            raise _unfit(system, place, "changes what it is given in place")
         if scores.dim() != 4 or len(scores) != len(seen):
-            what = system.parts.of(place).what
-            raise SpecError(f"{place}: gives scores of shape {tuple(scores.shape)}, not (N, K, h, w) ({what})")
+            raise _unfit(system, place, f"gives scores of shape {tuple(scores.shape)}, not (N, K, h, w)")
     if fake.shape != target.shape:
         raise SpecError(
             f"generator: makes images of {_side(fake)} of {_side(real)}; those of domain {way[1]} are {_side(target)}"
             " (is data.size a multiple of its downsampling?)"
         )
+
+
+def _check_forward(system: System, way: str, batch: Batch) -> None:
+    """That what makes samples is what is trained."""
+    generator, real = system.networks.generator(way), batch.images[way[0]]
+    cls = type(generator)
+    inherited = cls.encode is Generator.encode or cls.features is Generator.features
+    if cls.forward is Generator.forward and inherited:
+        return
+    with evaluating(generator), torch.no_grad(), system.parts.blamed("generator", "generator: can't translate"):
+        torch.manual_seed(0)
+        trained = generator.decode(generator.features(real)[-1])
+        torch.manual_seed(0)
+        sampled = generator(real)
+    apart = float((sampled - trained).abs().max()) if sampled.shape == trained.shape else math.inf
+    # computed otherwise, the same may differ in its last digits
+    if apart > 1e-3 * float(trained.abs().max()):
+        how = f"forward, by which samples are made, differs by up to {apart:.3g} from decode of features, by which it"
+        raise _unfit(system, "generator", f"{how} is trained, on way {way}")
+
+
+def _unfit(system: System, place: str, how: str) -> SpecError:
+    return SpecError(f"{place}: {how} ({system.parts.of(place).what})")
 
 
 def _side(images: Tensor) -> tuple[int, ...]:
@@ -161,16 +273,21 @@ def _buffers_kept(system: System) -> Iterator[None]:
                     buffer.copy_(buffers[name])
 
 
-@contextmanager
-def _counting_saved_bytes() -> Iterator[dict[int, int]]:
-    kept: dict[int, int] = {}
+def _counting_saved_bytes(kept: dict[int, int]) -> torch.autograd.graph.saved_tensors_hooks:
+    """Within it what autograd keeps is added to {address: bytes}."""
 
-    def pack(tensor: Tensor) -> Tensor:
+    def pack(tensor: Tensor) -> tuple[Tensor, int]:
         if not isinstance(tensor, nn.Parameter):
             storage = tensor.untyped_storage()
             kept[storage.data_ptr()] = storage.nbytes()
         # an output that is saved with its own graph would keep itself alive
-        return tensor.detach()
+        return tensor.detach(), tensor._version
 
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        yield kept
+    def unpack(packed: tuple[Tensor, int]) -> Tensor:
+        tensor, version = packed
+        # where there are hooks, autograd doesn't look itself
+        if tensor._version != version:
+            raise RuntimeError(f"one of shape {tuple(tensor.shape)} that they need was changed in place")
+        return tensor
+
+    return torch.autograd.graph.saved_tensors_hooks(pack, unpack)
