@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.graph import get_gradient_edge, saved_tensors_hooks
 
 from ganlab.build import System
 from ganlab.data.sampler import Batch
@@ -92,7 +93,7 @@ def rehearse(system: System, batch: Batch) -> Rehearsal:
     """Compute every term once; nothing moves. Raises SpecError where something doesn't fit."""
     networks, losses, ways = system.networks, system.losses, system.schedule.ways
     asked: dict[tuple[str, str, str], Asked] = {}
-    saved: dict[str, int] = {}
+    saved_bytes: dict[str, int] = {}
     with _buffers_kept(system), untouched_randomness(system.device):
         for way in ways:
             _check_shapes(system, way, batch)
@@ -100,29 +101,29 @@ def rehearse(system: System, batch: Batch) -> Rehearsal:
         for turn, player in enumerate(PLAYERS):
             memo = Watched(networks, batch, system.spec.seed)
             memo.begin(player, (0, turn), graph=player == "generator")
-            kept: dict[int, int] = {}
+            saved: list[_Saved] = []
+            minimised: list[Tensor] = []
             learnt: dict[str, set[int]] = {label: set() for label in losses}
-            # what is freed may give its address to another
-            held: list[Tensor] = []
             for way in ways:
                 for label, loss in losses.items():
                     memo.asked = set()
                     with blamed(system, label, player, way):
-                        with _counting_saved_bytes(kept):
+                        with _saving(saved):
                             parts = terms(loss, player, Translation(way, memo))
                         if changed := memo.changed(way):
                             raise SpecError(f"changes {changed[0]} in place")
+                        if system.spec.weight(label)[player]:
+                            minimised += parts.values()
+                            learnt[label].update(*(_reached(system, loss, player, value) for value in parts.values()))
                     asked[player, way, label] = Asked(tuple(parts), frozenset(memo.asked))
-                    held += parts.values()
-                    if system.spec.weight(label)[player]:
-                        for value in parts.values():
-                            learnt[label] |= _learnt(system, label, player, way, value)
+                    with system.parts.blamed("gradients", f"the {player}'s gradients of {label} on way {way}"):
+                        _check_saved(system, saved, minimised)
             for label in losses:
                 _check_learnt(system, label, player, learnt[label])
             count = len(next(iter(batch.images.values())))
-            saved[player] = sum(kept.values()) // count
+            saved_bytes[player] = _bytes(saved) // count
     networks.forwards.clear()
-    return Rehearsal(asked, saved)
+    return Rehearsal(asked, saved_bytes)
 
 
 def terms(loss: Loss, player: str, t: Translation) -> dict[str, Tensor]:
@@ -146,27 +147,28 @@ def blamed(system: System, label: str, player: str, way: str, step: int | None =
     return system.parts.blamed(place, f"{place}'s {player} term on way {way}", step)
 
 
-def _learnt(system: System, label: str, player: str, way: str, value: Tensor) -> set[int]:
-    """The ids of the parameters that a term moves. Raises SpecError where its gradients reach none of its player's."""
-    loss, networks = system.losses[label], system.networks.modules
+def _reached(system: System, loss: Loss, player: str, value: Tensor) -> set[int]:
+    """The ids of the parameters that a term's gradients reach. Raises SpecError where the player moves none of them."""
+    networks = system.networks.modules
     moving = [network for name, network in networks.items() if name.startswith(f"{player}/")]
-    if not (parameters := list(trainable([*moving, loss] if loss.trains == player else moving))):
-        return set()
-    with system.parts.blamed("gradients", f"the {player}'s gradients of {label} on way {way}"):
-        reached = _reached(value, parameters)
-    if not reached:
-        others = [name for name, network in networks.items() if _reached(value, list(trainable([network])))]
-        found = f"only for {', '.join(others)}" if others else "nor any others"
-        with blamed(system, label, player, way):
-            raise SpecError(f"has gradients for no {player}, {found}")
+    moved = {id(p) for p in trainable([*moving, loss] if loss.trains == player else moving)}
+    reached = _leaves(value)
+    if moved and moved.isdisjoint(reached):
+        others = [name for name, network in networks.items() if any(id(p) in reached for p in network.parameters())]
+        found = f"only for {', '.join(others)}" if others else "nor for anything else"
+        raise SpecError(f"has no gradients for any {player}, {found}")
     return reached
 
 
-def _reached(value: Tensor, parameters: list[nn.Parameter]) -> set[int]:
-    if not value.requires_grad or not parameters:
-        return set()
-    gradients = torch.autograd.grad(value, parameters, retain_graph=True, allow_unused=True)
-    return {id(p) for p, gradient in zip(parameters, gradients, strict=True) if gradient is not None}
+def _leaves(value: Tensor) -> set[int]:
+    """The ids of the tensors at which a value's graph ends."""
+    seen: set[Any] = set()
+    ahead = [get_gradient_edge(value).node] if value.requires_grad else []
+    while ahead:
+        if (node := ahead.pop()) not in seen:
+            seen.add(node)
+            ahead += [following for following, _ in node.next_functions if following is not None]
+    return {id(node.variable) for node in seen if hasattr(node, "variable")}
 
 
 def _check_learnt(system: System, label: str, player: str, learnt: set[int]) -> None:
@@ -214,7 +216,7 @@ def _check_shapes(system: System, way: str, batch: Batch) -> None:
         versions += embedding._version
         fake = networks.decode(way, embedding)
     if real._version + embedding._version != versions:
-        raise _unfit(system, "generator", "changes the images or the embedding that it is given in place")
+        raise _unfit(system, "generator", "changes in place the images or the embedding that it is given")
     for name in [*networks.discriminators("images", way[1]), *networks.discriminators("embeddings")]:
         place = f"discriminators.{name.split('/')[1]}"
         seen = target if name.count("/") == 2 else embedding
@@ -222,7 +224,7 @@ def _check_shapes(system: System, way: str, batch: Batch) -> None:
         with torch.no_grad(), system.parts.blamed(place, f"{place}: can't score what is {_side(seen)}"):
             scores = networks.score(name, seen)
         if seen._version != version:
-            raise _unfit(system, place, "changes what it is given in place")
+            raise _unfit(system, place, "changes in place what it is given")
         if scores.dim() != 4 or len(scores) != len(seen):
             raise _unfit(system, place, f"gives scores of shape {tuple(scores.shape)}, not (N, K, h, w)")
     if fake.shape != target.shape:
@@ -245,10 +247,10 @@ def _check_forward(system: System, way: str, batch: Batch) -> None:
         torch.manual_seed(0)
         sampled = generator(real)
     apart = float((sampled - trained).abs().max()) if sampled.shape == trained.shape else math.inf
-    # computed otherwise, the same may differ in its last digits
+    # the same, computed in another order, may differ in its last digits
     if apart > 1e-3 * float(trained.abs().max()):
-        how = f"forward, by which samples are made, differs by up to {apart:.3g} from decode of features, by which it"
-        raise _unfit(system, "generator", f"{how} is trained, on way {way}")
+        how = f"forward, which makes samples, differs by up to {apart:.3g} from decode of features, which is trained"
+        raise _unfit(system, "generator", f"{how}, on way {way}")
 
 
 def _unfit(system: System, place: str, how: str) -> SpecError:
@@ -273,21 +275,40 @@ def _buffers_kept(system: System) -> Iterator[None]:
                     buffer.copy_(buffers[name])
 
 
-def _counting_saved_bytes(kept: dict[int, int]) -> torch.autograd.graph.saved_tensors_hooks:
-    """Within it what autograd keeps is added to {address: bytes}."""
+class _Saved(NamedTuple):
+    """What autograd keeps for a gradient."""
 
-    def pack(tensor: Tensor) -> tuple[Tensor, int]:
-        if not isinstance(tensor, nn.Parameter):
-            storage = tensor.untyped_storage()
-            kept[storage.data_ptr()] = storage.nbytes()
+    tensor: Tensor
+    version: int
+    parameter: bool
+
+
+def _saving(saved: list[_Saved]) -> saved_tensors_hooks:
+    """Within it what autograd keeps is added to `saved`."""
+
+    def pack(tensor: Tensor) -> _Saved:
         # an output that is saved with its own graph would keep itself alive
-        return tensor.detach(), tensor._version
+        saved.append(_Saved(tensor.detach(), tensor._version, isinstance(tensor, nn.Parameter)))
+        return saved[-1]
 
-    def unpack(packed: tuple[Tensor, int]) -> Tensor:
-        tensor, version = packed
-        # where there are hooks, autograd doesn't look itself
-        if tensor._version != version:
-            raise RuntimeError(f"one of shape {tuple(tensor.shape)} that they need was changed in place")
-        return tensor
+    def unpack(kept: _Saved) -> Tensor:
+        # where there are hooks, autograd itself doesn't look
+        if kept.tensor._version != kept.version:
+            raise RuntimeError(f"a tensor {tuple(kept.tensor.shape)} that they need was changed in place")
+        return kept.tensor
 
-    return torch.autograd.graph.saved_tensors_hooks(pack, unpack)
+    return saved_tensors_hooks(pack, unpack)
+
+
+def _check_saved(system: System, saved: list[_Saved], minimised: list[Tensor]) -> None:
+    """Raises RuntimeError where what the terms' gradients need was changed in place."""
+    total = sum(value for value in minimised if value.requires_grad)
+    if isinstance(total, Tensor) and any(kept.tensor._version != kept.version for kept in saved):
+        # not all that is kept is needed: they tell
+        parameters = list(trainable([*system.networks.modules.values(), *system.losses.values()]))
+        torch.autograd.grad(total, parameters, retain_graph=True, allow_unused=True)
+
+
+def _bytes(saved: list[_Saved]) -> int:
+    storages = [kept.tensor.untyped_storage() for kept in saved if not kept.parameter]
+    return sum({storage.data_ptr(): storage.nbytes() for storage in storages}.values())
