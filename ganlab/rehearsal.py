@@ -62,13 +62,13 @@ def _called(key: tuple[Any, ...], way: str) -> str:
     if what == "score":
         return f"the scores of {of}"
     names = {
-        ("decoded", "real"): "fake",
-        ("decoded", "target"): "identity",
-        ("encoded_back", of): "fake_embedding",
-        ("features", of): f"features({of!r})",
-        ("features", "real"): "embedding or features()",
+        ("decoded", "real"): ".fake",
+        ("decoded", "target"): ".identity",
+        ("encoded_back", of): ".fake_embedding",
+        ("features", of): f".features({of!r})",
+        ("features", "real"): ".embedding or features()",
     }
-    return f"{'t' if key[-1] == way else 't.back'}.{names.get((what, of), what)}"
+    return f"{'t' if key[-1] == way else 't.back'}{names.get((what, of), f'.{what}')}"
 
 
 @contextmanager
