@@ -47,6 +47,10 @@ class Generator(nn.Module):
 
     Implement `decode` and one of `features` and `encode`. The constructor may take `source: Domain` and
     `target: Domain`.
+
+    `decode` sees its argument alone: a U-Net's skips travel in the embedding, folded to its h and w
+    (`torch.nn.functional.pixel_unshuffle`) and concatenated as channels, so that what reads embeddings reads them too.
+    Training calls `features` and `decode`, samples and evaluations `forward`, which must give the same.
     """
 
     per_image = True

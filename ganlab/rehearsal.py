@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.graph import get_gradient_edge, saved_tensors_hooks
 
 from ganlab.build import System
 from ganlab.data.sampler import Batch
 from ganlab.errors import SpecError
-from ganlab.interfaces import PLAYERS, Domain, Loss, Term
+from ganlab.interfaces import PLAYERS, Domain, Generator, Loss, Term
+from ganlab.modules import evaluating, trainable
+from ganlab.networks import Networks
 from ganlab.translation import Memo, Translation
 
 
@@ -30,6 +34,41 @@ class Rehearsal(NamedTuple):
     """By player, way, loss."""
     saved_bytes: dict[str, int]
     """{player: bytes that autograd kept, per image, for all ways at once}."""
+
+
+class Watched(Memo):
+    """One that notices what losses change in place of what they are given."""
+
+    def __init__(self, networks: Networks, batch: Batch, seed: int) -> None:
+        super().__init__(networks, batch, {}, seed)
+        # layers may work in place: what counts is the version at which a value was first given
+        self._given = {("images", domain): [(x, x._version)] for domain, x in batch.images.items()}
+
+    def keep(self, key: tuple[Any, ...], through: tuple[str, ...], value: Any) -> None:
+        super().keep(key, through, value)
+        given = value[1:] if key[0] == "score" else [value] if isinstance(value, Tensor) else value
+        self._given[key] = [(x, x._version) for x in given]
+
+    def changed(self, way: str) -> list[str]:
+        """What was changed, by the names that it has on a way."""
+        changed = (key for key, given in self._given.items() if any(x._version != before for x, before in given))
+        return [_called(key, way) for key in changed]
+
+
+def _called(key: tuple[Any, ...], way: str) -> str:
+    what, of = key[:2]
+    if what == "images":
+        return "t.real" if of == way[0] else "t.target"
+    if what == "score":
+        return f"the scores of {of}"
+    names = {
+        ("decoded", "real"): ".fake",
+        ("decoded", "target"): ".identity",
+        ("encoded_back", of): ".fake_embedding",
+        ("features", of): f".features({of!r})",
+        ("features", "real"): ".embedding or features()",
+    }
+    return f"{'t' if key[-1] == way else 't.back'}{names.get((what, of), f'.{what}')}"
 
 
 @contextmanager
@@ -54,24 +93,37 @@ def rehearse(system: System, batch: Batch) -> Rehearsal:
     """Compute every term once; nothing moves. Raises SpecError where something doesn't fit."""
     networks, losses, ways = system.networks, system.losses, system.schedule.ways
     asked: dict[tuple[str, str, str], Asked] = {}
-    saved: dict[str, int] = {}
+    saved_bytes: dict[str, int] = {}
     with _buffers_kept(system), untouched_randomness(system.device):
         for way in ways:
             _check_shapes(system, way, batch)
+            _check_forward(system, way, batch)
         for turn, player in enumerate(PLAYERS):
-            memo = Memo(networks, batch, {}, system.spec.seed)
+            memo = Watched(networks, batch, system.spec.seed)
             memo.begin(player, (0, turn), graph=player == "generator")
-            with _counting_saved_bytes() as kept:
-                for way in ways:
-                    for label, loss in losses.items():
-                        memo.asked = set()
-                        with blamed(system, label, player, way):
+            saved: list[_Saved] = []
+            minimised: list[Tensor] = []
+            learnt: dict[str, set[int]] = {label: set() for label in losses}
+            for way in ways:
+                for label, loss in losses.items():
+                    memo.asked = set()
+                    with blamed(system, label, player, way):
+                        with _saving(saved):
                             parts = terms(loss, player, Translation(way, memo))
-                        asked[player, way, label] = Asked(tuple(parts), frozenset(memo.asked))
+                        if changed := memo.changed(way):
+                            raise SpecError(f"changes {changed[0]} in place")
+                        if system.spec.weight(label)[player]:
+                            minimised += parts.values()
+                            learnt[label].update(*(_reached(system, loss, player, value) for value in parts.values()))
+                    asked[player, way, label] = Asked(tuple(parts), frozenset(memo.asked))
+                    with system.parts.blamed("gradients", f"the {player}'s gradients of {label} on way {way}"):
+                        _check_saved(system, saved, minimised)
+            for label in losses:
+                _check_learnt(system, label, player, learnt[label])
             count = len(next(iter(batch.images.values())))
-            saved[player] = sum(kept.values()) // count
+            saved_bytes[player] = _bytes(saved) // count
     networks.forwards.clear()
-    return Rehearsal(asked, saved)
+    return Rehearsal(asked, saved_bytes)
 
 
 def terms(loss: Loss, player: str, t: Translation) -> dict[str, Tensor]:
@@ -93,6 +145,39 @@ def blamed(system: System, label: str, player: str, way: str, step: int | None =
     """An error in a loss's term becomes a sentence that says where and whose."""
     place = f"losses.{label}"
     return system.parts.blamed(place, f"{place}'s {player} term on way {way}", step)
+
+
+def _reached(system: System, loss: Loss, player: str, value: Tensor) -> set[int]:
+    """The ids of the parameters that a term's gradients reach. Raises SpecError where the player moves none of them."""
+    networks = system.networks.modules
+    moving = [network for name, network in networks.items() if name.startswith(f"{player}/")]
+    moved = {id(p) for p in trainable([*moving, loss] if loss.trains == player else moving)}
+    reached = _leaves(value)
+    if moved and moved.isdisjoint(reached):
+        others = [name for name, network in networks.items() if any(id(p) in reached for p in network.parameters())]
+        found = f"only for {', '.join(others)}" if others else "nor for anything else"
+        raise SpecError(f"has no gradients for any {player}, {found}")
+    return reached
+
+
+def _leaves(value: Tensor) -> set[int]:
+    """The ids of the tensors at which a value's graph ends."""
+    seen: set[Any] = set()
+    ahead = [get_gradient_edge(value).node] if value.requires_grad else []
+    while ahead:
+        if (node := ahead.pop()) not in seen:
+            seen.add(node)
+            ahead += [following for following, _ in node.next_functions if following is not None]
+    return {id(node.variable) for node in seen if hasattr(node, "variable")}
+
+
+def _check_learnt(system: System, label: str, player: str, learnt: set[int]) -> None:
+    loss = system.losses[label]
+    if loss.trains != player or not system.spec.weight(label)[player]:
+        return
+    own = {name: parameter for name, parameter in loss.named_parameters() if parameter.requires_grad}
+    if missed := [name for name, parameter in own.items() if id(parameter) not in learnt]:
+        raise _unfit(system, f"losses.{label}", f"no {player} term has gradients for its own {', '.join(missed)}")
 
 
 def describe_networks(system: System, domains: Mapping[str, Domain]) -> dict[str, dict[str, Any]]:
@@ -125,22 +210,51 @@ def describe_networks(system: System, domains: Mapping[str, Domain]) -> dict[str
 def _check_shapes(system: System, way: str, batch: Batch) -> None:
     networks, real, target = system.networks, batch.images[way[0]], batch.images[way[1]]
     translating = f"generator: can't translate images of {_side(real)}"
+    versions = real._version
     with system.parts.blamed("generator", translating), torch.no_grad():
-        fake = networks.decode(way, networks.features(way, real)[-1])
+        embedding = networks.features(way, real)[-1]
+        versions += embedding._version
+        fake = networks.decode(way, embedding)
+    if real._version + embedding._version != versions:
+        raise _unfit(system, "generator", "changes in place the images or the embedding that it is given")
     for name in [*networks.discriminators("images", way[1]), *networks.discriminators("embeddings")]:
         place = f"discriminators.{name.split('/')[1]}"
-        with torch.no_grad():
-            seen = target if name.count("/") == 2 else networks.features(way, real)[-1]
-            with system.parts.blamed(place, f"{place}: can't score what is {_side(seen)}"):
-                scores = networks.score(name, seen)
+        seen = target if name.count("/") == 2 else embedding
+        version = seen._version
+        with torch.no_grad(), system.parts.blamed(place, f"{place}: can't score what is {_side(seen)}"):
+            scores = networks.score(name, seen)
+        if seen._version != version:
+            raise _unfit(system, place, "changes in place what it is given")
         if scores.dim() != 4 or len(scores) != len(seen):
-            what = system.parts.of(place).what
-            raise SpecError(f"{place}: gives scores of shape {tuple(scores.shape)}, not (N, K, h, w) ({what})")
+            raise _unfit(system, place, f"gives scores of shape {tuple(scores.shape)}, not (N, K, h, w)")
     if fake.shape != target.shape:
         raise SpecError(
             f"generator: makes images of {_side(fake)} of {_side(real)}; those of domain {way[1]} are {_side(target)}"
             " (is data.size a multiple of its downsampling?)"
         )
+
+
+def _check_forward(system: System, way: str, batch: Batch) -> None:
+    """That what makes samples is what is trained."""
+    generator, real = system.networks.generator(way), batch.images[way[0]]
+    cls = type(generator)
+    inherited = cls.encode is Generator.encode or cls.features is Generator.features
+    if cls.forward is Generator.forward and inherited:
+        return
+    with evaluating(generator), torch.no_grad(), system.parts.blamed("generator", "generator: can't translate"):
+        torch.manual_seed(0)
+        trained = generator.decode(generator.features(real)[-1])
+        torch.manual_seed(0)
+        sampled = generator(real)
+    apart = float((sampled - trained).abs().max()) if sampled.shape == trained.shape else math.inf
+    # the same, computed in another order, may differ in its last digits
+    if apart > 1e-3 * float(trained.abs().max()):
+        how = f"forward, which makes samples, differs by up to {apart:.3g} from decode of features, which is trained"
+        raise _unfit(system, "generator", f"{how}, on way {way}")
+
+
+def _unfit(system: System, place: str, how: str) -> SpecError:
+    return SpecError(f"{place}: {how} ({system.parts.of(place).what})")
 
 
 def _side(images: Tensor) -> tuple[int, ...]:
@@ -161,16 +275,40 @@ def _buffers_kept(system: System) -> Iterator[None]:
                     buffer.copy_(buffers[name])
 
 
-@contextmanager
-def _counting_saved_bytes() -> Iterator[dict[int, int]]:
-    kept: dict[int, int] = {}
+class _Saved(NamedTuple):
+    """What autograd keeps for a gradient."""
 
-    def pack(tensor: Tensor) -> Tensor:
-        if not isinstance(tensor, nn.Parameter):
-            storage = tensor.untyped_storage()
-            kept[storage.data_ptr()] = storage.nbytes()
+    tensor: Tensor
+    version: int
+    parameter: bool
+
+
+def _saving(saved: list[_Saved]) -> saved_tensors_hooks:
+    """Within it what autograd keeps is added to `saved`."""
+
+    def pack(tensor: Tensor) -> _Saved:
         # an output that is saved with its own graph would keep itself alive
-        return tensor.detach()
+        saved.append(_Saved(tensor.detach(), tensor._version, isinstance(tensor, nn.Parameter)))
+        return saved[-1]
 
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        yield kept
+    def unpack(kept: _Saved) -> Tensor:
+        # where there are hooks, autograd itself doesn't look
+        if kept.tensor._version != kept.version:
+            raise RuntimeError(f"a tensor {tuple(kept.tensor.shape)} that they need was changed in place")
+        return kept.tensor
+
+    return saved_tensors_hooks(pack, unpack)
+
+
+def _check_saved(system: System, saved: list[_Saved], minimised: list[Tensor]) -> None:
+    """Raises RuntimeError where what the terms' gradients need was changed in place."""
+    total = sum(value for value in minimised if value.requires_grad)
+    if isinstance(total, Tensor) and any(kept.tensor._version != kept.version for kept in saved):
+        # not all that is kept is needed: they tell
+        parameters = list(trainable([*system.networks.modules.values(), *system.losses.values()]))
+        torch.autograd.grad(total, parameters, retain_graph=True, allow_unused=True)
+
+
+def _bytes(saved: list[_Saved]) -> int:
+    storages = [kept.tensor.untyped_storage() for kept in saved if not kept.parameter]
+    return sum({storage.data_ptr(): storage.nbytes() for storage in storages}.values())

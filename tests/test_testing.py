@@ -21,7 +21,7 @@ from conftest import SHIPPED, Around, choices, write_mnist
 from ganlab_cyclegan.schedules import Alternating
 from pydantic import AfterValidator
 from torch import Tensor, nn
-from torch.nn.functional import relu
+from torch.nn.functional import pixel_shuffle, pixel_unshuffle, relu
 
 import ganlab
 from ganlab import Domain, Estimate, Evidence, Number, Translation, Turn, testing
@@ -147,6 +147,16 @@ class Writes(SimpleLoss):
         return super().discriminator(t)
 
 
+class Bypasses(SimpleLoss):
+    def discriminator(self, t: Translation) -> Tensor:
+        return t.score(t.fake.detach()).mean() - t.score(t.target).mean()
+
+
+class Misspelt(SimpleLoss):
+    def prepair(self, t: Translation) -> None:
+        """Never called."""
+
+
 class Detached(SimpleLoss):
     def generator(self, t: Translation) -> Tensor:
         return t.score(t.fake.detach()).detach().mean()
@@ -251,6 +261,38 @@ class Smaller(SimpleGenerator):
 class Rounds(SimpleGenerator):
     def decode(self, embedding: Tensor) -> Tensor:
         return super().decode(embedding.round())
+
+
+class Keeps(SimpleGenerator):
+    """An activation with its history."""
+
+    def encode(self, images: Tensor) -> Tensor:
+        self.last = super().encode(images)
+        return self.last
+
+
+class HiddenSkip(SimpleGenerator):
+    def encode(self, images: Tensor) -> Tensor:
+        self.skip = images.detach()
+        return super().encode(images)
+
+    def decode(self, embedding: Tensor) -> Tensor:
+        return (super().decode(embedding) + self.skip) / 2
+
+
+class DecodesInPlace(SimpleGenerator):
+    def decode(self, embedding: Tensor) -> Tensor:
+        return super().decode(relu(embedding, inplace=True))
+
+
+class EncodesInPlace(SimpleGenerator):
+    def encode(self, images: Tensor) -> Tensor:
+        return super().encode(images.clamp_(-0.5, 0.5))
+
+
+class OwnForward(SimpleGenerator):
+    def forward(self, images: Tensor) -> Tensor:
+        return (super().forward(images) + images) / 2
 
 
 class UnusedLayer(SimpleGenerator):
@@ -628,16 +670,30 @@ BROKEN = [
     (testing.check_loss, Untyped, "options come back from JSON.* gives its option 'margin' no type"),
     (testing.check_loss, Required, "options come back from JSON.* margin: .* Field required"),
     (partial(testing.check_loss, margin=1.0), Doubles, "from JSON.*margin=2.0.* comes back as .*margin=4.0"),
+    (testing.check_loss, Misspelt, "spells.* it has 'prepair'; did you mean 'prepare'"),
     (testing.check_loss, OneWay, "prepares itself for each way.* KeyError: 'ba'"),
     (testing.check_loss, SimpleDiscriminator, "is a Loss .*it is <class"),
     (testing.check_loss, Vector, r"finite scalars.* shape \(3,\) where a scalar"),
     (testing.check_loss, Infinite, "finite scalars.* generator/ab = -?inf"),
     (testing.check_loss, Silent, "at least.* gives no player a term"),
-    (testing.check_loss, Writes, "leaves the images as they are.* changed the images"),
-    (testing.check_loss, Detached, "gradients reach.* generator/ab is .* has no gradient"),
-    (testing.check_loss, WrongPlayer, "gradients reach.* generator/ab reaches discriminator/image/b"),
-    (testing.check_loss, RootAtZero, "gradients reach.* generator/ab has gradients that are not finite"),
-    (testing.check_loss, KeepsGraph, "gradients reach.* discriminator/ab reaches generator/"),
+    (testing.check_loss, Writes, "leaves what t gives.* the discriminators' term on way ab changes t.target in place"),
+    (testing.check_loss, Detached, "gradients reach.* the generators' term on way ab is .* has no gradient"),
+    (
+        testing.check_loss,
+        WrongPlayer,
+        "gradients reach.* term on way ab reaches no generator, only discriminator/image/b",
+    ),
+    (
+        testing.check_loss,
+        RootAtZero,
+        "gradients reach.* the generators' term on way ab has gradients that are not finite",
+    ),
+    (
+        testing.check_loss,
+        KeepsGraph,
+        "gradients reach.* term on way ab reaches generator/.*, which its turn doesn't move",
+    ),
+    (testing.check_loss, Bypasses, "fakes of the schedule's pool.* term on way ab and ba reads t.fake, which comes"),
     (testing.check_loss, NeverLearns, "gradients reach.* no discriminators' term reaches the loss's own scale"),
     (testing.check_loss, Remembers, "whichever comes first.* ab first .*ba first"),
     (testing.check_loss, Rolls, "t.uniform.* seed 0 discriminator/ab = .* seed 1"),
@@ -649,6 +705,11 @@ BROKEN = [
     (testing.check_generator, TwoEmbeddings, "last is the embedding.* differ by up to "),
     (testing.check_generator, Unbounded, r"in \[-1, 1\].* values go from -\d"),
     (testing.check_generator, Smaller, r"images of the target domain.* makes \(3, 3, 16, 15\)"),
+    (testing.check_generator, Keeps, "can be copied.* RuntimeError: Only Tensors created explicitly"),
+    (testing.check_generator, HiddenSkip, "embedding alone.* after others were encoded its images differ by up to"),
+    (testing.check_generator, DecodesInPlace, "leaves it as it is.* it changes it in place"),
+    (testing.check_generator, EncodesInPlace, "leaves what it is given as it is.* it changes it in place"),
+    (testing.check_generator, OwnForward, "forward that is decode of encode.* images differ by up to"),
     (testing.check_generator, Rounds, "reach the embedding.* all for the embedding are 0"),
     (testing.check_generator, UnusedLayer, "all parameters.* none reaches head.weight, head.bias"),
     (testing.check_generator, Clock, "initial weights.* encoder.0.weight differ"),
@@ -714,6 +775,9 @@ class Failure(NamedTuple):
     said: str
     where: list[tuple[str, int]]
     """(file, line) of every call in ganlab.testing that it came through."""
+    shown: list[Path]
+    """Where the calls are that pytest shows."""
+    cause: BaseException | None
 
 
 @functools.cache
@@ -722,12 +786,17 @@ def failure(check: Callable[..., None], cls: type) -> Failure:
         check(cls)
     frames = [(Path(frame.filename), frame.lineno) for frame in traceback.extract_tb(caught.value.__traceback__)]
     where = [(path.name, line) for path, line in frames if path.parent == HERE and line is not None]
-    return Failure(str(caught.value), where)
+    shown = [Path(entry.path) for entry in caught.traceback.filter(caught)]
+    assert caught.value.__suppress_context__
+    return Failure(str(caught.value), where, shown, caught.value.__cause__)
 
 
 @pytest.mark.parametrize(("check", "cls", "sentence"), BROKEN, ids=lambda value: getattr(value, "__name__", ""))
 def test_a_broken_promise_is_named(check: Callable[..., None], cls: type, sentence: str) -> None:
-    said = failure(check, cls).said
+    said, _, shown, cause = failure(check, cls)
+    assert shown == [Path(__file__)]
+    # of an error of their own authors see where it was, of a comparison that is broken all is said
+    assert (cause is not None) == (re.search(r"that is broken; \w+(Error|Exception)(: |$)", said) is not None)
     assert re.match(f"(?s){cls.__name__} .*?({sentence})", said), said
     assert "\n" not in said
 
@@ -783,6 +852,34 @@ def test_torchs_generator_is_put_back_whatever_a_component_does(check: Callable[
     with suppress(AssertionError):
         check(cls)
     assert torch.equal(torch.get_rng_state(), before)
+
+
+class UNet(SimpleGenerator):
+    """Its skip travels in the embedding, as the interface says."""
+
+    def __init__(self, source: Domain, target: Domain) -> None:
+        super().__init__(source, target)
+        self.first = nn.Conv2d(source.channels, 2, 3, 1, 1)
+        self.encoder = nn.Sequential(nn.Conv2d(2, 4, 4, 2, 1), nn.Tanh())
+        self.last = nn.Conv2d(target.channels + 2, target.channels, 3, 1, 1)
+
+    def encode(self, images: Tensor) -> Tensor:
+        skip = self.first(images)
+        return torch.cat([self.encoder(skip), pixel_unshuffle(skip, 2)], 1)
+
+    def decode(self, embedding: Tensor) -> Tensor:
+        deep, skip = embedding[:, :4], pixel_shuffle(embedding[:, 4:], 2)
+        images: Tensor = self.last(torch.cat([self.decoder(deep), skip], 1)).tanh()
+        return images
+
+
+def test_skips_can_travel_in_the_embedding() -> None:
+    testing.check_generator(UNet)
+
+
+def test_a_discriminators_term_may_read_fakes_where_images_have_classes() -> None:
+    """Of fakes that a pool has kept the classes are not known."""
+    testing.check_loss(Bypasses, images=LABELLED)
 
 
 def test_a_nested_component_is_the_class_that_is_given() -> None:

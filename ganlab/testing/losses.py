@@ -15,7 +15,7 @@ from ganlab.interfaces import (
     Loss,
 )
 from ganlab.networks import Networks
-from ganlab.rehearsal import terms
+from ganlab.rehearsal import Watched, terms
 from ganlab.testing.making import check_class, made_of
 from ganlab.testing.promise import So, close, equal, promise, told, unseen
 from ganlab.testing.simple import (
@@ -26,6 +26,8 @@ from ganlab.testing.simple import (
     noise,
 )
 from ganlab.translation import Memo, Translation
+
+__tracebackhide__ = True
 
 
 @unseen
@@ -46,14 +48,24 @@ def check_loss(cls: type[Loss], /, *, images: Domain = IMAGES, scores: int = 1, 
 
     with promise(cls, "is made of its options, and prepares itself for each way"):
         loss, stage = make(0)
-    with promise(cls, "gives finite scalars, to one player at least, and leaves the images as they are") as so:
-        before = {domain: x.clone() for domain, x in stage.batch.images.items()}
-        found = stage.terms(copy.deepcopy(loss))
+    with promise(cls, "gives finite scalars, to one player at least, and leaves what t gives as it is") as so:
+        memos = {player: stage.memo(player) for player in PLAYERS}
+        tried = copy.deepcopy(loss)
+        found: dict[str, Tensor] = {}
+        for player, memo in memos.items():
+            for way in WAYS:
+                found |= stage.given(tried, memo, way)
+                changed = memo.changed(way)
+                so(not changed, f"the {player}s' term on way {way} changes {', '.join(changed)} in place")
         so(bool(found), "it gives no player a term on any way")
         so(all(value.isfinite() for value in found.values()), told(found))
-        so(all(torch.equal(x, before[domain]) for domain, x in stage.batch.images.items()), "it has changed the images")
     with promise(cls, "has terms whose gradients reach the player's networks, or the loss's own parameters") as so:
         _check_reach(copy.deepcopy(loss), stage, so)
+    # a fake's class is its input's; of those that a pool has kept it isn't known
+    if not images.classes:
+        with promise(cls, "shows discriminators the fakes of the schedule's pool, t.fake_for_discriminator") as so:
+            direct = [way for way in WAYS if f"{way}.fake" in memos["discriminator"].asked]
+            so(not direct, f"their term on way {' and '.join(direct)} reads t.fake, which comes through no pool")
     with promise(cls, "draws by t.uniform and t.normal alone, so that what else draws changes nothing") as so:
         each = []
         for seed in range(2):
@@ -98,47 +110,49 @@ class _Stage(NamedTuple):
         labels = {name: torch.arange(len(x)) % images.classes for name, x in pictures.items()} if images.classes else {}
         return cls(networks, Batch(pictures, labels, dict.fromkeys("ab", images.classes)))
 
-    def memo(self, player: str = "generator", step: int = 0) -> Memo:
-        memo = Memo(self.networks, self.batch, {}, seed=0)
+    def memo(self, player: str = "generator", step: int = 0) -> Watched:
+        memo = Watched(self.networks, self.batch, seed=0)
         memo.begin(player, (step, PLAYERS.index(player)), graph=player == "generator")
         return memo
 
     def terms(self, loss: Loss, step: int = 0, ways: tuple[str, ...] = WAYS) -> dict[str, Tensor]:
         """{"PLAYER/WAY/PART": scalar} of one step: the generators' turn, then the discriminators'."""
-        found = {}
+        found: dict[str, Tensor] = {}
         for player in PLAYERS:
             memo = self.memo(player, step)
             for way in ways:
-                for part, value in terms(loss, player, Translation(way, memo)).items():
-                    found[f"{player}/{way}/{part}".rstrip("/")] = value
+                found |= self.given(loss, memo, way)
         return found
+
+    def given(self, loss: Loss, memo: Memo, way: str) -> dict[str, Tensor]:
+        """The same of one way."""
+        parts = terms(loss, memo.player, Translation(way, memo))
+        return {f"{memo.player}/{way}/{part}".rstrip("/"): value for part, value in parts.items()}
 
 
 def _check_reach(loss: Loss, stage: _Stage, so: So) -> None:
-    own = [(name, parameter) for name, parameter in loss.named_parameters() if parameter.requires_grad]
+    own = {name: parameter for name, parameter in loss.named_parameters() if parameter.requires_grad}
     learnt: set[str] = set()
     # as the engine has them: the discriminators' turn comes while what the generators' turn kept is still there
     for key, value in stage.terms(loss).items():
-        player = key.split("/")[0]
-        so(value.requires_grad, f"{key} is {value.item():.3g} and has no gradient")
-        moved = [
-            (f"{name}.{part}", parameter)
+        player, way, *part = key.split("/")
+        term = f"the {player}s' term {''.join(f'{name!r} ' for name in part)}on way {way}"
+        so(value.requires_grad, f"{term} is {value.item():.3g} and has no gradient")
+        named = own | {
+            f"{name}.{part}": parameter
             for name, module in stage.networks.modules.items()
             for part, parameter in module.named_parameters()
-        ]
-        gradients = torch.autograd.grad(value, [p for _, p in (*moved, *own)], allow_unused=True, retain_graph=True)
-        reached = {
-            name: gradient
-            for (name, _), gradient in zip((*moved, *own), gradients, strict=True)
-            if gradient is not None
         }
-        so(all(g.isfinite().all() for g in reached.values()), f"{key} has gradients that are not finite")
-        of_player = [name for name in reached if name.startswith(player) or name in dict(own)]
-        so(bool(of_player), f"{key} reaches {', '.join(reached) or 'nothing'}")
+        gradients = torch.autograd.grad(value, list(named.values()), allow_unused=True, retain_graph=True)
+        reached = {name: gradient for name, gradient in zip(named, gradients, strict=True) if gradient is not None}
+        so(all(g.isfinite().all() for g in reached.values()), f"{term} has gradients that are not finite")
+        theirs = [name for name in reached if name.startswith(f"{player}/") or (name in own and player == loss.trains)]
+        where = list(dict.fromkeys(name.split(".")[0] for name in reached))
+        so(bool(theirs), f"{term} reaches no {player}, only {', '.join(where) or 'the images'}")
         if player == "discriminator":
-            strange = [name for name in reached if name.startswith("generator/")]
-            so(not strange, f"{key} reaches {', '.join(strange)}")
+            strange = [name for name in where if name.startswith("generator/")]
+            so(not strange, f"{term} reaches {', '.join(strange)}, which its turn doesn't move")
         if player == loss.trains:
-            learnt.update(name for name, _ in own if name in reached)
-    missed = [name for name, _ in own if name not in learnt]
+            learnt |= reached.keys()
+    missed = [name for name in own if name not in learnt]
     so(not missed, f"no {loss.trains}s' term reaches the loss's own {', '.join(missed)}")

@@ -2,25 +2,33 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 from collections.abc import Mapping
+from difflib import get_close_matches
 from typing import Any, cast
 
 from pydantic import ValidationError
 
 from ganlab.interfaces import Domain, Generator, Pair
 from ganlab.modules import settle
-from ganlab.options import KINDS, arguments, signature, validate
+from ganlab.options import KINDS, arguments, nearest, signature, validate
 from ganlab.registry import check_contract
 from ganlab.testing.promise import promise
 from ganlab.testing.simple import STAND_INS, WAYS
+
+__tracebackhide__ = True
 
 
 def check_class(cls: type, kind: str, options: Mapping[str, Any]) -> None:
     with promise(cls, f"is a {KINDS[kind].__name__} whose options come back from JSON as they are") as so:
         so(issubclass(cls, KINDS[kind]), f"it is {cls!r}")
-        check_contract(cls)
-        plain = {name: value for name, value in options.items() if name not in signature(cls).nested}
+        try:
+            check_contract(cls)
+            nested = signature(cls).nested
+        except TypeError as error:
+            so(False, str(error))
+        plain = {name: value for name, value in options.items() if name not in nested}
         try:
             checked = validate(cls, plain)
         except ValidationError as error:
@@ -28,6 +36,18 @@ def check_class(cls: type, kind: str, options: Mapping[str, Any]) -> None:
             so(False, f"{'.'.join(map(str, first['loc']))}: {first['input']!r}: {first['msg']}")
         again = validate(cls, json.loads(checked.model_dump_json()))
         so(again == checked, f"{checked!r} comes back as {again!r}")
+    with promise(cls, "spells what it defines as the interface does") as so:
+        missing, others = _names(cls, KINDS[kind])
+        for name in others:
+            so(not get_close_matches(name, missing, cutoff=0.8), f"it has {name!r}{nearest(name, missing)}")
+
+
+def _names(cls: type, interface: type) -> tuple[list[str], list[str]]:
+    """The interface's public names that a class doesn't define, and the class's own that are none of the interface."""
+    known = {name for name in (*vars(interface), *inspect.get_annotations(interface)) if not name.startswith("_")}
+    own = {name for base in cls.__mro__ if base not in interface.__mro__ for name in vars(base)}
+    others = {name for name in own - known if not name.startswith("_") and not hasattr(interface, name)}
+    return sorted(known - own), sorted(others)
 
 
 def made_of(cls: type, options: Mapping[str, Any], domain: Domain | None = None) -> Any:

@@ -25,6 +25,8 @@ from ganlab.testing.simple import (
     noise,
 )
 
+__tracebackhide__ = True
+
 
 @unseen
 def check_generator(cls: type[Generator], /, *, images: Domain = IMAGES, **options: Any) -> None:
@@ -50,14 +52,29 @@ def check_generator(cls: type[Generator], /, *, images: Domain = IMAGES, **optio
             fake = large(x)
             so(fake.shape == x.shape, f"of {sides_of(x)} it makes {sides_of(fake)}")
             so(bool((fake.abs() <= 1).all()), f"values go from {fake.min():.3g} to {fake.max():.3g}")
+        with promise(cls, "can be copied, whatever a forward with gradients has left on it"):
+            copy.deepcopy(large)
+        with promise(cls, "has a decoder that sees the embedding alone, and leaves it as it is") as so:
+            version, alone = embedding._version, copy.deepcopy(network)
+            with evaluating(alone):
+                one = seeded(_decoded, alone, embedding)
+                so(embedding._version == version, "it changes it in place")
+                seeded(_encoded, alone, x.flip(0))
+                other = seeded(_decoded, alone, embedding)
+            so(close(one, other), f"after others were encoded its images differ by up to {apart(one, other):.3g}")
         with promise(cls, "has a decoder through which gradients reach the embedding") as so:
             leaf = embedding.requires_grad_()
             (gradient,) = torch.autograd.grad(weighted(network.decode(leaf)), leaf, allow_unused=True)
             check_gradients({"the embedding": gradient}, so)
-        _check_network(cls, make, lambda network, x: network(x), x)
+        _check_network(cls, make, _forward, x)
         with promise(cls, "has features whose last is the embedding") as so:
             embedding, last = (seeded(run, copy.deepcopy(network), x) for run in (_encoded, _last))
             so(close(embedding, last), f"they differ by up to {apart(embedding, last):.3g}")
+        with promise(cls, "has a forward that is decode of encode: it is trained by these, and samples by that") as so:
+            whole = copy.deepcopy(network)
+            with evaluating(whole):
+                one, other = seeded(_forward, whole, x), seeded(_in_two, whole, x)
+            so(close(one, other), f"the images differ by up to {apart(one, other):.3g}")
 
 
 @unseen
@@ -97,7 +114,7 @@ def check_discriminator(cls: type[Discriminator], /, *, images: Domain | None = 
         so(kept, f"of {len(before)} parameters some are others now")
         finite = [name for name, parameter in updated.named_parameters() if not parameter.isfinite().all()]
         so(not finite, f"not finite: {', '.join(finite)}")
-    _check_network(cls, make, lambda network, x: network(x), x)
+    _check_network(cls, make, _forward, x)
 
 
 def _check_network(cls: type, make: Callable[[], nn.Module], run: Callable[[Any, Tensor], Tensor], x: Tensor) -> None:
@@ -121,6 +138,10 @@ def _check_network(cls: type, make: Callable[[], nn.Module], run: Callable[[Any,
             again = copy.deepcopy(full)
             one, other = seeded(run, again, x), seeded(run, again, x, seed=1)
             so(close(one, other), f"stateful is False, and twice its outputs differ by up to {apart(one, other):.3g}")
+    with promise(cls, "leaves what it is given as it is") as so:
+        version = x._version
+        seeded(run, copy.deepcopy(full), x)
+        so(x._version == version, "it changes it in place")
     if networks.joinable("generator/ab"):
         with promise(cls, "treats each image of a batch as if alone, where per_image is True") as so:
             batch, alone = run(full, x), torch.cat([run(full, image[None]) for image in x])
@@ -151,9 +172,23 @@ def _check_network(cls: type, make: Callable[[], nn.Module], run: Callable[[Any,
         so(close(expected, other, 1e-3), f"outputs differ by up to {apart(expected, other):.3g}")
 
 
+def _forward(network: Any, x: Tensor) -> Tensor:
+    made: Tensor = network(x)
+    return made
+
+
 def _encoded(network: Any, x: Tensor) -> Tensor:
     embedding: Tensor = network.encode(x)
     return embedding
+
+
+def _decoded(network: Any, embedding: Tensor) -> Tensor:
+    images: Tensor = network.decode(embedding)
+    return images
+
+
+def _in_two(network: Any, x: Tensor) -> Tensor:
+    return _decoded(network, _encoded(network, x))
 
 
 def _last(network: Any, x: Tensor) -> Tensor:

@@ -28,6 +28,8 @@ from ganlab.testing.simple import (
     noise,
 )
 
+__tracebackhide__ = True
+
 
 @unseen
 def check_metric(cls: type[Metric], /, **options: Any) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+import functools
+from collections.abc import Callable, Mapping
+from types import TracebackType
+from typing import ParamSpec
 
 import torch
 from torch import Tensor, nn
@@ -12,27 +14,47 @@ from ganlab.draws import keyed
 from ganlab.errors import Unavailable
 from ganlab.rehearsal import untouched_randomness
 
+# an author whose test fails sees the sentence and their own code, none of the kit's: so in all its modules
+__tracebackhide__ = True
+
 So = Callable[[bool, str], None]
-
-unseen = untouched_randomness(torch.device("cpu"))
-"""Decorates a check: it seeds torch's global generator, and leaves it as it was."""
+Arguments = ParamSpec("Arguments")
 
 
-@contextmanager
-def promise(cls: type, promise: str) -> Iterator[So]:
-    """Within it, `so(whether it holds, what was seen)`; any error breaks the promise too."""
+def unseen(check: Callable[Arguments, None]) -> Callable[Arguments, None]:
+    """Decorates a check: it seeds torch's global generator, and leaves it as it was."""
 
-    def so(holds: bool, seen: str) -> None:
+    @functools.wraps(check)
+    def checked(*args: Arguments.args, **kwargs: Arguments.kwargs) -> None:
+        with untouched_randomness(torch.device("cpu")):
+            check(*args, **kwargs)
+
+    return checked
+
+
+class promise:
+    """Within it, `so(whether it holds, what was seen)`; any error breaks the promise too, and is its cause.
+
+    No generator with `contextmanager`: pytest would show contextlib's frames.
+    """
+
+    def __init__(self, cls: type, promise: str) -> None:
+        self.broken = f"{cls.__name__} {promise}: that is broken;"
+
+    def __enter__(self) -> So:
+        return self.so
+
+    def so(self, holds: bool, seen: str) -> None:
         if not holds:
-            raise AssertionError(f"{cls.__name__} {promise}: that is broken; {' '.join(seen.split())}")
+            raise AssertionError(f"{self.broken} {_one_line(seen)}") from None
 
-    try:
-        yield so
-    except (AssertionError, Unavailable):
-        raise
-    except Exception as error:
-        text = " ".join(str(error).split())
-        raise AssertionError(f"{cls.__name__} {promise}: that is broken; {type(error).__name__}: {text}") from error
+    def __exit__(self, kind: object, error: BaseException | None, trace: TracebackType | None) -> None:
+        if isinstance(error, Exception) and not isinstance(error, AssertionError | Unavailable):
+            raise AssertionError(f"{self.broken} {type(error).__name__}: {_one_line(str(error))}") from error
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
 
 
 def check_gradients(gradients: Mapping[str, Tensor | None], so: So, nonzero: bool = True) -> None:

@@ -26,6 +26,8 @@ from ganlab.testing.simple import (
     noise,
 )
 
+__tracebackhide__ = True
+
 STEPS = 20
 """So many of a schedule's steps are looked at, and the last."""
 

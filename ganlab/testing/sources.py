@@ -14,6 +14,8 @@ from ganlab.interfaces import (
 from ganlab.testing.making import check_class, made_of
 from ganlab.testing.promise import promise, unseen
 
+__tracebackhide__ = True
+
 
 @unseen
 def check_source(cls: type[Source], /, *, size: int = 16, **options: Any) -> None:

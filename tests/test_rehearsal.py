@@ -1,0 +1,229 @@
+"""What the dry pass finds before training: gradients that reach no one, tensors changed in place, a forward that is not
+what is trained."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib.metadata import EntryPoint
+
+import pytest
+import torch
+from conftest import TINY, RandomImages
+from torch import Tensor, nn
+from torch.nn.functional import relu
+
+import ganlab
+from ganlab import Domain, SpecError, Translation
+from ganlab.build import build
+from ganlab.engine import Engine
+from ganlab.registry import Registry, installed
+from ganlab.spec import Json, merge, resolve
+from ganlab.testing.simple import SimpleDiscriminator, SimpleGenerator
+
+Start = Callable[[Json], Engine]
+
+
+def spoilt(t: Translation) -> Tensor:
+    bounded = t.fake.tanh()
+    return bounded.mul_(2).mean()
+
+
+def spoilt_for_nothing(t: Translation) -> Tensor:
+    bounded = t.fake.tanh()
+    bounded.mul_(2)
+    return t.fake.mean()
+
+
+def changed(x: Tensor) -> Tensor:
+    x.detach().clamp_(-0.5, 0.5)
+    return x.mean()
+
+
+TERMS: dict[str, Callable[[Translation], Tensor]] = {
+    "detached": lambda t: t.score(t.fake.detach()).mean(),
+    "constant": lambda t: t.fake.detach().mean(),
+    "spoilt": spoilt,
+    "spoilt for nothing": spoilt_for_nothing,
+    "t.real": lambda t: t.fake.mean() + changed(t.real),
+    "t.target": lambda t: t.fake.mean() + changed(t.target),
+    "t.fake": lambda t: changed(t.fake),
+    "t.identity": lambda t: changed(t.identity),
+    "t.cycled": lambda t: changed(t.cycled),
+    "t.reconstructed": lambda t: changed(t.reconstructed),
+    "t.fake_embedding": lambda t: changed(t.fake_embedding),
+    "t.embedding or features()": lambda t: changed(t.embedding),
+    "t.features('target')": lambda t: changed(t.features("target")[0]),
+    "t.back.fake": lambda t: changed(t.back.fake),
+    "the scores of discriminator/image/b": lambda t: changed(t.score(t.fake)),
+}
+
+
+class Mine(ganlab.Loss):
+    def __init__(self, how: str = "spoilt", player: str = "generator") -> None:
+        super().__init__()
+        self.how, self.player = how, player
+
+    def generator(self, t: Translation) -> Tensor | None:
+        return TERMS[self.how](t) if self.player == "generator" else None
+
+    def discriminator(self, t: Translation) -> Tensor | None:
+        return TERMS[self.how](t) if self.player == "discriminator" else None
+
+
+class Learning(ganlab.Loss):
+    """A critic of its own, as whose player it names the other."""
+
+    def __init__(self, right: bool = False) -> None:
+        super().__init__()
+        self.trains = "discriminator" if right else "generator"
+        self.scale, self.shift = nn.Parameter(torch.ones(())), nn.Parameter(torch.zeros(()))
+
+    def discriminator(self, t: Translation) -> Tensor:
+        return (self.scale * t.target.mean() + self.shift).square()
+
+
+class Doubtful(SimpleGenerator):
+    def __init__(self, source: Domain, target: Domain, how: str = "") -> None:
+        super().__init__(source, target)
+        self.how = how
+
+    def encode(self, images: Tensor) -> Tensor:
+        return super().encode(images.clamp_(-0.5, 0.5) if self.how == "images" else images)
+
+    def decode(self, embedding: Tensor) -> Tensor:
+        return super().decode(relu(embedding, inplace=self.how == "embedding"))
+
+    def forward(self, images: Tensor) -> Tensor:
+        made = super().forward(images)
+        return {"forward": made / 2, "size": made[..., 1:]}.get(self.how, made * (1 + 1e-6))
+
+
+class TwoEmbeddings(SimpleGenerator):
+    def features(self, images: Tensor) -> list[Tensor]:
+        return [2 * self.encode(images)]
+
+
+class InPlace(SimpleDiscriminator):
+    def __init__(self, shape: Domain) -> None:
+        super().__init__(shape)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x.detach().mul_(2))
+
+
+@ganlab.hookimpl
+def ganlab_losses() -> dict[str, type[ganlab.Loss]]:
+    return {"mine": Mine, "learning": Learning}
+
+
+@ganlab.hookimpl
+def ganlab_generators() -> dict[str, type[ganlab.Generator]]:
+    return {"doubtful": Doubtful, "two_embeddings": TwoEmbeddings}
+
+
+@ganlab.hookimpl
+def ganlab_discriminators() -> dict[str, type[ganlab.Discriminator]]:
+    return {"in_place": InPlace}
+
+
+OWNER = "of plugin 'rehearsed' of unknown unknown)"
+
+
+@pytest.fixture(scope="module")
+def start() -> Start:
+    known = Registry([*installed(), EntryPoint("rehearsed", __name__, "ganlab")])
+
+    def make(patch: Json) -> Engine:
+        spec = resolve(known, merge(merge(TINY, {"runtime": {"precision": "float64"}}), patch))
+        images = RandomImages(size=spec.data.size)
+        return Engine(build(known, spec, images.domains), images)  # type: ignore[arg-type]
+
+    return make
+
+
+def mine(how: str, player: str = "generator", **options: float) -> Json:
+    return {"losses": {"mine": {"type": "mine", "how": how, "player": player, **options}}}
+
+
+@pytest.mark.parametrize(
+    ("patch", "sentence"),
+    [
+        (
+            mine("detached"),
+            "losses.mine's generator term on way ab: has no gradients for any generator, only for"
+            f" discriminator/image/b (loss 'mine' {OWNER}",
+        ),
+        (
+            mine("constant"),
+            "losses.mine's generator term on way ab: has no gradients for any generator, nor for anything else "
+            f"(loss 'mine' {OWNER}",
+        ),
+        (
+            mine("constant", "discriminator"),
+            "losses.mine's discriminator term on way ab: has no gradients for any discriminator, nor for anything else "
+            f"(loss 'mine' {OWNER}",
+        ),
+        (
+            mine("spoilt"),
+            "the generator's gradients of mine on way ab: a tensor (2, 3, 16, 16) that they need was changed in place",
+        ),
+        *(
+            (mine(name), f"losses.mine's generator term on way ab: changes {name} in place (loss 'mine' {OWNER}")
+            for name in list(TERMS)[4:]
+        ),
+        (
+            mine("t.target", "discriminator"),
+            f"losses.mine's discriminator term on way ab: changes t.target in place (loss 'mine' {OWNER}",
+        ),
+        (
+            {"losses": {"mine": {"type": "learning"}}},
+            f"losses.mine: no generator term has gradients for its own scale, shift (loss 'learning' {OWNER}",
+        ),
+        (
+            {"generator": {"type": "doubtful", "how": "images"}},
+            f"generator: changes in place the images or the embedding that it is given (generator 'doubtful' {OWNER}",
+        ),
+        (
+            {"generator": {"type": "doubtful", "how": "embedding"}},
+            f"generator: changes in place the images or the embedding that it is given (generator 'doubtful' {OWNER}",
+        ),
+        (
+            {"discriminators": {"image": {"type": "in_place"}}},
+            f"discriminators.image: changes in place what it is given (discriminator 'in_place' {OWNER}",
+        ),
+        (
+            {"generator": {"type": "doubtful", "how": "size"}},
+            "generator: forward, which makes samples, differs by up to inf from decode of features, which is trained,"
+            f" on way ab (generator 'doubtful' {OWNER}",
+        ),
+    ],
+)
+def test_what_does_not_fit_is_named(start: Start, patch: Json, sentence: str) -> None:
+    with pytest.raises(SpecError) as failed:
+        start(patch)
+    assert str(failed.value) == sentence
+
+
+@pytest.mark.parametrize("generator", [{"type": "doubtful", "how": "forward"}, {"type": "two_embeddings"}])
+def test_samples_are_made_by_what_is_trained(start: Start, generator: Json) -> None:
+    with pytest.raises(SpecError, match=r"^generator: forward, .* differs by up to 0\.\d+ from decode .* on way ab \("):
+        start({"generator": generator})
+
+
+@pytest.mark.parametrize(
+    "patch",
+    [
+        # what was changed is needed by no gradient
+        mine("spoilt for nothing"),
+        # a term that is not minimised needs no gradient
+        mine("constant", weight=0),
+        {"losses": {"mine": {"type": "learning", "weight": 0}}},
+        {"losses": {"mine": {"type": "learning", "right": True}}},
+        # the last digits may differ
+        {"generator": {"type": "doubtful"}},
+    ],
+)
+def test_what_fits_trains(start: Start, patch: Json) -> None:
+    engine = start(patch)
+    engine.step()
+    assert engine.done == 1
