@@ -148,13 +148,16 @@ def blamed(system: System, label: str, player: str, way: str, step: int | None =
 
 
 def _reached(system: System, loss: Loss, player: str, value: Tensor) -> set[int]:
-    """The ids of the parameters that a term's gradients reach. Raises SpecError where the player moves none of them."""
+    """The ids of the parameters that a term's gradients reach. Raises SpecError where the player moves none of them;
+    a term that is constant now may not be so later."""
     networks = system.networks.modules
     moving = [network for name, network in networks.items() if name.startswith(f"{player}/")]
     moved = {id(p) for p in trainable([*moving, loss] if loss.trains == player else moving)}
     reached = _leaves(value)
-    if moved and moved.isdisjoint(reached):
+    if value.requires_grad and moved and moved.isdisjoint(reached):
         others = [name for name, network in networks.items() if any(id(p) in reached for p in network.parameters())]
+        if any(id(p) in reached for p in loss.parameters()):
+            others.append(f"its own parameters, which it gives to the {loss.trains}")
         found = f"only for {', '.join(others)}" if others else "nor for anything else"
         raise SpecError(f"has no gradients for any {player}, {found}")
     return reached
@@ -173,7 +176,7 @@ def _leaves(value: Tensor) -> set[int]:
 
 def _check_learnt(system: System, label: str, player: str, learnt: set[int]) -> None:
     loss = system.losses[label]
-    if loss.trains != player or not system.spec.weight(label)[player]:
+    if loss.trains != player or not learnt:
         return
     own = {name: parameter for name, parameter in loss.named_parameters() if parameter.requires_grad}
     if missed := [name for name, parameter in own.items() if id(parameter) not in learnt]:
@@ -227,11 +230,11 @@ def _check_shapes(system: System, way: str, batch: Batch) -> None:
             raise _unfit(system, place, "changes in place what it is given")
         if scores.dim() != 4 or len(scores) != len(seen):
             raise _unfit(system, place, f"gives scores of shape {tuple(scores.shape)}, not (N, K, h, w)")
+    if len(fake) != len(real):
+        raise _unfit(system, "generator", f"makes {len(fake)} images of {len(real)}")
     if fake.shape != target.shape:
-        raise SpecError(
-            f"generator: makes images of {_side(fake)} of {_side(real)}; those of domain {way[1]} are {_side(target)}"
-            " (is data.size a multiple of its downsampling?)"
-        )
+        how = f"makes images of {_side(fake)} of {_side(real)}; those of domain {way[1]} are {_side(target)}"
+        raise _unfit(system, "generator", f"{how}; is data.size a multiple of its downsampling?")
 
 
 def _check_forward(system: System, way: str, batch: Batch) -> None:

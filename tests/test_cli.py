@@ -219,7 +219,7 @@ NOT_FITTING: list[tuple[Patch, str]] = [
     (
         {"data": {"size": 18}},
         "generator: makes images of (3, 20, 20) of (3, 18, 18); those of domain b are (3, 18, 18)"
-        " (is data.size a multiple of its downsampling?)",
+        "; is data.size a multiple of its downsampling? (generator 'resnet' of plugin 'resnet' of ganlab",
     ),
     ({"discriminators": {"image": {"layers": 4}}}, "discriminators.image: can't score what is (3, 16, 16): "),
     (
