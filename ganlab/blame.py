@@ -11,6 +11,7 @@ from types import FrameType, MethodType
 from typing import Any, NamedTuple
 
 from torch import Tensor
+from torch.autograd.function import FunctionCtx
 
 from ganlab.errors import GanlabError, RunError, SpecError, text_of
 from ganlab.translation import Translation
@@ -52,6 +53,9 @@ class Parts:
         return None
 
     def _itself(self, frame: FrameType, place: str) -> Part | None:
+        if frame.f_code.co_name == "backward" and isinstance(_first(frame), FunctionCtx):
+            # autograd calls it, of whichever component that is
+            return self._of_plugin(frame, place)
         return self._known.get(id(_first(frame)), (None, None))[1]
 
     def _copied(self, frame: FrameType, place: str) -> Part | None:
@@ -60,7 +64,7 @@ class Parts:
         return _one({part for one, part in self._known.values() if type(one) is cls}, place)
 
     def _of_plugin(self, frame: FrameType, place: str) -> Part | None:
-        """Of an autograd function, say, which is no component's method."""
+        """Of a function, which is no component's method."""
         package = _package(frame)
         return _one(
             {part for one, part in self._known.values() if type(one).__module__.split(".")[0] == package}, place

@@ -15,6 +15,8 @@ from ganlab.options import signature
 from ganlab.registry import Component, Registry
 from ganlab.spec import Json, Options, Spec
 
+_CORE = __name__.partition(".")[0]
+
 
 def code(registry: Registry, used: Iterable[tuple[str, Component]]) -> Json:
     """{module: {"package", "version", "sha256", "used_by"}} of components, each with the place where it is used: the
@@ -26,7 +28,7 @@ def code(registry: Registry, used: Iterable[tuple[str, Component]]) -> Json:
     owners = {_top(component): component for component in registry.components}
     found: Json = {}
     for place, component in used:
-        for name in sorted(_reached(_top(component), set(owners))):
+        for name in sorted(_reached(_top(component), set(owners)) | ({_CORE} & owners.keys())):
             owner = {"package": owners[name].package, "version": owners[name].version}
             fact = found.setdefault(name, {**owner, "sha256": _source(sys.modules.get(name))[0], "used_by": []})
             fact["used_by"].append(place)
@@ -112,19 +114,21 @@ def _source(module: ModuleType | None) -> tuple[str | None, frozenset[str]]:
     """The hash of a top-level module's code, and the names of the top-level modules that it imports. Read once: what is
     edited later is not what runs."""
     lines, imports = [], set[str]()
-    roots = [Path(root) for root in getattr(module, "__path__", None) or [getattr(module, "__file__", None) or ""]]
+    file = getattr(module, "__file__", None)
+    roots = [Path(root) for root in getattr(module, "__path__", None) or ([file] if file else [])]
     files = {
         path.relative_to(root.parent).as_posix(): path
         for root in roots
         for path in (root.rglob("*.py") if root.is_dir() else [root])
-        # an editor's lock is a link to nothing
-        if path.is_file()
+        # an editor's lock is a link to nothing, its copies lie in hidden folders
+        if path.is_file() and not any(part.startswith(".") for part in path.relative_to(root).parts)
     }
     try:
         for name, path in sorted(files.items()):
             content = path.read_bytes()
             lines.append(f"{hashlib.sha256(content).hexdigest()}  {name}\n")
-            imports |= {found.decode() for found in re.findall(rb"^\s*(?:from|import)\s+(\w+)", content, re.M)}
+            for found in re.findall(rb"^\s*(?:from|import)\s+(\w[\w., ]*)", content, re.M):
+                imports |= {each.split()[0].split(".")[0] for each in found.decode().split(",") if each.strip()}
     except OSError:
         lines = []
     text = "".join(lines).encode(errors="surrogateescape")

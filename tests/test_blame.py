@@ -103,7 +103,10 @@ class Shy(Around):
     """A wrapper whose scores, or after_update, fail at the `at`-th call."""
 
     def __init__(
-        self, of: ganlab.Discriminator, how: Literal["forward", "tuple", "after_update"] = "forward", at: int = 1
+        self,
+        of: ganlab.Discriminator,
+        how: Literal["forward", "tuple", "backward", "after_update"] = "forward",
+        at: int = 1,
     ) -> None:
         super().__init__(of)
         self.how, self.left = how, at
@@ -115,6 +118,8 @@ class Shy(Around):
     def forward(self, x: Tensor) -> Any:
         if self._count("tuple"):
             return x, x
+        if self.how == "backward":
+            return super().forward(Backward.apply(x))  # type: ignore[no-untyped-call]
         if self._count("forward"):
             pooled = x.mean((2, 3))
             return pooled @ torch.zeros(7, 7, dtype=x.dtype)
@@ -296,6 +301,13 @@ def shy(**options: Any) -> Json:
             bad("optimizer"),
             "schedule's optimizer of the generator: gives None where a torch.optim.Optimizer is due "
             f"(schedule 'bad' {OWNER})",
+        ),
+        (
+            # the loss takes gradients itself, through another plugin's function
+            merge(shy(how="backward"), {"losses": {"penalty": {"type": "r1"}}}),
+            "discriminators.image, in losses.penalty's discriminator term on way ab: mat1 and mat2 shapes cannot be"
+            f" multiplied (96x16 and 2x2) (discriminator 'shy' {OWNER}; gradient (2, 3, 16, 16); asked by loss 'r1' of"
+            " plugin 'regularisers' of ganlab 0.1.0)",
         ),
         (bad("pool"), f"schedule's pool of way ab: no room (schedule 'bad' {OWNER})"),
         (

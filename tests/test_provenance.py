@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import importlib
 import json
 import os
 import signal
@@ -337,3 +338,17 @@ def test_what_is_edited_after_it_was_read_is_not_what_ran(here: Here) -> None:
     here.forget()
     (sentence,) = here.train()
     assert "has changed since" in sentence
+
+
+def test_all_forms_of_an_import_count_and_no_hidden_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    package = tmp_path / "several"
+    (package / ".ipynb_checkpoints").mkdir(parents=True)
+    content = b"import json, ganlab.spec as spec, numpy\nfrom torch.nn import functional\n"
+    (package / "__init__.py").write_bytes(content)
+    (package / ".ipynb_checkpoints" / "copy.py").write_text("import os\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    sha256, imports = provenance._source(importlib.import_module("several"))
+    line = f"{hashlib.sha256(content).hexdigest()}  several/__init__.py\n"
+    assert sha256 == hashlib.sha256(line.encode()).hexdigest()
+    assert imports == {"json", "ganlab", "numpy", "torch"}
+    assert provenance._source(None) == (None, frozenset())

@@ -3,8 +3,10 @@ what is trained."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from importlib.metadata import EntryPoint
+from typing import Any
 
 import pytest
 import torch
@@ -74,13 +76,15 @@ class Mine(ganlab.Loss):
 class Learning(ganlab.Loss):
     """A critic of its own, as whose player it names the other."""
 
-    def __init__(self, right: bool = False, half: bool = False) -> None:
+    def __init__(self, right: bool = False, half: bool = False, idle: bool = False) -> None:
         super().__init__()
-        self.half = half
+        self.half, self.idle = half, idle
         self.trains = "discriminator" if right else "generator"
         self.scale, self.shift = nn.Parameter(torch.ones(())), nn.Parameter(torch.zeros(()))
 
     def discriminator(self, t: Translation) -> Tensor:
+        if self.idle:
+            return t.score(t.target).mean()
         return (self.scale * t.target.mean() + (0 if self.half else self.shift)).square()
 
 
@@ -96,9 +100,15 @@ class Doubtful(SimpleGenerator):
         made = super().decode(relu(embedding, inplace=self.how == "embedding"))
         return made[:1] if self.how == "first" else made
 
-    def forward(self, images: Tensor) -> Tensor:
+    def forward(self, images: Tensor) -> Any:
         made = super().forward(images)
-        return {"forward": made / 2, "size": made[..., 1:]}.get(self.how, made * (1 + 1e-6))
+        others: dict[str, Any] = {
+            "forward": made / 2,
+            "size": made[..., 1:],
+            "pair": (made, made),
+            "nan": made * math.nan,
+        }
+        return others.get(self.how, made * (1 + 1e-6))
 
 
 class TwoEmbeddings(SimpleGenerator):
@@ -163,7 +173,8 @@ def mine(how: str, player: str = "generator", **options: float) -> Json:
         ),
         (
             mine("spoilt"),
-            "the generator's gradients of mine on way ab: a tensor (2, 3, 16, 16) that they need was changed in place",
+            "the generator's gradients of mine on way ab: a tensor (2, 3, 16, 16) that they need was changed in place "
+            f"(loss 'mine' {OWNER}",
         ),
         *(
             (mine(name), f"losses.mine's generator term on way ab: changes {name} in place (loss 'mine' {OWNER}")
@@ -179,8 +190,8 @@ def mine(how: str, player: str = "generator", **options: float) -> Json:
             f" parameters, which it gives to the generator (loss 'learning' {OWNER}",
         ),
         (
-            {"losses": {"mine": {"type": "learning", "right": True, "half": True}}},
-            f"losses.mine: no discriminator term has gradients for its own shift (loss 'learning' {OWNER}",
+            {"losses": {"mine": {"type": "learning", "right": True, "idle": True}}},
+            f"losses.mine: no discriminator term has gradients for its own scale, shift (loss 'learning' {OWNER}",
         ),
         (
             {"generator": {"type": "doubtful", "how": "images"}},
@@ -193,6 +204,16 @@ def mine(how: str, player: str = "generator", **options: float) -> Json:
         (
             {"discriminators": {"image": {"type": "in_place"}}},
             f"discriminators.image: changes in place what it is given (discriminator 'in_place' {OWNER}",
+        ),
+        (
+            {"generator": {"type": "doubtful", "how": "pair"}},
+            "generator: can't translate: gives a tuple where a tensor is due "
+            f"(generator 'doubtful' {OWNER[:-1]}; given[0] (2, 3, 16, 16), given[1] (2, 3, 16, 16))",
+        ),
+        (
+            {"generator": {"type": "doubtful", "how": "nan"}},
+            "generator: forward, which makes samples, differs by up to nan from decode of features, which is trained,"
+            f" on way ab (generator 'doubtful' {OWNER}",
         ),
         (
             {"generator": {"type": "doubtful", "how": "first"}},
@@ -229,6 +250,8 @@ def test_samples_are_made_by_what_is_trained(start: Start, generator: Json) -> N
         mine("unmoved", "discriminator", weight=0),
         {"losses": {"mine": {"type": "learning", "weight": 0}}},
         {"losses": {"mine": {"type": "learning", "right": True}}},
+        # the other may be for another step
+        {"losses": {"mine": {"type": "learning", "right": True, "half": True}}},
         # the last digits may differ
         {"generator": {"type": "doubtful"}},
     ],

@@ -94,7 +94,8 @@ def names(folder: Path) -> list[str]:
 
 
 def interrupt() -> None:
-    os.kill(os.getpid(), signal.SIGINT)
+    # to this thread and now, whatever others are there
+    signal.raise_signal(signal.SIGINT)
 
 
 # -- what a run leaves ------------------------------------------------------------------------------------------

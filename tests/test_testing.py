@@ -891,3 +891,27 @@ def test_a_nested_component_is_the_class_that_is_given() -> None:
 def test_an_option_that_is_not_allowed_is_named() -> None:
     with pytest.raises(AssertionError, match=r"^Around is a Discriminator .* clamp: 1: Extra inputs"):
         testing.check_discriminator(Around, clamp=1)
+
+
+class Paired(ganlab.Loss):
+    """A critic of its own, on pairs of inputs and outputs."""
+
+    trains = "discriminator"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.critic = nn.Conv2d(6, 1, 3)
+
+    def generator(self, t: Translation) -> Tensor:
+        return self.discriminate(t.real, t.fake).mean()
+
+    def discriminator(self, t: Translation) -> Tensor:
+        return -self.discriminate(t.real, t.fake).mean()
+
+    def discriminate(self, real: Tensor, fake: Tensor) -> Tensor:
+        scores: Tensor = self.critic(torch.cat([real, fake], dim=1))
+        return scores
+
+
+def test_a_critic_of_pairs_shows_what_no_pool_has_and_helpers_are_no_misspellings() -> None:
+    testing.check_loss(Paired)

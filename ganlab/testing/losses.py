@@ -64,7 +64,10 @@ def check_loss(cls: type[Loss], /, *, images: Domain = IMAGES, scores: int = 1, 
     # a fake's class is its input's; of those that a pool has kept it isn't known
     if not images.classes:
         with promise(cls, "shows discriminators the fakes of the schedule's pool, t.fake_for_discriminator") as so:
-            direct = [way for way in WAYS if f"{way}.fake" in memos["discriminator"].asked]
+            asked = memos["discriminator"].asked
+            # a critic of the loss's own may have to pair a fake with its input, which a pool has lost
+            scoring = any(name.startswith("discriminator/") for name in asked)
+            direct = [way for way in WAYS if scoring and f"{way}.fake" in asked]
             so(not direct, f"their term on way {' and '.join(direct)} reads t.fake, which comes through no pool")
     with promise(cls, "draws by t.uniform and t.normal alone, so that what else draws changes nothing") as so:
         each = []

@@ -43,10 +43,14 @@ def check_class(cls: type, kind: str, options: Mapping[str, Any]) -> None:
 
 
 def _names(cls: type, interface: type) -> tuple[list[str], list[str]]:
-    """The interface's public names that a class doesn't define, and the class's own that are none of the interface."""
+    """The interface's public names that a class doesn't define, and the class's own that are none of the interface, nor
+    called by itself."""
     known = {name for name in (*vars(interface), *inspect.get_annotations(interface)) if not name.startswith("_")}
-    own = {name for base in cls.__mro__ if base not in interface.__mro__ for name in vars(base)}
-    others = {name for name in own - known if not name.startswith("_") and not hasattr(interface, name)}
+    bases = [vars(base) for base in cls.__mro__ if base not in interface.__mro__]
+    own = {name for base in bases for name in base}
+    methods = [method for base in bases for method in base.values() if inspect.isfunction(method)]
+    called = {name for method in methods for name in method.__code__.co_names}
+    others = {name for name in own - known - called if not name.startswith("_") and not hasattr(interface, name)}
     return sorted(known - own), sorted(others)
 
 
