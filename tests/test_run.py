@@ -519,7 +519,12 @@ def test_an_interrupt_of_the_last_evaluation_leaves_it_to_the_next_call(
     with monkeypatch.context() as patch:
         metric = registry().find("metric", "brightness", "").cls
         patch.setattr(metric, "measure", lambda self, evidence: interrupt())
-        done = CliRunner().invoke(app, words)
+        # a shell's background job begins with SIGINT ignored
+        before = signal.signal(signal.SIGINT, signal.default_int_handler)
+        try:
+            done = CliRunner().invoke(app, words)
+        finally:
+            signal.signal(signal.SIGINT, before)
     assert done.exit_code == 130
     told = f"ganlab: all 12 steps are saved, not yet measured; go on with: ganlab run {path} --out {out}\n"
     assert done.stderr.endswith(told)
