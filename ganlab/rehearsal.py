@@ -8,16 +8,17 @@ from contextlib import AbstractContextManager, contextmanager
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
-from torch.autograd.graph import get_gradient_edge, saved_tensors_hooks
+from torch import Tensor
+from torch.autograd.graph import get_gradient_edge
 
 from ganlab.build import System
 from ganlab.data.sampler import Batch
 from ganlab.errors import SpecError
 from ganlab.interfaces import PLAYERS, Domain, Generator, Loss, Term
 from ganlab.modules import evaluating, trainable
-from ganlab.networks import Networks, full
+from ganlab.networks import full
 from ganlab.translation import Memo, Translation
+from ganlab.watched import Saved, Watched, check_saved, kept_bytes, saving
 
 
 class Asked(NamedTuple):
@@ -34,41 +35,6 @@ class Rehearsal(NamedTuple):
     """By player, way, loss."""
     saved_bytes: dict[str, int]
     """{player: bytes that autograd kept, per image, for all ways at once}."""
-
-
-class Watched(Memo):
-    """One that notices what losses change in place of what they are given."""
-
-    def __init__(self, networks: Networks, batch: Batch, seed: int) -> None:
-        super().__init__(networks, batch, {}, seed)
-        # layers may work in place: what counts is the version at which a value was first given
-        self._given = {("images", domain): [(x, x._version)] for domain, x in batch.images.items()}
-
-    def keep(self, key: tuple[Any, ...], through: tuple[str, ...], value: Any) -> None:
-        super().keep(key, through, value)
-        given = value[1:] if key[0] == "score" else [value] if isinstance(value, Tensor) else value
-        self._given[key] = [(x, x._version) for x in given]
-
-    def changed(self, way: str) -> list[str]:
-        """What was changed, by the names that it has on a way."""
-        changed = (key for key, given in self._given.items() if any(x._version != before for x, before in given))
-        return [_called(key, way) for key in changed]
-
-
-def _called(key: tuple[Any, ...], way: str) -> str:
-    what, of = key[:2]
-    if what == "images":
-        return "t.real" if of == way[0] else "t.target"
-    if what == "score":
-        return f"the scores of {of}"
-    names = {
-        ("decoded", "real"): ".fake",
-        ("decoded", "target"): ".identity",
-        ("encoded_back", of): ".fake_embedding",
-        ("features", of): f".features({of!r})",
-        ("features", "real"): ".embedding or features()",
-    }
-    return f"{'t' if key[-1] == way else 't.back'}{names.get((what, of), f'.{what}')}"
 
 
 @contextmanager
@@ -94,6 +60,7 @@ def rehearse(system: System, batch: Batch) -> Rehearsal:
     networks, losses, ways = system.networks, system.losses, system.schedule.ways
     asked: dict[tuple[str, str, str], Asked] = {}
     saved_bytes: dict[str, int] = {}
+    parameters = list(trainable([*networks.modules.values(), *losses.values()]))
     with _buffers_kept(system), untouched_randomness(system.device):
         for way in ways:
             _check_shapes(system, way, batch)
@@ -101,14 +68,14 @@ def rehearse(system: System, batch: Batch) -> Rehearsal:
         for turn, player in enumerate(PLAYERS):
             memo = Watched(networks, batch, system.spec.seed)
             memo.begin(player, (0, turn), graph=player == "generator")
-            saved: list[_Saved] = []
+            saved: list[Saved] = []
             minimised: list[Tensor] = []
             learnt: dict[str, set[int]] = {label: set() for label in losses}
             for way in ways:
                 for label, loss in losses.items():
                     memo.asked = set()
                     with blamed(system, label, player, way):
-                        with _saving(saved):
+                        with saving(saved):
                             parts = terms(loss, player, Translation(way, memo))
                         if changed := memo.changed(way):
                             raise SpecError(f"changes {changed[0]} in place")
@@ -118,11 +85,11 @@ def rehearse(system: System, batch: Batch) -> Rehearsal:
                     asked[player, way, label] = Asked(tuple(parts), frozenset(memo.asked))
                     gradients = f"the {player}'s gradients of {label} on way {way}"
                     with system.parts.blamed("gradients", gradients, of=[f"losses.{label}"]):
-                        _check_saved(system, saved, minimised)
+                        check_saved(saved, minimised, parameters)
             for label in losses:
                 _check_learnt(system, label, player, learnt[label])
             count = len(next(iter(batch.images.values())))
-            saved_bytes[player] = _bytes(saved) // count
+            saved_bytes[player] = kept_bytes(saved) // count
     networks.forwards.clear()
     return Rehearsal(asked, saved_bytes)
 
@@ -278,42 +245,3 @@ def _buffers_kept(system: System) -> Iterator[None]:
             for name, buffer in module.named_buffers():
                 if name in buffers:
                     buffer.copy_(buffers[name])
-
-
-class _Saved(NamedTuple):
-    """What autograd keeps for a gradient."""
-
-    tensor: Tensor
-    version: int
-    parameter: bool
-
-
-def _saving(saved: list[_Saved]) -> saved_tensors_hooks:
-    """Within it what autograd keeps is added to `saved`."""
-
-    def pack(tensor: Tensor) -> _Saved:
-        # an output that is saved with its own graph would keep itself alive
-        saved.append(_Saved(tensor.detach(), tensor._version, isinstance(tensor, nn.Parameter)))
-        return saved[-1]
-
-    def unpack(kept: _Saved) -> Tensor:
-        # where there are hooks, autograd itself doesn't look
-        if kept.tensor._version != kept.version:
-            raise RuntimeError(f"a tensor {tuple(kept.tensor.shape)} that they need was changed in place")
-        return kept.tensor
-
-    return saved_tensors_hooks(pack, unpack)
-
-
-def _check_saved(system: System, saved: list[_Saved], minimised: list[Tensor]) -> None:
-    """Raises RuntimeError where what the terms' gradients need was changed in place."""
-    total = sum(value for value in minimised if value.requires_grad)
-    if isinstance(total, Tensor) and any(kept.tensor._version != kept.version for kept in saved):
-        # not all that is kept is needed: they tell
-        parameters = list(trainable([*system.networks.modules.values(), *system.losses.values()]))
-        torch.autograd.grad(total, parameters, retain_graph=True, allow_unused=True)
-
-
-def _bytes(saved: list[_Saved]) -> int:
-    storages = [kept.tensor.untyped_storage() for kept in saved if not kept.parameter]
-    return sum({storage.data_ptr(): storage.nbytes() for storage in storages}.values())

@@ -15,7 +15,7 @@ from ganlab.interfaces import (
     Loss,
 )
 from ganlab.networks import Networks
-from ganlab.rehearsal import Watched, terms
+from ganlab.rehearsal import terms
 from ganlab.testing.making import check_class, made_of
 from ganlab.testing.promise import So, close, equal, promise, told, unseen
 from ganlab.testing.simple import (
@@ -26,6 +26,7 @@ from ganlab.testing.simple import (
     noise,
 )
 from ganlab.translation import Memo, Translation
+from ganlab.watched import Watched
 
 __tracebackhide__ = True
 
