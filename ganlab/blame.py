@@ -119,7 +119,7 @@ def _shapes(frames: list[FrameType]) -> str:
 def _sized(name: str, value: Any) -> Iterator[tuple[str, tuple[int, ...]]]:
     if isinstance(value, Tensor):
         yield name, tuple(value.shape)
-    elif isinstance(value, Translation) or _stands_for_one(value):
+    elif _translation(value):
         yield from ((f"{name}.{what}", shape) for what, shape in value.shapes().items())
     elif isinstance(value, list | tuple):
         for index, one in enumerate(value):
@@ -127,8 +127,8 @@ def _sized(name: str, value: Any) -> Iterator[tuple[str, tuple[int, ...]]]:
                 yield f"{name}[{index}]", tuple(one.shape)
 
 
-def _stands_for_one(value: Any) -> bool:
-    """Whether a loss that wraps another has put it before a translation."""
+def _translation(value: Any) -> bool:
+    """Whether it is one, or stands before one, as a loss that wraps another may put it."""
     # any object at all, which may fail in any way
     with suppress(Exception):
         return isinstance(value.shapes, MethodType) and isinstance(value.shapes.__self__, Translation)

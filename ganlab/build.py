@@ -169,8 +169,7 @@ def _generators(
         made = cls.pair(domains, ways, **plain, **nested)
         for generator in made.values():
             settle(generator)
-    for generator in made.values():
-        parts.add(generator, Part(where, _described(registry, "generator", options)))
+            parts.add(generator, Part(where, _described(registry, "generator", options)))
     return made
 
 

@@ -184,7 +184,7 @@ def plugins(
         if as_json:
             _print_json(found)
         elif name:
-            show_component(found["components"][0])
+            show_component(components[0])
         else:
             show_plugins(found)
 

@@ -15,6 +15,8 @@ from rich.text import Text
 
 from ganlab.engine import Record
 from ganlab.folder import RunFolder
+from ganlab.options import schema
+from ganlab.registry import Component
 from ganlab.spec import Spec
 
 QUIET_SECONDS = 10.0
@@ -133,17 +135,16 @@ def show_plugins(found: dict[str, Any]) -> None:
         )
 
 
-def show_component(c: dict[str, Any]) -> None:
+def show_component(component: Component) -> None:
     """What `ganlab plugins KIND NAME` says of a component."""
     terminal = Terminal()
-    options = c["options"]
-    whose = f"plugin {c['plugin']!r} of {c['package']} {c['version']}"
+    options = schema(component.cls)
     table = Table("option", "default", "what it is", box=None, header_style="bold")
     for name, option in options["properties"].items():
         required = name in options.get("required", ())
         default = "required" if required else json.dumps(option["default"], ensure_ascii=False)
         table.add_row(*map(Text, (name, default, option.get("description", ""))))
-    paragraphs = [f"{c['kind']} {c['name']!r} of {whose}", *filter(None, [options.get("description")])]
+    paragraphs = [component.full_name, *filter(None, [options.get("description")])]
     terminal.print("\n\n".join(paragraphs), highlight=False, markup=False)
     terminal.print()
     terminal.print(table if table.rows else "It has no options.")

@@ -231,6 +231,7 @@ def ganlab_schedules() -> dict[str, type[ganlab.Schedule]]:
 OWNER = "of plugin 'blame' of unknown unknown"
 ASKED = "asked by loss 'lsgan' of plugin 'cyclegan' of ganlab 0.1.0"
 IMAGES = "(4, 3, 16, 16)"
+HELD = f"t.real {IMAGES}, t.target {IMAGES}, t.fake {IMAGES}, t.cycled {IMAGES}"
 TWICE = (
     "Trying to backward through the graph a second time (or directly access saved tensors after they have already been"
     " freed). Saved intermediate values of the graph are freed when you call .backward() or autograd.grad(). Specify"
@@ -332,28 +333,26 @@ def test_before_training(start: Start, patch: Json, sentence: str) -> None:
         (
             late(),
             "losses.mine's generator term on way ab at step 2: The size of tensor a (5) must match the size of tensor b"
-            f" (16) at non-singleton dimension 3 (loss 'late' {OWNER}; t.real {IMAGES}, t.target {IMAGES}, "
-            f"t.fake {IMAGES}, t.cycled {IMAGES}, fake {IMAGES}, weights (5,))",
+            f" (16) at non-singleton dimension 3 (loss 'late' {OWNER}; {HELD}, fake {IMAGES}, "
+            "weights (5,))",
         ),
         (
             late(how="no tensors"),
-            f"losses.mine's generator term on way ab at step 2: KeyError (loss 'late' {OWNER}; "
-            f"t.real {IMAGES}, t.target {IMAGES}, t.fake {IMAGES}, t.cycled {IMAGES})",
+            f"losses.mine's generator term on way ab at step 2: KeyError (loss 'late' {OWNER}; {HELD})",
         ),
         (
             late(how="long"),
-            f"losses.mine's generator term on way ab at step 2: {('long ' * 60)[:297]}... (loss 'late' {OWNER}; "
-            f"t.real {IMAGES}, t.target {IMAGES}, t.fake {IMAGES}, t.cycled {IMAGES})",
+            f"losses.mine's generator term on way ab at step 2: {('long ' * 60)[:297]}..."
+            f" (loss 'late' {OWNER}; {HELD})",
         ),
         (
             late(how="mute"),
-            f"losses.mine's generator term on way ab at step 2: Mute (loss 'late' {OWNER}; "
-            f"t.real {IMAGES}, t.target {IMAGES}, t.fake {IMAGES}, t.cycled {IMAGES})",
+            f"losses.mine's generator term on way ab at step 2: Mute (loss 'late' {OWNER}; {HELD})",
         ),
         (
             late(how="assertion"),
-            f"losses.mine's generator term on way ab at step 2: AssertionError: no colours (loss 'late' {OWNER}; "
-            f"t.real {IMAGES}, t.target {IMAGES}, t.fake {IMAGES}, t.cycled {IMAGES})",
+            f"losses.mine's generator term on way ab at step 2: AssertionError: no colours"
+            f" (loss 'late' {OWNER}; {HELD})",
         ),
         (
             late(how="greedy"),
