@@ -7,7 +7,10 @@ import os
 from contextlib import suppress
 from http.client import HTTPException
 from pathlib import Path
+from typing import BinaryIO
 from urllib.request import urlopen
+
+_UNFINISHED = ".unfinished"
 
 SECONDS = 10.0
 """How long a server may say nothing."""
@@ -16,17 +19,37 @@ SECONDS = 10.0
 def write(path: Path, content: bytes) -> None:
     """The whole file or none of it, whatever happens meanwhile. Raises OSError."""
     # more than one process may be writing it
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}.unfinished")
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}{_UNFINISHED}")
+    path.parent.mkdir(parents=True, exist_ok=True)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with unfinished.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        unfinished.replace(path)
+        _fill(unfinished, content)
+        try:
+            unfinished.replace(path)
+        except FileNotFoundError:
+            # another process has tidied up meanwhile
+            _fill(unfinished, content)
+            unfinished.replace(path)
     finally:
         with suppress(OSError):
             unfinished.unlink()
+
+
+def tidy(folder: Path) -> None:
+    """Remove what processes that were killed in `write` have left there; one that is writing begins once more."""
+    for left in folder.glob(f".*{_UNFINISHED}"):
+        with suppress(OSError):
+            left.unlink()
+
+
+def _fill(path: Path, content: bytes) -> None:
+    with path.open("wb") as file:
+        file.write(content)
+        _sync(file)
+
+
+def _sync(file: BinaryIO) -> None:
+    file.flush()
+    os.fsync(file.fileno())
 
 
 def download(url: str, path: Path, sha256: str) -> None:

@@ -120,16 +120,21 @@ class RunFolder:
     def clear(self) -> None:
         """Remove the run, and nothing else that lies beside it."""
         for folder in (self.checkpoints, self.samples):
-            # half removed, a checkpoint would pass for complete
-            removed = folder.with_name(f".{folder.name}.removed")
-            shutil.rmtree(removed, ignore_errors=True)
             if folder.exists():
-                folder.rename(removed)
-                shutil.rmtree(removed, ignore_errors=True)
+                # half removed, a checkpoint would pass for complete
+                folder.rename(_removed(folder))
+        self.tidy()
         # the spec last: without it, what is still there would pass for somebody else's
         named = ("environment.json", "evaluation.json", "speed.json")
         for path in (*(self.path / name for name in named), self.metrics, *self._events(), self.path / "spec.json"):
             path.unlink(missing_ok=True)
+
+    def tidy(self) -> None:
+        """Remove what processes that were killed have left unfinished."""
+        for folder in (self.checkpoints, self.samples):
+            shutil.rmtree(_removed(folder), ignore_errors=True)
+        for folder in (self.path, self.samples):
+            files.tidy(folder)
 
     def _events(self) -> list[Path]:
         return list(self.path.glob("events.out.tfevents.*"))
@@ -147,6 +152,7 @@ class RunFolder:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError as error:
                 raise SpecError(f"{self.path}: another process is training here") from error
+            self.tidy()
             yield
 
     @contextmanager
@@ -209,6 +215,10 @@ class Recorder:
             # a disk that is nearly full takes a part, and refuses the rest
             while content:
                 content = content[file.write(content) :]
+
+
+def _removed(folder: Path) -> Path:
+    return folder.with_name(f".{folder.name}.removed")
 
 
 def _step(sample: Path) -> int:

@@ -183,8 +183,9 @@ def _evaluate(
     if apart:
         watcher.warns(f"earlier figures of {folder.path} are replaced: they had another {', '.join(apart)}")
     try:
-        folder.write_json("evaluation.json", whole)
         folder.write_json("speed.json", costs)
+        # last: a run that has it is taken for measured
+        folder.write_json("evaluation.json", whole)
     except RunError as error:
         # what was measured can still be shown
         watcher.warns(str(error))
@@ -272,6 +273,7 @@ def _evaluate_run(
     with _reproducible(spec):
         stores = build_data(registry(), spec, watcher.progress)
         refuse_other_data(folder, stores)
+        folder.tidy()
         _warn_of_code(folder, spec, watcher)
         system = build(registry(), spec, {name: store.domain for name, store in stores.items()})
         return _evaluate(folder, _examiner(system, stores, asked, watcher), system, stores, watcher)

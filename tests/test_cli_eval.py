@@ -60,9 +60,13 @@ def test_a_run_ends_with_the_table_and_eval_prints_it_again(here: Path) -> None:
 
 def test_json_is_what_the_file_holds(here: Path) -> None:
     ran = json.loads(ganlab("run", "tiny.json", "--json").stdout)
+    left = here / "runs/tiny/.evaluation.json.17.unfinished"
+    left.touch()
     found = json.loads(ganlab("eval", "runs/tiny", "--json").stdout)
     assert found == json.loads((here / "runs/tiny/evaluation.json").read_text())
     assert ran["evaluation"] == found
+    # by a process that was killed
+    assert not left.exists()
 
 
 @pytest.mark.parametrize(

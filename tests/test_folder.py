@@ -8,13 +8,14 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import pytest
 from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 from tensorboard.util import tensor_util
 
+from ganlab import files
 from ganlab.errors import RunError, SpecError
 from ganlab.folder import RunFolder, write
 
@@ -277,3 +278,21 @@ def test_a_file_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
     with pytest.raises(RunError, match="folder can't be written: Is a directory"):
         write(tmp_path / "folder", b"x")
     assert {p.name for p in tmp_path.iterdir()} == {"deep", "in the way", "folder"}
+
+
+def test_one_that_tidies_up_takes_nothing_from_one_that_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, sync, seen = tmp_path / "samples/step-000001.png", files._sync, []
+
+    def tidied(file: BinaryIO) -> None:
+        sync(file)
+        seen.append(sorted(p.name.split(".")[-1] for p in path.parent.iterdir()))
+        if len(seen) == 1:
+            RunFolder(tmp_path).tidy()
+
+    path.parent.mkdir()
+    (path.parent / ".step-000002.png.17.unfinished").touch()
+    monkeypatch.setattr(files, "_sync", tidied)
+    write(path, b"content")
+    assert path.read_bytes() == b"content"
+    assert seen == [["unfinished", "unfinished"], ["unfinished"]]
+    assert [p.name for p in path.parent.iterdir()] == [path.name]

@@ -132,8 +132,11 @@ def same(run: Path, whole: Path) -> None:
         assert sorted(p.name for p in run.glob(kind)) == sorted(p.name for p in whole.glob(kind))
     for sample in whole.glob("samples/*.png"):
         assert (run / "samples" / sample.name).read_bytes() == sample.read_bytes()
-    hidden = [p.name for p in run.rglob("*") if p.name.startswith(".")]
-    assert hidden == [".lock"]
+    assert hidden(run) == [".lock"]
+
+
+def hidden(run: Path) -> list[str]:
+    return sorted(path.name for path in run.rglob(".*"))
 
 
 def test_the_run_holds_every_kind_of_state(bench: Bench) -> None:
@@ -249,6 +252,40 @@ def test_a_run_killed_while_it_ends_lacks_nothing(bench: Bench, tmp_path: Path) 
     same(out, bench.whole)
 
 
+def test_of_a_file_that_a_kill_cut_off_nothing_is_left(bench: Bench, tmp_path: Path) -> None:
+    """Each process writes spec.json, environment.json and metrics.jsonl, then the samples that are due."""
+    out = tmp_path / "run"
+    for number, name in (
+        (1, "spec.json"),
+        (2, "environment.json"),
+        (3, "metrics.jsonl"),
+        (4, "step-000005.png"),
+        (5, "step-000010.png"),
+        (2, "environment.json"),
+        (5, "step-000015.png"),
+    ):
+        done = bench.run(out, signals=[[signal.SIGKILL, "files.py:_sync", number, 0]])
+        assert done.code == -signal.SIGKILL
+        left = [path for path in hidden(out) if path.endswith(".unfinished")]
+        assert len(left) == 1, left
+        assert left[0].startswith(f".{name}."), left
+    assert bench.run(out).code == 0
+    same(out, bench.whole)
+
+
+def test_a_run_killed_while_its_figures_are_written_is_measured_again(bench: Bench, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    asked = ["--set", 'evaluation={"metrics": ["brightness"]}', "--set", "schedule.steps=1"]
+    for number, name in ((5, "speed.json"), (4, "evaluation.json")):
+        done = bench.run(out, *asked, signals=[[signal.SIGKILL, "files.py:_sync", number, 0]])
+        assert done.code == -signal.SIGKILL
+        left = [path for path in hidden(out) if path.endswith(".unfinished")]
+        assert [path.split(".")[1:3] for path in left] == [name.split(".")], left
+    assert bench.run(out, *asked).code == 0
+    assert {"evaluation.json", "speed.json"} < {path.name for path in out.iterdir()}
+    assert hidden(out) == [".lock"]
+
+
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_an_interrupted_run_is_saved_and_says_how_to_go_on(
     bench: Bench, tmp_path: Path, number: int, code: int
@@ -356,3 +393,4 @@ def test_fresh_can_be_killed_while_it_removes_the_run(bench: Bench, tmp_path: Pa
     assert networks(out, 4) == before
     assert [r["step"] for r in records(out)] == [1, 2, 3, 4]
     assert sum(events(out).values()) == len(events(out)) > 0
+    assert hidden(out) == [".lock"]
