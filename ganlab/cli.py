@@ -154,9 +154,10 @@ def check(spec: SpecFile, set_: Set = None, as_json: AsJson = False) -> None:
     """Show what a spec would build: networks, terms and who minimises them, memory."""
     with _errors():
         from ganlab import laboratory
-        from ganlab.console import show_check
+        from ganlab.console import Console, show_check
 
-        found = laboratory.check(spec, set_ or ())
+        with Console() as watcher:
+            found = laboratory.check(spec, set_ or (), watcher)
         _print_json(found) if as_json else show_check(found)
 
 

@@ -125,6 +125,8 @@ def run(
         system = build(registry(), resolved, {name: store.domain for name, store in stores.items()})
         data = resolved.data
         engine = Engine(system, Sampler(stores, data.batch, data.flip, resolved.seed, system.device, system.dtype))
+        for sentence in engine.rehearsal.idle:
+            watcher.warns(sentence)
         examiner = None
         if resolved.evaluation.metrics:
             # what measures may draw while it is made; what trains must not know of it
@@ -288,7 +290,7 @@ def _refuse_another(folder: RunFolder, asked: Spec) -> None:
         )
 
 
-def check(spec: str | Path | Mapping[str, Any] | Spec, set: Iterable[str] = ()) -> Json:
+def check(spec: str | Path | Mapping[str, Any] | Spec, set: Iterable[str] = (), watcher: Watcher | None = None) -> Json:
     """What a spec would build, found by building it and rehearsing its losses on two images. Raises SpecError.
 
     {"name", "about", "networks", "terms", "turns", "numbers", "memory"}; memory in bytes, estimated: weights, gradients
@@ -303,6 +305,8 @@ def check(spec: str | Path | Mapping[str, Any] | Spec, set: Iterable[str] = ()) 
         engine = Engine(system, sampler)
         images = sum(len(sources[d].keys(d)) * store.images[0].numel() for d, store in stores.items())
         states = engine.state_bytes()
+    for sentence in engine.rehearsal.idle:
+        (watcher or Nobody()).warns(sentence)
     examiner = named(registry(), resolved.evaluation)
     examiner.choosers(resolved.evaluation.choose)
     activations = max(engine.rehearsal.saved_bytes.values()) * resolved.data.batch

@@ -35,6 +35,8 @@ class Rehearsal(NamedTuple):
     """By player, way, loss."""
     saved_bytes: dict[str, int]
     """{player: bytes that autograd kept, per image, for all ways at once}."""
+    idle: list[str]
+    """A sentence for each loss whose terms are numbers that move nothing."""
 
 
 @contextmanager
@@ -60,6 +62,7 @@ def rehearse(system: System, batch: Batch) -> Rehearsal:
     networks, losses, ways = system.networks, system.losses, system.schedule.ways
     asked: dict[tuple[str, str, str], Asked] = {}
     saved_bytes: dict[str, int] = {}
+    idle: list[str] = []
     parameters = list(trainable([*networks.modules.values(), *losses.values()]))
     with _buffers_kept(system), untouched_randomness(system.device):
         for way in ways:
@@ -71,6 +74,7 @@ def rehearse(system: System, batch: Batch) -> Rehearsal:
             saved: list[Saved] = []
             minimised: list[Tensor] = []
             learnt: dict[str, set[int]] = {label: set() for label in losses}
+            given: dict[str, dict[str, Tensor]] = {label: {} for label in losses}
             for way in ways:
                 for label, loss in losses.items():
                     memo.asked = set()
@@ -81,6 +85,7 @@ def rehearse(system: System, batch: Batch) -> Rehearsal:
                             raise SpecError(f"changes {changed[0]} in place")
                         if system.spec.weight(label)[player]:
                             minimised += parts.values()
+                            given[label] |= {f"{way}/{part}".rstrip("/"): value for part, value in parts.items()}
                             learnt[label].update(*(_reached(system, loss, player, value) for value in parts.values()))
                     asked[player, way, label] = Asked(tuple(parts), frozenset(memo.asked))
                     gradients = f"the {player}'s gradients of {label} on way {way}"
@@ -88,10 +93,11 @@ def rehearse(system: System, batch: Batch) -> Rehearsal:
                         check_saved(saved, minimised, parameters)
             for label in losses:
                 _check_learnt(system, label, player, learnt[label])
+                idle += _idle(system, label, player, given[label])
             count = len(next(iter(batch.images.values())))
             saved_bytes[player] = kept_bytes(saved) // count
     networks.forwards.clear()
-    return Rehearsal(asked, saved_bytes)
+    return Rehearsal(asked, saved_bytes, idle)
 
 
 def terms(loss: Loss, player: str, t: Translation) -> dict[str, Tensor]:
@@ -150,6 +156,16 @@ def _check_learnt(system: System, label: str, player: str, learnt: set[int]) -> 
     # some may be for the other way, or another step
     if own and learnt.isdisjoint(map(id, own.values())):
         raise _unfit(system, f"losses.{label}", f"no {player} term has gradients for its own {', '.join(own)}")
+
+
+def _idle(system: System, label: str, player: str, given: dict[str, Tensor]) -> list[str]:
+    """What is to be said of a player's terms if none has a gradient and yet one has a value: zeros may wait for a later
+    step, and of several terms one may only be logged."""
+    if any(value.requires_grad for value in given.values()) or not any(given.values()):
+        return []
+    values = ", ".join(f"{name} {value.item():.3g}" for name, value in given.items())
+    how = f"its {player} terms are {values} and have no gradient, so no {player} learns from them"
+    return [str(_unfit(system, f"losses.{label}", how))]
 
 
 def describe_networks(system: System, domains: Mapping[str, Domain]) -> dict[str, dict[str, Any]]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Sequence
+import sys
+from collections.abc import Callable, Iterator, Sequence
 from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any, Literal
@@ -59,6 +60,12 @@ class Late(ganlab.Loss):
             return fake.mean()
         if self.how == "half":
             return t.score(fake[:, :2]).mean()
+        if self.how == "single":
+            return t.score(fake.float()).mean()
+        if self.how == "list":
+            return t.score([fake]).mean()  # type: ignore[arg-type]
+        if self.how == "shallow":
+            return t.score_embedding(t.features()[0]).mean()
         if self.how == "vector":
             return fake.mean((1, 2, 3))
         if self.how == "labels":
@@ -229,6 +236,7 @@ def ganlab_schedules() -> dict[str, type[ganlab.Schedule]]:
 
 
 OWNER = "of plugin 'blame' of unknown unknown"
+SCORES = "losses.mine's generator term on way ab at step 2: asks discriminator/image/b to score"
 ASKED = "asked by loss 'lsgan' of plugin 'cyclegan' of ganlab 0.1.0"
 IMAGES = "(4, 3, 16, 16)"
 HELD = f"t.real {IMAGES}, t.target {IMAGES}, t.fake {IMAGES}, t.cycled {IMAGES}"
@@ -362,9 +370,24 @@ def test_before_training(start: Start, patch: Json, sentence: str) -> None:
         ),
         (
             late(how="half"),
-            "discriminators.image, in losses.mine's generator term on way ab at step 2: Given groups=1, weight of size"
-            " [4, 3, 4, 4], expected input[4, 2, 16, 16] to have 3 channels, but got 2 channels instead (discriminator"
-            f" 'patch' of plugin 'cyclegan' of ganlab 0.1.0; x (4, 2, 16, 16); asked by loss 'late' {OWNER})",
+            f"{SCORES} images of (2, 16, 16), which are to be of (3, 16, 16): Given groups=1, weight of size [4, 3, 4,"
+            " 4], expected input[4, 2, 16, 16] to have 3 channels, but got 2 channels instead"
+            f" (loss 'late' {OWNER})",
+        ),
+        (
+            late(how="single"),
+            f"{SCORES} images of torch.float32, which are to be of torch.float64: Input type (float) and bias type"
+            f" (double) should be the same (loss 'late' {OWNER})",
+        ),
+        (
+            late(how="list"),
+            f"{SCORES} a list where a tensor is due: 'list' object has no attribute 'detach' (loss 'late' {OWNER})",
+        ),
+        (
+            merge(late(how="shallow"), {"discriminators": {"deep": {"type": "embedding"}}}),
+            f"{SCORES.replace('image/b', 'deep')} embeddings of (4, 16, 16), which are to be of (16, 4, 4): Given"
+            " groups=1, weight of size [64, 16, 3, 3], expected input[4, 4, 16, 16] to have 16 channels, but got 4"
+            f" channels instead (loss 'late' {OWNER})",
         ),
         (
             late(how="vector"),
@@ -522,42 +545,64 @@ def install(folder: Path, name: str, module: str) -> None:
     (info / "entry_points.txt").write_text(f"[ganlab]\n{name} = {module}\n")
 
 
-def test_a_run_goes_on_when_the_plugin_is_mended(tiny: Json, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """On the command line, with a plugin that is a package."""
-    (tmp_path / "mine.py").write_text(
-        "from pathlib import Path\nimport ganlab\n"
-        "class Mine(ganlab.Loss):\n"
-        "    calls = 0\n"
-        "    def generator(self, t):\n"
+@pytest.fixture
+def writes(tiny: Json, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], None]]:
+    """Writes, where it is called from, a plugin that is a package, and spec.json with its loss."""
+
+    def write(generator: str) -> None:
+        (tmp_path / "mine.py").write_text(
+            "from pathlib import Path\nimport ganlab\n"
+            "class Mine(ganlab.Loss):\n"
+            "    calls = 0\n"
+            "    def generator(self, t):\n"
+            f"{generator}"
+            "@ganlab.hookimpl\n"
+            "def ganlab_losses():\n"
+            "    return {'mine': Mine}\n"
+        )
+        install(tmp_path, "mine", "mine")
+        monkeypatch.syspath_prepend(str(tmp_path))
+        monkeypatch.chdir(tmp_path)
+        (tmp_path / "spec.json").write_text(json.dumps(merge(tiny, {"losses": {"mine": {"type": "mine"}}})))
+        registry.cache_clear()
+
+    yield write
+    registry.cache_clear()
+    sys.modules.pop("mine", None)
+
+
+def test_a_term_that_nothing_learns_from_is_a_warning(writes: Callable[[str], None]) -> None:
+    writes("        return 0 * t.score(t.fake).mean().detach() + 0.25\n")
+    said = (
+        "warning: losses.mine: its generator terms are ab 0.25, ba 0.25 and have no gradient, so no generator learns"
+        " from them (loss 'mine' of plugin 'mine' of ganlab-mine 0.3)"
+    )
+    for words in (["check", "spec.json", "--json"], ["run", "spec.json"]):
+        done = CliRunner().invoke(app, words, env={"COLUMNS": "200"})
+        assert done.exit_code == 0, done.output
+        assert done.stderr.splitlines().count(said) == 1
+    assert ganlab.load_run("runs/tiny").finished
+
+
+def test_a_run_goes_on_when_the_plugin_is_mended(writes: Callable[[str], None]) -> None:
+    """On the command line."""
+    writes(
         "        self.calls += 1\n"
         "        if Path('broken').exists() and self.calls > 7:\n"
         "            raise ValueError('half done')\n"
         "        return t.fake.mean()\n"
-        "@ganlab.hookimpl\n"
-        "def ganlab_losses():\n"
-        "    return {'mine': Mine}\n"
     )
-    install(tmp_path, "mine", "mine")
-    monkeypatch.syspath_prepend(str(tmp_path))
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "spec.json").write_text(json.dumps(merge(tiny, {"losses": {"mine": {"type": "mine"}}})))
-    (tmp_path / "broken").touch()
-    registry.cache_clear()
-    try:
-        done = CliRunner().invoke(app, ["run", "spec.json"])
-        assert done.exit_code == 1
-        told = "ganlab: losses.mine's generator term on way ba at step 3: half done "
-        assert done.stderr.splitlines()[-1].startswith(
-            f"{told}(loss 'mine' of plugin 'mine' of ganlab-mine 0.3; t.real"
-        )
-        assert "Traceback" not in done.output
-        assert [path.name for path in Path("runs/tiny/checkpoints").iterdir()] == ["step-000002"]
-        shown = CliRunner().invoke(app, ["--debug", "run", "spec.json", "--fresh"])
-        assert "ValueError: half done" in shown.stderr
-        (tmp_path / "broken").unlink()
-        done = CliRunner().invoke(app, ["run", "spec.json"])
-        assert done.exit_code == 0, done.output
-        assert "goes on after step 2" in done.output
-        assert ganlab.load_run("runs/tiny").finished
-    finally:
-        registry.cache_clear()
+    Path("broken").touch()
+    done = CliRunner().invoke(app, ["run", "spec.json"])
+    assert done.exit_code == 1
+    told = "ganlab: losses.mine's generator term on way ba at step 3: half done "
+    assert done.stderr.splitlines()[-1].startswith(f"{told}(loss 'mine' of plugin 'mine' of ganlab-mine 0.3; t.real")
+    assert "Traceback" not in done.output
+    assert [path.name for path in Path("runs/tiny/checkpoints").iterdir()] == ["step-000002"]
+    shown = CliRunner().invoke(app, ["--debug", "run", "spec.json", "--fresh"])
+    assert "ValueError: half done" in shown.stderr
+    Path("broken").unlink()
+    done = CliRunner().invoke(app, ["run", "spec.json"])
+    assert done.exit_code == 0, done.output
+    assert "goes on after step 2" in done.output
+    assert ganlab.load_run("runs/tiny").finished

@@ -4,6 +4,7 @@ what is trained."""
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable
 from importlib.metadata import EntryPoint
 from typing import Any
@@ -44,6 +45,7 @@ def changed(x: Tensor) -> Tensor:
 TERMS: dict[str, Callable[[Translation], Tensor]] = {
     "detached": lambda t: t.score(t.fake.detach()).mean(),
     "constant": lambda t: t.fake.detach().mean(),
+    "zero": lambda t: 0 * t.fake.detach().mean(),
     "unmoved": lambda t: t.fake_for_discriminator.mean(),
     "spoilt": spoilt,
     "spoilt for nothing": spoilt_for_nothing,
@@ -178,7 +180,7 @@ def mine(how: str, player: str = "generator", **options: float) -> Json:
         ),
         *(
             (mine(name), f"losses.mine's generator term on way ab: changes {name} in place (loss 'mine' {OWNER}")
-            for name in list(TERMS)[5:]
+            for name in list(TERMS)[6:]
         ),
         (
             mine("t.target", "discriminator"),
@@ -260,3 +262,19 @@ def test_what_fits_trains(start: Start, patch: Json) -> None:
     engine = start(patch)
     engine.step()
     assert engine.done == 1
+
+
+@pytest.mark.parametrize("player", ["generator", "discriminator"])
+def test_terms_that_move_nothing_are_told(start: Start, player: str) -> None:
+    (told,) = start(mine("constant", player)).rehearsal.idle
+    number = r"-?\d\S+"
+    assert re.fullmatch(
+        rf"losses\.mine: its {player} terms are ab {number}, ba {number} and have no gradient, so no {player} learns"
+        rf" from them \(loss 'mine' {re.escape(OWNER)}",
+        told,
+    )
+
+
+@pytest.mark.parametrize("patch", [{}, mine("zero"), mine("constant", weight=0)])
+def test_terms_that_wait_or_are_not_minimised_are_not(start: Start, patch: Json) -> None:
+    assert start(patch).rehearsal.idle == []
