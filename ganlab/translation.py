@@ -425,7 +425,7 @@ class Translation:
         kinds = [(tuple(one.shape[1:]), one.dtype, one.device.type) for one in (x, due)]
         differ = [index for index, pair in enumerate(zip(*kinds, strict=True)) if pair[0] != pair[1]]
         shown, made = (", ".join(str(kind[index]) for index in differ) for kind in kinds)
-        return f"{'images' if of_images else 'embeddings'} of {shown}, which are to be of {made}"
+        return f"{'images' if of_images else 'embeddings'} of {shown}, unlike the {made} that it is made for"
 
     def _join_scores(self, name: str, x: Tensor) -> None:
         """Score the target and the fake as one batch where this turn asks for both."""

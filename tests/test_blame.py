@@ -370,14 +370,14 @@ def test_before_training(start: Start, patch: Json, sentence: str) -> None:
         ),
         (
             late(how="half"),
-            f"{SCORES} images of (2, 16, 16), which are to be of (3, 16, 16): Given groups=1, weight of size [4, 3, 4,"
-            " 4], expected input[4, 2, 16, 16] to have 3 channels, but got 2 channels instead"
+            f"{SCORES} images of (2, 16, 16), unlike the (3, 16, 16) that it is made for: Given groups=1, weight of"
+            " size [4, 3, 4, 4], expected input[4, 2, 16, 16] to have 3 channels, but got 2 channels instead"
             f" (loss 'late' {OWNER})",
         ),
         (
             late(how="single"),
-            f"{SCORES} images of torch.float32, which are to be of torch.float64: Input type (float) and bias type"
-            f" (double) should be the same (loss 'late' {OWNER})",
+            f"{SCORES} images of torch.float32, unlike the torch.float64 that it is made for: Input type (float) and"
+            f" bias type (double) should be the same (loss 'late' {OWNER})",
         ),
         (
             late(how="list"),
@@ -385,9 +385,9 @@ def test_before_training(start: Start, patch: Json, sentence: str) -> None:
         ),
         (
             merge(late(how="shallow"), {"discriminators": {"deep": {"type": "embedding"}}}),
-            f"{SCORES.replace('image/b', 'deep')} embeddings of (4, 16, 16), which are to be of (16, 4, 4): Given"
-            " groups=1, weight of size [64, 16, 3, 3], expected input[4, 4, 16, 16] to have 16 channels, but got 4"
-            f" channels instead (loss 'late' {OWNER})",
+            f"{SCORES.replace('image/b', 'deep')} embeddings of (4, 16, 16), unlike the (16, 4, 4) that it is made for:"
+            " Given groups=1, weight of size [64, 16, 3, 3], expected input[4, 4, 16, 16] to have 16 channels, but got"
+            f" 4 channels instead (loss 'late' {OWNER})",
         ),
         (
             late(how="vector"),
