@@ -54,8 +54,8 @@ class Generator(nn.Module):
     """
 
     per_image = True
-    """No layer mixes the images of a batch (instance norm: True; batch norm: False), so that the network's uses in
-    one turn may share a batch."""
+    """No layer mixes the images of a batch, so that the network's uses in one turn may share a batch. Batch norms need
+    not say that they do."""
 
     stateful = False
     """A forward draws at random or changes the next, so that each use is its own. Dropout and spectral norm need not

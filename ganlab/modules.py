@@ -1,4 +1,4 @@
-"""Rules for any module: its mode, what of it is trained, and which state is its own."""
+"""Rules for any module: its mode, what of it is trained, which state is its own, and what its uses may share."""
 
 from __future__ import annotations
 
@@ -6,6 +6,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.dropout import _DropoutNd
+from torch.nn.utils.parametrizations import _SpectralNorm
+from torch.nn.utils.spectral_norm import SpectralNorm
 
 from ganlab.interfaces import Features
 
@@ -39,6 +43,21 @@ def settle(component: object) -> None:
         raise TypeError(f"{type(component).__name__}.__init__ doesn't call super().__init__()")
     if isinstance(component, Features):
         component.requires_grad_(False).eval()
+
+
+def per_image(module: nn.Module) -> bool:
+    """Whether no part mixes the images of a batch."""
+    return all(getattr(part, "per_image", True) and not isinstance(part, _BatchNorm) for part in module.modules())
+
+
+def stateful(module: nn.Module) -> bool:
+    """Whether a forward changes the next (spectral norm) or draws at random (dropout)."""
+    return any(
+        getattr(part, "stateful", False)
+        or isinstance(part, _DropoutNd | _SpectralNorm)
+        or any(isinstance(hook, SpectralNorm) for hook in part._forward_pre_hooks.values())
+        for part in module.modules()
+    )
 
 
 def feature_networks(module: nn.Module) -> dict[str, Features]:

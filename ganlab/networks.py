@@ -8,12 +8,9 @@ from contextlib import nullcontext
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
-from torch.nn.modules.dropout import _DropoutNd
-from torch.nn.utils.parametrizations import _SpectralNorm
-from torch.nn.utils.spectral_norm import SpectralNorm
 
 from ganlab.interfaces import Discriminator, Generator
+from ganlab.modules import per_image, stateful
 
 
 class Networks:
@@ -61,19 +58,11 @@ class Networks:
 
     def joinable(self, name: str) -> bool:
         """Whether the network makes the same of an image in whatever batch it comes."""
-        return not self.stateful(name) and all(
-            getattr(part, "per_image", True) and not isinstance(part, _BatchNorm)
-            for part in self.modules[name].modules()
-        )
+        return not self.stateful(name) and per_image(self.modules[name])
 
     def stateful(self, name: str) -> bool:
-        """Whether a forward changes the next (spectral norm) or draws at random (dropout): each use is then its own."""
-        return any(
-            getattr(part, "stateful", False)
-            or isinstance(part, _DropoutNd | _SpectralNorm)
-            or _has_hooked_spectral_norm(part)
-            for part in self.modules[name].modules()
-        )
+        """Whether each use of the network is its own."""
+        return stateful(self.modules[name])
 
     def computing(self) -> torch.autocast | nullcontext[None]:
         """The context in which networks, and networks alone, compute."""
@@ -105,10 +94,6 @@ class Networks:
         for name, module in self.modules.items():
             if any(id(p) in moved for p in module.parameters()):
                 self.versions[name] += 1
-
-
-def _has_hooked_spectral_norm(part: nn.Module) -> bool:
-    return any(isinstance(hook, SpectralNorm) for hook in part._forward_pre_hooks.values())
 
 
 def full(network: nn.Module, given: Tensor) -> Tensor:

@@ -30,7 +30,6 @@ class Patch(ganlab.Discriminator):
         norm: Literal["instance", "batch", "none"] = "instance",
     ) -> None:
         super().__init__()
-        self.per_image = norm != "batch"
         # a bias before an instance norm has no effect; CycleGAN's networks have it there, and not before a batch norm
         bias = norm != "batch"
         parts: list[nn.Module] = [nn.Conv2d(shape.channels, width, 4, 2, 1), nn.LeakyReLU(0.2, inplace=True)]

@@ -27,8 +27,6 @@ class DCGANGenerator(ganlab.Generator):
         width: channels before the last convolution; before each earlier one there are twice as many.
     """
 
-    per_image = False
-
     def __init__(
         self, source: Domain, target: Domain, latents: Annotated[int, Field(ge=1)] = 100, width: Width = 64
     ) -> None:
@@ -72,8 +70,6 @@ class DCGANDiscriminator(ganlab.Discriminator):
     Args:
         width: channels of the first convolution; each but the last has twice those before.
     """
-
-    per_image = False
 
     def __init__(self, shape: Domain, width: Width = 64) -> None:
         super().__init__()

@@ -26,8 +26,6 @@ class DigitGenerator(ganlab.Generator):
         width: channels of the first convolution; the next three have twice as many.
     """
 
-    per_image = False
-
     def __init__(self, source: Domain, target: Domain, width: Width = 64) -> None:
         super().__init__()
 
@@ -73,8 +71,6 @@ class DigitDiscriminator(ganlab.Discriminator):
         width: channels of the first convolution; the second and third have twice those before.
         labels: whether scores are logits of the domain's classes and, last, of being a fake.
     """
-
-    per_image = False
 
     def __init__(self, shape: Domain, width: Width = 64, labels: bool = False) -> None:
         super().__init__()

@@ -24,7 +24,6 @@ class Around(ganlab.Generator):
         if not any(_layers(of)):
             raise ValueError(f"{type(of).__name__} has no convolution and no linear layer")
         self.of = of
-        self.per_image = of.per_image
 
     @contextmanager
     def reading(self, change: Callable[[Tensor], Tensor]) -> Iterator[None]:

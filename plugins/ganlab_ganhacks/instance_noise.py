@@ -34,7 +34,6 @@ class InstanceNoise(ganlab.Discriminator):
         super().__init__()
         self.of = of
         self.sees = of.sees
-        self.per_image = of.per_image
         self.std = std
         self.updates = updates
         self.register_buffer("done", torch.zeros((), dtype=torch.int64))

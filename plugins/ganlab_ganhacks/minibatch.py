@@ -24,6 +24,8 @@ class MinibatchDiscrimination(Patch):
         dimensions: C, of the space in which each is taken.
     """
 
+    per_image = False
+
     def __init__(
         self,
         shape: Domain,
@@ -34,7 +36,6 @@ class MinibatchDiscrimination(Patch):
         dimensions: Annotated[int, Field(ge=1)] = 5,
     ) -> None:
         super().__init__(shape, width, layers, norm)
-        self.per_image = False
         last = self.net.pop(-1)
         assert isinstance(last, nn.Conv2d)
         self.transform = nn.Parameter(0.02 * torch.randn(last.in_channels, kernels, dimensions))

@@ -23,7 +23,6 @@ class _Wrapper(ganlab.Discriminator):
         super().__init__()
         self.of = of
         self.sees = of.sees
-        self.per_image = of.per_image
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W) -> the scores of the discriminator within."""

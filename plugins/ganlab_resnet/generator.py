@@ -54,7 +54,6 @@ class Backbone(ganlab.Generator):
         block: Callable[[int], nn.Module],
     ) -> None:
         super().__init__()
-        self.per_image = norm != "batch"
         bias = norm != "batch"
 
         def conv(inner: int, outer: int, kernel: int, stride: int = 1) -> list[nn.Module]:

@@ -23,7 +23,6 @@ class Critic(ganlab.Discriminator):
         super().__init__()
         self.of = of
         self.sees = of.sees
-        self.per_image = of.per_image
         self.clamp = clamp
         self._clamp()
 

@@ -19,8 +19,6 @@ from ganlab import Domain, Estimate, Evidence, Number, Translation, Turn
 class Sharing(ganlab.Generator):
     """Encoder, a middle that both ways share (XGAN's idea), decoder; batch norms, and one that stays in eval mode."""
 
-    per_image = False
-
     def __init__(self, source: Domain, target: Domain, width: Annotated[int, Field(ge=1)] = 2) -> None:
         super().__init__()
         self.frozen = nn.BatchNorm2d(source.channels).eval()
@@ -46,8 +44,6 @@ class Sharing(ganlab.Generator):
 
 class Forgetful(ganlab.Discriminator):
     """Batch norm and dropout, which draws from torch's own stream."""
-
-    per_image = False
 
     def __init__(self, shape: Domain) -> None:
         super().__init__()

@@ -20,6 +20,7 @@ from torch.nn.functional import batch_norm, conv2d, conv_transpose2d, leaky_relu
 import ganlab
 from ganlab.data.store import load, normalised
 from ganlab.interfaces import Domain
+from ganlab.modules import per_image
 from ganlab.spec import Json, merge
 
 NOISE, FACES = Domain("a", 1, 64, 64), Domain("b", 3, 64, 64)
@@ -64,7 +65,7 @@ def test_the_published_numbers_of_parameters() -> None:
     with torch.device("meta"):
         networks = DCGANGenerator(NOISE, FACES), DCGANDiscriminator(FACES)
     assert [sum(p.numel() for p in net.parameters()) for net in networks] == [3_576_704, 2_765_568]
-    assert not any(net.per_image for net in networks)
+    assert not any(map(per_image, networks))
 
 
 def stirred(net: nn.Module) -> list[Tensor]:

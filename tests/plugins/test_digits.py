@@ -27,6 +27,7 @@ from torchvision.datasets import SVHN
 import ganlab
 from ganlab import SpecError, Turn
 from ganlab.interfaces import Domain
+from ganlab.modules import per_image
 from ganlab.testing import check_source
 
 ONE, THREE = Domain("a", 1, 32, 32, 10), Domain("b", 3, 32, 32, 10)
@@ -289,7 +290,7 @@ def test_the_published_numbers_of_parameters() -> None:
     counts = [sum(p.numel() for p in net.parameters()) for net in networks]
     # ten outputs more of 4x4 weights on 256 channels
     assert counts == [562_176, 562_176, 661_248, 663_296, 661_248 + 10 * 256 * 16]
-    assert not any(net.per_image for net in networks)
+    assert not any(map(per_image, networks))
 
 
 def normed(x: Tensor, weight: nn.Parameter, bias: nn.Parameter) -> Tensor:

@@ -36,6 +36,7 @@ from torch.nn.functional import conv2d
 import ganlab
 from ganlab.data.store import normalised
 from ganlab.engine import Engine
+from ganlab.modules import per_image
 from ganlab.options import signature
 from ganlab.spec import Json, merge
 
@@ -90,8 +91,8 @@ def test_updates_reach_what_is_wrapped() -> None:
 
 def test_a_discriminator_with_noise_is_seen_as_what_it_wraps() -> None:
     assert InstanceNoise(EmbeddingDiscriminator(ganlab.Domain("embedding", 4, 4, 4), 2, 1)).sees == "embeddings"
-    assert not InstanceNoise(Patch(RandomImages().domains["a"], 4, 2, norm="batch")).per_image
-    assert InstanceNoise(Patch(RandomImages().domains["a"], 4, 1)).per_image
+    assert not per_image(InstanceNoise(Patch(RandomImages().domains["a"], 4, 2, norm="batch")))
+    assert per_image(InstanceNoise(Patch(RandomImages().domains["a"], 4, 1)))
 
 
 class Layers(ganlab.Generator):

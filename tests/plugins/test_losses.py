@@ -21,6 +21,7 @@ import ganlab
 from ganlab import Translation
 from ganlab.draws import keyed
 from ganlab.engine import Engine
+from ganlab.modules import per_image
 from ganlab.networks import Networks
 from ganlab.translation import Memo
 
@@ -259,7 +260,7 @@ def test_a_critic_without_a_clamp_is_what_it_wraps() -> None:
 def test_a_critic_sees_what_it_wraps_sees_and_passes_updates_on() -> None:
     assert Critic(EmbeddingDiscriminator(ganlab.Domain("embedding", 4, 4, 4), 2, 1)).sees == "embeddings"
     batch_norm = Patch(RandomImages().domains["a"], 4, 2, norm="batch")
-    assert not Critic(batch_norm).per_image
+    assert not per_image(Critic(batch_norm))
     outer = Critic(Critic(Patch(RandomImages().domains["a"], 4, 1), clamp=0.001), clamp=0.1)
     with torch.no_grad():
         for p in outer.parameters():

@@ -20,6 +20,7 @@ from torch.nn.functional import conv2d, gelu, instance_norm, pad, relu
 from torch.utils.flop_counter import FlopCounterMode
 
 from ganlab.interfaces import Discriminator, Domain, Generator
+from ganlab.modules import per_image
 
 Makes = Callable[[Domain, Domain], Generator]
 
@@ -186,7 +187,7 @@ def test_per_image_says_whether_a_batch_is_mixed(make: Callable[[str], Any], nor
     network = stirred(make(norm))
     x = noise(3, 3, 16, 16)
     together, alone = network(x)[:1], network(x[:1])
-    assert network.per_image == torch.allclose(together, alone, rtol=0, atol=1e-12)
+    assert per_image(network) == torch.allclose(together, alone, rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("norm", ["instance", "batch"])

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 import ganlab
 from ganlab import Translation
 from ganlab.engine import Engine
+from ganlab.modules import per_image
 
 Make = Callable[..., Engine]
 Floats = np.ndarray[Any, np.dtype[np.float64]]
@@ -151,8 +152,8 @@ def test_a_network_without_a_layer_to_normalise_is_refused() -> None:
 @pytest.mark.parametrize("wrapper", [SpectralNorm, DiffAugment])
 def test_a_wrapper_is_seen_as_what_it_wraps(wrapper: Any) -> None:
     assert wrapper(EmbeddingDiscriminator(ganlab.Domain("embedding", 4, 4, 4), 2, 1)).sees == "embeddings"
-    assert not wrapper(Patch(RandomImages().domains["a"], 4, 2, norm="batch")).per_image
-    assert wrapper(Patch(RandomImages().domains["a"], 4, 1)).per_image
+    assert not per_image(wrapper(Patch(RandomImages().domains["a"], 4, 2, norm="batch")))
+    assert per_image(wrapper(Patch(RandomImages().domains["a"], 4, 1)))
 
 
 def test_colours() -> None:
