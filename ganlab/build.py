@@ -167,6 +167,9 @@ def _generators(
             nested[option] = _make(registry, kind, options[option], place, parts)
     with _blamed(registry, "generator", options, where):
         made = cls.pair(domains, ways, **plain, **nested)
+        if not isinstance(made, Mapping) or set(made) != set(ways):
+            gives = f"the ways {', '.join(made)}" if isinstance(made, Mapping) else f"a {type(made).__name__}"
+            raise TypeError(f"pair gives {gives} where a generator of each way, {', '.join(ways)}, is due")
         for generator in made.values():
             settle(generator)
             parts.add(generator, Part(where, _described(registry, "generator", options)))

@@ -305,11 +305,12 @@ class Engine:
         """Weights, gradients, averages, pools and the optimisers' state. Lets each optimiser take a step on zeros."""
         kept_whole = [*(self.ema or {}).values(), *self.pools.values(), *self.system.losses.values()]
         total: int = sum(t.nbytes for module in kept_whole for t in module.state_dict().values())
-        for optimizer in self.optimizers.values():
+        for player, optimizer in self.optimizers.items():
             parameters = [p for group in optimizer.param_groups for p in group["params"]]
             for p in parameters:
                 p.grad = torch.zeros_like(p)
-            optimizer.step()
+            with self.system.parts.blamed("schedule", f"schedule's optimizer of the {player}"):
+                optimizer.step()
             optimizer.zero_grad()
             kept = [t for state in optimizer.state.values() for t in state.values() if isinstance(t, Tensor)]
             total += sum(t.nbytes for t in (*parameters, *parameters, *kept))

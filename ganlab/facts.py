@@ -69,5 +69,5 @@ def refuse_other_data(folder: RunFolder, stores: Mapping[str, Store]) -> None:
         if then.get("sha256") != now["sha256"]:
             raise SpecError(
                 f"data.{domain}: these are not the images that {folder.path} began with:"
-                f" {now['images']} now, {then.get('images')} then, or their content has changed"
+                f" {now['images']} now, {then.get('images')} then, or their order or content has changed"
             )

@@ -184,13 +184,13 @@ def _evaluate(
     whole, apart = united(folder.evaluation(), found)
     if apart:
         watcher.warns(f"earlier figures of {folder.path} are replaced: they had another {', '.join(apart)}")
-    try:
-        folder.write_json("speed.json", costs)
-        # last: a run that has it is taken for measured
-        folder.write_json("evaluation.json", whole)
-    except RunError as error:
-        # what was measured can still be shown
-        watcher.warns(str(error))
+    # evaluation.json last: a run that has it is taken for measured
+    for name, content in (("speed.json", costs), ("evaluation.json", whole)):
+        try:
+            folder.write_json(name, content)
+        except RunError as error:
+            # what was measured can still be shown
+            watcher.warns(str(error))
     return found
 
 

@@ -5,12 +5,22 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 from contextlib import nullcontext
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from ganlab.errors import SpecError, text_of
 from ganlab.interfaces import Discriminator, Generator
 from ganlab.modules import per_image, stateful
+
+
+class _Kind(NamedTuple):
+    """Of tensors, whatever their number is."""
+
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+    device: str
 
 
 class Networks:
@@ -33,6 +43,7 @@ class Networks:
         self.versions = dict.fromkeys(self.modules, 0)
         self.forwards: Counter[str] = Counter()
         """How often each network's `features`, `decode` or `forward` ran, by "NAME.METHOD"."""
+        self._scored: dict[str, dict[_Kind, None]] = {name: {} for name in self.modules}
         self._autocast = autocast
 
     def generator(self, way: str) -> Generator:
@@ -83,10 +94,21 @@ class Networks:
             return full(network, network.decode(embedding))
 
     def score(self, name: str, x: Tensor) -> Tensor:
+        """Raises SpecError where the discriminator fails at what is unlike all that it has scored before: that is not
+        its fault."""
         self.forwards[f"{name}.forward"] += 1
-        with self.computing():
-            network = self.discriminator(name)
-            return full(network, network(x))
+        network, scored = self.discriminator(name), self._scored[name]
+        kind = _Kind(tuple(x.shape[1:]), x.dtype, x.device.type)
+        try:
+            with self.computing():
+                scores = full(network, network(x))
+        except Exception as error:
+            if not scored or kind in scored:
+                raise
+            raise SpecError(f"asks {name} to score {_unlike(x, next(iter(scored)))}: {text_of(error)}") from error
+        # in the order in which they came: the first is what the dry pass begins with
+        scored[kind] = None
+        return scores
 
     def updated(self, parameters: Iterable[nn.Parameter]) -> None:
         """Their values have changed: every network that holds one of them is at a new version."""
@@ -94,6 +116,13 @@ class Networks:
         for name, module in self.modules.items():
             if any(id(p) in moved for p in module.parameters()):
                 self.versions[name] += 1
+
+
+def _unlike(x: Tensor, known: _Kind) -> str:
+    """What is other about a tensor."""
+    if x.shape[1:] != known.shape:
+        return f"{tuple(x.shape)}, unlike the (N, {', '.join(map(str, known.shape))}) that it has scored before"
+    return f"{x.dtype} on {x.device.type}, unlike the {known.dtype} on {known.device} that it has scored before"
 
 
 def full(network: nn.Module, given: Tensor) -> Tensor:

@@ -8,8 +8,7 @@ from contextlib import AbstractContextManager, contextmanager
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
-from torch.autograd.graph import get_gradient_edge
+from torch import Tensor, nn
 
 from ganlab.build import System
 from ganlab.data.sampler import Batch
@@ -18,7 +17,7 @@ from ganlab.interfaces import PLAYERS, Domain, Generator, Loss, Term
 from ganlab.modules import evaluating, trainable
 from ganlab.networks import full
 from ganlab.translation import Memo, Translation
-from ganlab.watched import Saved, Watched, check_saved, kept_bytes, saving
+from ganlab.watched import Saved, Watched, check_saved, ends, kept_bytes, saving
 
 
 class Asked(NamedTuple):
@@ -36,7 +35,7 @@ class Rehearsal(NamedTuple):
     saved_bytes: dict[str, int]
     """{player: bytes that autograd kept, per image, for all ways at once}."""
     idle: list[str]
-    """A sentence for each loss whose terms are numbers that move nothing."""
+    """A sentence for each loss whose terms are numbers that move nothing now."""
 
 
 @contextmanager
@@ -49,11 +48,14 @@ def untouched_randomness(device: torch.device) -> Iterator[None]:
 def prepare(system: System, batch: Batch) -> None:
     """Let every loss make its lazy parameters."""
     memo = Memo(system.networks, batch, {}, system.spec.seed)
+    moving = list(trainable(system.networks.modules.values()))
     with _buffers_kept(system), torch.no_grad():
         for label, loss in system.losses.items():
             for way in system.schedule.ways:
                 with system.parts.blamed(f"losses.{label}", f"losses.{label}'s preparation on way {way}"):
                     loss.prepare(Translation(way, memo))
+                    _refuse_frozen(system, moving)
+            _check_own(system, label, loss)
             loss.to(system.device, system.dtype)
 
 
@@ -63,6 +65,7 @@ def rehearse(system: System, batch: Batch) -> Rehearsal:
     asked: dict[tuple[str, str, str], Asked] = {}
     saved_bytes: dict[str, int] = {}
     idle: list[str] = []
+    moving = list(trainable(networks.modules.values()))
     parameters = list(trainable([*networks.modules.values(), *losses.values()]))
     with _buffers_kept(system), untouched_randomness(system.device):
         for way in ways:
@@ -81,6 +84,7 @@ def rehearse(system: System, batch: Batch) -> Rehearsal:
                     with blamed(system, label, player, way):
                         with saving(saved):
                             parts = terms(loss, player, Translation(way, memo))
+                        _refuse_frozen(system, moving)
                         if changed := memo.changed(way):
                             raise SpecError(f"changes {changed[0]} in place")
                         if system.spec.weight(label)[player]:
@@ -98,6 +102,24 @@ def rehearse(system: System, batch: Batch) -> Rehearsal:
             saved_bytes[player] = kept_bytes(saved) // count
     networks.forwards.clear()
     return Rehearsal(asked, saved_bytes, idle)
+
+
+def _check_own(system: System, label: str, loss: Loss) -> None:
+    if not any(getattr(type(loss), player) is not getattr(Loss, player) for player in PLAYERS):
+        raise _unfit(system, f"losses.{label}", f"has no term: it is to have a method {' or '.join(PLAYERS)}")
+    own = {id(p) for p in loss.parameters()}
+    held = [name for name, module in system.networks.modules.items() if any(id(p) in own for p in module.parameters())]
+    if held:
+        how = f"keeps {', '.join(held)} as its own, which the {loss.trains}s' turn would move: t gives it each time"
+        raise _unfit(system, f"losses.{label}", how)
+
+
+def _refuse_frozen(system: System, moving: list[nn.Parameter]) -> None:
+    """Raises SpecError where some of what was trainable isn't any longer."""
+    frozen = {id(p) for p in moving if not p.requires_grad}
+    modules = system.networks.modules.items()
+    if named := [name for name, module in modules if any(id(p) in frozen for p in module.parameters())]:
+        raise SpecError(f"freezes parameters of {', '.join(named)}, which the {named[0].split('/')[0]}s' turn moves")
 
 
 def terms(loss: Loss, player: str, t: Translation) -> dict[str, Tensor]:
@@ -139,13 +161,19 @@ def _reached(system: System, loss: Loss, player: str, value: Tensor) -> set[int]
 
 def _leaves(value: Tensor) -> set[int]:
     """The ids of the tensors at which a value's graph ends."""
-    seen: set[Any] = set()
-    ahead = [get_gradient_edge(value).node] if value.requires_grad else []
-    while ahead:
-        if (node := ahead.pop()) not in seen:
-            seen.add(node)
-            ahead += [following for following, _ in node.next_functions if following is not None]
-    return {id(node.variable) for node in seen if hasattr(node, "variable")}
+    return {id(leaf) for leaf in ends(value)}
+
+
+def _check_held(system: System, place: str, given: Tensor) -> None:
+    """That a network which has given this holds all that it is made of."""
+    held = {id(p) for module in system.networks.modules.values() for p in module.parameters()}
+    lost = [leaf for leaf in ends(given) if isinstance(leaf, nn.Parameter) and id(leaf) not in held]
+    if lost:
+        shapes = ", ".join(map(str, sorted(tuple(leaf.shape) for leaf in lost)))
+        how = (
+            f"uses parameters {shapes} that no module holds, so that they are not trained; is a layer in a plain list?"
+        )
+        raise _unfit(system, place, how)
 
 
 def _check_learnt(system: System, label: str, player: str, learnt: set[int]) -> None:
@@ -159,12 +187,12 @@ def _check_learnt(system: System, label: str, player: str, learnt: set[int]) -> 
 
 
 def _idle(system: System, label: str, player: str, given: dict[str, Tensor]) -> list[str]:
-    """What is to be said of a player's terms if none has a gradient and yet one has a value: zeros may wait for a later
+    """What is to be said of a player's terms if none has a gradient and yet one has a value: zeros wait for a later
     step, and of several terms one may only be logged."""
     if any(value.requires_grad for value in given.values()) or not any(given.values()):
         return []
     values = ", ".join(f"{name} {value.item():.3g}" for name, value in given.items())
-    how = f"its {player} terms are {values} and have no gradient, so no {player} learns from them"
+    how = f"its {player} terms are {values} and have no gradient: while that is so, no {player} learns from them"
     return [str(_unfit(system, f"losses.{label}", how))]
 
 
@@ -199,18 +227,21 @@ def _check_shapes(system: System, way: str, batch: Batch) -> None:
     networks, real, target = system.networks, batch.images[way[0]], batch.images[way[1]]
     translating = f"generator: can't translate images of {_side(real)}"
     versions = real._version
-    with system.parts.blamed("generator", translating), torch.no_grad():
+    with system.parts.blamed("generator", translating):
         embedding = networks.features(way, real)[-1]
         versions += embedding._version
         fake = networks.decode(way, embedding)
+    _check_held(system, "generator", fake)
+    embedding, fake = embedding.detach(), fake.detach()
     if real._version + embedding._version != versions:
         raise _unfit(system, "generator", "changes in place the images or the embedding that it is given")
     for name in [*networks.discriminators("images", way[1]), *networks.discriminators("embeddings")]:
         place = f"discriminators.{name.split('/')[1]}"
         seen = target if name.count("/") == 2 else embedding
         version = seen._version
-        with torch.no_grad(), system.parts.blamed(place, f"{place}: can't score what is {_side(seen)}"):
+        with system.parts.blamed(place, f"{place}: can't score what is {_side(seen)}"):
             scores = networks.score(name, seen)
+        _check_held(system, place, scores)
         if seen._version != version:
             raise _unfit(system, place, "changes in place what it is given")
         if scores.dim() != 4 or len(scores) != len(seen):

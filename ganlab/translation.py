@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from ganlab.data.sampler import Batch, to_device
 from ganlab.draws import keyed
-from ganlab.errors import SpecError, text_of
+from ganlab.errors import SpecError
 from ganlab.interfaces import Discriminator
 from ganlab.networks import Networks
 
@@ -242,8 +242,11 @@ class Translation:
         def draw() -> Tensor:
             step, turn = self._memo.where
             rolls = keyed(self._memo.seed, "pool", step, turn, self.name).random((len(fake), 2))
+            version = fake._version
             with torch.no_grad():
                 pooled = pool(fake.detach(), self._like_images(torch.from_numpy(rolls)))
+            if fake._version != version:
+                raise SpecError("gets fakes from the schedule's pool, which changes in place those that it is given")
             if not isinstance(pooled, Tensor) or pooled.shape != fake.shape:
                 made = tuple(pooled.shape) if isinstance(pooled, Tensor) else type(pooled).__name__
                 raise SpecError(f"gets from the schedule's pool {made} for fakes {tuple(fake.shape)}")
@@ -406,26 +409,7 @@ class Translation:
         self._memo.asked.add(name)
         if self._memo.player == "discriminator" and name.endswith(f"/{self._to}"):
             self._join_scores(name, x)
-        try:
-            return self._memo.score(name, x)
-        except Exception as error:
-            # at a discriminator's own fault the loss gave it what it is made for
-            if (unlike := self._unlike(name, x)) is None:
-                raise
-            raise SpecError(f"asks {name} to score {unlike}: {text_of(error)}") from error
-
-    def _unlike(self, name: str, x: Any) -> str | None:
-        """What a discriminator is shown, if that isn't of the kind that it is made for."""
-        of_images = name in self._memo.networks.discriminators("images")
-        due = self._memo.batch.images[name[-1]] if of_images else self._features("real", False)[-1]
-        if not isinstance(x, Tensor):
-            return f"a {type(x).__name__} where a tensor is due"
-        if (x.shape[1:], x.dtype, x.device) == (due.shape[1:], due.dtype, due.device):
-            return None
-        kinds = [(tuple(one.shape[1:]), one.dtype, one.device.type) for one in (x, due)]
-        differ = [index for index, pair in enumerate(zip(*kinds, strict=True)) if pair[0] != pair[1]]
-        shown, made = (", ".join(str(kind[index]) for index in differ) for kind in kinds)
-        return f"{'images' if of_images else 'embeddings'} of {shown}, unlike the {made} that it is made for"
+        return self._memo.score(name, x)
 
     def _join_scores(self, name: str, x: Tensor) -> None:
         """Score the target and the fake as one batch where this turn asks for both."""

@@ -1,4 +1,4 @@
-"""What a dry pass sees of tensors: which were changed in place, and what autograd keeps."""
+"""What a dry pass sees of tensors: which were changed in place, what autograd keeps, and where graphs end."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.graph import saved_tensors_hooks
+from torch.autograd.graph import get_gradient_edge, saved_tensors_hooks
 
 from ganlab.data.sampler import Batch
 from ganlab.networks import Networks
@@ -88,3 +88,14 @@ def kept_bytes(saved: list[Saved]) -> int:
     """Of all but parameters, each storage once."""
     storages = [kept.tensor.untyped_storage() for kept in saved if not kept.parameter]
     return sum({storage.data_ptr(): storage.nbytes() for storage in storages}.values())
+
+
+def ends(value: Tensor) -> list[Tensor]:
+    """The tensors at which a value's graph ends."""
+    seen: set[Any] = set()
+    ahead = [get_gradient_edge(value).node] if value.requires_grad else []
+    while ahead:
+        if (node := ahead.pop()) not in seen:
+            seen.add(node)
+            ahead += [following for following, _ in node.next_functions if following is not None]
+    return [node.variable for node in seen if hasattr(node, "variable")]

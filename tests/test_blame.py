@@ -15,6 +15,7 @@ import torch
 from conftest import TINY, Around, RandomImages
 from ganlab_cyclegan.schedules import Alternating
 from torch import Tensor, nn
+from torch.nn.functional import avg_pool2d
 from typer.testing import CliRunner
 
 import ganlab
@@ -62,8 +63,10 @@ class Late(ganlab.Loss):
             return t.score(fake[:, :2]).mean()
         if self.how == "single":
             return t.score(fake.float()).mean()
-        if self.how == "list":
-            return t.score([fake]).mean()  # type: ignore[arg-type]
+        if self.how == "alone":
+            return t.score(fake[0, 0]).mean()
+        if self.how == "small":
+            return t.score(avg_pool2d(fake, 2)).mean()
         if self.how == "shallow":
             return t.score_embedding(t.features()[0]).mean()
         if self.how == "vector":
@@ -112,7 +115,7 @@ class Shy(Around):
     def __init__(
         self,
         of: ganlab.Discriminator,
-        how: Literal["forward", "tuple", "backward", "after_update"] = "forward",
+        how: Literal["forward", "tuple", "backward", "small", "after_update"] = "forward",
         at: int = 1,
     ) -> None:
         super().__init__(of)
@@ -127,7 +130,7 @@ class Shy(Around):
             return x, x
         if self.how == "backward":
             return super().forward(Backward.apply(x))  # type: ignore[no-untyped-call]
-        if self._count("forward"):
+        if self._count("forward") or (x.shape[-1] == 8 and self._count("small")):
             pooled = x.mean((2, 3))
             return pooled @ torch.zeros(7, 7, dtype=x.dtype)
         return super().forward(x)
@@ -189,12 +192,14 @@ class Bad(Alternating):
     def optimizer(self, player: str, parameters: list[nn.Parameter]) -> Any:
         if self.how == "optimizer":
             return None
+        if self.how == "closure":
+            return torch.optim.LBFGS(parameters)
         return Sticky(parameters) if self.how == "step" else super().optimizer(player, parameters)
 
     def pool(self, target: Domain) -> nn.Module | None:
         if self.how == "pool":
             raise RuntimeError("no room")
-        return {"pooled": Leaking(), "shrunk": Shrinking()}.get(self.how)
+        return {"pooled": Leaking(), "shrunk": Shrinking(), "spoilt": Spoiling()}.get(self.how)
 
 
 class Sticky(torch.optim.SGD):
@@ -213,6 +218,11 @@ class Leaking(nn.Module):
 class Shrinking(nn.Module):
     def forward(self, fakes: Tensor, draws: Tensor) -> Tensor:
         return fakes[:2]
+
+
+class Spoiling(nn.Module):
+    def forward(self, fakes: Tensor, draws: Tensor) -> Tensor:
+        return fakes.mul_(0.5)
 
 
 @ganlab.hookimpl
@@ -335,6 +345,13 @@ def test_before_training(start: Start, patch: Json, sentence: str) -> None:
     assert str(failed.value) == sentence
 
 
+def test_an_optimiser_that_needs_more_than_gradients_is_named_in_a_check(start: Start) -> None:
+    with pytest.raises(SpecError) as failed:
+        start(bad("closure")).state_bytes()
+    told = "schedule's optimizer of the generator: LBFGS.step() missing 1 required positional argument: 'closure'"
+    assert str(failed.value) == f"{told} (schedule 'bad' {OWNER})"
+
+
 @pytest.mark.parametrize(
     ("patch", "sentence"),
     [
@@ -370,22 +387,23 @@ def test_before_training(start: Start, patch: Json, sentence: str) -> None:
         ),
         (
             late(how="half"),
-            f"{SCORES} images of (2, 16, 16), unlike the (3, 16, 16) that it is made for: Given groups=1, weight of"
+            f"{SCORES} (4, 2, 16, 16), unlike the (N, 3, 16, 16) that it has scored before: Given groups=1, weight of"
             " size [4, 3, 4, 4], expected input[4, 2, 16, 16] to have 3 channels, but got 2 channels instead"
             f" (loss 'late' {OWNER})",
         ),
         (
             late(how="single"),
-            f"{SCORES} images of torch.float32, unlike the torch.float64 that it is made for: Input type (float) and"
-            f" bias type (double) should be the same (loss 'late' {OWNER})",
+            f"{SCORES} torch.float32 on cpu, unlike the torch.float64 on cpu that it has scored before: Input type"
+            f" (float) and bias type (double) should be the same (loss 'late' {OWNER})",
         ),
         (
-            late(how="list"),
-            f"{SCORES} a list where a tensor is due: 'list' object has no attribute 'detach' (loss 'late' {OWNER})",
+            late(how="alone"),
+            f"{SCORES} (16, 16), unlike the (N, 3, 16, 16) that it has scored before: Expected 3D (unbatched) or 4D"
+            f" (batched) input to conv2d, but got input of size: [16, 16] (loss 'late' {OWNER})",
         ),
         (
             merge(late(how="shallow"), {"discriminators": {"deep": {"type": "embedding"}}}),
-            f"{SCORES.replace('image/b', 'deep')} embeddings of (4, 16, 16), unlike the (16, 4, 4) that it is made for:"
+            f"{SCORES.replace('image/b', 'deep')} (4, 4, 16, 16), unlike the (N, 16, 4, 4) that it has scored before:"
             " Given groups=1, weight of size [64, 16, 3, 3], expected input[4, 4, 16, 16] to have 16 channels, but got"
             f" 4 channels instead (loss 'late' {OWNER})",
         ),
@@ -413,6 +431,13 @@ def test_before_training(start: Start, patch: Json, sentence: str) -> None:
             shy(how="tuple", at=8),
             "discriminators.image, in losses.adversarial's discriminator term on way ab at step 2: gives a tuple where"
             f" a tensor is due (discriminator 'shy' {OWNER}; given[0] {IMAGES}, given[1] {IMAGES}; {ASKED})",
+        ),
+        (
+            # another size, which it has scored before
+            merge(late(how="small", at=1), shy(how="small", at=3)),
+            "discriminators.image, in losses.mine's generator term on way ab at step 2: mat1 and mat2 shapes cannot be"
+            f" multiplied (4x3 and 7x7) (discriminator 'shy' {OWNER}; x (4, 3, 8, 8), pooled (4, 3); asked by loss"
+            f" 'late' {OWNER})",
         ),
         (
             shy(how="after_update", at=2),
@@ -458,6 +483,11 @@ def test_before_training(start: Start, patch: Json, sentence: str) -> None:
             bad("shrunk"),
             "losses.adversarial's discriminator term on way ab at step 1: gets from the schedule's pool (2, 3, 16, 16)"
             f" for fakes {IMAGES} (loss 'lsgan' of plugin 'cyclegan' of ganlab 0.1.0)",
+        ),
+        (
+            bad("spoilt"),
+            "losses.adversarial's discriminator term on way ab at step 1: gets fakes from the schedule's pool, which"
+            " changes in place those that it is given (loss 'lsgan' of plugin 'cyclegan' of ganlab 0.1.0)",
         ),
         (
             # the same plugin's loss has nothing to do with it
@@ -574,8 +604,8 @@ def writes(tiny: Json, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Itera
 def test_a_term_that_nothing_learns_from_is_a_warning(writes: Callable[[str], None]) -> None:
     writes("        return 0 * t.score(t.fake).mean().detach() + 0.25\n")
     said = (
-        "warning: losses.mine: its generator terms are ab 0.25, ba 0.25 and have no gradient, so no generator learns"
-        " from them (loss 'mine' of plugin 'mine' of ganlab-mine 0.3)"
+        "warning: losses.mine: its generator terms are ab 0.25, ba 0.25 and have no gradient: while that is so, no"
+        " generator learns from them (loss 'mine' of plugin 'mine' of ganlab-mine 0.3)"
     )
     for words in (["check", "spec.json", "--json"], ["run", "spec.json"]):
         done = CliRunner().invoke(app, words, env={"COLUMNS": "200"})

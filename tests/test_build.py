@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 import ganlab
 from ganlab.build import System, build
+from ganlab.errors import SpecError
 from ganlab.registry import Registry, installed
 from ganlab.spec import Json, merge, resolve
 
@@ -54,7 +55,9 @@ class OneForBoth(ganlab.Generator):
         cls, domains: dict[str, ganlab.Domain], ways: tuple[str, ...], width: int
     ) -> dict[str, ganlab.Generator]:
         one = cls(width)
-        return dict.fromkeys(ways, one)
+        if width == 5:
+            return [one, one]  # type: ignore[return-value]
+        return dict.fromkeys(ways[:1] if width == 7 else ways, one)
 
     def encode(self, images: Tensor) -> Tensor:
         return images
@@ -97,11 +100,20 @@ def test_a_wrapped_discriminator_sees_what_the_inner_one_does(inner: str, sees: 
 
 
 def test_one_generator_can_serve_both_ways() -> None:
-    networks = system({"generator": {"type": "one_for_both", "width": 5}}).networks
+    networks = system({"generator": {"type": "one_for_both", "width": 3}}).networks
     assert networks.generator("ab") is networks.generator("ba")
     networks.updated(networks.generator("ab").parameters())
     assert networks.versions["generator/ab"] == networks.versions["generator/ba"] == 1
     assert networks.versions["discriminator/image/a"] == 0
+
+
+@pytest.mark.parametrize(("width", "gives"), [(5, "a list"), (7, "the ways ab")])
+def test_a_pair_that_is_none_is_named(width: int, gives: str) -> None:
+    with pytest.raises(SpecError) as failed:
+        system({"generator": {"type": "one_for_both", "width": width}})
+    said = f"pair gives {gives} where a generator of each way, ab, ba, is due"
+    assert str(failed.value).startswith("generator: generator 'one_for_both' of plugin ")
+    assert str(failed.value).endswith(said)
 
 
 def test_a_one_way_spec_builds_one_generator_and_one_discriminator() -> None:

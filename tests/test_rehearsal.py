@@ -90,6 +90,48 @@ class Learning(ganlab.Loss):
         return (self.scale * t.target.mean() + (0 if self.half else self.shift)).square()
 
 
+class Keeping(ganlab.Loss):
+    """Has, or does, to discriminators what it shouldn't."""
+
+    def __init__(self, how: str) -> None:
+        super().__init__()
+        self.how = how
+
+    def prepare(self, t: Translation) -> None:
+        if self.how == "kept":
+            setattr(self, f"critic_{t.name}", t.discriminator())
+        if self.how == "frozen first":
+            t.discriminator().requires_grad_(False)
+
+    def generator(self, t: Translation) -> Tensor:
+        if self.how == "frozen":
+            t.discriminator().requires_grad_(False)
+        return t.score(t.fake).mean()
+
+
+class Termless(ganlab.Loss):
+    def generate(self, t: Translation) -> Tensor:
+        return t.fake.mean()
+
+
+class Listed(SimpleGenerator):
+    def __init__(self, source: Domain, target: Domain) -> None:
+        super().__init__(source, target)
+        self.more = [nn.Conv2d(source.channels, source.channels, 1)]
+
+    def encode(self, images: Tensor) -> Tensor:
+        return super().encode(self.more[0].to(images)(images))
+
+
+class ListedCritic(SimpleDiscriminator):
+    def __init__(self, shape: Domain) -> None:
+        super().__init__(shape)
+        self.more = [nn.Conv2d(shape.channels, shape.channels, 1, bias=False)]
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(self.more[0].to(x)(x))
+
+
 class Doubtful(SimpleGenerator):
     def __init__(self, source: Domain, target: Domain, how: str = "") -> None:
         super().__init__(source, target)
@@ -128,17 +170,17 @@ class InPlace(SimpleDiscriminator):
 
 @ganlab.hookimpl
 def ganlab_losses() -> dict[str, type[ganlab.Loss]]:
-    return {"mine": Mine, "learning": Learning}
+    return {"mine": Mine, "learning": Learning, "keeping": Keeping, "termless": Termless}
 
 
 @ganlab.hookimpl
 def ganlab_generators() -> dict[str, type[ganlab.Generator]]:
-    return {"doubtful": Doubtful, "two_embeddings": TwoEmbeddings}
+    return {"doubtful": Doubtful, "two_embeddings": TwoEmbeddings, "listed": Listed}
 
 
 @ganlab.hookimpl
 def ganlab_discriminators() -> dict[str, type[ganlab.Discriminator]]:
-    return {"in_place": InPlace}
+    return {"in_place": InPlace, "listed": ListedCritic}
 
 
 OWNER = "of plugin 'rehearsed' of unknown unknown)"
@@ -196,6 +238,35 @@ def mine(how: str, player: str = "generator", **options: float) -> Json:
             f"losses.mine: no discriminator term has gradients for its own scale, shift (loss 'learning' {OWNER}",
         ),
         (
+            {"losses": {"mine": {"type": "keeping", "how": "kept"}}},
+            "losses.mine: keeps discriminator/image/a, discriminator/image/b as its own, which the generators' turn"
+            f" would move: t gives it each time (loss 'keeping' {OWNER}",
+        ),
+        (
+            {"losses": {"mine": {"type": "keeping", "how": "frozen"}}},
+            "losses.mine's generator term on way ab: freezes parameters of discriminator/image/b, which the"
+            f" discriminators' turn moves (loss 'keeping' {OWNER}",
+        ),
+        (
+            {"losses": {"mine": {"type": "keeping", "how": "frozen first"}}},
+            "losses.mine's preparation on way ab: freezes parameters of discriminator/image/b, which the"
+            f" discriminators' turn moves (loss 'keeping' {OWNER}",
+        ),
+        (
+            {"losses": {"mine": {"type": "termless"}}},
+            f"losses.mine: has no term: it is to have a method generator or discriminator (loss 'termless' {OWNER}",
+        ),
+        (
+            {"generator": {"type": "listed"}},
+            "generator: uses parameters (3,), (3, 3, 1, 1) that no module holds, so that they are not trained; is a"
+            f" layer in a plain list? (generator 'listed' {OWNER}",
+        ),
+        (
+            {"discriminators": {"image": {"type": "listed"}}},
+            "discriminators.image: uses parameters (3, 3, 1, 1) that no module holds, so that they are not trained; is"
+            f" a layer in a plain list? (discriminator 'listed' {OWNER}",
+        ),
+        (
             {"generator": {"type": "doubtful", "how": "images"}},
             f"generator: changes in place the images or the embedding that it is given (generator 'doubtful' {OWNER}",
         ),
@@ -245,7 +316,7 @@ def test_samples_are_made_by_what_is_trained(start: Start, generator: Json) -> N
     [
         # what was changed is needed by no gradient
         mine("spoilt for nothing"),
-        # a term that waits for some later step
+        # a term that has no gradient yet
         mine("constant"),
         mine("constant", "discriminator"),
         # one that is not minimised needs no gradient
@@ -269,8 +340,8 @@ def test_terms_that_move_nothing_are_told(start: Start, player: str) -> None:
     (told,) = start(mine("constant", player)).rehearsal.idle
     number = r"-?\d\S+"
     assert re.fullmatch(
-        rf"losses\.mine: its {player} terms are ab {number}, ba {number} and have no gradient, so no {player} learns"
-        rf" from them \(loss 'mine' {re.escape(OWNER)}",
+        rf"losses\.mine: its {player} terms are ab {number}, ba {number} and have no gradient: while that is so,"
+        rf" no {player} learns from them \(loss 'mine' {re.escape(OWNER)}",
         told,
     )
 

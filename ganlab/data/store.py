@@ -71,6 +71,10 @@ def load(
     source: Source, domain: str, size: int, holdout: float, progress: Progress = silent, most: int | None = None
 ) -> Store:
     """Read the images of a source, or the first `most`. Raises SpecError where fewer than two can be read."""
+    if source.channels not in (1, 3):
+        raise SpecError(
+            f"data.{domain}: the source has {source.channels} channels; 1, grey, and 3, colours, are allowed"
+        )
     keys = source.keys(domain)
     total = min(len(keys), most or len(keys))
     pixels = _allocate(total, source.channels, size, domain)

@@ -92,8 +92,10 @@ def _check_pool(cls: type, make: Callable[[], nn.Module | None], images: Domain)
         fakes = [noise(images, "pool", step).float() for step in range(4)]
         draws = [torch.from_numpy(keyed("draws", step).random((len(x), 2))).float() for step, x in enumerate(fakes)]
         for x, rolls in zip(fakes[:3], draws[:3], strict=True):
+            before = x.clone()
             shown = pool(x, rolls)
             so(shown.shape == x.shape and bool(shown.isfinite().all()), f"of {sides_of(x)} it makes {sides_of(shown)}")
+            so(torch.equal(x, before), "it changes in place those that it is given")
     with promise(cls, "has a pool whose state is in buffers: loaded into another one, it goes on the same") as so:
         loaded = make()
         assert loaded is not None

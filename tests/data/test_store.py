@@ -143,6 +143,11 @@ def test_a_source_that_gives_something_else_is_blamed(image: np.ndarray[Any, Any
         load(Wrong(4), "a", SIZE, 0.1)
 
 
+def test_a_source_of_images_that_are_neither_grey_nor_coloured_is_refused() -> None:
+    with pytest.raises(SpecError, match=r"^data\.b: the source has 4 channels; 1, grey, and 3, colours, are allowed$"):
+        load(Numbered(4, channels=4), "b", SIZE, 0.1)
+
+
 def test_a_bug_in_a_source_is_not_taken_for_a_damaged_image() -> None:
     class Buggy(Numbered):
         def image(self, key: str, size: int) -> np.ndarray[Any, Any]:
