@@ -128,7 +128,9 @@ class Discriminator(nn.Module):
 class Loss(nn.Module):
     """What the players minimise. One instance serves every way: each method is written for one way, `t`.
 
-    A method returns a scalar, None when the player has no such term, or {part: scalar} to log parts apart.
+    A method returns a scalar, None when the player has no such term, or {part: scalar} to log parts apart. Before the
+    first step each is called once a way, on two images, to see what it asks for: buffers are then put back, plain
+    attributes stay.
     """
 
     trains = "generator"
