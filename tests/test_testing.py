@@ -25,6 +25,7 @@ from torch.nn.functional import pixel_shuffle, pixel_unshuffle, relu
 
 import ganlab
 from ganlab import Domain, Estimate, Evidence, Number, Translation, Turn, testing
+from ganlab.engine import Engine
 from ganlab.options import signature
 from ganlab.registry import Component
 from ganlab.testing.simple import IMAGES, SimpleDiscriminator, SimpleFeatures, SimpleGenerator, SimpleLoss
@@ -915,3 +916,45 @@ class Paired(ganlab.Loss):
 
 def test_a_critic_of_pairs_shows_what_no_pool_has_and_helpers_are_no_misspellings() -> None:
     testing.check_loss(Paired)
+
+
+class Relative(ganlab.Loss):
+    """Scores against the mean of earlier ones, which moves in the discriminators' turn."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.ones(()))
+
+    def generator(self, t: Translation) -> Tensor:
+        return -t.score(t.fake).mean() * self.mean
+
+    def discriminator(self, t: Translation) -> Tensor:
+        real = t.score(t.target).mean()
+        self.mean.lerp_(real.detach(), 0.1)
+        return t.score(t.fake_for_discriminator).mean() - real
+
+
+def train(engine: Engine, loss: ganlab.Loss) -> None:
+    engine.system.losses["adversarial"] = loss.to(engine.system.dtype)
+    for _ in range(2):
+        engine.step()
+
+
+def test_a_loss_may_move_its_state_in_the_discriminators_turn(make_engine: Callable[..., Engine]) -> None:
+    train(make_engine(), Relative())
+    testing.check_loss(Relative)
+
+
+class MovesTooSoon(Relative):
+    """While the term of the other way still needs it, of which the engine takes the gradients with this one's."""
+
+    def generator(self, t: Translation) -> Tensor:
+        self.mean.lerp_(t.fake.detach().mean(), 0.1)
+        return super().generator(t)
+
+
+def test_but_not_between_the_ways_of_a_turn(make_engine: Callable[..., Engine]) -> None:
+    with pytest.raises(ganlab.RunError, match="modified by an inplace operation"):
+        train(make_engine(), MovesTooSoon())
+    with pytest.raises(AssertionError, match=r"gradients reach.* modified by an inplace operation"):
+        testing.check_loss(MovesTooSoon)
