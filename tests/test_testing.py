@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import copy
 import functools
 import itertools
 import re
@@ -12,7 +13,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import numpy as np
 import pytest
@@ -418,6 +419,18 @@ class Poisons(SimpleDiscriminator):
         self.net[0].weight /= 0
 
 
+class LazyNorm(SimpleDiscriminator):
+    def __init__(self, shape: Domain) -> None:
+        super().__init__(shape)
+        self.net = nn.Sequential(nn.LazyConv2d(4, 3), nn.LazyBatchNorm2d(), nn.LazyConv2d(1, 3))
+
+
+class NumpyWeights(SimpleDiscriminator):
+    def __init__(self, shape: Domain) -> None:
+        super().__init__(shape)
+        self.net[0].weight.data += float(np.random.default_rng().random())
+
+
 class Plain(ganlab.Schedule):
     """A schedule that is in order."""
 
@@ -734,6 +747,8 @@ BROKEN = [
     (testing.check_discriminator, FirstOrder, r"differentiated twice.* is \S+ by autograd, \S+ by differences"),
     (testing.check_discriminator, Replaces, "after_update.* of 4 parameters some are others"),
     (testing.check_discriminator, Poisons, "after_update.* not finite: net.0.weight"),
+    (testing.check_discriminator, LazyNorm, "buffers .* a forward is to give net.1.running_mean, net.1.running_var"),
+    (testing.check_discriminator, NumpyWeights, "initial weights.* net.0.weight differ"),
     (testing.check_schedule, NoSteps, "has steps.* steps is 0"),
     (testing.check_schedule, OwnWays, r"only those.* with the ways \('ab',\) step 0 has Turn"),
     (testing.check_schedule, CountsSteps, "of the step alone.* step 0 is|of the step alone.* step 2 is"),
@@ -958,3 +973,39 @@ def test_but_not_between_the_ways_of_a_turn(make_engine: Callable[..., Engine]) 
         train(make_engine(), MovesTooSoon())
     with pytest.raises(AssertionError, match=r"gradients reach.* modified by an inplace operation"):
         testing.check_loss(MovesTooSoon)
+
+
+class Normed(SimpleDiscriminator):
+    def __init__(self, shape: Domain, by: Literal["spectral", "weight"]) -> None:
+        super().__init__(shape)
+        norm = {"spectral": nn.utils.spectral_norm, "weight": nn.utils.weight_norm}[by]
+        norm(self.net[0])
+
+
+@pytest.mark.filterwarnings("ignore:.*weight_norm.*:FutureWarning")
+@pytest.mark.parametrize("by", ["spectral", "weight"])
+def test_a_discriminator_need_not_be_copied(by: str) -> None:
+    network = Normed(IMAGES, by)  # type: ignore[arg-type]
+    network(torch.zeros(1, 3, 16, 16))
+    with pytest.raises(RuntimeError, match="deepcopy"):
+        copy.deepcopy(network)
+    testing.check_discriminator(Normed, by=by)
+
+
+class LazyGenerator(SimpleGenerator):
+    def __init__(self, source: Domain, target: Domain) -> None:
+        super().__init__(source, target)
+        self.encoder = nn.Sequential(nn.LazyConv2d(4, 4, 2, 1), nn.Tanh())
+        self.decoder = nn.Sequential(nn.LazyConvTranspose2d(target.channels, 4, 2, 1), nn.Tanh())
+
+
+class LazyDiscriminator(SimpleDiscriminator):
+    def __init__(self, shape: Domain) -> None:
+        super().__init__(shape)
+        self.net = nn.Sequential(nn.Flatten(), nn.LazyLinear(1), nn.Unflatten(1, (1, 1, 1)))
+
+
+def test_lazy_layers_have_their_shapes_from_a_first_forward() -> None:
+    testing.check_generator(LazyGenerator)
+    testing.check_discriminator(LazyDiscriminator)
+    testing.check_discriminator(Around, of=LazyDiscriminator)
