@@ -575,6 +575,11 @@ class OneTooFar(Squares):
         return int(key[1:]) % 3
 
 
+class NoLabels(Squares):
+    def label(self, key: str) -> Any:
+        return None
+
+
 class NumberedAttributes(Squares):
     def attributes(self, key: str) -> Any:
         return {"grey": 20}
@@ -766,6 +771,7 @@ BROKEN = [
     (testing.check_source, Floats, "uint8.* of float64"),
     (testing.check_source, Stream, "same image.* differs in 768 values"),
     (testing.check_source, OneTooFar, r"labels.* of 2 classes .*\[0, 1, 2\]"),
+    (testing.check_source, NoLabels, "labels.* TypeError: 'NoneType' object cannot be interpreted as an integer"),
     (testing.check_source, NumberedAttributes, "attributes.* {'grey': 20}"),
     (testing.check_metric, Nameless, "has numbers.* they are {}"),
     (testing.check_metric, OtherName, r"it has named.* \['dark'\] and measures \['light'\]"),
@@ -1009,3 +1015,12 @@ def test_lazy_layers_have_their_shapes_from_a_first_forward() -> None:
     testing.check_generator(LazyGenerator)
     testing.check_discriminator(LazyDiscriminator)
     testing.check_discriminator(Around, of=LazyDiscriminator)
+
+
+class NumpyLabels(Squares):
+    def label(self, key: str) -> Any:
+        return np.int64(super().label(key))
+
+
+def test_labels_are_what_torch_takes_for_whole_numbers() -> None:
+    testing.check_source(NumpyLabels)
