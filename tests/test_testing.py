@@ -606,6 +606,10 @@ class OtherName(Light):
     numbers: Mapping[str, Number] = {"dark": Number("how dark outputs are")}
 
 
+class Sentence(Light):
+    numbers: Mapping[str, Number] = {"light": Number("how light outputs are", "higher is better")}  # type: ignore[arg-type]
+
+
 class Mute(Light):
     def measure(self, evidence: Evidence) -> dict[str, Estimate | ganlab.Unavailable]:
         return {}
@@ -614,6 +618,16 @@ class Mute(Light):
 class Bare(Light):
     def measure(self, evidence: Evidence) -> Any:
         return {"light": 0.5}
+
+
+class Counted(Light):
+    def measure(self, evidence: Evidence) -> Any:
+        return {"light": Estimate(0.0, -1.0, 1.0, 3)}  # type: ignore[arg-type]
+
+
+class InTensors(Light):
+    def value(self, evidence: Evidence) -> Any:
+        return evidence.outputs.tensor().mean()
 
 
 class Outside(Light):
@@ -774,9 +788,12 @@ BROKEN = [
     (testing.check_source, NoLabels, "labels.* TypeError: 'NoneType' object cannot be interpreted as an integer"),
     (testing.check_source, NumberedAttributes, "attributes.* {'grey': 20}"),
     (testing.check_metric, Nameless, "has numbers.* they are {}"),
+    (testing.check_metric, Sentence, "has numbers.* light has better='higher is better', not one of 'lower', 'higher'"),
     (testing.check_metric, OtherName, r"it has named.* \['dark'\] and measures \['light'\]"),
     (testing.check_metric, Mute, "one at least.* of complete evidence it measures none"),
     (testing.check_metric, Bare, "measures numbers.* light is 0.5"),
+    (testing.check_metric, Counted, "measures numbers.* light has the counts 3, not {text: whole number}"),
+    (testing.check_metric, InTensors, r"measures numbers.* light has the value tensor\(\S+\), not a finite number"),
     (testing.check_metric, Outside, r"inside its interval.* 0.5 in \[0.6, 0.7\]"),
     (testing.check_metric, Unseeded, "same twice.* and then"),
     (testing.check_metric, Darkens, "as they are.* changed the outputs"),
