@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import copy
 import functools
 import itertools
 import re
@@ -12,7 +13,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import numpy as np
 import pytest
@@ -25,6 +26,7 @@ from torch.nn.functional import pixel_shuffle, pixel_unshuffle, relu
 
 import ganlab
 from ganlab import Domain, Estimate, Evidence, Number, Translation, Turn, testing
+from ganlab.engine import Engine
 from ganlab.options import signature
 from ganlab.registry import Component
 from ganlab.testing.simple import IMAGES, SimpleDiscriminator, SimpleFeatures, SimpleGenerator, SimpleLoss
@@ -417,6 +419,18 @@ class Poisons(SimpleDiscriminator):
         self.net[0].weight /= 0
 
 
+class LazyNorm(SimpleDiscriminator):
+    def __init__(self, shape: Domain) -> None:
+        super().__init__(shape)
+        self.net = nn.Sequential(nn.LazyConv2d(4, 3), nn.LazyBatchNorm2d(), nn.LazyConv2d(1, 3))
+
+
+class NumpyWeights(SimpleDiscriminator):
+    def __init__(self, shape: Domain) -> None:
+        super().__init__(shape)
+        self.net[0].weight.data += float(np.random.default_rng().random())
+
+
 class Plain(ganlab.Schedule):
     """A schedule that is in order."""
 
@@ -561,6 +575,11 @@ class OneTooFar(Squares):
         return int(key[1:]) % 3
 
 
+class NoLabels(Squares):
+    def label(self, key: str) -> Any:
+        return None
+
+
 class NumberedAttributes(Squares):
     def attributes(self, key: str) -> Any:
         return {"grey": 20}
@@ -587,6 +606,10 @@ class OtherName(Light):
     numbers: Mapping[str, Number] = {"dark": Number("how dark outputs are")}
 
 
+class Sentence(Light):
+    numbers: Mapping[str, Number] = {"light": Number("how light outputs are", "higher is better")}  # type: ignore[arg-type]
+
+
 class Mute(Light):
     def measure(self, evidence: Evidence) -> dict[str, Estimate | ganlab.Unavailable]:
         return {}
@@ -595,6 +618,16 @@ class Mute(Light):
 class Bare(Light):
     def measure(self, evidence: Evidence) -> Any:
         return {"light": 0.5}
+
+
+class Counted(Light):
+    def measure(self, evidence: Evidence) -> Any:
+        return {"light": Estimate(0.0, -1.0, 1.0, 3)}  # type: ignore[arg-type]
+
+
+class InTensors(Light):
+    def value(self, evidence: Evidence) -> Any:
+        return evidence.outputs.tensor().mean()
 
 
 class Outside(Light):
@@ -733,6 +766,8 @@ BROKEN = [
     (testing.check_discriminator, FirstOrder, r"differentiated twice.* is \S+ by autograd, \S+ by differences"),
     (testing.check_discriminator, Replaces, "after_update.* of 4 parameters some are others"),
     (testing.check_discriminator, Poisons, "after_update.* not finite: net.0.weight"),
+    (testing.check_discriminator, LazyNorm, "buffers .* a forward is to give net.1.running_mean, net.1.running_var"),
+    (testing.check_discriminator, NumpyWeights, "initial weights.* net.0.weight differ"),
     (testing.check_schedule, NoSteps, "has steps.* steps is 0"),
     (testing.check_schedule, OwnWays, r"only those.* with the ways \('ab',\) step 0 has Turn"),
     (testing.check_schedule, CountsSteps, "of the step alone.* step 0 is|of the step alone.* step 2 is"),
@@ -750,11 +785,15 @@ BROKEN = [
     (testing.check_source, Floats, "uint8.* of float64"),
     (testing.check_source, Stream, "same image.* differs in 768 values"),
     (testing.check_source, OneTooFar, r"labels.* of 2 classes .*\[0, 1, 2\]"),
+    (testing.check_source, NoLabels, "labels.* TypeError: 'NoneType' object cannot be interpreted as an integer"),
     (testing.check_source, NumberedAttributes, "attributes.* {'grey': 20}"),
     (testing.check_metric, Nameless, "has numbers.* they are {}"),
+    (testing.check_metric, Sentence, "has numbers.* light has better='higher is better', not one of 'lower', 'higher'"),
     (testing.check_metric, OtherName, r"it has named.* \['dark'\] and measures \['light'\]"),
     (testing.check_metric, Mute, "one at least.* of complete evidence it measures none"),
     (testing.check_metric, Bare, "measures numbers.* light is 0.5"),
+    (testing.check_metric, Counted, "measures numbers.* light has the counts 3, not {text: whole number}"),
+    (testing.check_metric, InTensors, r"measures numbers.* light has the value tensor\(\S+\), not a finite number"),
     (testing.check_metric, Outside, r"inside its interval.* 0.5 in \[0.6, 0.7\]"),
     (testing.check_metric, Unseeded, "same twice.* and then"),
     (testing.check_metric, Darkens, "as they are.* changed the outputs"),
@@ -915,3 +954,90 @@ class Paired(ganlab.Loss):
 
 def test_a_critic_of_pairs_shows_what_no_pool_has_and_helpers_are_no_misspellings() -> None:
     testing.check_loss(Paired)
+
+
+class Relative(ganlab.Loss):
+    """Scores against the mean of earlier ones, which moves in the discriminators' turn."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.ones(()))
+
+    def generator(self, t: Translation) -> Tensor:
+        return -t.score(t.fake).mean() * self.mean
+
+    def discriminator(self, t: Translation) -> Tensor:
+        real = t.score(t.target).mean()
+        self.mean.lerp_(real.detach(), 0.1)
+        return t.score(t.fake_for_discriminator).mean() - real
+
+
+def train(engine: Engine, loss: ganlab.Loss) -> None:
+    engine.system.losses["adversarial"] = loss.to(engine.system.dtype)
+    for _ in range(2):
+        engine.step()
+
+
+def test_a_loss_may_move_its_state_in_the_discriminators_turn(make_engine: Callable[..., Engine]) -> None:
+    train(make_engine(), Relative())
+    testing.check_loss(Relative)
+
+
+class MovesTooSoon(Relative):
+    """While the term of the other way still needs it, of which the engine takes the gradients with this one's."""
+
+    def generator(self, t: Translation) -> Tensor:
+        self.mean.lerp_(t.fake.detach().mean(), 0.1)
+        return super().generator(t)
+
+
+def test_but_not_between_the_ways_of_a_turn(make_engine: Callable[..., Engine]) -> None:
+    with pytest.raises(ganlab.RunError, match="modified by an inplace operation"):
+        train(make_engine(), MovesTooSoon())
+    with pytest.raises(AssertionError, match=r"gradients reach.* modified by an inplace operation"):
+        testing.check_loss(MovesTooSoon)
+
+
+class Normed(SimpleDiscriminator):
+    def __init__(self, shape: Domain, by: Literal["spectral", "weight"]) -> None:
+        super().__init__(shape)
+        norm = {"spectral": nn.utils.spectral_norm, "weight": nn.utils.weight_norm}[by]
+        norm(self.net[0])
+
+
+@pytest.mark.filterwarnings("ignore:.*weight_norm.*:FutureWarning")
+@pytest.mark.parametrize("by", ["spectral", "weight"])
+def test_a_discriminator_need_not_be_copied(by: str) -> None:
+    network = Normed(IMAGES, by)  # type: ignore[arg-type]
+    network(torch.zeros(1, 3, 16, 16))
+    with pytest.raises(RuntimeError, match="deepcopy"):
+        copy.deepcopy(network)
+    testing.check_discriminator(Normed, by=by)
+
+
+class LazyGenerator(SimpleGenerator):
+    def __init__(self, source: Domain, target: Domain) -> None:
+        super().__init__(source, target)
+        self.encoder = nn.Sequential(nn.LazyConv2d(4, 4, 2, 1), nn.Tanh())
+        self.decoder = nn.Sequential(nn.LazyConvTranspose2d(target.channels, 4, 2, 1), nn.Tanh())
+
+
+class LazyDiscriminator(SimpleDiscriminator):
+    def __init__(self, shape: Domain) -> None:
+        super().__init__(shape)
+        self.net = nn.Sequential(nn.Flatten(), nn.LazyLinear(1), nn.Unflatten(1, (1, 1, 1)))
+
+
+def test_lazy_layers_have_their_shapes_from_a_first_forward() -> None:
+    testing.check_generator(LazyGenerator)
+    testing.check_discriminator(LazyDiscriminator)
+    testing.check_discriminator(Around, of=LazyDiscriminator)
+
+
+class NumpyLabels(Squares):
+    def label(self, key: str) -> Any:
+        return np.int64(super().label(key))
+
+
+def test_labels_are_what_torch_takes_for_whole_numbers() -> None:
+    testing.check_source(NumpyLabels)

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
-from numbers import Real
+from numbers import Integral, Real
 from typing import Any, NamedTuple
 
 import torch
@@ -119,10 +119,14 @@ class Examiner:
         self.numbers: dict[str, Number] = {}
         """{name: what is known of it} of every number, in the order of the metrics."""
         self.left_out: LeftOut = {}
+        first: dict[str, str] = {}
         for kind, metric in metrics.items():
             for own, number in metric.numbers.items():
-                if self.numbers.setdefault(name := self._named(metric, own), number) != number:
-                    raise SpecError(f"metric {kind!r} means something else by {name!r} than another metric does")
+                other = first.setdefault(name := self._named(metric, own), kind)
+                if self.numbers.setdefault(name, number) != number:
+                    raise SpecError(
+                        f"{self._full(kind)} means something else by {name!r} than {self._full(other)} does"
+                    )
 
     def _named(self, metric: Metric, name: str) -> str:
         return f"{name}-{self._features}" if metric.on_features else name
@@ -164,8 +168,8 @@ class Examiner:
                 continue
             for own, estimate in given.items():
                 name = self._named(metric, own)
-                if (unfit := _unfit(estimate)) is not None:
-                    left_out[kind, name, evidence.way] = f"{unfit}{self._whose(kind)}"
+                if (wrong := unfit(estimate)) is not None:
+                    left_out[kind, name, evidence.way] = f"{wrong}{self._whose(kind)}"
                 elif isinstance(estimate, Unavailable):
                     left_out[kind, name, evidence.way] = str(estimate)
                 elif own not in metric.numbers:
@@ -175,7 +179,10 @@ class Examiner:
         return found, left_out
 
     def _whose(self, kind: str) -> str:
-        return f" (metric {kind!r}{f' of {self._owners[kind]}' if kind in self._owners else ''})"
+        return f" ({self._full(kind)})"
+
+    def _full(self, kind: str) -> str:
+        return f"metric {kind!r}{f' of {self._owners[kind]}' if kind in self._owners else ''}"
 
     def figures(
         self, way: str, found: Measured, references: Mapping[str, Measured], beside: Measured | None = None
@@ -209,15 +216,21 @@ class Examiner:
         return self._apply(replace(evidence, inputs=images, outputs=images, cycled=None, encode=no_encoder))[0]
 
 
-def _unfit(given: object) -> str | None:
+def unfit(given: object) -> str | None:
     """What is wrong with what a metric gave for a number."""
     if isinstance(given, Unavailable):
         return None
     if not isinstance(given, Estimate):
         return f"is {given!r:.80}, not an Estimate"
-    for part, value in (("value", given.value), ("low", given.low), ("high", given.high)):
+    chance = {} if given.chance is None else {"chance": given.chance}
+    for part, value in {"value": given.value, "low": given.low, "high": given.high, **chance}.items():
         if not isinstance(value, Real) or not math.isfinite(value):
             return f"has the {part} {value!r:.80}, not a finite number"
+    counts = given.counts
+    if not isinstance(counts, Mapping) or not all(
+        isinstance(what, str) and isinstance(count, Integral) for what, count in counts.items()
+    ):
+        return f"has the counts {counts!r:.80}, not {{text: whole number}}"
     return None
 
 

@@ -121,11 +121,14 @@ class _Stage(NamedTuple):
 
     def terms(self, loss: Loss, step: int = 0, ways: tuple[str, ...] = WAYS) -> dict[str, Tensor]:
         """{"PLAYER/WAY/PART": scalar} of one step: the generators' turn, then the discriminators'."""
+        return {key: value for player in PLAYERS for key, value in self.turn(loss, player, step, ways).items()}
+
+    def turn(self, loss: Loss, player: str, step: int = 0, ways: tuple[str, ...] = WAYS) -> dict[str, Tensor]:
+        """The same of one player."""
+        memo = self.memo(player, step)
         found: dict[str, Tensor] = {}
-        for player in PLAYERS:
-            memo = self.memo(player, step)
-            for way in ways:
-                found |= self.given(loss, memo, way)
+        for way in ways:
+            found |= self.given(loss, memo, way)
         return found
 
     def given(self, loss: Loss, memo: Memo, way: str) -> dict[str, Tensor]:
@@ -137,8 +140,8 @@ class _Stage(NamedTuple):
 def _check_reach(loss: Loss, stage: _Stage, so: So) -> None:
     own = {name: parameter for name, parameter in loss.named_parameters() if parameter.requires_grad}
     learnt: set[str] = set()
-    # as the engine has them: the discriminators' turn comes while what the generators' turn kept is still there
-    for key, value in stage.terms(loss).items():
+    # as the engine takes them: the generators' before the discriminators' turn, in which a loss may move what it keeps
+    for key, value in (pair for player in PLAYERS for pair in stage.turn(loss, player).items()):
         player, way, *part = key.split("/")
         term = f"the {player}s' term {''.join(f'{name!r} ' for name in part)}on way {way}"
         so(value.requires_grad, f"{term} is {value.item():.3g} and has no gradient")

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 import numpy as np
 import torch
@@ -15,6 +15,7 @@ from torch import Tensor
 from ganlab.draws import keyed
 from ganlab.errors import Unavailable
 from ganlab.evaluation.evidence import Evidence, Images
+from ganlab.evaluation.examine import unfit
 from ganlab.interfaces import (
     Domain,
     Estimate,
@@ -44,16 +45,19 @@ def check_metric(cls: type[Metric], /, **options: Any) -> None:
         numbers = getattr(make(), "numbers", None)
         fit = isinstance(numbers, Mapping) and all(isinstance(number, Number) for number in numbers.values())
         so(bool(numbers) and fit, f"they are {numbers!r}")
+        ends = get_args(get_type_hints(Number)["better"])
+        for name, number in (numbers or {}).items():
+            so(number.better in ends, f"{name} has better={number.better!r}, not one of {', '.join(map(repr, ends))}")
     whole = _evidence()
     with promise(cls, "measures numbers that it has named, one at least, each inside its interval") as so:
         found = _measured(make(), whole)
         so(bool(found), "of complete evidence it measures none")
         so(set(found) <= set(numbers or ()), f"it has named {sorted(numbers or ())} and measures {sorted(found)}")
         for name, figure in found.items():
-            so(isinstance(figure, Estimate | Unavailable), f"{name} is {figure!r}")
+            so((wrong := unfit(figure)) is None, f"{name} {wrong}")
             if isinstance(figure, Estimate):
-                ordered = np.isfinite(figure[:3]).all() and figure.low <= figure.value <= figure.high
-                so(bool(ordered), f"{name} is {figure.value} in [{figure.low}, {figure.high}]")
+                ordered = figure.low <= figure.value <= figure.high
+                so(ordered, f"{name} is {figure.value} in [{figure.low}, {figure.high}]")
     with promise(cls, "measures the same twice, and leaves the images as they are") as so:
         again = _measured(make(), whole)
         so(repr(again) == repr(found), f"it measures {found}, and then {again}")

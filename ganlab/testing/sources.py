@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
@@ -48,8 +49,8 @@ def check_source(cls: type[Source], /, *, size: int = 16, **options: Any) -> Non
                 so(np.array_equal(picture, other), f"{key!r} differs in {(picture != other).sum()} values")
         if source.classes:
             with promise(cls, "has labels from 0 to less than classes") as so:
-                labels = [source.label(key) for key in some]
-                fit = all(isinstance(label, int) and 0 <= label < source.classes for label in labels)
+                labels = [operator.index(source.label(key)) for key in some]
+                fit = all(0 <= label < source.classes for label in labels)
                 so(fit, f"of {source.classes} classes there are the labels {sorted(set(labels))}")
         with promise(cls, "has attributes that are {text: text}") as so:
             for key in some:

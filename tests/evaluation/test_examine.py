@@ -118,11 +118,19 @@ def test_a_number_that_two_metrics_give_stands_once() -> None:
 
 
 def test_a_name_means_one_thing() -> None:
-    with pytest.raises(SpecError, match="metric 'two' means something else by 'kid' than another metric does"):
-        Examiner({"one": Given({"kid": 1.0}), "two": Given({"kid": 1.0}, "higher")}, None)
+    other = Given({"fid": 1.0})
+    with pytest.raises(
+        SpecError, match="metric 'two' of plugin 'p' means something else by 'kid' than metric 'one' does"
+    ):
+        Examiner(
+            {"other": other, "one": Given({"kid": 1.0}), "two": Given({"kid": 1.0}, "higher")},
+            None,
+            {"two": "plugin 'p'"},
+        )
 
 
 NO_NUMBER = "not a finite number (metric 'one' of plugin 'p')"
+NO_COUNTS = "not {text: whole number} (metric 'one' of plugin 'p')"
 
 
 @pytest.mark.parametrize(
@@ -131,6 +139,10 @@ NO_NUMBER = "not a finite number (metric 'one' of plugin 'p')"
         (Given({"x": math.nan, "y": 1.0}), "x", f"has the value nan, {NO_NUMBER}"),
         (Given({"x": Estimate(1, -math.inf, 1, {}), "y": 1.0}), "x", f"has the low -inf, {NO_NUMBER}"),
         (Given({"x": Estimate(1, 0, "2", {}), "y": 1.0}), "x", f"has the high '2', {NO_NUMBER}"),  # type: ignore[arg-type]
+        (Given({"x": Estimate(1, 0, 2, {}, math.inf), "y": 1.0}), "x", f"has the chance inf, {NO_NUMBER}"),
+        (Given({"x": Estimate(1, 0, 2, 3), "y": 1.0}), "x", f"has the counts 3, {NO_COUNTS}"),  # type: ignore[arg-type]
+        (Given({"x": Estimate(1, 0, 2, {1: 3}), "y": 1.0}), "x", f"has the counts {{1: 3}}, {NO_COUNTS}"),  # type: ignore[dict-item]
+        (Given({"x": Estimate(1, 0, 2, {"a": "b"}), "y": 1.0}), "x", f"has the counts {{'a': 'b'}}, {NO_COUNTS}"),  # type: ignore[dict-item]
         (Given({"x": None, "y": 1.0}), "x", "is None, not an Estimate (metric 'one' of plugin 'p')"),
         (Given({"x": Unavailable("needs labels"), "y": 1.0}), "x", "needs labels"),
         (Given({"x": 1.0, "y": 1.0}, declared=("y",)), "x", "is none of its numbers (metric 'one' of plugin 'p')"),
