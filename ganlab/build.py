@@ -8,12 +8,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from ganlab.blame import Part, Parts
 from ganlab.data.store import Progress, Store, load, silent
 from ganlab.errors import GanlabError, SpecError, text_of
 from ganlab.interfaces import Discriminator, Domain, Features, Generator, Loss, Metric, Pair, Schedule, Source
-from ganlab.modules import evaluating, settle
+from ganlab.modules import evaluating, settle, shape_lazy
 from ganlab.networks import Networks
 from ganlab.options import arguments, signature
 from ganlab.registry import Registry
@@ -143,6 +144,8 @@ def _make(
     with _blamed(registry, kind, options, where):
         made = cls(**plain, **nested, **dict.fromkeys(sign.supplied, domain))
         settle(made)
+        if isinstance(made, Discriminator) and domain is not None:
+            shape_lazy(made, _blank(domain))
     if parts is not None:
         parts.add(made, Part(where, _described(registry, kind, options)))
     return made
@@ -170,8 +173,9 @@ def _generators(
         if not isinstance(made, Mapping) or set(made) != set(ways):
             gives = f"the ways {', '.join(made)}" if isinstance(made, Mapping) else f"a {type(made).__name__}"
             raise TypeError(f"pair gives {gives} where a generator of each way, {', '.join(ways)}, is due")
-        for generator in made.values():
+        for way, generator in made.items():
             settle(generator)
+            shape_lazy(generator, _blank(domains[way[0]]))
             parts.add(generator, Part(where, _described(registry, "generator", options)))
     return made
 
@@ -181,13 +185,16 @@ def _embedding(
 ) -> Domain:
     """The shape of the embeddings, found by running an encoder."""
     way = spec.translations[0]
-    source = domains[way[0]]
     generator = generators[way]
     with _blamed(registry, "generator", spec.generator, "generator"), torch.no_grad(), evaluating(generator):
-        shape = generator.encode(torch.zeros(2, source.channels, source.height, source.width)).shape
+        shape = generator.encode(_blank(domains[way[0]])).shape
     if len(shape) != 4:
         raise SpecError(f"generator: its embedding has the shape {tuple(shape)}, not (N, E, h, w)")
     return Domain("embedding", *shape[1:])
+
+
+def _blank(domain: Domain) -> Tensor:
+    return torch.zeros(2, domain.channels, domain.height, domain.width)
 
 
 @contextmanager

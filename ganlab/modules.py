@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 
+import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
+from torch.nn.parameter import is_lazy
 from torch.nn.utils.parametrizations import _SpectralNorm
 from torch.nn.utils.spectral_norm import SpectralNorm
 
@@ -58,6 +60,13 @@ def stateful(module: nn.Module) -> bool:
         or any(isinstance(hook, SpectralNorm) for hook in part._forward_pre_hooks.values())
         for part in module.modules()
     )
+
+
+def shape_lazy(module: nn.Module, images: Tensor) -> None:
+    """Lazy layers take their shapes, and weights of torch's seed, from a first forward."""
+    if any(map(is_lazy, [*module.parameters(), *module.buffers()])):
+        with evaluating(module), torch.no_grad():
+            module(images)
 
 
 def feature_networks(module: nn.Module) -> dict[str, Features]:

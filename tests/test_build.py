@@ -66,14 +66,37 @@ class OneForBoth(ganlab.Generator):
         return self.net(embedding).tanh()
 
 
+class Lazy(ganlab.Generator):
+    """Layers whose shapes, and weights, come from a first forward."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = nn.Sequential(nn.LazyConv2d(4, 1), nn.LazyBatchNorm2d(), nn.LazyConv2d(3, 1))
+
+    def encode(self, images: Tensor) -> Tensor:
+        return images
+
+    def decode(self, embedding: Tensor) -> Tensor:
+        return self.net(embedding).tanh()
+
+
+class LazyCritic(ganlab.Discriminator):
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = nn.LazyConv2d(1, 2, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.net(x)
+
+
 @ganlab.hookimpl
 def ganlab_generators() -> dict[str, type[ganlab.Generator]]:
-    return {"brighter": Brighter, "one_for_both": OneForBoth}
+    return {"brighter": Brighter, "one_for_both": OneForBoth, "lazy": Lazy}
 
 
 @ganlab.hookimpl
 def ganlab_discriminators() -> dict[str, type[ganlab.Discriminator]]:
-    return {"negated": Negated}
+    return {"negated": Negated, "lazy": LazyCritic}
 
 
 def system(patch: Json) -> System:
@@ -114,6 +137,22 @@ def test_a_pair_that_is_none_is_named(width: int, gives: str) -> None:
     said = f"pair gives {gives} where a generator of each way, ab, ba, is due"
     assert str(failed.value).startswith("generator: generator 'one_for_both' of plugin ")
     assert str(failed.value).endswith(said)
+
+
+def test_lazy_layers_have_shapes_and_the_seeds_weights() -> None:
+    lazy: Json = {"generator": {"type": "lazy"}, "discriminators": {"image": {"type": "lazy"}}}
+
+    def weights(seed: int, dtype: str) -> dict[str, Tensor]:
+        made = system(merge(lazy, {"seed": seed, "runtime": {"precision": dtype}})).networks.modules
+        return {f"{name}.{key}": value for name, m in made.items() for key, value in m.state_dict().items()}
+
+    one, again, other = weights(1, "float32"), weights(1, "float64"), weights(2, "float32")
+    assert one["discriminator/image/a.net.weight"].shape == (1, 3, 2, 2)
+    assert one["generator/ab.net.1.running_mean"].tolist() == [0.0] * 4
+    assert one.keys() == again.keys() == other.keys()
+    assert all(torch.equal(value, again[name].to(value.dtype)) for name, value in one.items())
+    assert not torch.equal(one["generator/ab.net.0.weight"], one["generator/ba.net.0.weight"])
+    assert not torch.equal(one["generator/ab.net.0.weight"], other["generator/ab.net.0.weight"])
 
 
 def test_a_one_way_spec_builds_one_generator_and_one_discriminator() -> None:

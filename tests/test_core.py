@@ -36,7 +36,7 @@ ALLOWED = {
     # a package that the core uses
     "environment.py": {"torchvision"},
     # torch's module, whose hooks are stateful
-    "networks.py": {"spectral_norm"},
+    "modules.py": {"spectral_norm"},
     # the name of the Domain that discriminators of embeddings are given, in these three
     "build.py": {"embedding"},
     "testing/losses.py": {"embedding"},

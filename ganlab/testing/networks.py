@@ -8,14 +8,13 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn.parameter import is_lazy
 
 from ganlab.interfaces import (
     Discriminator,
     Domain,
     Generator,
 )
-from ganlab.modules import evaluating
+from ganlab.modules import evaluating, shape_lazy
 from ganlab.networks import Networks
 from ganlab.testing.making import check_class, made_of, pair_of
 from ganlab.testing.promise import apart, check_gradients, close, promise, seeded, sides_of, unseen, weighted
@@ -39,7 +38,7 @@ def check_generator(cls: type[Generator], /, *, images: Domain = IMAGES, **optio
 
         def make(way: str = way, x: Tensor = x) -> Generator:
             network = pair_of(cls, domains, options)[way]
-            _shape(cls, network, _in_two, x)
+            shape_lazy(network, x.float())
             return network
 
         with promise(cls, "is made of its options"):
@@ -93,7 +92,7 @@ def check_discriminator(cls: type[Discriminator], /, *, images: Domain | None = 
 
     def make() -> Discriminator:
         network: Discriminator = made_of(cls, options, shape)
-        _shape(cls, network, _forward, x)
+        shape_lazy(network, x.float())
         return network
 
     x = noise(shape, "discriminator")
@@ -121,16 +120,6 @@ def check_discriminator(cls: type[Discriminator], /, *, images: Domain | None = 
         by_autograd, by_differences, size = _second(make, x)
         near = abs(by_autograd - by_differences) <= 1e-3 * (abs(by_autograd) + abs(by_differences)) + 1e-6 * size
         so(near, f"a penalty's slope is {by_autograd:.6g} by autograd, {by_differences:.6g} by differences")
-
-
-def _shape(cls: type, network: nn.Module, run: Callable[[Any, Tensor], Tensor], x: Tensor) -> None:
-    """The forward that gives lazy layers their shapes, which in a run comes before training begins."""
-    with promise(cls, "is made with buffers that a dry pass can put back, whose shapes are known") as so:
-        waiting = [name for name, buffer in network.named_buffers() if is_lazy(buffer)]
-        so(not waiting, f"a forward is to give {', '.join(waiting)} a shape")
-    if any(map(is_lazy, network.parameters())):
-        with evaluating(network), torch.no_grad():
-            run(network, x.float())
 
 
 def _check_network(cls: type, make: Callable[[], nn.Module], run: Callable[[Any, Tensor], Tensor], x: Tensor) -> None:
