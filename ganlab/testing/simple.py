@@ -83,6 +83,6 @@ STAND_INS: dict[str, type] = {
 
 
 def noise(shape: Domain, *key: int | str) -> Tensor:
-    """(3, C, H, W) uniform in [-1, 1], float64."""
-    values = keyed("testing", *key).uniform(-1, 1, (3, shape.channels, shape.height, shape.width))
+    """(2, C, H, W) uniform in [-1, 1], float64: not as many as channels, for which a layer might take them."""
+    values = keyed("testing", *key).uniform(-1, 1, (2, shape.channels, shape.height, shape.width))
     return torch.from_numpy(values)
