@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import shlex
+import signal
 import sys
+import threading
 import traceback
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
 from importlib.util import find_spec
@@ -72,6 +74,7 @@ def run(
         from ganlab import laboratory
         from ganlab.console import Console, show_evaluation
 
+        _imports_done()
         try:
             with Console() as watcher:
                 result = laboratory.run(spec, set_ or (), out, fresh, watcher)
@@ -142,6 +145,7 @@ def evaluate(
         from ganlab import laboratory
         from ganlab.console import Console, show_evaluation
 
+        _imports_done()
         short = {"kid": kid, "fid": fid, "prdc": prdc, "lpips": lpips, "content": content}
         metrics = dict.fromkeys([*(name for name, asked in short.items() if asked), *(metric or [])])
         with Console() as watcher:
@@ -156,6 +160,7 @@ def check(spec: SpecFile, set_: Set = None, as_json: AsJson = False) -> None:
         from ganlab import laboratory
         from ganlab.console import Console, show_check
 
+        _imports_done()
         with Console() as watcher:
             found = laboratory.check(spec, set_ or (), watcher)
         _print_json(found) if as_json else show_check(found)
@@ -256,6 +261,25 @@ def _end(error: BaseException, sentence: str, code: int) -> NoReturn:
     raise typer.Exit(code) from error
 
 
+def _imports_done() -> None:
+    """Import the plugins too; from here on Ctrl-C is a KeyboardInterrupt, which a run can answer by saving."""
+    from ganlab.registry import registry
+
+    registry()
+    _on_interrupt(signal.SIG_DFL, signal.default_int_handler)
+
+
+def _on_interrupt(before: Callable[..., Any] | signal.Handlers, then: Callable[..., Any] | signal.Handlers) -> None:
+    # one that is ignored, as a shell's background jobs have it, or another's own, stays; a thread can have none
+    if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGINT) is before:
+        signal.signal(signal.SIGINT, then)
+
+
 def main(words: Iterable[str] | None = None) -> None:
     """The entry point."""
-    app(args=list(words) if words is not None else None)
+    # ends the process at once: torch's import loses a KeyboardInterrupt, or aborts with it
+    _on_interrupt(signal.default_int_handler, signal.SIG_DFL)
+    try:
+        app(args=list(words) if words is not None else None)
+    finally:
+        _on_interrupt(signal.SIG_DFL, signal.default_int_handler)

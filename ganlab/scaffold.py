@@ -11,18 +11,27 @@ from typing import NamedTuple
 
 from ganlab.errors import SpecError
 
+LONGEST = 25
+"""How many characters a name has at most: with longer ones a formatter would break the lines that hold it."""
+
 
 def new(kind: str, name: str, into: Path = Path()) -> list[Path]:
     """Write the folder `into`/`name`, a package ready for `pip install -e`; the files written.
 
-    Raises SpecError, with nothing written, where the kind is unknown, where the name is no Python identifier of ASCII
-    letters, digits and inner _, or a keyword, or taken by an installed component of that kind, a plugin or the package
-    `ganlab_NAME`, and where the folder exists.
+    Raises SpecError, with nothing written, where the kind is unknown, where the name is no Python identifier of
+    lower-case ASCII letters, digits and inner _, or longer than `LONGEST`, or a keyword, or taken by an installed
+    component of that kind, a plugin or the package `ganlab_NAME`, and where the folder exists.
     """
     if kind not in _PARTS:
         raise SpecError(f"there is no kind {kind!r} to begin; known are: {', '.join(_PARTS)}")
-    if re.fullmatch("[A-Za-z]([A-Za-z0-9_]*[A-Za-z0-9])?", name) is None:
-        raise SpecError(f"{name!r} can't be a name, which is a letter, then letters, digits and inner _")
+    if not _is_name(name):
+        meant = re.sub("(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name).lower()
+        raise SpecError(
+            f"{name!r} can't be a name, which is a lower-case letter, then lower-case letters, digits and inner _"
+            f"{f'; did you mean {meant!r}?' if _is_name(meant) else ''}"
+        )
+    if len(name) > LONGEST:
+        raise SpecError(f"{name!r} can't be a name: it has {len(name)} characters, and {LONGEST} are the most")
     if iskeyword(name):
         raise SpecError(f"{name!r} can't be a name: it is a keyword of Python; choose another")
     _refuse_taken(kind, name)
@@ -48,6 +57,10 @@ def new(kind: str, name: str, into: Path = Path()) -> list[Path]:
         path.parent.mkdir(exist_ok=True)
         path.write_text(Template(text).substitute(words), "utf-8")
     return list(texts)
+
+
+def _is_name(text: str) -> bool:
+    return re.fullmatch("[a-z]([a-z0-9_]*[a-z0-9])?", text) is not None
 
 
 def _refuse_taken(kind: str, name: str) -> None:
@@ -416,7 +429,8 @@ def test_it_is_the_formula() -> None:
     flat, striped = np.zeros((2, 4, 4, 3), np.uint8)
     striped[:, ::2] = 255
     images = Images([flat, striped])
-    found = $cls().measure(Evidence("ab", images, images))["$name"]
+    measured = $cls().measure(Evidence("ab", images, images))
+    found = measured["$name"]
     assert found.value == pytest.approx((0 + 2) / 2)
     assert found.counts == {"outputs": 2}
 ''',

@@ -6,9 +6,11 @@ import inspect
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -19,7 +21,7 @@ from typer.testing import CliRunner
 
 import ganlab
 from ganlab import laboratory
-from ganlab.cli import app
+from ganlab.cli import app, main
 from ganlab.docstrings import about, described
 from ganlab.registry import Component, registry
 from ganlab.schema import json_schema
@@ -383,6 +385,65 @@ def test_what_nobody_foresaw_is_one_sentence_too(here: Path, monkeypatch: pytest
     debug = CliRunner().invoke(app, ["--debug", "check", "tiny.json"])
     assert debug.exit_code == 1
     assert re.search(r"^Traceback.*^LookupError: first line\nsecond line\nganlab: ", debug.stderr, re.M | re.S)
+
+
+# --- interrupts
+
+
+def interrupted_while_importing(handler: str, lines: int, cwd: Path, *words: str) -> tuple[int, str]:
+    """(exit code, stderr) of a command that gets a SIGINT so many imports after that of ganlab.cli."""
+    # a process of a shell's background job would begin with it ignored
+    code = f"import signal; signal.signal(signal.SIGINT, signal.{handler}); {COMMAND}"
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPROFILEIMPORTTIME": "1"}
+    with subprocess.Popen(
+        [sys.executable, "-c", code, *words],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=cwd,
+        env=environment,
+    ) as process:
+        assert process.stderr is not None
+        while not process.stderr.readline().endswith("| ganlab.cli\n"):
+            assert process.poll() is None
+        for _ in range(lines):
+            process.stderr.readline()
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate()
+    return process.returncode, "".join(line for line in said.splitlines(True) if not line.startswith("import time:"))
+
+
+# numpy is among the first that torch imports, plugins are the last
+@pytest.mark.parametrize("lines", [2, 100, 125, 150, 800, 1500])
+def test_an_interrupt_while_python_imports_ends_the_process(lines: int, here: Path) -> None:
+    before = sorted(here.rglob("*"))
+    code, said = interrupted_while_importing("default_int_handler", lines, here, "run", "tiny.json")
+    assert code in (-signal.SIGINT, 130), said
+    assert not re.search("Traceback|unexpected|terminate", said), said
+    assert sorted(here.rglob("*")) == before
+
+
+def test_an_interrupt_that_is_ignored_stays_so(here: Path) -> None:
+    code, said = interrupted_while_importing("SIG_IGN", 125, here, "check", "lost.json")
+    assert (code, said) == (2, "ganlab: lost.json: can't be read: No such file or directory\n")
+
+
+@pytest.mark.parametrize("handler", [signal.default_int_handler, signal.SIG_IGN, lambda number, frame: None])
+@pytest.mark.parametrize("words", [["--version"], ["check", "lost.json"]])
+def test_how_an_interrupt_is_taken_is_as_before_when_a_command_has_ended(handler: Any, words: list[str]) -> None:
+    before = signal.signal(signal.SIGINT, handler)
+    try:
+        with pytest.raises(SystemExit):
+            main(words)
+        assert signal.getsignal(signal.SIGINT) is handler
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def test_a_command_can_be_called_in_a_thread() -> None:
+    with ThreadPoolExecutor() as threads, pytest.raises(SystemExit) as end:
+        threads.submit(main, ["--version"]).result()
+    assert end.value.code == 0
 
 
 # --- what is printed

@@ -19,7 +19,7 @@ import ganlab
 from ganlab.cli import app
 from ganlab.docstrings import described
 from ganlab.options import schema
-from ganlab.scaffold import new
+from ganlab.scaffold import LONGEST, new
 
 KINDS = ["loss", "generator", "discriminator", "schedule", "metric", "source"]
 
@@ -69,14 +69,25 @@ def test_each_kind_describes_its_options(kind: str, packages: Path, monkeypatch:
     assert all(option["description"] for option in options.values())
 
 
+def clean_to_ruff(folder: Path) -> None:
+    for words in (["check", "--isolated"], ["format", "--isolated", "--check"]):
+        done = subprocess.run([sys.executable, "-m", "ruff", *words, "."], capture_output=True, text=True, cwd=folder)
+        assert done.returncode == 0, done.stdout + done.stderr
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_each_kind_is_clean_to_ruff(kind: str, packages: Path) -> None:
     pytest.importorskip("ruff")
-    for words in (["check", "--isolated"], ["format", "--isolated", "--check"]):
-        done = subprocess.run(
-            [sys.executable, "-m", "ruff", *words, "."], capture_output=True, text=True, cwd=packages / f"fresh_{kind}"
-        )
-        assert done.returncode == 0, done.stdout + done.stderr
+    clean_to_ruff(packages / f"fresh_{kind}")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("length", [1, LONGEST])
+def test_each_kind_is_clean_to_ruff_whatever_its_name(kind: str, length: int, tmp_path: Path) -> None:
+    pytest.importorskip("ruff")
+    # without an inner _ the class's name is the longest
+    new(kind, "x" * length, tmp_path)
+    clean_to_ruff(tmp_path / ("x" * length))
 
 
 def test_all_kinds_are_clean_to_mypy(packages: Path) -> None:
@@ -127,7 +138,15 @@ def test_the_command_says_what_comes_next(
     ("kind", "name", "sentence"),
     [
         ("plugin", "mine", "there is no kind 'plugin' to begin; known are: loss, generator,"),
-        ("loss", "my-loss", "'my-loss' can't be a name, which is a letter, then letters,"),
+        (
+            "loss",
+            "my-loss",
+            "'my-loss' can't be a name, which is a lower-case letter, then lower-case letters, digits and inner _",
+        ),
+        ("loss", "MyThing", r"'MyThing' can't be a name, which is a .* inner _; did you mean 'my_thing'\?"),
+        ("loss", "XGANLoss2", r"'XGANLoss2' can't be a name, .*; did you mean 'xgan_loss2'\?"),
+        ("loss", "Größe", "'Größe' can't be a name, .* and inner _"),
+        ("loss", "x" * 26, "'x{26}' can't be a name: it has 26 characters, and 25 are the most"),
         ("loss", "2nd", "'2nd' can't be a name"),
         ("loss", "größe", "'größe' can't be a name"),
         ("loss", "tail_", "'tail_' can't be a name"),
@@ -143,7 +162,7 @@ def test_what_it_refuses(kind: str, name: str, sentence: str, tmp_path: Path, mo
     monkeypatch.chdir(tmp_path)
     done = CliRunner().invoke(app, ["new", kind, name])
     assert done.exit_code == 2
-    assert re.fullmatch(f"ganlab: {sentence}.*\n", done.stderr)
+    assert re.fullmatch(f"ganlab: {sentence}.*\n", done.stderr), done.stderr
     assert [path.name for path in tmp_path.rglob("*")] == ["there"]
 
 
