@@ -112,10 +112,13 @@ class Networks:
 
     def updated(self, parameters: Iterable[nn.Parameter]) -> None:
         """Their values have changed: every network that holds one of them is at a new version."""
-        moved = {id(p) for p in parameters}
-        for name, module in self.modules.items():
-            if any(id(p) in moved for p in module.parameters()):
-                self.versions[name] += 1
+        for name in self.holding(map(id, parameters)):
+            self.versions[name] += 1
+
+    def holding(self, ids: Iterable[int]) -> list[str]:
+        """The networks that hold one of the parameters with these ids, their own or shared ones."""
+        asked = set(ids)
+        return [name for name, module in self.modules.items() if any(id(p) in asked for p in module.parameters())]
 
 
 def _unlike(x: Tensor, known: _Kind) -> str:

@@ -107,18 +107,14 @@ def rehearse(system: System, batch: Batch) -> Rehearsal:
 def _check_own(system: System, label: str, loss: Loss) -> None:
     if not any(getattr(type(loss), player) is not getattr(Loss, player) for player in PLAYERS):
         raise _unfit(system, f"losses.{label}", f"has no term: it is to have a method {' or '.join(PLAYERS)}")
-    own = {id(p) for p in loss.parameters()}
-    held = [name for name, module in system.networks.modules.items() if any(id(p) in own for p in module.parameters())]
-    if held:
+    if held := system.networks.holding(map(id, loss.parameters())):
         how = f"keeps {', '.join(held)} as its own, which the {loss.trains}s' turn would move: t gives it each time"
         raise _unfit(system, f"losses.{label}", how)
 
 
 def _refuse_frozen(system: System, moving: list[nn.Parameter]) -> None:
     """Raises SpecError where some of what was trainable isn't any longer."""
-    frozen = {id(p) for p in moving if not p.requires_grad}
-    modules = system.networks.modules.items()
-    if named := [name for name, module in modules if any(id(p) in frozen for p in module.parameters())]:
+    if named := system.networks.holding(id(p) for p in moving if not p.requires_grad):
         raise SpecError(f"freezes parameters of {', '.join(named)}, which the {named[0].split('/')[0]}s' turn moves")
 
 
@@ -151,7 +147,7 @@ def _reached(system: System, loss: Loss, player: str, value: Tensor) -> set[int]
     moved = {id(p) for p in trainable([*moving, loss] if loss.trains == player else moving)}
     reached = _leaves(value)
     if value.requires_grad and moved and moved.isdisjoint(reached):
-        others = [name for name, network in networks.items() if any(id(p) in reached for p in network.parameters())]
+        others = system.networks.holding(reached)
         if any(id(p) in reached for p in loss.parameters()):
             others.append(f"its own parameters, which it gives to the {loss.trains}")
         found = f"only for {', '.join(others)}" if others else "nor for anything else"

@@ -50,9 +50,7 @@ def check_loss(cls: type[Loss], /, *, images: Domain = IMAGES, scores: int = 1, 
     with promise(cls, "is made of its options, and prepares itself for each way"):
         loss, stage = make(0)
     with promise(cls, "has no network of the system among its own parts") as so:
-        own = {id(parameter) for parameter in loss.parameters()}
-        modules = stage.networks.modules.items()
-        kept = [name for name, module in modules if any(id(parameter) in own for parameter in module.parameters())]
+        kept = stage.networks.holding(map(id, loss.parameters()))
         so(not kept, f"it keeps {', '.join(kept)}, which the {loss.trains}s' turn would move")
     with promise(cls, "gives finite scalars, to one player at least, and leaves what t gives as it is") as so:
         memos = {player: stage.memo(player) for player in PLAYERS}
