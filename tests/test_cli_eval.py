@@ -69,6 +69,16 @@ def test_json_is_what_the_file_holds(here: Path) -> None:
     assert not left.exists()
 
 
+def test_what_can_not_be_written_keeps_nothing_else_from_it(here: Path) -> None:
+    ganlab("run", "tiny.json")
+    (here / "runs/tiny/evaluation.json").unlink()
+    (here / "runs/tiny/speed.json").unlink()
+    (here / "runs/tiny/speed.json").mkdir()
+    done = ganlab("eval", "runs/tiny", "--json")
+    assert "speed.json can't be written: Is a directory" in " ".join(done.stderr.split())
+    assert json.loads((here / "runs/tiny/evaluation.json").read_text()) == json.loads(done.stdout)
+
+
 @pytest.mark.parametrize(
     ("words", "numbers"),
     [
