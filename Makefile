@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: venv run test lint docs linkcheck bench
+.PHONY: venv run test faults lint docs linkcheck bench
 venv: .venv/installed
 
 .venv/installed: pyproject.toml
@@ -15,8 +15,13 @@ venv: .venv/installed
 run: venv
 	$(BIN)/ganlab run experiments/emb.json
 
+# two processes of one thread each: most tests compute too little to share among threads
 test: venv
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup
+
+# kills runs many times, where `make test` kills each system once: a few minutes, not part of .ci/run
+faults: venv
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup -m faults
 
 lint: venv
 	$(BIN)/ruff check .

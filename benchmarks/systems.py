@@ -1,4 +1,4 @@
-"""What the suites time: an experiment's engine on noise."""
+"""The systems that the benchmarks time: an experiment's trainer on noise."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from typing import Any
 
 import torch
 
-from ganlab.build import build, build_sources
 from ganlab.data.sampler import Batch
-from ganlab.engine import Engine
-from ganlab.interfaces import Domain
-from ganlab.registry import registry
-from ganlab.spec import merge, read, resolve
+from ganlab.engine.trainer import Trainer
+from ganlab.interfaces.networks import Domain
+from ganlab.spec.files import merge, read
+from ganlab.spec.resolve import resolve
+from ganlab.system.build import build, build_sources
 
 EXPERIMENTS = Path(__file__).parent.parent / "experiments"
 
@@ -34,11 +34,11 @@ class RandomImages:
         return Batch(images, labels, {name: domain.classes for name, domain in self.domains.items()})
 
 
-def make_engine(experiment: str, patch: dict[str, Any]) -> Engine:
-    """An experiment's engine, patched, on noise of its sources' shapes."""
-    spec = resolve(registry(), merge(read(EXPERIMENTS / experiment), patch))
+def make_trainer(experiment: str, patch: dict[str, Any]) -> Trainer:
+    """An experiment's trainer, patched, on noise of its sources' shapes."""
+    spec = resolve(merge(read(EXPERIMENTS / experiment), patch))
     size = spec.data.size
-    sources = build_sources(registry(), spec)
+    sources = build_sources(spec)
     domains = {name: Domain(name, source.channels, size, size, source.classes) for name, source in sources.items()}
     images = RandomImages(spec.data.batch, domains, spec.runtime.device)
-    return Engine(build(registry(), spec, domains), images)  # type: ignore[arg-type]
+    return Trainer(build(spec, domains), images)

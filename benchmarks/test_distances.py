@@ -11,13 +11,15 @@ import numpy as np
 import pytest
 from scipy.linalg import sqrtm
 
-from ganlab.evaluation import frechet, kernel, prdc
+from ganlab.evaluation import fid as frechet
+from ganlab.evaluation import kid as kernel
+from ganlab.evaluation import prdc
 
 Array = np.ndarray[Any, Any]
 
 ROUNDS = 3
 BELOW, ABOVE = (1000, 1000, 1280), (2000, 2000, 1280)
-"""Where the Fréchet distance is timed beside its form with `scipy.linalg.sqrtm`."""
+"""The sizes at which the Fréchet distance is timed beside its form with `scipy.linalg.sqrtm`."""
 
 
 def features(n: int, m: int, dimensions: int) -> tuple[Array, Array]:

@@ -12,13 +12,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from ganlab.build import build_features
-from ganlab.evaluation.evidence import Images
 from ganlab.evaluation.features import BATCH, Extractor, resized
-from ganlab.registry import registry
+from ganlab.interfaces.metrics import Images
+from ganlab.interfaces.networks import Features
+from ganlab.spec.models import Evaluation
+from ganlab.spec.resolve import resolve_evaluation
+from ganlab.system.build import build_features
 
 COUNT, SIDE, ROUNDS = 2000, 64, 5
-OPTIONS = {"type": "lite0"}
 
 
 def seconds(compute: Callable[[], object]) -> float:
@@ -32,8 +33,14 @@ def pictures(count: int) -> Images:
     return Images([random.integers(0, 256, (SIDE, SIDE, 3), np.uint8) for _ in range(count)], real=True)
 
 
+def feature_network() -> Features:
+    resolved = resolve_evaluation(Evaluation(features="lite0"), "benchmark").features_component
+    assert resolved is not None
+    return build_features(resolved)
+
+
 def test_two_thousand_images(benchmark: Any, tmp_path: Path) -> None:
-    network = build_features(registry(), OPTIONS)
+    network = feature_network()
     images = pictures(COUNT)
     Extractor(network, "warm-up", torch.device("cpu"))(images.take(range(2 * BATCH)))
     extractor = Extractor(network, "lite0", torch.device("cpu"), tmp_path)
@@ -56,7 +63,7 @@ def test_two_thousand_images(benchmark: Any, tmp_path: Path) -> None:
 
 def test_channels_last(benchmark: Any) -> None:
     """The order of memory in which the extractor keeps a network, beside the usual one, alternately."""
-    network = build_features(registry(), OPTIONS)
+    network = feature_network()
     batch = torch.rand(BATCH, 3, network.size, network.size) * 2 - 1
 
     def forward(order: torch.memory_format) -> float:

@@ -1,7 +1,7 @@
 """Our step beside that of junyanz/pytorch-CycleGAN-and-pix2pix, the field's reference code, alternately in one process.
 
 Protocol: its defaults (resnet of width 64, six blocks, 3-layer PatchGAN of width 64, LSGAN, cycle 10, identity 5, pool
-of 50), float32, noise images. Both take one step in turn; the figure is the median of the rounds' ratios, peer over
+of 50), float32, noise images. Both take one step in turn; the result is the median of the rounds' ratios, peer over
 ours. Peak memory: each alone in a process of its own.
 """
 
@@ -18,16 +18,16 @@ from typing import Any
 
 import pytest
 import torch
-from systems import RandomImages, make_engine
+from systems import RandomImages, make_trainer
 
-from ganlab.interfaces import Domain
+from ganlab.interfaces.networks import Domain
 
 SETTINGS = [(8, 64), (1, 128)]
 WARM_UP, ROUNDS = 4, 8
 
 
 def ours(batch: int, size: int) -> Callable[[], None]:
-    engine = make_engine(
+    trainer = make_trainer(
         "zhu2017.json",
         {
             "data": {"size": size, "batch": batch},
@@ -36,7 +36,7 @@ def ours(batch: int, size: int) -> Callable[[], None]:
             "ema_halflife_images": None,
         },
     )
-    return engine.step
+    return trainer.step
 
 
 def peers(checkout: Path, batch: int, size: int, work: Path) -> Callable[[], None]:

@@ -7,35 +7,35 @@ import time
 from typing import Any
 
 import pytest
-from systems import EXPERIMENTS, make_engine
+from systems import EXPERIMENTS, make_trainer
 
-from ganlab.engine import Engine
+from ganlab.engine.trainer import Trainer
 
 WARM_UP, ROUNDS = 2, 5
 
 
-def seconds(engine: Engine) -> float:
+def seconds(trainer: Trainer) -> float:
     started = time.perf_counter()
-    engine.step()
+    trainer.step()
     # reading the records waits for the device
-    engine.read()
+    trainer.log.read(trainer.state)
     return time.perf_counter() - started
 
 
 @pytest.mark.parametrize("name", sorted(path.name for path in EXPERIMENTS.glob("*.json")))
 def test_step(name: str, benchmark: Any) -> None:
-    plain, engine = make_engine("cyclegan.json", {}), make_engine(name, {})
+    plain, trainer = make_trainer("cyclegan.json", {}), make_trainer(name, {})
     for _ in range(WARM_UP):
-        seconds(plain), seconds(engine)
+        seconds(plain), seconds(trainer)
     ratios = []
 
     def beside() -> tuple[tuple[()], dict[str, Any]]:
-        ratios.append(seconds(engine) / seconds(plain))
+        ratios.append(seconds(trainer) / seconds(plain))
         return (), {}
 
-    benchmark.pedantic(lambda: seconds(engine), setup=beside, rounds=ROUNDS)
+    benchmark.pedantic(lambda: seconds(trainer), setup=beside, rounds=ROUNDS)
     ratio = statistics.median(ratios)
-    batch = engine.sampler.batch
+    batch = trainer.batches.batch
     median = benchmark.stats.stats.median
     benchmark.extra_info.update(ratio=ratio, images_a_second=batch / median)
     print(

@@ -1,4 +1,4 @@
-"""Sphinx's settings. The reference's pages are written anew from the code each time they are read."""
+"""Sphinx's settings. Each build writes the reference's pages from the code."""
 
 import sys
 from pathlib import Path
@@ -7,16 +7,17 @@ from docutils import nodes
 from sphinx import addnodes
 from sphinx.application import Sphinx
 
-HERE = Path(__file__).parent
-sys.path.insert(0, str(HERE))
+sys.path.insert(0, str(Path(__file__).parent))
 
-import reference  # noqa: E402
+import reference
 
-reference.write(HERE / "reference")
+reference.write(Path(__file__).parent / "reference")
 
 project = "ganlab"
-extensions = ["myst_parser"]
+extensions = ["myst_parser", "sphinx_copybutton"]
 html_theme = "furo"
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
 html_title = "ganlab"
 html_copy_source = False
 html_domain_indices = False
@@ -25,7 +26,7 @@ html_show_copyright = False
 nitpicky = True
 nitpick_ignore = [
     *(
-        # other people's, whose sites are not asked: a build needs no network
+        # of other packages; their sites are not read, so that a build needs no network
         ("py:class", name)
         for name in (
             "Tensor",
@@ -45,19 +46,19 @@ nitpick_ignore = [
     ),
     # a type variable
     ("py:class", "T"),
-    # the core's own, which a watcher is handed
-    ("py:class", "ganlab.folder.RunFolder"),
+    # internal, though a resolved spec has them
+    ("py:class", "ganlab.spec.models.ResolvedComponent"),
 ]
-# of a type the last part of its name is shown
+# show only the last part of a type's name
 python_use_unqualified_type_names = True
-# "ab" is what a spec says, quotes and all
+# a spec says "ab" with straight quotes
 smartquotes = False
 myst_enable_extensions = ["fieldlist"]
 myst_heading_anchors = 3
 
 
 def link_code(app: Sphinx, page: nodes.document) -> None:
-    """Inline code that is the name of something documented, and nothing more, leads there."""
+    """Links inline code that is the name of a documented object to its description."""
     named = reference.named()
     for code in list(page.findall(nodes.literal)):
         elsewhere = isinstance(code.parent, addnodes.pending_xref | nodes.reference | nodes.title)

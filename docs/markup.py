@@ -1,4 +1,4 @@
-"""Markdown as MyST reads it: escaped prose, tables, directives."""
+"""Writes Markdown for MyST: escaped prose, tables, directives."""
 
 from __future__ import annotations
 
@@ -11,15 +11,17 @@ _PAPER = re.compile(r"(\barXiv:(\d{4}\.\d{4,5}))")
 
 
 def code(text: str) -> str:
-    """Inline code of any text but a line break."""
+    """Returns inline code. `text` may hold anything but a line break."""
     ticks = "`" * (1 + max(map(len, re.findall("`+", text)), default=0))
     pad = " " if text.startswith("`") or text.endswith("`") else ""
     return f"{ticks}{pad}{text}{pad}{ticks}"
 
 
 def prose(text: str, links: Mapping[str, str]) -> str:
-    """A docstring's text, of which only code, items and tables are Markdown; `links` are {what stands in code: the
-    object it names}. Papers of arXiv are linked."""
+    """Returns a docstring as Markdown: code, items and tables stay, everything else is escaped.
+
+    `links` is {inline code: the object that it names}. arXiv numbers become links.
+    """
     parts = re.split(r"`([^`]+)`", text)
     return "".join(_code(part, links) if odd % 2 else _plain(part) for odd, part in enumerate(parts))
 
@@ -33,7 +35,7 @@ def _plain(text: str) -> str:
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A table of cells that are Markdown themselves, each on one line."""
+    """Returns a table. Cells are Markdown on one line."""
 
     def line(cells: Iterable[str]) -> str:
         return "| " + " | ".join(" ".join(cell.split()).replace("|", r"\|") for cell in cells) + " |"
@@ -42,9 +44,9 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def directive(name: str, argument: str = "", body: str = "", **options: str | None) -> str:
-    """A directive around a body that may hold others; an option that is None is left out."""
+    """Returns a directive. `body` may hold directives; an option that is None is left out."""
     fence = "`" * max(3, 1 + max(map(len, re.findall("^`{3,}", body, re.M)), default=2))
-    # options are YAML, which JSON is part of
+    # options are YAML, and JSON is a subset of it
     said = [f":{key}: {json.dumps(value, ensure_ascii=False)}" for key, value in options.items() if value is not None]
     return "\n".join([f"{fence}{{{name}}} {argument}".rstrip(), *said, *(["", body] if body else []), fence])
 

@@ -1,4 +1,4 @@
-"""The reference's pages, from what the code says of itself: docstrings, signatures, schemas, the command line."""
+"""Writes the reference's pages from docstrings, signatures, schemas and the command line."""
 
 from __future__ import annotations
 
@@ -13,34 +13,50 @@ import typer.main
 from markup import code, directive, page, prose, table
 from source import PUBLIC, module
 
-import ganlab
-from ganlab import cli, testing
-from ganlab.docstrings import about
-from ganlab.options import KINDS, schema, signature
-from ganlab.registry import HOOKS, Component, Registry, installed
-from ganlab.schema import json_schema
-from ganlab.spec import Data, Json, Spec, as_options, read
+from ganlab import testing
+from ganlab.cli import commands as cli
+from ganlab.components.docstrings import about
+from ganlab.components.options import KINDS, schema, signature
+from ganlab.components.registry import HOOKS, Component, Registry, installed
+from ganlab.spec.files import read
+from ganlab.spec.models import Data, Json, Spec, as_options
+from ganlab.spec.schema import json_schema
 
 ROOT = Path(__file__).parent.parent
 
-INTERFACES = "ganlab.interfaces"
-SEEN = {"ganlab.translation": ["Translation"], "ganlab.evaluation.evidence": ["Evidence", "Images"]}
-"""What losses and metrics are given."""
+INTERFACES = [f"ganlab.interfaces.{name}" for name in ("networks", "losses", "schedules", "sources", "metrics")]
+LOSSES = "ganlab.interfaces.losses"
+HOOKSPECS = "ganlab.interfaces.hooks"
 ESTIMATES = "ganlab.evaluation.estimates"
-WATCHER = "ganlab.training"
+CALLBACKS = "ganlab.interfaces.callbacks"
+PYTHON = ["ganlab.experiment", "ganlab.spec.models", "ganlab.errors"]
+
+COMMON = {
+    "generator": ["resnet"],
+    "discriminator": ["patch"],
+    "loss": [
+        *("lsgan", "cycle", "identity", "hinge_gan", "non_saturating", "wasserstein", "gradient_penalty"),
+        *("relativistic", "r1", "r2", "perceptual", "total_variation", "minimax", "noisy_lsgan", "embedding_lsgan"),
+    ],
+    "schedule": ["simultaneous", "alternating"],
+    "source": ["folder", "avatars"],
+    "metric": ["fid", "kid", "prdc", "lpips", "content"],
+}
+"""{kind: the components that its page lists first}; the others follow by name."""
 
 PLUGINS = {
     point.name: point
     for point in installed()
     if isinstance(point, EntryPoint) and point.dist and point.dist.name == "ganlab"
 }
-"""ganlab's own: what else is installed has documents of its own."""
+"""The plugins that ganlab ships; other installed plugins have documentation of their own."""
 SHIPPED = Registry(PLUGINS.values())
 
 
 def write(folder: Path) -> None:
-    """Write the pages, of which those that have not changed keep their time; remove others."""
+    """Writes the pages into `folder` and removes others. A page that has not changed keeps its time stamp."""
     pages = {
+        "translation": translation(),
         "interfaces": interfaces(),
         "hooks": hooks(),
         "spec": spec(),
@@ -60,23 +76,28 @@ def write(folder: Path) -> None:
 
 
 def _links() -> dict[str, str]:
-    """What code in a docstring may name, wherever it stands."""
+    """Returns {inline code: the object that it names}, for docstrings and pages."""
     links = {name: name for name in PUBLIC.values()}
-    # a word that begins with a small letter may mean anything
+    # without "ganlab." only names with a capital letter: others may mean anything
     links |= {name.removeprefix("ganlab."): name for name in links if name.split(".")[1][0].isupper()}
-    members = module("ganlab.translation").members("Translation")
-    links |= {f"t.{name}": f"ganlab.Translation.{name}" for name in members}
+    links |= {f"t.{name}": f"ganlab.Translation.{name}" for name in module(LOSSES).members("Translation")}
     links |= {name: name for name in ("ganlab.testing", ESTIMATES)}
-    interfaces = module(INTERFACES)
-    links |= {f"{c}.{member}": f"ganlab.{c}.{member}" for c in interfaces.classes() for member in interfaces.members(c)}
+    for home in INTERFACES:
+        for cls in _public(home):
+            links |= {f"{cls}.{member}": f"ganlab.{cls}.{member}" for member in module(home).members(cls)}
     return links
+
+
+def _public(home: str) -> list[str]:
+    """Returns the names of a module that `import ganlab` gives, in their order there."""
+    return [name for name in module(home).found if f"{home}.{name}" in PUBLIC]
 
 
 LINKS = _links()
 
 
 def named() -> dict[str, str]:
-    """What code on any page may name: LINKS, and the components whose names are of no other and of no option."""
+    """Returns LINKS and the components with a name that no other component and no option has."""
     names = [c.name for c in SHIPPED.components]
     options = {option for c in SHIPPED.components for option in schema(c.cls)["properties"]}
     components = {c.name: _full(c) for c in SHIPPED.components if names.count(c.name) == 1 and c.name not in options}
@@ -88,7 +109,7 @@ def _described(home: str, names: Iterable[str], links: Mapping[str, str] = LINKS
 
 
 def _functions(home: str) -> str:
-    """A module with its public functions and its constants that have a docstring."""
+    """Returns a module with its public functions and its constants that have a docstring."""
     here = module(home)
     names = [name for name, (_, text) in here.found.items() if text and name not in here.classes()]
     links = LINKS | {name: f"{home}.{name}" for name in names}
@@ -96,27 +117,34 @@ def _functions(home: str) -> str:
 
 
 def _module(home: str) -> str:
-    """A module's own docstring. What comes after it bears a whole name of its own."""
+    """Returns a module's own docstring. The objects after it have full names of their own."""
     none = directive("py:currentmodule", "None")
     return "\n\n".join([directive("py:module", home), none, prose(module(home).text(), LINKS)])
 
 
-def interfaces() -> str:
-    """What a plugin's author implements, and what is given to it."""
+def translation() -> str:
+    """Returns the page on `t`."""
     return page(
-        "Interfaces",
-        prose(module(INTERFACES).text(), LINKS),
-        "## What a plugin implements",
-        _described(INTERFACES, module(INTERFACES).classes()),
-        *("## What losses and metrics see", *(_described(home, names) for home, names in SEEN.items())),
-        "## Estimates",
-        _functions(ESTIMATES),
+        "`t`, the Translation",
+        "Every method of a {py:class}`ganlab.Loss` receives `t`: one batch, translated in one direction.",
+        _described(LOSSES, ["Translation"]),
     )
 
 
+def interfaces() -> str:
+    """Returns the page on the classes that a plugin's author implements and receives."""
+    parts = []
+    for home in INTERFACES:
+        classes = [name for name in _public(home) if name != "Translation"]
+        title = home.rpartition(".")[2].capitalize()
+        parts += [f"## {title}", prose(module(home).text(), LINKS), _described(home, classes)]
+    losses = "What a loss sees, `t`, has a page of its own: {doc}`translation`."
+    return page("Interfaces", losses, *parts, "## Estimates", _functions(ESTIMATES))
+
+
 def hooks() -> str:
-    """Each hook with what may be contributed by it, and what is."""
-    home = module("ganlab.hookspecs")
+    """Returns the page on the hooks, each with the components that ganlab contributes by it."""
+    home = module(HOOKSPECS)
     parts = []
     for kind, hook in HOOKS.items():
         names = ", ".join(f"{{ref}}`{c.name} <{_label(c)}>`" for c in _shipped(kind))
@@ -126,33 +154,32 @@ def hooks() -> str:
 
 
 def python() -> str:
-    """What `import ganlab` gives, without what the other pages have."""
-    others = {INTERFACES, *SEEN, "ganlab.hookspecs"}
-    homes = {home: names for home, names in ganlab._HOMES.items() if home not in others}
-    ordered = sorted(homes, key=["ganlab.laboratory", "ganlab.spec", "ganlab.errors"].index)
-    elsewhere = "Of a spec's keys speaks {doc}`spec`, of what plugins implement {doc}`interfaces`."
+    """Returns the page on the functions and classes of `import ganlab` that the other pages leave out."""
     return page(
         "Python",
-        "What the command line does, as functions of `ganlab`. " + elsewhere,
-        *(_described(home, [name for name in module(home).found if name in homes[home]]) for home in ordered),
-        _described(WATCHER, ["Watcher"]),
+        "What the command line does, as functions of `ganlab`. {doc}`spec` has the keys of a spec, {doc}`interfaces`"
+        " the classes that plugins implement.",
+        *(_described(home, _public(home)) for home in PYTHON),
+        _described(CALLBACKS, module(CALLBACKS).classes()),
     )
 
 
 def checks() -> str:
-    """What an author's own test calls."""
+    """Returns the page on the checks that an author's own test calls."""
     homes = {name: getattr(testing, name).__module__ for name in testing.__all__}
     return page(
         "Testing",
         _module("ganlab.testing"),
-        "Each checks these promises:",
-        directive("include", "../../README.md", **{"start-after": '-35.2 to 32.2".', "end-before": "## Licences"}),
+        "{doc}`../check-a-plugin` lists what each check requires.",
         *(_described(home, [name]) for name, home in homes.items()),
     )
 
 
 def _shipped(kind: str) -> list[Component]:
-    return [component for component in SHIPPED.components if component.kind == kind]
+    """Returns ganlab's components of a kind, the common ones first."""
+    first = COMMON.get(kind, [])
+    found = [component for component in SHIPPED.components if component.kind == kind]
+    return sorted(found, key=lambda c: first.index(c.name) if c.name in first else len(first))
 
 
 def _label(component: Component) -> str:
@@ -164,14 +191,14 @@ def _full(component: Component) -> str:
 
 
 def components(kind: str) -> str:
-    """The components of a kind."""
+    """Returns the page of a kind of component."""
     interface = f"{{py:class}}`ganlab.{KINDS[kind].__name__}`"
-    hook = f"{{py:func}}`{HOOKS[kind]} <ganlab.hookspecs.{HOOKS[kind]}>`"
+    hook = f"{{py:func}}`{HOOKS[kind]} <{HOOKSPECS}.{HOOKS[kind]}>`"
     used = _used()
     return page(
         HOOKS[kind].removeprefix("ganlab_").capitalize(),
-        f"Each heading is what a spec says under `type`. The interface is {interface}, the hook {hook}.",
-        "Beside its options a loss in a spec has a {confval}`losses.NAME.weight`." if kind == "loss" else "",
+        f"A heading is the component's `type` in a spec. The interface is {interface}, the hook {hook}.",
+        "Besides its options, a loss in a spec has a {confval}`losses.NAME.weight`." if kind == "loss" else "",
         *(_component(component, used[kind, component.name]) for component in _shipped(kind)),
     )
 
@@ -185,7 +212,7 @@ def _component(component: Component, used: Mapping[str, Json]) -> str:
         directive("index", f"single: {component.name} ({component.kind})"),
         directive("py:class", _full(component), prose(about(cls), LINKS)),
         f"From plugin *{component.plugin}*: {_plugin(component.plugin)}",
-        table(["option", "allowed", "default", "what it is"], rows) if rows else "It has no options.",
+        table(["option", "allowed", "default", "meaning"], rows) if rows else "It has no options.",
     ]
     if used:
         where, example = next(iter(used.items()))
@@ -195,7 +222,7 @@ def _component(component: Component, used: Mapping[str, Json]) -> str:
 
 
 def _plugin(name: str) -> str:
-    """The first paragraph of a plugin's docstring: the paper whose equations its components number."""
+    """Returns the first paragraph of a plugin's docstring, which names the paper."""
     return prose(module(PLUGINS[name].module).text().split("\n\n")[0], LINKS)
 
 
@@ -205,7 +232,7 @@ def _json(value: Any) -> str:
 
 
 def _rows(place: Json, whole: Json, nested: Mapping[str, str], prefix: str = "") -> Iterator[list[str]]:
-    """A row for each option, and for each key of an object that is one."""
+    """Yields a row for each option, and for each key of an option that is an object."""
     for name, option in place.get("properties", {}).items():
         words = allowed({"$ref": nested[name]} if name in nested else option, whole)
         required = name in place.get("required", [])
@@ -217,7 +244,7 @@ def _rows(place: Json, whole: Json, nested: Mapping[str, str], prefix: str = "")
 
 
 def _holds_objects(option: Json) -> bool:
-    """Whether it takes any key."""
+    """Returns whether an object takes any key."""
     return isinstance(option.get("additionalProperties"), dict)
 
 
@@ -227,7 +254,7 @@ def _referred(place: Json, whole: Json) -> Json:
 
 
 def allowed(place: Json, whole: Json, null: bool = True) -> str:
-    """What a place of a JSON Schema takes, in words; `null` says whether to speak of null."""
+    """Returns in words what a place of a JSON Schema allows. `null` says whether to mention null."""
     if "$ref" in place:
         kind = place["$ref"].rpartition("/")[2]
         return f"a {{doc}}`{kind} <{kind}>` component" if kind in KINDS else "an object"
@@ -271,7 +298,7 @@ def _object(place: Json, whole: Json, kind: str) -> str:
 
 
 def _used() -> dict[tuple[str, str], dict[str, Json]]:
-    """{(kind, name): {experiment: the component as it stands there}}."""
+    """Returns {(kind, name): {experiment: the component as it stands there}}."""
     used: dict[tuple[str, str], dict[str, Json]] = defaultdict(dict)
     folder = ROOT / "experiments"
     for path in sorted(folder.rglob("[!.]*.json"), key=lambda path: (len(path.parts), path)):
@@ -281,7 +308,7 @@ def _used() -> dict[tuple[str, str], dict[str, Json]]:
 
 
 def _named(spec: Json) -> Iterator[tuple[str, Json]]:
-    """Every component that a spec names, nested ones too."""
+    """Yields (kind, options) for every component that a spec names, nested ones too."""
     evaluation = spec.get("evaluation", {})
     features = [evaluation["features"]] if evaluation.get("features") else []
     places = [
@@ -300,8 +327,8 @@ def _named(spec: Json) -> Iterator[tuple[str, Json]]:
 
 
 def spec() -> str:
-    """Every key of a spec."""
-    whole = json_schema(SHIPPED)
+    """Returns the page on the keys of a spec."""
+    whole = json_schema(SHIPPED.components)
     parts: list[str] = []
     for name, place in whole["properties"].items():
         parts += [f"## {name}", _key(name, place, whole)]
@@ -309,22 +336,22 @@ def spec() -> str:
             keys = _referred(place, whole)["properties"]
             parts += [_key(f"{name}.{key}", inner, whole) for key, inner in keys.items()]
         if name == "losses":
-            # every loss has it, beside its own options
+            # every loss has a weight, besides its own options
             weight = _referred({"$ref": "#/$defs/Weight"}, whole)["properties"]
             loss = next(c for c in whole["$defs"]["loss"]["allOf"] if "then" in c)["then"]["properties"]["weight"]
             parts.append(_key("losses.NAME.weight", loss, whole))
             parts += [_key(f"losses.NAME.weight.{key}", inner, whole) for key, inner in weight.items()]
-    return page("Keys of the spec", "How a file is read and merged is said in {doc}`../spec`.", *parts)
+    return page("Keys of the spec", "{doc}`../spec` says how a file is read and merged.", *parts)
 
 
 REQUIRED = {
     f"{section}{key}"
     for section, model in (("", Spec), ("data.", Data))
     for key, field in model.model_fields.items()
-    # a file gives its spec a name
+    # a spec's name is by default its file's
     if field.is_required() and key != "name"
 }
-"""The keys without which a whole spec isn't one."""
+"""The keys that a complete spec must have."""
 
 
 def _section(place: Json) -> bool:
@@ -341,7 +368,7 @@ def _key(name: str, place: Json, whole: Json) -> str:
 
 
 def command_line() -> str:
-    """Every command with its options."""
+    """Returns the page on the commands and their options."""
     group: Any = typer.main.get_command(cli.app)
     parts = [_command("ganlab", group)]
     for name, command in group.commands.items():

@@ -1,4 +1,4 @@
-"""What a module says of its classes and functions, read from its source: only there attributes have docstrings."""
+"""Reads docstrings and signatures from a module's source, because only there attributes have docstrings."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from markup import directive, prose
 
 import ganlab
 from ganlab import testing
-from ganlab.docstrings import joined
+from ganlab.components.docstrings import joined
 
-PUBLIC = {f"{home}.{name}": f"ganlab.{name}" for home, names in ganlab._HOMES.items() for name in names}
+PUBLIC = {f"{home}.{name}": f"ganlab.{name}" for home, names in ganlab._NAMES.items() for name in names}
 PUBLIC |= {f"{getattr(testing, name).__module__}.{name}": f"ganlab.testing.{name}" for name in testing.__all__}
-"""{where an object is written: the name that it is documented by}."""
+"""{full name of an object in its module: the name that documents it}."""
 
 
 @functools.cache
@@ -32,7 +32,7 @@ class Module:
         self.name = name
         self.body = ast.parse(inspect.getsource(import_module(name))).body
         self.found = {_name(node): (node, text) for node, text in _documented(self.body) if _name(node)}
-        """{public name: (what it is, its docstring)}, as written."""
+        """{public name: (its syntax tree, its docstring)}, in the order of the source."""
         self.aliases = {
             name: node.value
             for name, (node, _) in self.found.items()
@@ -41,29 +41,29 @@ class Module:
         self.imports = {name: full for node in ast.walk(ast.Module(self.body, [])) for name, full in _imports(node)}
 
     def full(self, name: str) -> str:
-        """The name by which something of this module is documented."""
+        """Returns the name that documents an object of this module."""
         return PUBLIC.get(f"{self.name}.{name}", f"{self.name}.{name}")
 
     def classes(self) -> list[str]:
-        """Its public classes."""
+        """Returns the names of the public classes."""
         return [name for name, (node, _) in self.found.items() if isinstance(node, ast.ClassDef)]
 
     def members(self, name: str) -> list[str]:
-        """The public members of a class."""
+        """Returns the names of the public members of a class."""
         node, _ = self.found[name]
         assert isinstance(node, ast.ClassDef)
         return [member for inner, _ in _documented(node.body) if (member := _name(inner))]
 
     def text(self) -> str:
-        """The module's own docstring."""
+        """Returns the module's own docstring."""
         return joined(ast.get_docstring(ast.Module(self.body, [])) or "")
 
     def annotation(self, node: ast.expr | None) -> str | None:
-        """A type in whole names."""
+        """Returns a type with full names."""
         return None if node is None else ast.unparse(_Qualified(self).visit(copy.deepcopy(node)))
 
     def describe(self, name: str, links: Mapping[str, str]) -> str:
-        """The directive of a class with its members, a function or a constant."""
+        """Returns the directive of a class with its members, of a function or of a constant."""
         node, text = self.found[name]
         full = self.full(name)
         if isinstance(node, ast.ClassDef):
@@ -77,7 +77,7 @@ class Module:
     def _class(self, node: ast.ClassDef, full: str, text: str, links: Mapping[str, str]) -> str:
         members = {_name(member): (member, about) for member, about in _documented(node.body) if _name(member)}
         if "BaseModel" in _bases(node):
-            # its fields are keys of a spec
+            # its fields are keys of a spec, which have a page of their own
             members = {name: member for name, member in members.items() if isinstance(member[0], ast.FunctionDef)}
         links = {**links, **{name: f"{full}.{name}" for name in members}}
         fields = [m for m, _ in members.values() if isinstance(m, ast.AnnAssign)]
@@ -120,7 +120,7 @@ class Module:
         return f"({ast.unparse(arguments)})" + (f" -> {gives}" if gives else "")
 
     def _default(self, node: ast.expr) -> ast.expr:
-        """A default; in the place of a constant of ganlab's its value."""
+        """Returns a default; a constant of ganlab is replaced by its value."""
         home, _, name = self.imports.get(ast.unparse(node), "").rpartition(".")
         if not home.startswith("ganlab."):
             return node
@@ -128,7 +128,7 @@ class Module:
 
 
 class _Qualified(ast.NodeTransformer):
-    """Annotations with whole names of what is ganlab's, aliases written out."""
+    """Gives names of ganlab in annotations their full form, and replaces aliases by their definition."""
 
     def __init__(self, module: Module) -> None:
         self.module = module
@@ -150,7 +150,7 @@ class _Qualified(ast.NodeTransformer):
 
 
 def _documented(body: list[ast.stmt]) -> Iterator[tuple[ast.stmt, str]]:
-    """Each statement with its docstring, joined."""
+    """Yields each statement with its docstring, joined."""
     for node, after in zip(body, [*body[1:], None], strict=True):
         if isinstance(node, ast.ClassDef | ast.FunctionDef):
             yield node, joined(ast.get_docstring(node) or "")
@@ -161,7 +161,7 @@ def _documented(body: list[ast.stmt]) -> Iterator[tuple[ast.stmt, str]]:
 
 
 def _name(node: ast.stmt) -> str:
-    """What a statement defines, or "" where that is nothing public."""
+    """Returns the public name that a statement defines, or ""."""
     name = ""
     if isinstance(node, ast.ClassDef | ast.FunctionDef):
         name = node.name
@@ -180,7 +180,7 @@ def _imports(node: ast.AST) -> Iterator[tuple[str, str]]:
 def _value(node: ast.Assign | ast.AnnAssign) -> str | None:
     value = node.value
     if isinstance(value, ast.Call) and ast.unparse(value.func) == "field":
-        # a dataclass's, made anew for each
+        # the default factory of a dataclass's field
         value = ast.Call(value.keywords[0].value, [], [])
     if isinstance(value, ast.Name) and value.id.startswith("_"):
         return "..."
@@ -192,7 +192,7 @@ def _bases(node: ast.ClassDef) -> list[str]:
 
 
 def _without_arguments(links: Mapping[str, str], node: ast.FunctionDef) -> dict[str, str]:
-    """An argument that is called as a member hides it."""
+    """Returns `links` without the names of the function's arguments, which hide members of the same name."""
     own = node.args
     named = {a.arg for a in [*own.posonlyargs, *own.args, *own.kwonlyargs, own.vararg, own.kwarg] if a is not None}
     return {name: target for name, target in links.items() if name not in named}

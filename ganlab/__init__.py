@@ -1,4 +1,4 @@
-"""ganlab: a laboratory for adversarial image-to-image translation.
+"""ganlab trains, measures and compares adversarial image-to-image translation.
 
 The public names are loaded when they are first used, so that the command line starts without torch.
 """
@@ -7,82 +7,55 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ganlab.errors import GanlabError, Interrupted, RunError, SpecError, Unavailable
-    from ganlab.evaluation.evidence import Evidence, Images
-    from ganlab.hookspecs import hookimpl
-    from ganlab.interfaces import (
-        Discriminator,
-        Domain,
-        Estimate,
-        Features,
-        Generator,
-        Loss,
-        Metric,
-        Number,
-        Schedule,
-        Source,
-        Turn,
-    )
-    from ganlab.laboratory import Run, evaluate, load_run, load_spec, run
-    from ganlab.spec import Spec
-    from ganlab.translation import Translation
+    from ganlab.errors import GanlabError as GanlabError
+    from ganlab.errors import Interrupted as Interrupted
+    from ganlab.errors import RunError as RunError
+    from ganlab.errors import SpecError as SpecError
+    from ganlab.errors import Unavailable as Unavailable
+    from ganlab.experiment import Run as Run
+    from ganlab.experiment import evaluate as evaluate
+    from ganlab.experiment import load_run as load_run
+    from ganlab.experiment import load_spec as load_spec
+    from ganlab.experiment import run as run
+    from ganlab.interfaces.callbacks import Callback as Callback
+    from ganlab.interfaces.hooks import hookimpl as hookimpl
+    from ganlab.interfaces.losses import Loss as Loss
+    from ganlab.interfaces.losses import Translation as Translation
+    from ganlab.interfaces.metrics import Estimate as Estimate
+    from ganlab.interfaces.metrics import Images as Images
+    from ganlab.interfaces.metrics import Metric as Metric
+    from ganlab.interfaces.metrics import MetricInfo as MetricInfo
+    from ganlab.interfaces.metrics import MetricInputs as MetricInputs
+    from ganlab.interfaces.networks import Discriminator as Discriminator
+    from ganlab.interfaces.networks import Domain as Domain
+    from ganlab.interfaces.networks import Features as Features
+    from ganlab.interfaces.networks import Generator as Generator
+    from ganlab.interfaces.schedules import Schedule as Schedule
+    from ganlab.interfaces.schedules import Turn as Turn
+    from ganlab.interfaces.sources import Source as Source
+    from ganlab.spec.models import Spec as Spec
 
-_HOMES = {
+
+_NAMES = {
     "ganlab.errors": ("GanlabError", "Interrupted", "RunError", "SpecError", "Unavailable"),
-    "ganlab.hookspecs": ("hookimpl",),
-    "ganlab.evaluation.evidence": ("Evidence", "Images"),
-    "ganlab.interfaces": (
-        "Discriminator",
-        "Domain",
-        "Estimate",
-        "Features",
-        "Generator",
-        "Loss",
-        "Metric",
-        "Number",
-        "Schedule",
-        "Source",
-        "Turn",
-    ),
-    "ganlab.laboratory": ("Run", "evaluate", "load_run", "load_spec", "run"),
-    "ganlab.spec": ("Spec",),
-    "ganlab.translation": ("Translation",),
+    "ganlab.experiment": ("Run", "evaluate", "load_run", "load_spec", "run"),
+    "ganlab.interfaces.callbacks": ("Callback",),
+    "ganlab.interfaces.hooks": ("hookimpl",),
+    "ganlab.interfaces.losses": ("Loss", "Translation"),
+    "ganlab.interfaces.metrics": ("Estimate", "Images", "Metric", "MetricInfo", "MetricInputs"),
+    "ganlab.interfaces.networks": ("Discriminator", "Domain", "Features", "Generator"),
+    "ganlab.interfaces.schedules": ("Schedule", "Turn"),
+    "ganlab.interfaces.sources": ("Source",),
+    "ganlab.spec.models": ("Spec",),
 }
 
-__all__ = [
-    "Discriminator",
-    "Domain",
-    "Estimate",
-    "Evidence",
-    "Features",
-    "GanlabError",
-    "Generator",
-    "Images",
-    "Interrupted",
-    "Loss",
-    "Metric",
-    "Number",
-    "Run",
-    "RunError",
-    "Schedule",
-    "Source",
-    "Spec",
-    "SpecError",
-    "Translation",
-    "Turn",
-    "Unavailable",
-    "evaluate",
-    "hookimpl",
-    "load_run",
-    "load_spec",
-    "run",
-]
+__all__ = sorted(name for names in _NAMES.values() for name in names)
 
 
 def __getattr__(name: str) -> Any:
-    for home, names in _HOMES.items():
+    for module, names in _NAMES.items():
         if name in names:
-            value = globals()[name] = getattr(import_module(home), name)
+            value = globals()[name] = getattr(import_module(module), name)
             return value
     raise AttributeError(f"module 'ganlab' has no attribute {name!r}")
 

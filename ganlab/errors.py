@@ -1,34 +1,36 @@
-"""What can go wrong, by who can mend it. The command line prints the sentence and exits with `exit_code`."""
+"""The errors that ganlab raises on purpose. The command line prints the message and exits with `exit_code`."""
 
 MOST = 300
-"""How many characters of another's error are told."""
+"""The most characters of another error's text that a message repeats."""
 
 
 class GanlabError(Exception):
-    """Base of every error that ganlab raises on purpose; its text is one sentence for a person."""
+    """Base class of every error that ganlab raises on purpose. Its message is one sentence for a person."""
 
     exit_code = 1
-    """With which the command line ends."""
+    """The exit code of the command line."""
 
 
 class SpecError(GanlabError):
-    """What was asked for can't be built: a wrong spec, missing data, an unfit folder. Nothing has been written."""
+    """The request can't be met: a wrong spec, missing data, a folder in use. No step has been trained."""
 
     exit_code = 2
-    """As of a wrong command."""
+    """The exit code of a wrong command."""
 
 
 class Unavailable(SpecError):
-    """A number can't be measured here: weights, labels or images that it needs are missing; the sentence says which,
-    and what to do."""
+    """A number can't be measured here because weights, labels or images are missing.
+
+    The message names them and says what to do.
+    """
 
 
 class RunError(GanlabError):
-    """A run that had begun had to stop."""
+    """A run failed after it had begun."""
 
 
 class Interrupted(GanlabError):
-    """A person (Ctrl-C) or a scheduler (SIGTERM) stopped the run; its state was saved.
+    """Ctrl-C or SIGTERM stopped the run, and its state was saved.
 
     `exit_code` is 128 + the signal's number, as shells report it.
     """
@@ -38,19 +40,19 @@ class Interrupted(GanlabError):
         self.exit_code = 128 + signal_number
 
 
-def said(error: BaseException) -> str:
-    """Another's error's text as one line, cut; "" where it has none, or fails to say it."""
+def one_line(error: BaseException) -> str:
+    """Returns the error's text as one line of at most `MOST` characters, "" if it has none or raises when asked."""
     try:
         text = " ".join(str(error).split())
-    # anyone's error, which may itself fail in any way
+    # a plugin's error may fail in any way
     except Exception:
         return ""
     return text if len(text) <= MOST else f"{text[: MOST - 3]}..."
 
 
 def text_of(error: BaseException) -> str:
-    """What an error says, with its type's name where the text alone doesn't tell what is wrong."""
-    text, name = said(error), type(error).__name__
+    """Returns the error's text, with the name of its type if the text alone doesn't say what is wrong."""
+    text, name = one_line(error), type(error).__name__
     if not text:
         return name
     return f"{name}: {text}" if isinstance(error, LookupError | AssertionError) else text

@@ -1,23 +1,30 @@
-"""Files that are whole or absent, and downloads of published ones."""
+"""Files that are complete or absent, hashes of files, and downloads of published ones."""
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import os
-from contextlib import suppress
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from http.client import HTTPException
 from pathlib import Path
 from typing import BinaryIO
 from urllib.request import urlopen
 
+from ganlab.errors import RunError
+
 _UNFINISHED = ".unfinished"
 
 SECONDS = 10.0
-"""How long a server may say nothing."""
+"""Seconds without an answer after which a download fails."""
 
 
 def write(path: Path, content: bytes) -> None:
-    """The whole file or none of it, whatever happens meanwhile. Raises OSError."""
+    """Writes the file and its missing folders. After a crash the file has its old content or all of the new.
+
+    Raises OSError.
+    """
     # more than one process may be writing it
     unfinished = path.with_name(f".{path.name}.{os.getpid()}{_UNFINISHED}")
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -26,7 +33,7 @@ def write(path: Path, content: bytes) -> None:
         try:
             unfinished.replace(path)
         except FileNotFoundError:
-            # another process has tidied up meanwhile
+            # another process has called `tidy` in between
             _fill(unfinished, content)
             unfinished.replace(path)
     finally:
@@ -35,7 +42,7 @@ def write(path: Path, content: bytes) -> None:
 
 
 def tidy(folder: Path) -> None:
-    """Remove what processes that were killed in `write` have left there; one that is writing begins once more."""
+    """Removes the unfinished files of killed processes. If a process is writing now, its `write` starts over."""
     for left in folder.glob(f".*{_UNFINISHED}"):
         with suppress(OSError):
             left.unlink()
@@ -52,19 +59,46 @@ def _sync(file: BinaryIO) -> None:
     os.fsync(file.fileno())
 
 
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Raises RunError, with a sentence that names `path`, instead of OSError."""
+    try:
+        yield
+    except OSError as error:
+        raise RunError(f"{path} can't be written: {error.strerror or error}") from error
+
+
 def download(url: str, path: Path, sha256: str) -> None:
-    """A published file whose SHA-256 begins so. Raises OSError; nothing is then written."""
+    """Downloads a file. `sha256` is its SHA-256, or the first digits of it. Raises OSError; then writes nothing."""
     try:
         with urlopen(url, timeout=SECONDS) as answer:
             content = answer.read()
     except HTTPException as error:
         raise OSError(f"{type(error).__name__}: {error}") from error
     if not hashlib.sha256(content).hexdigest().startswith(sha256):
-        raise OSError("what came is another file, or not the whole of it")
+        raise OSError("the server sent another file, or only a part of it")
     write(path, content)
 
 
 def digest(path: Path) -> str:
-    """The file's SHA-256. Raises OSError."""
+    """Returns the file's SHA-256. Raises OSError."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def hashes(files: Iterable[Path]) -> dict[str, str]:
+    """Returns {file name: SHA-256}. A file is read again only if its size or time of change differs.
+
+    If two files have the same name, enough parent folders are added to tell them apart. Raises OSError.
+    """
+    found: dict[str, str] = {}
+    for file in dict.fromkeys(path.absolute() for path in files):
+        state = file.stat()
+        depth = next(n for n in range(1, len(file.parts) + 1) if "/".join(file.parts[-n:]) not in found)
+        found["/".join(file.parts[-depth:])] = _digest_once(file, state.st_size, state.st_mtime_ns)
+    return found
+
+
+@functools.cache
+def _digest_once(path: Path, size: int, changed: int) -> str:
+    return digest(path)

@@ -1,1 +1,1 @@
-"""Images: read once, kept as uint8, drawn by number."""
+"""The training data: image sources are read once into memory, and batches are drawn by number."""

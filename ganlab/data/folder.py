@@ -1,4 +1,4 @@
-"""The source `folder`: every image below a folder."""
+"""The image source `folder`: every image file below a folder."""
 
 from __future__ import annotations
 
@@ -9,24 +9,24 @@ import numpy as np
 from PIL import Image, ImageOps
 from pydantic import Field
 
-from ganlab.data.pictures import found_below, picture
-from ganlab.draws import keyed
+from ganlab.data.image_files import found_below, picture
+from ganlab.determinism import keyed
 from ganlab.errors import SpecError
-from ganlab.hookspecs import hookimpl
-from ganlab.interfaces import Source
+from ganlab.interfaces.hooks import hookimpl
+from ganlab.interfaces.sources import Source
 
 
 class Folder(Source):
-    """Every image file below a folder, recursively, in the order of their paths.
+    """Every image file below a folder, recursively, sorted by path.
 
-    Hidden ones are left out; a folder is entered once, however many links lead to it. The largest centred square is
-    cut out and resized (bicubic, antialiased); transparency is laid on white.
+    Hidden files and folders are left out. A folder is entered once, even if several links lead to it. The largest
+    centred square is cut out and resized (bicubic, antialiased). Transparent images are laid on white.
 
     Args:
-        path: the folder; "~" is the user's own.
-        channels: 3 for colours, 1 for grey.
-        limit: keep that many images, chosen at random; 0 keeps all.
-        seed: of that choice.
+        path: the folder; "~" is the user's home folder.
+        channels: 3 (RGB) or 1 (grey).
+        limit: the number of images to keep, chosen at random; 0 keeps all.
+        seed: the random seed of that choice.
     """
 
     def __init__(

@@ -1,37 +1,65 @@
-"""Batches as a pure function of seed and draw number."""
+"""Draws batches as a pure function of random seed and draw number."""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ganlab.data.store import Store, normalised
-from ganlab.draws import keyed
+from ganlab.data.dataset import Dataset, normalised
+from ganlab.determinism import keyed
+from ganlab.interfaces.networks import Domain
 
 
 class Batch(NamedTuple):
-    """`images[domain]` is (N, C, H, W) in [-1, 1]; `labels[domain]` is (N,), of `classes[domain]` classes."""
+    """One batch of images of each domain."""
 
     images: dict[str, Tensor]
+    """{domain: (N, C, H, W) in [-1, 1]}."""
     labels: dict[str, Tensor]
+    """{domain: (N,) integers} for the domains that have class labels."""
     classes: dict[str, int]
+    """{domain: number of classes}; 0 without labels."""
+
+
+def first_images(batch: Batch, count: int) -> Batch:
+    """Returns the first `count` images of a batch, with their labels."""
+    images, labels = ({k: v[:count] for k, v in values.items()} for values in (batch.images, batch.labels))
+    return batch._replace(images=images, labels=labels)
+
+
+class BatchSource(Protocol):
+    """Returns a batch for every draw number."""
+
+    @property
+    def batch(self) -> int:
+        """The number of images of each domain in a batch."""
+
+    @property
+    def domains(self) -> dict[str, Domain]:
+        """{name: domain} of both domains."""
+
+    def __call__(self, draw: int) -> Batch:
+        """Returns batch number `draw`, counted from 0. The same number always gives the same batch."""
 
 
 class Sampler:
-    """Each domain in an order of its own, shuffled anew each time round; mirrored at random where `flip`."""
+    """Draws batches of `batch` training images of each domain.
+
+    Each domain has its own order, which is shuffled again in every epoch. With `flip`, images are mirrored at random.
+    """
 
     def __init__(
-        self, stores: dict[str, Store], batch: int, flip: bool, seed: int, device: torch.device, dtype: torch.dtype
+        self, datasets: dict[str, Dataset], batch: int, flip: bool, seed: int, device: torch.device, dtype: torch.dtype
     ) -> None:
         self.batch, self.flip, self.seed, self.device, self.dtype = batch, flip, seed, device, dtype
-        self.domains = {name: store.domain for name, store in stores.items()}
+        self.domains = {name: dataset.domain for name, dataset in datasets.items()}
         self._classes = {name: domain.classes for name, domain in self.domains.items()}
-        self._train = {name: store.train.numpy() for name, store in stores.items()}
-        self._images = {name: self._place(store.images) for name, store in stores.items()}
-        self._labels = {n: s.labels.to(device) for n, s in stores.items() if s.labels is not None}
+        self._train = {name: dataset.train.numpy() for name, dataset in datasets.items()}
+        self._images = {name: self._place(dataset.images) for name, dataset in datasets.items()}
+        self._labels = {name: d.labels.to(device) for name, d in datasets.items() if d.labels is not None}
         self._orders: dict[tuple[str, int], np.ndarray] = {}
 
     def _place(self, images: Tensor) -> Tensor:
@@ -49,12 +77,13 @@ class Sampler:
         return self._orders[domain, epoch]
 
     def indices(self, domain: str, draw: int) -> list[int]:
-        """Which images of the store the batch number `draw` holds."""
+        """Returns the indices, in the dataset of `domain`, of the images in batch number `draw`."""
         count = len(self._train[domain])
         places = range(draw * self.batch, (draw + 1) * self.batch)
         return [int(self._order(domain, place // count)[place % count]) for place in places]
 
     def __call__(self, draw: int) -> Batch:
+        """Returns batch number `draw`, counted from 0."""
         images, labels = {}, {}
         for domain, pixels in self._images.items():
             chosen = torch.tensor(self.indices(domain, draw))
@@ -71,7 +100,7 @@ class Sampler:
 
 
 def to_device(values: Tensor, device: torch.device) -> Tensor:
-    """Without making the host wait: pinned first where the device is CUDA."""
+    """Copies `values` to `device`; to CUDA from pinned memory, so that the host does not wait."""
     if device.type == "cuda":
         return values.pin_memory().to(device, non_blocking=True)
     return values.to(device)

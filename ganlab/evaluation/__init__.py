@@ -1,1 +1,1 @@
-"""Numbers that can be trusted: each with its protocol, its uncertainty and references to read it against."""
+"""Measures runs and folders of images: results with protocols, uncertainties and references."""

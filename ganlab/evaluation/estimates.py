@@ -1,4 +1,4 @@
-"""Estimates with their 95% intervals: of means, of proportions, of any statistic of two samples."""
+"""Estimates with 95% intervals of means, proportions and any statistic of two samples."""
 
 from __future__ import annotations
 
@@ -9,19 +9,22 @@ from typing import Any
 import numpy as np
 from scipy.special import ndtri, stdtrit
 
-from ganlab.draws import keyed
+from ganlab.determinism import keyed
 from ganlab.errors import Unavailable
-from ganlab.interfaces import Estimate
+from ganlab.interfaces.metrics import Estimate
 
 LEVEL = 0.95
 GROUPS = 20
-"""Into so many seeded groups the jackknife deals each sample."""
+"""The number of random groups into which the jackknife divides each sample."""
 
 Array = np.ndarray[Any, Any]
 
 
 def mean(values: Sequence[float] | Array, counted: str = "pairs", chance: float | None = None) -> Estimate:
-    """The mean of independent values with Student's interval. Raises Unavailable where there are fewer than two."""
+    """Returns the mean of independent values with Student's interval. Raises Unavailable for fewer than two values.
+
+    `counted` names what the values belong to, `chance` is `Estimate.chance`.
+    """
     at = np.asarray(values, np.float64)
     refuse_fewer({counted: len(at)}, 2)
     half = students(len(at) - 1) * float(at.std(ddof=1)) / math.sqrt(len(at))
@@ -30,42 +33,53 @@ def mean(values: Sequence[float] | Array, counted: str = "pairs", chance: float 
 
 
 def proportion(hits: Sequence[bool] | Array, counted: str = "pairs", chance: float | None = None) -> Estimate:
-    """How often something holds, with Wilson's interval (1927). Raises Unavailable where there is none to count."""
+    """Returns the fraction of `hits` that are true with Wilson's interval (1927). Raises Unavailable if there are none.
+
+    `counted` names what the hits belong to, `chance` is `Estimate.chance`.
+    """
     count, total = int(np.sum(hits)), len(hits)
     refuse_fewer({counted: total}, 1)
     z, p = float(ndtri((1 + LEVEL) / 2)), count / total
     centre = (p + z * z / (2 * total)) / (1 + z * z / total)
     half = z / (1 + z * z / total) * math.sqrt(p * (1 - p) / total + (z / (2 * total)) ** 2)
-    # at 0 and 1 the ends meet the value, but for rounding
+    # at 0 and 1 an end equals the value, but rounding could put it on the wrong side
     return Estimate(p, min(p, centre - half), max(p, centre + half), {counted: total}, chance)
 
 
 def around(value: float, variance: float, counts: Mapping[str, int], freedom: float = math.inf) -> Estimate:
-    """An interval on the scale of the value, from the variance of the statistic."""
+    """Returns the estimate whose interval is symmetric around `value`, from the variance of the statistic.
+
+    `freedom` is the degrees of freedom of the variance.
+    """
     half = students(freedom) * math.sqrt(variance)
     return Estimate(value, value - half, value + half, dict(counts))
 
 
 def students(freedom: float) -> float:
-    """By how many standard deviations a 95% interval reaches, with so many degrees of freedom."""
+    """Returns half the width of Student's 95% interval, in standard deviations, for `freedom` degrees of freedom."""
     return float(stdtrit(freedom, (1 + LEVEL) / 2))
 
 
 def groups(count: int, *key: int | str) -> Array:
-    """(count,): to which of at most `GROUPS` groups each of a sample belongs, dealt at random by the key."""
+    """Returns the group of each member of a sample, (count,), drawn by the key. There are at most `GROUPS` groups."""
     return keyed("groups", count, *key).permutation(count) % min(GROUPS, count)
 
 
 def jackknife_variance(left_out: Array) -> Array:
-    """(G, ...) values of a statistic, each without one group -> its variance (...) (Efron and Stein, 1981: on
-    average not below the true one)."""
+    """Returns the variance (...) of a statistic from its values without each group, (G, ...).
+
+    On average it is not below the true variance (Efron and Stein, 1981).
+    """
     count = len(left_out)
     variance: Array = (count - 1) / count * ((left_out - left_out.mean(0)) ** 2).sum(0)
     return variance
 
 
 def jackknifed(value: float, left_out: Sequence[Array], counts: Mapping[str, int]) -> Estimate:
-    """An estimate from a statistic's values without each group, (G,) for each sample: the samples' variances add up."""
+    """Returns the estimate of a statistic from its values without each group, (G,) for each sample.
+
+    The variance is the sum over the samples.
+    """
     variance = sum(float(jackknife_variance(without)) for without in left_out)
     return around(value, variance, counts, min(map(len, left_out)) - 1)
 
@@ -76,10 +90,12 @@ def jackknife(
     seed: int,
     names: tuple[str, str] = ("outputs", "real"),
 ) -> list[Estimate]:
-    """Estimates of the numbers that `statistic(i, j)` gives for the members `i` of one sample and `j` of another, both
-    arrays of indices. Each group of each sample is left out in turn; the two samples' variances add up.
+    """Returns an estimate of each number that `statistic(i, j)` returns.
 
-    Raises Unavailable where a sample has fewer than four.
+    `i` and `j` are arrays of indices into the first and the second sample. `counts` and `names` are the samples' sizes
+    and names. The statistic is computed without each group of each sample; its variance is the sum over the samples.
+
+    Raises Unavailable if a sample has fewer than four members.
     """
     refuse_fewer(dict(zip(names, counts, strict=True)), 4)
     everyone = [np.arange(count) for count in counts]
@@ -100,7 +116,7 @@ def jackknife(
 
 
 def refuse_fewer(counts: Mapping[str, int], least: int) -> None:
-    """Raises Unavailable where there are too few."""
+    """Raises Unavailable if one of `counts`, {what is counted: how many}, is below `least`."""
     for what, count in counts.items():
         if count < least:
             images = "image" if least == 1 else "images"

@@ -1,4 +1,4 @@
-"""Images to feature vectors: resized by clean-fid's rule, in batches that are always the same; of real sets once."""
+"""Computes feature vectors of images, resized by clean-fid's rule, and keeps those of real images."""
 
 from __future__ import annotations
 
@@ -20,27 +20,29 @@ import platformdirs
 import torch
 from PIL import Image
 
-from ganlab.data.store import Progress, silent
-from ganlab.draws import keyed
+from ganlab.data.dataset import Progress, silent
+from ganlab.determinism import keyed
 from ganlab.errors import GanlabError, SpecError, Unavailable
-from ganlab.evaluation.evidence import Images, Pixels, Vectors
-from ganlab.files import digest, write
-from ganlab.interfaces import Features
-from ganlab.modules import evaluating
+from ganlab.files import hashes, write
+from ganlab.interfaces.metrics import Images, Pixels, Vectors
+from ganlab.interfaces.networks import Features
+from ganlab.torch_utils import evaluating
 
 Floats = np.ndarray[Any, np.dtype[np.float32]]
 
 RULE = "Pillow's antialiased bicubic on each channel in float32, clipped to [0, 255], not rounded (clean-fid's)"
-"""How images of another size are resized."""
+"""The rule for resizing images."""
 
 BATCH = 32
-"""Images a forward; a set's last batch may have fewer. How a set falls into batches decides the last bits of its
-vectors, so it is always the same."""
+"""The number of images in a forward; the last batch of a set may have fewer. It is fixed, because the last bits of the
+vectors depend on it."""
 
 
 def resized(image: Pixels, size: int) -> Floats:
-    """(H, W, 3) uint8 -> (size, size, 3) in [0, 255] by clean-fid's rule (arXiv:2104.11222), bit for bit. An image of
-    that size is unchanged."""
+    """(H, W, 3) uint8 -> (size, size, 3) in [0, 255] by clean-fid's rule (arXiv:2104.11222), bit for bit.
+
+    An image of that size keeps its values.
+    """
     channels = [Image.fromarray(channel).resize((size, size), Image.Resampling.BICUBIC) for channel in _planes(image)]
     return np.stack([np.asarray(channel) for channel in channels], axis=-1).clip(0, 255)
 
@@ -50,35 +52,26 @@ def _planes(image: Pixels) -> Floats:
 
 
 def cache_folder() -> Path:
-    """Where vectors of real sets are kept: in $GANLAB_CACHE, or the user's folder for caches. It may be deleted."""
+    """Returns the folder that keeps the vectors of real images, in $GANLAB_CACHE or the user's cache folder.
+
+    It may be deleted at any time.
+    """
     own = os.environ.get("GANLAB_CACHE")
     return (Path(own) if own else platformdirs.user_cache_path("ganlab")) / "features"
 
 
-def hashes(files: Iterable[Path]) -> dict[str, str]:
-    """{file's name: SHA-256}, computed once a process while size and time of change stay; of a name that comes again,
-    with as many of its folders as tell it apart. Raises OSError."""
-    found: dict[str, str] = {}
-    for file in dict.fromkeys(path.absolute() for path in files):
-        state = file.stat()
-        depth = next(n for n in range(1, len(file.parts) + 1) if "/".join(file.parts[-n:]) not in found)
-        found["/".join(file.parts[-depth:])] = _hash(file, state.st_size, state.st_mtime_ns)
-    return found
-
-
-@functools.cache
-def _hash(path: Path, size: int, changed: int) -> str:
-    return digest(path)
-
-
 class Extractor:
-    """Feature vectors of sets of images: (N, D) float64, computed in float32. Moves the network to `device`.
+    """Returns the feature vectors of a set of images, (N, D) float64, computed in float32.
 
-    `identity` tells this network with its options from every other: JSON of its component in a spec. A set's vectors
-    are remembered as long as the set lives. Those of real sets are kept in the folder `cache` too, under a hash of
-    all that they depend on; without a folder, or where it can't be used, they are computed each time.
+    The constructor moves the network to `device`. `identity`, the JSON of the component in a spec, distinguishes this
+    network and its options from every other.
 
-    Raises SpecError where the network gives no vectors, Unavailable where a set is empty.
+    The vectors of a set are kept in memory as long as the set exists. Vectors of real images are also kept in the
+    folder `cache`, under a hash of everything that they depend on. Without a folder, or if it cannot be used, they are
+    computed again.
+
+    Raises SpecError if the network does not return vectors. Raises Unavailable if a set is empty, the network fails or
+    a vector is not finite.
     """
 
     def __init__(
@@ -89,7 +82,7 @@ class Extractor:
         cache: Path | None = None,
         progress: Progress = silent,
     ) -> None:
-        # 1.8 times as fast in this order of memory on two CPU cores (benchmarks/test_features.py)
+        # 1.8 times as fast as the default memory format on two CPU cores (benchmarks/test_features.py)
         self._network = network.to(device).to(memory_format=torch.channels_last)
         self._identity, self._device, self._cache, self._progress = identity, device, cache, progress
         self._made: WeakKeyDictionary[Images, tuple[list[bytes], Vectors]] = WeakKeyDictionary()
@@ -102,14 +95,14 @@ class Extractor:
             vectors = self._vectors(images, digests)
             if not np.isfinite(vectors).all():
                 raise Unavailable(f"features {self._identity} are not finite")
-            # one metric's arithmetic is not to reach the next one's
+            # read-only, so that a metric cannot change the vectors that the next one gets
             vectors.setflags(write=False)
             self._made[images] = digests, vectors
         return self._made[images][1]
 
     def _vectors(self, images: Images, digests: list[bytes]) -> Vectors:
         known = {digest: vector for made in self._made.values() for digest, vector in zip(*made, strict=True)}
-        # a part of a set at hand
+        # for example a part of a set that was computed before
         if all(digest in known for digest in digests):
             return np.stack([known[digest] for digest in digests])
         if self._cache is None or not images.real:
@@ -118,7 +111,7 @@ class Extractor:
         vectors = _read(path, (len(images), len(self._probe)))
         if vectors is None:
             vectors = self._compute(images.pixels, self._progress)
-            # a full disk, or one that may not be written to, costs time and nothing else
+            # a full or read-only disk costs only time
             with suppress(OSError):
                 write(path, _sealed(vectors))
         return vectors.astype(np.float64)
@@ -138,8 +131,7 @@ class Extractor:
 
     @functools.cached_property
     def _probe(self) -> Floats:
-        """The vector (D,) of a fixed image: it notices what names and versions do not, such as code that was edited or
-        another processor."""
+        """The vector (D,) of a fixed image. It shows changes that no version shows: edited code, another processor."""
         image = keyed("probe").integers(0, 256, (48, 64, 3), np.uint8)
         vector: Floats = self._compute([image], silent)[0]
         return vector
@@ -175,7 +167,7 @@ class Extractor:
 
     @contextmanager
     def _exactly(self) -> Iterator[None]:
-        """In eval mode and full float32, whatever the caller computes in; all that is global stays as it was."""
+        """Computes in eval mode and full float32, and restores the caller's settings afterwards."""
         kind = self._device.type
         precision = torch.get_float32_matmul_precision()
         torch.set_float32_matmul_precision("highest")
@@ -199,14 +191,14 @@ def _digest(image: Pixels) -> bytes:
 
 
 def _sealed(vectors: Floats) -> bytes:
-    """A .npy file, and behind what its readers read a hash of that."""
+    """Returns the content of a .npy file with its SHA-256 appended; readers of .npy files ignore the hash."""
     buffer = io.BytesIO()
     np.save(buffer, vectors, allow_pickle=False)
     return buffer.getvalue() + hashlib.sha256(buffer.getvalue()).digest()
 
 
 def _read(path: Path, shape: tuple[int, int]) -> Floats | None:
-    """The vectors of a sealed file; None where there is none, or it is damaged."""
+    """Returns the vectors of a file with a hash; None if it does not exist, is damaged or has another shape."""
     try:
         content = path.read_bytes()
     except OSError:

@@ -9,15 +9,16 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 EPSILON = 1e-10
-"""What the authors' `lpips` adds to a norm before dividing by it."""
+"""The constant that the authors' package `lpips` adds to a norm before it divides by the norm."""
 
 
 def distance(ours: Sequence[Tensor], theirs: Sequence[Tensor], weights: Sequence[Tensor]) -> Tensor:
-    """d = sum_l 1/(H_l W_l) sum_hw sum_c w_lc (y_lchw - y'_lchw)^2, y of unit length over the channels: eq. (1), with
-    w_lc in the place of its square, as the published weights have it.
+    """Returns the distances between two batches of images, (N,); 0 for equal images.
 
-    Of each layer l the activations (N, C_l, H_l, W_l) of two batches and the weights (C_l,) -> (N,), 0 where they are
-    the same.
+    d = sum_l 1/(H_l W_l) sum_hw sum_c w_lc (y_lchw - y'_lchw)^2, eq. (1), where y has unit length over the channels.
+    The published weights w_lc replace the squares w_lc^2 of the paper.
+
+    `ours` and `theirs` are the activations of each layer l, (N, C_l, H_l, W_l); `weights` are (C_l,).
     """
     layers = [
         (_unit(our) - _unit(their)).square().mean((2, 3)) @ weight
@@ -32,11 +33,13 @@ def _unit(activations: Tensor) -> Tensor:
 
 
 class Trunk(nn.Module):
-    """AlexNet up to its fifth convolution, its layers numbered as torchvision's `alexnet().features`; or the
-    shift-tolerant one of arXiv:2207.13686, whose strides of convolution and pooling become blurs of stride 2.
+    """AlexNet up to its fifth convolution. Layers are numbered as in torchvision's `alexnet().features`.
 
-    The weights are random until some are loaded. Images must be at least 31 pixels high and wide; 21 where it is
-    shift-tolerant.
+    With `shift_tolerant` it is the variant of arXiv:2207.13686, in which a blur of stride 2 replaces each stride of a
+    convolution or pooling.
+
+    The weights are random until some are loaded. Images must be at least 31 pixels high and wide, or 21 with
+    `shift_tolerant`.
     """
 
     shift: Tensor
@@ -44,7 +47,7 @@ class Trunk(nn.Module):
 
     def __init__(self, shift_tolerant: bool = False) -> None:
         super().__init__()
-        # ImageNet's mean and deviation, seen from [-1, 1], as `lpips` rounds them
+        # mean and deviation of ImageNet on the scale [-1, 1], rounded as in `lpips`
         self.register_buffer("shift", torch.tensor([-0.030, -0.088, -0.188]).view(1, 3, 1, 1))
         self.register_buffer("scale", torch.tensor([0.458, 0.448, 0.450]).view(1, 3, 1, 1))
         stride = 1 if shift_tolerant else 2
@@ -71,7 +74,7 @@ class Trunk(nn.Module):
         )
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        """(N, 3, H, W) in [-1, 1] -> the five ReLUs' activations (N, C, h, w). Differentiable."""
+        """(N, 3, H, W) in [-1, 1] -> the activations of the five ReLUs, each (N, C, h, w). Differentiable."""
         found = []
         x = (images - self.shift) / self.scale
         for layer in self.features:
@@ -82,8 +85,10 @@ class Trunk(nn.Module):
 
 
 class _Blur(nn.Module):
-    """Blurs by the binomial filter 1, 2, 1, two reflected pixels beyond each border, and keeps every second pixel
-    (arXiv:1904.11486). `filt` is named as in the authors' file of weights."""
+    """Blurs with the binomial filter 1, 2, 1 and keeps every second pixel (arXiv:1904.11486).
+
+    Two reflected pixels are added beyond each border. `filt` has its name from the authors' weight file.
+    """
 
     filt: Tensor
 

@@ -10,34 +10,35 @@ from scipy.spatial.distance import cdist
 
 from ganlab.errors import Unavailable
 from ganlab.evaluation.estimates import GROUPS, jackknife, proportion, refuse_fewer
-from ganlab.interfaces import Estimate
+from ganlab.interfaces.metrics import Estimate
 
 Array = np.ndarray[Any, Any]
 
 NUMBERS = ("precision", "recall", "density", "coverage")
 
 BLOCK = 1 << 22
-"""So many distances within a sample are in memory at once."""
+"""The number of distances within a sample that are in memory at once."""
 
 
 def estimate(x: Array, y: Array, k: int, seed: int) -> dict[str, Estimate]:
-    """{each of NUMBERS: estimate} of outputs' vectors (n, D) against real ones (m, D), with 95% intervals.
+    """Returns {name: estimate} for NUMBERS, of outputs' vectors (n, D) against real vectors (m, D).
 
-    The ball of an image reaches to its k-th nearest neighbour in its own sample, itself not counted. Then
+    The ball of an image reaches to its k-th nearest neighbour in its own sample, the image itself not counted.
 
-    - precision is the fraction of outputs in the ball of a real image, recall that of real images in the ball of an
-      output; balls are closed, as in the paper's eq. 1;
-    - density is the number of real images' balls that an output is in, over k, on average; coverage is the fraction of
-      real images with an output in their ball; balls are open, as in the authors' code, so that the density of a set
-      against itself is 1.
+    - Precision is the fraction of outputs in the ball of some real image. Recall is the fraction of real images in the
+      ball of some output. Balls are closed, as in the paper's eq. 1.
+    - Density is the mean number of real images' balls that contain an output, over k. Coverage is the fraction of real
+      images with an output in their ball. Balls are open, as in the authors' code, so that a set's density against
+      itself is 1.
 
-    Distances are those of differences in float64: duplicates are at 0 exactly. All n m of them are in memory.
+    Distances are computed from differences in float64, so that duplicates are exactly 0 apart. All n m distances are in
+    memory.
 
-    The intervals are the jackknife's that leaves out each of twenty seeded groups of each sample; those of fractions
-    are not narrower than Wilson's, since no image left out shows that all of twenty is not all. They err towards too
-    wide.
+    The 95% intervals come from a jackknife that leaves out each of twenty random groups of each sample. The interval of
+    a fraction is at least as wide as Wilson's, because a jackknife sees no variance in a fraction of 0 or 1. Intervals
+    tend to be too wide.
 
-    Raises Unavailable where a sample is too small for k.
+    Raises Unavailable if a sample is too small for k.
     """
     for what, sample in (("outputs", x), ("real", y)):
         _refuse_too_few(what, len(sample), k)
@@ -60,7 +61,7 @@ def estimate(x: Array, y: Array, k: int, seed: int) -> dict[str, Estimate]:
 
 
 def _bounded(estimate: Estimate, trials: int | None) -> Estimate:
-    """Its interval within what is possible; that of a fraction of so many trials not narrower than Wilson's."""
+    """Clips the interval to the possible values. For a fraction of `trials`, widens it to Wilson's interval."""
     if trials is None:
         return estimate._replace(low=max(0.0, estimate.low))
     wilson = proportion(np.arange(trials) < round(estimate.value * trials))
@@ -74,7 +75,7 @@ def _largest_group(count: int) -> int:
 
 
 def _refuse_too_few(what: str, count: int, k: int) -> None:
-    """With any group left out, each image needs k others."""
+    """Raises Unavailable if an image has fewer than k others when a group is left out."""
     least = next(n for n in counting(k + 2) if n - _largest_group(n) > k)
     refuse_fewer({what: count}, 4)
     if count < least:
@@ -82,7 +83,7 @@ def _refuse_too_few(what: str, count: int, k: int) -> None:
 
 
 class _Neighbours:
-    """The nearest neighbours of each of a sample, as many as a sample without one group can need."""
+    """The nearest neighbours of each vector: enough to find the k-th one when any group is left out."""
 
     def __init__(self, sample: Array, k: int) -> None:
         self._k, count = k, len(sample)
@@ -101,7 +102,10 @@ class _Neighbours:
             self._numbers[block] = np.take_along_axis(nearest, order, 1)
 
     def radii(self, members: Array) -> Array:
-        """The distance of each of these to the k-th nearest other of them; all but one group at most are members."""
+        """Returns the distance from each member to the k-th nearest other member.
+
+        `members` are indices that leave out one group at most.
+        """
         here = np.zeros(len(self._numbers), bool)
         here[members] = True
         met = np.cumsum(here[self._numbers[members]], axis=1)

@@ -1,5 +1,7 @@
-"""What a run's generators cost: parameters, FLOPs and images a second. Times differ from one measurement to the next,
-so they stand apart from the figures, in speed.json."""
+"""Measures the cost of a run's generators: parameters, FLOPs and images per second.
+
+Times differ between measurements, so they are kept apart from the reproducible results, in speed.json.
+"""
 
 from __future__ import annotations
 
@@ -10,41 +12,45 @@ from collections.abc import Mapping
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from ganlab.build import System
-from ganlab.evaluation.material import BATCH
-from ganlab.interfaces import Domain
-from ganlab.modules import evaluating
-from ganlab.rehearsal import untouched_randomness
-from ganlab.spec import Json
+from ganlab.determinism import untouched_randomness
+from ganlab.evaluation.translators import BATCH
+from ganlab.interfaces.networks import Domain
+from ganlab.spec.models import Json
+from ganlab.system.build import System
+from ganlab.torch_utils import evaluating
 
 ROUNDS = 5
+"""The number of timed forwards."""
 
 
 def measure(system: System, domains: Mapping[str, Domain]) -> Json:
-    """{way: {"parameters", "flops_an_image", "images_a_second"}}: FLOPs of convolutions and matrix products, a
-    multiplication and an addition being two; images a second is the median of some forwards of a whole batch."""
+    """Returns {"directions": {direction: costs}, "batch", "device", "threads"}.
+
+    The costs are {"parameters", "flops_an_image", "images_a_second"}. FLOPs count convolutions and matrix products; a
+    multiplication and an addition are two. Images per second is the median over `ROUNDS` forwards of one batch.
+    """
     device = system.device
-    ways: Json = {}
-    for way in system.spec.translations:
-        generator, source = system.networks.generator(way), domains[way[0]]
+    directions: Json = {}
+    for direction in system.spec.directions:
+        generator, source = system.networks.generator(direction), domains[direction[0]]
         batch = torch.zeros(BATCH, source.channels, source.height, source.width, device=device, dtype=system.dtype)
         with torch.no_grad(), untouched_randomness(device), evaluating(generator), system.networks.computing():
             with FlopCounterMode(display=False) as counter:
                 generator(batch[:1])
             seconds = []
-            # the first is a warm-up
+            # the first forward is a warm-up
             for _ in range(ROUNDS + 1):
                 _wait(device)
                 started = time.perf_counter()
                 generator(batch)
                 _wait(device)
                 seconds.append(time.perf_counter() - started)
-        ways[way] = {
+        directions[direction] = {
             "parameters": sum(p.numel() for p in generator.parameters()),
             "flops_an_image": counter.get_total_flops(),
             "images_a_second": round(BATCH / statistics.median(seconds[1:]), 1),
         }
-    return {"ways": ways, "batch": BATCH, "device": str(device), "threads": torch.get_num_threads()}
+    return {"directions": directions, "batch": BATCH, "device": str(device), "threads": torch.get_num_threads()}
 
 
 def _wait(device: torch.device) -> None:

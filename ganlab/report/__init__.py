@@ -1,1 +1,1 @@
-"""What a person looks at."""
+"""Draws the sample grids of a run."""

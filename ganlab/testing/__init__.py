@@ -1,14 +1,16 @@
-"""What the engine relies on, checked in a plugin author's own test: `check_loss(Hinge, margin=2.0)`.
+"""Checks for a plugin author's own tests: `check_loss(Hinge, margin=2.0)`.
 
-A component is given as in a spec, by its class and its options; a nested one by its class, and where it isn't given a
-simple one stands in. `images` is the shape of both domains' images. A broken promise raises AssertionError with one
-sentence, which says what was promised and shows the numbers. `Unavailable` passes: where weights are missing, nothing
-can be said.
+Each check builds the component as the core does and tests what training and evaluation rely on. Pass the class, and its
+options as in a spec. A nested component is passed as its class; if it is left out, a simple one is used. `images` is
+the shape of both domains' images.
+
+A failed requirement raises AssertionError with one sentence that states the requirement and what was found.
+`ganlab.Unavailable` (missing weights) is not a failure: the check passes it on.
 """
 
 from ganlab.testing.losses import check_loss
+from ganlab.testing.metrics import check_features, check_metric
 from ganlab.testing.networks import check_discriminator, check_generator
-from ganlab.testing.numbers import check_features, check_metric
 from ganlab.testing.schedules import check_schedule
 from ganlab.testing.sources import check_source
 

@@ -1,4 +1,4 @@
-"""What the engine relies on in a loss."""
+"""The check for losses."""
 
 from __future__ import annotations
 
@@ -9,105 +9,108 @@ import torch
 from torch import Tensor
 
 from ganlab.data.sampler import Batch
-from ganlab.interfaces import (
-    PLAYERS,
-    Domain,
-    Loss,
-)
-from ganlab.networks import Networks
-from ganlab.rehearsal import terms
-from ganlab.testing.making import check_class, made_of
-from ganlab.testing.promise import So, close, equal, promise, told, unseen
-from ganlab.testing.simple import (
-    IMAGES,
-    WAYS,
-    SimpleDiscriminator,
-    SimpleGenerator,
-    noise,
-)
-from ganlab.translation import Memo, Translation
-from ganlab.watched import Watched
+from ganlab.interfaces.losses import Loss, Translation
+from ganlab.interfaces.networks import Domain
+from ganlab.interfaces.schedules import PLAYERS
+from ganlab.system.autograd_checks import MutationCheckingCache
+from ganlab.system.forward_cache import ForwardCache
+from ganlab.system.networks import Networks
+from ganlab.system.terms import checked_terms
+from ganlab.testing.building import build, check_class
+from ganlab.testing.requirement import Check, close, equal, keeps_random_state, requirement, terms_text
+from ganlab.testing.simple import DIRECTIONS, IMAGES, SimpleDiscriminator, SimpleGenerator, noise
 
 __tracebackhide__ = True
 
 
-@unseen
+@keeps_random_state
 def check_loss(cls: type[Loss], /, *, images: Domain = IMAGES, scores: int = 1, **options: Any) -> None:
-    """A loss's promises, on both ways of a small system. `images.classes` gives images labels; discriminators give
-    `scores` numbers at each place."""
+    """Checks a loss in both directions of a small system.
+
+    If `images.classes` is not 0, the images have labels. The discriminators' scores are (N, `scores`, h, w).
+    """
     check_class(cls, "loss", options)
 
-    def make(seed: int, dtype: torch.dtype = torch.float64) -> tuple[Loss, _Stage]:
-        stage = _Stage.make(images, scores, dtype)
+    def make(seed: int, dtype: torch.dtype = torch.float64) -> tuple[Loss, _System]:
+        system = _System.make(images, scores, dtype)
         torch.manual_seed(seed)
-        loss: Loss = made_of(cls, options)
+        loss: Loss = build(cls, options)
         loss.to(dtype)
         with torch.no_grad():
-            for way in WAYS:
-                loss.prepare(Translation(way, stage.memo()))
-        return loss.to(dtype), stage
+            for direction in DIRECTIONS:
+                loss.prepare(Translation(direction, system.cache()))
+        return loss.to(dtype), system
 
-    with promise(cls, "is made of its options, and prepares itself for each way"):
-        loss, stage = make(0)
-    with promise(cls, "has no network of the system among its own parts") as so:
-        kept = stage.networks.holding(map(id, loss.parameters()))
-        so(not kept, f"it keeps {', '.join(kept)}, which the {loss.trains}s' turn would move")
-    with promise(cls, "gives finite scalars, to one player at least, and leaves what t gives as it is") as so:
-        memos = {player: stage.memo(player) for player in PLAYERS}
+    with requirement(cls, "can be built from its options and prepared for each direction"):
+        loss, system = make(0)
+    with requirement(cls, "has none of the system's networks as a submodule") as check:
+        kept = system.networks.holding(map(id, loss.parameters()))
+        check(not kept, f"it keeps {', '.join(kept)}, which the {loss.trains}s' turn would update")
+    with requirement(cls, "gives finite scalars to at least one player and changes nothing of t in place") as check:
+        caches = {player: system.cache(player) for player in PLAYERS}
         tried = copy.deepcopy(loss)
         found: dict[str, Tensor] = {}
-        for player, memo in memos.items():
-            for way in WAYS:
-                found |= stage.given(tried, memo, way)
-                changed = memo.changed(way)
-                so(not changed, f"the {player}s' term on way {way} changes {', '.join(changed)} in place")
-        so(bool(found), "it gives no player a term on any way")
-        so(all(value.isfinite() for value in found.values()), told(found))
-    with promise(cls, "has terms whose gradients reach the player's networks, or the loss's own parameters") as so:
-        _check_reach(copy.deepcopy(loss), stage, so)
-    # a fake's class is its input's; of those that a pool has kept it isn't known
+        for player, cache in caches.items():
+            for direction in DIRECTIONS:
+                found |= system.terms_of_direction(tried, cache, direction)
+                changed = cache.changed(direction)
+                check(
+                    not changed, f"the {player}s' term in direction {direction} changes {', '.join(changed)} in place"
+                )
+        check(bool(found), "it gives no player a term in any direction")
+        check(all(value.isfinite() for value in found.values()), terms_text(found))
+    with requirement(cls, "has terms with gradients that reach the player's networks or its own parameters") as check:
+        _check_reach(copy.deepcopy(loss), system, check)
+    # a fake's class is its input's; the pool does not keep the classes of past fakes
     if not images.classes:
-        with promise(cls, "shows discriminators the fakes of the schedule's pool, t.fake_for_discriminator") as so:
-            asked = memos["discriminator"].asked
-            # a critic of the loss's own may have to pair a fake with its input, which a pool has lost
-            scoring = any(name.startswith("discriminator/") for name in asked)
-            direct = [way for way in WAYS if scoring and f"{way}.fake" in asked]
-            so(not direct, f"their term on way {' and '.join(direct)} reads t.fake, which comes through no pool")
-    with promise(cls, "draws by t.uniform and t.normal alone, so that what else draws changes nothing") as so:
+        with requirement(
+            cls, "shows discriminators t.fake_for_discriminator, which the schedule's pool gives"
+        ) as check:
+            requests = caches["discriminator"].requests
+            # a critic that belongs to the loss may need a fake's input, which a pool does not keep
+            scoring = any(name.startswith("discriminator/") for name in requests)
+            direct = [direction for direction in DIRECTIONS if scoring and f"{direction}.fake" in requests]
+            check(
+                not direct,
+                f"the discriminators' term in direction {' and '.join(direct)} reads t.fake, which bypasses the pool",
+            )
+    with requirement(cls, "draws random numbers only with t.uniform and t.normal") as check:
         each = []
         for seed in range(2):
             torch.manual_seed(seed)
-            each.append(stage.terms(copy.deepcopy(loss)))
-        so(equal(*each), f"with torch's seed 0 {told(each[0])}, with seed 1 {told(each[1])}")
-    with promise(cls, "gives each way the same whichever comes first") as so:
-        other = stage.terms(copy.deepcopy(loss), ways=WAYS[::-1])
-        so(equal(found, other), f"ab first {told(found)}, ba first {told(other)}")
-    with promise(cls, "keeps its state in parameters and buffers: loaded into another one, it goes on the same") as so:
-        stage.terms(loss)
+            each.append(system.terms(copy.deepcopy(loss)))
+        check(equal(*each), f"with torch's seed 0 {terms_text(each[0])}, with seed 1 {terms_text(each[1])}")
+    with requirement(cls, "gives the same terms whichever direction comes first") as check:
+        other = system.terms(copy.deepcopy(loss), directions=DIRECTIONS[::-1])
+        check(equal(found, other), f"ab first {terms_text(found)}, ba first {terms_text(other)}")
+    with requirement(
+        cls, "keeps its state in parameters and buffers: a copy that loads them continues equally"
+    ) as check:
+        system.terms(loss)
         fresh, _ = make(1)
         fresh.load_state_dict(loss.state_dict())
-        one, other = stage.terms(loss, step=1), stage.terms(fresh, step=1)
-        so(equal(one, other), f"it goes on with {told(one)}, the loaded one with {told(other)}")
-    with promise(cls, "computes in float32 what it does in float64") as so:
+        one, other = system.terms(loss, step=1), system.terms(fresh, step=1)
+        check(equal(one, other), f"it continues with {terms_text(one)}, the copy with {terms_text(other)}")
+    with requirement(cls, "gives the same terms in float32 as in float64") as check:
         single, small = make(0, torch.float32)
         other = small.terms(single)
         near = other.keys() == found.keys() and all(close(value, other[key], 1e-3) for key, value in found.items())
-        so(near, f"float64 {told(found)}, float32 {told(other)}")
+        check(near, f"float64 {terms_text(found)}, float32 {terms_text(other)}")
 
 
-class _Stage(NamedTuple):
-    """A small system on which losses are tried."""
+class _System(NamedTuple):
+    """The networks and the batch with which a loss is checked."""
 
     networks: Networks
     batch: Batch
 
     @classmethod
-    def make(cls, images: Domain, scores: int, dtype: torch.dtype) -> _Stage:
+    def make(cls, images: Domain, scores: int, dtype: torch.dtype) -> _System:
         torch.manual_seed(0)
         domains = {name: images._replace(name=name) for name in "ab"}
         embedding = Domain("embedding", 4, images.height // 2, images.width // 2)
         networks = Networks(
-            {way: SimpleGenerator(domains[way[0]], domains[way[1]]) for way in WAYS},
+            {direction: SimpleGenerator(domains[direction[0]], domains[direction[1]]) for direction in DIRECTIONS},
             {("image", name): SimpleDiscriminator(domain, scores) for name, domain in domains.items()},
             {"embedding": SimpleDiscriminator(embedding)},
         )
@@ -117,52 +120,57 @@ class _Stage(NamedTuple):
         labels = {name: torch.arange(len(x)) % images.classes for name, x in pictures.items()} if images.classes else {}
         return cls(networks, Batch(pictures, labels, dict.fromkeys("ab", images.classes)))
 
-    def memo(self, player: str = "generator", step: int = 0) -> Watched:
-        memo = Watched(self.networks, self.batch, seed=0)
-        memo.begin(player, (step, PLAYERS.index(player)), graph=player == "generator")
-        return memo
+    def cache(self, player: str = "generator", step: int = 0) -> MutationCheckingCache:
+        """Returns an empty cache in the turn of `player`."""
+        cache = MutationCheckingCache(self.networks, self.batch, seed=0)
+        cache.begin(player, (step, PLAYERS.index(player)), with_graph=player == "generator")
+        return cache
 
-    def terms(self, loss: Loss, step: int = 0, ways: tuple[str, ...] = WAYS) -> dict[str, Tensor]:
-        """{"PLAYER/WAY/PART": scalar} of one step: the generators' turn, then the discriminators'."""
-        return {key: value for player in PLAYERS for key, value in self.turn(loss, player, step, ways).items()}
+    def terms(self, loss: Loss, step: int = 0, directions: tuple[str, ...] = DIRECTIONS) -> dict[str, Tensor]:
+        """Returns {"PLAYER/DIRECTION/PART": scalar} of one step: the generators' turn, then the discriminators'."""
+        return {
+            key: value
+            for player in PLAYERS
+            for key, value in self.terms_of_turn(loss, player, step, directions).items()
+        }
 
-    def turn(self, loss: Loss, player: str, step: int = 0, ways: tuple[str, ...] = WAYS) -> dict[str, Tensor]:
-        """The same of one player."""
-        memo = self.memo(player, step)
+    def terms_of_turn(
+        self, loss: Loss, player: str, step: int = 0, directions: tuple[str, ...] = DIRECTIONS
+    ) -> dict[str, Tensor]:
+        cache = self.cache(player, step)
         found: dict[str, Tensor] = {}
-        for way in ways:
-            found |= self.given(loss, memo, way)
+        for direction in directions:
+            found |= self.terms_of_direction(loss, cache, direction)
         return found
 
-    def given(self, loss: Loss, memo: Memo, way: str) -> dict[str, Tensor]:
-        """The same of one way."""
-        parts = terms(loss, memo.player, Translation(way, memo))
-        return {f"{memo.player}/{way}/{part}".rstrip("/"): value for part, value in parts.items()}
+    def terms_of_direction(self, loss: Loss, cache: ForwardCache, direction: str) -> dict[str, Tensor]:
+        parts = checked_terms(loss, cache.player, Translation(direction, cache))
+        return {f"{cache.player}/{direction}/{part}".rstrip("/"): value for part, value in parts.items()}
 
 
-def _check_reach(loss: Loss, stage: _Stage, so: So) -> None:
+def _check_reach(loss: Loss, system: _System, check: Check) -> None:
     own = {name: parameter for name, parameter in loss.named_parameters() if parameter.requires_grad}
-    learnt: set[str] = set()
-    # as the engine takes them: the generators' before the discriminators' turn, in which a loss may move what it keeps
-    for key, value in (pair for player in PLAYERS for pair in stage.turn(loss, player).items()):
-        player, way, *part = key.split("/")
-        term = f"the {player}s' term {''.join(f'{name!r} ' for name in part)}on way {way}"
-        so(value.requires_grad, f"{term} is {value.item():.3g} and has no gradient")
+    trained: set[str] = set()
+    # in the trainer's order, because a loss may change its state in the discriminators' turn
+    for key, value in (pair for player in PLAYERS for pair in system.terms_of_turn(loss, player).items()):
+        player, direction, *part = key.split("/")
+        term = f"the {player}s' term {''.join(f'{name!r} ' for name in part)}in direction {direction}"
+        check(value.requires_grad, f"{term} is {value.item():.3g} and has no gradient")
         named = own | {
             f"{name}.{part}": parameter
-            for name, module in stage.networks.modules.items()
+            for name, module in system.networks.modules.items()
             for part, parameter in module.named_parameters()
         }
         gradients = torch.autograd.grad(value, list(named.values()), allow_unused=True, retain_graph=True)
         reached = {name: gradient for name, gradient in zip(named, gradients, strict=True) if gradient is not None}
-        so(all(g.isfinite().all() for g in reached.values()), f"{term} has gradients that are not finite")
+        check(all(g.isfinite().all() for g in reached.values()), f"{term} has gradients that are not finite")
         theirs = [name for name in reached if name.startswith(f"{player}/") or (name in own and player == loss.trains)]
         where = list(dict.fromkeys(name.split(".")[0] for name in reached))
-        so(bool(theirs), f"{term} reaches no {player}, only {', '.join(where) or 'the images'}")
+        check(bool(theirs), f"{term} reaches no {player}, only {', '.join(where) or 'the images'}")
         if player == "discriminator":
             strange = [name for name in where if name.startswith("generator/")]
-            so(not strange, f"{term} reaches {', '.join(strange)}, which its turn doesn't move")
+            check(not strange, f"{term} reaches {', '.join(strange)}, which a discriminators' turn does not update")
         if player == loss.trains:
-            learnt |= reached.keys()
-    missed = [name for name in own if name not in learnt]
-    so(not missed, f"no {loss.trains}s' term reaches the loss's own {', '.join(missed)}")
+            trained |= reached.keys()
+    missing = [name for name in own if name not in trained]
+    check(not missing, f"no {loss.trains}s' term reaches the loss's own {', '.join(missing)}")

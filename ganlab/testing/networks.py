@@ -1,4 +1,4 @@
-"""What the engine relies on in generators and discriminators."""
+"""The checks for generators and discriminators."""
 
 from __future__ import annotations
 
@@ -9,177 +9,177 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from ganlab.interfaces import (
-    Discriminator,
-    Domain,
-    Generator,
+from ganlab.interfaces.networks import Discriminator, Domain, Generator
+from ganlab.system.networks import Networks
+from ganlab.testing.building import build, build_pair, check_class
+from ganlab.testing.requirement import (
+    check_gradients,
+    close,
+    keeps_random_state,
+    max_difference,
+    requirement,
+    run_seeded,
+    shape_text,
+    weighted_sum,
 )
-from ganlab.modules import evaluating, shape_lazy
-from ganlab.networks import Networks
-from ganlab.testing.making import check_class, made_of, pair_of
-from ganlab.testing.promise import apart, check_gradients, close, promise, seeded, sides_of, unseen, weighted
-from ganlab.testing.simple import (
-    EMBEDDING,
-    IMAGES,
-    WAYS,
-    noise,
-)
+from ganlab.testing.simple import DIRECTIONS, EMBEDDING, IMAGES, noise
+from ganlab.torch_utils import evaluating, shape_lazy
 
 __tracebackhide__ = True
 
 
-@unseen
+@keeps_random_state
 def check_generator(cls: type[Generator], /, *, images: Domain = IMAGES, **options: Any) -> None:
-    """A generator's promises, on both ways."""
+    """Checks the generators of both directions."""
     check_class(cls, "generator", options)
     domains = {name: images._replace(name=name) for name in "ab"}
-    for way in WAYS:
-        x = noise(images, "generator", way)
+    for direction in DIRECTIONS:
+        x = noise(images, "generator", direction)
 
-        def make(way: str = way, x: Tensor = x) -> Generator:
-            network = pair_of(cls, domains, options)[way]
+        def make(direction: str = direction, x: Tensor = x) -> Generator:
+            network = build_pair(cls, domains, options)[direction]
             shape_lazy(network, x.float())
             return network
 
-        with promise(cls, "is made of its options"):
-            pair_of(cls, domains, options)[way]
+        with requirement(cls, "can be built from its options"):
+            build_pair(cls, domains, options)[direction]
         torch.manual_seed(0)
-        with promise(cls, "encodes to (N, E, h, w)") as so:
+        with requirement(cls, "encodes to (N, E, h, w)") as check:
             network = make().double()
-            embedding = seeded(_encoded, network, x)
-            so(embedding.dim() == 4 and len(embedding) == len(x), f"it encodes {sides_of(x)} to {sides_of(embedding)}")
-        with promise(cls, "decodes to images of the target domain in [-1, 1], however large its weights") as so:
+            embedding = run_seeded(_encode, network, x)
+            fits = embedding.dim() == 4 and len(embedding) == len(x)
+            check(fits, f"it encodes {shape_text(x)} to {shape_text(embedding)}")
+        with requirement(cls, "decodes to images of the target domain in [-1, 1], however large its weights") as check:
             large = make().double()
             for parameter in large.parameters():
                 parameter.data.mul_(30)
             fake = large(x)
-            so(fake.shape == x.shape, f"of {sides_of(x)} it makes {sides_of(fake)}")
-            so(bool((fake.abs() <= 1).all()), f"values go from {fake.min():.3g} to {fake.max():.3g}")
-        with promise(cls, "can be copied, whatever a forward with gradients has left on it"):
+            check(fake.shape == x.shape, f"it translates {shape_text(x)} to {shape_text(fake)}")
+            check(bool((fake.abs() <= 1).all()), f"values go from {fake.min():.3g} to {fake.max():.3g}")
+        with requirement(cls, "can be copied after a forward with gradients"):
             copy.deepcopy(large)
-        with promise(cls, "has a decoder that sees the embedding alone, and leaves it as it is") as so:
+        with requirement(cls, "has a decoder that reads the embedding alone and does not change it") as check:
             version, alone = embedding._version, copy.deepcopy(network)
             with evaluating(alone):
-                one = seeded(_decoded, alone, embedding)
-                so(embedding._version == version, "it changes it in place")
-                seeded(_encoded, alone, x.flip(0))
-                other = seeded(_decoded, alone, embedding)
-            so(close(one, other), f"after others were encoded its images differ by up to {apart(one, other):.3g}")
-        with promise(cls, "has a decoder through which gradients reach the embedding") as so:
+                one = run_seeded(_decode, alone, embedding)
+                check(embedding._version == version, "it changes the embedding in place")
+                run_seeded(_encode, alone, x.flip(0))
+                other = run_seeded(_decode, alone, embedding)
+            difference = f"{max_difference(one, other):.3g}"
+            check(close(one, other), f"after it encoded other images, its output differs by up to {difference}")
+        with requirement(cls, "has a decoder that passes gradients to the embedding") as check:
             leaf = embedding.requires_grad_()
-            (gradient,) = torch.autograd.grad(weighted(network.decode(leaf)), leaf, allow_unused=True)
-            check_gradients({"the embedding": gradient}, so)
+            (gradient,) = torch.autograd.grad(weighted_sum(network.decode(leaf)), leaf, allow_unused=True)
+            check_gradients({"the embedding": gradient}, check)
         _check_network(cls, make, _forward, x)
-        with promise(cls, "has features whose last is the embedding") as so:
-            embedding, last = (seeded(run, copy.deepcopy(network), x) for run in (_encoded, _last))
-            so(close(embedding, last), f"they differ by up to {apart(embedding, last):.3g}")
-        with promise(cls, "has a forward that is decode of encode: it is trained by these, and samples by that") as so:
+        with requirement(cls, "has features whose last one is the embedding") as check:
+            embedding, last = (run_seeded(run, copy.deepcopy(network), x) for run in (_encode, _last_feature))
+            check(close(embedding, last), f"they differ by up to {max_difference(embedding, last):.3g}")
+        with requirement(cls, "has a forward that equals decode(encode(images))") as check:
             whole = copy.deepcopy(network)
             with evaluating(whole):
-                one, other = seeded(_forward, whole, x), seeded(_in_two, whole, x)
-            so(close(one, other), f"the images differ by up to {apart(one, other):.3g}")
+                one, other = run_seeded(_forward, whole, x), run_seeded(_encode_and_decode, whole, x)
+            check(close(one, other), f"the images differ by up to {max_difference(one, other):.3g}")
 
 
-@unseen
+@keeps_random_state
 def check_discriminator(cls: type[Discriminator], /, *, images: Domain | None = None, **options: Any) -> None:
-    """A discriminator's promises. One that sees embeddings is given those of 4 channels, 8x8, unless `images` says
-    otherwise."""
+    """Checks a discriminator. One that sees embeddings is given 4 channels of 8x8 unless `images` sets a shape."""
     check_class(cls, "discriminator", options)
     torch.manual_seed(0)
-    with promise(cls, "is made of its options"):
-        sees = made_of(cls, options, IMAGES if images is None else images).sees
+    with requirement(cls, "can be built from its options"):
+        sees = build(cls, options, IMAGES if images is None else images).sees
     shape = images or (EMBEDDING if sees == "embeddings" else IMAGES)
 
     def make() -> Discriminator:
-        network: Discriminator = made_of(cls, options, shape)
+        network: Discriminator = build(cls, options, shape)
         shape_lazy(network, x.float())
         return network
 
     x = noise(shape, "discriminator")
     torch.manual_seed(0)
-    with promise(cls, "gives scores (N, K, h, w), through which gradients reach what it sees") as so:
+    with requirement(cls, "gives scores (N, K, h, w) and passes gradients to its input") as check:
         network = make().double()
         x.requires_grad_()
         scores = network(x)
-        so(scores.dim() == 4 and len(scores) == len(x), f"of {sides_of(x)} it gives {sides_of(scores)}")
-        so(scores.requires_grad, "the scores have no gradient")
-        (gradient,) = torch.autograd.grad(weighted(scores), x, allow_unused=True)
-        check_gradients({"what it sees": gradient}, so)
+        fits = scores.dim() == 4 and len(scores) == len(x)
+        check(fits, f"for {shape_text(x)} it gives {shape_text(scores)}")
+        check(scores.requires_grad, "the scores have no gradient")
+        (gradient,) = torch.autograd.grad(weighted_sum(scores), x, allow_unused=True)
+        check_gradients({"its input": gradient}, check)
         x = x.detach()
-    with promise(cls, "keeps its parameters in after_update, where the optimiser has them, and finite") as so:
+    with requirement(cls, "changes its parameters in after_update only in place, and keeps them finite") as check:
         updated = make()
         before = [id(parameter) for parameter in updated.parameters()]
         with torch.no_grad():
             updated.after_update()
         kept = [id(parameter) for parameter in updated.parameters()] == before
-        so(kept, f"of {len(before)} parameters some are others now")
-        finite = [name for name, parameter in updated.named_parameters() if not parameter.isfinite().all()]
-        so(not finite, f"not finite: {', '.join(finite)}")
+        check(kept, f"some of its {len(before)} parameters were replaced, and the optimizer has the old ones")
+        wrong = [name for name, parameter in updated.named_parameters() if not parameter.isfinite().all()]
+        check(not wrong, f"not finite: {', '.join(wrong)}")
     _check_network(cls, make, _forward, x)
-    with promise(cls, "can be differentiated twice, as gradient penalties do: by autograd as by differences") as so:
-        by_autograd, by_differences, size = _second(make, x)
+    with requirement(cls, "can be differentiated twice, as gradient penalties do") as check:
+        by_autograd, by_differences, size = _second_derivative(make, x)
         near = abs(by_autograd - by_differences) <= 1e-3 * (abs(by_autograd) + abs(by_differences)) + 1e-6 * size
-        so(near, f"a penalty's slope is {by_autograd:.6g} by autograd, {by_differences:.6g} by differences")
+        check(near, f"a penalty's slope is {by_autograd:.6g} by autograd, {by_differences:.6g} by finite differences")
 
 
 def _check_network(cls: type, make: Callable[[], nn.Module], run: Callable[[Any, Tensor], Tensor], x: Tensor) -> None:
-    """What generators and discriminators have in common. `x` is float64."""
-    with promise(cls, "has initial weights that depend on torch's seed alone") as so:
+    """Checks what generators and discriminators have in common. `x` is float64."""
+    with requirement(cls, "has initial weights that depend on torch's seed alone") as check:
         made = []
         for _ in range(2):
             torch.manual_seed(0)
             made.append(make().state_dict())
         differ = [name for name, value in made[0].items() if not torch.equal(value, made[1][name])]
-        so(not differ, f"made twice with seed 0, {', '.join(differ)} differ")
+        check(not differ, f"built twice with seed 0, {', '.join(differ)} differ")
 
     def fresh(dtype: torch.dtype = torch.float64) -> nn.Module:
-        """The same once more, made and not copied: nobody copies discriminators, and old weight norms refuse it."""
+        """Builds the same network again. Copying is not required of discriminators; old weight norms refuse it."""
         torch.manual_seed(0)
         return make().to(dtype)
 
     full = fresh()
-    # under a generator's name, as which any network will do
+    # `stateful` has the same meaning for both kinds of network
     networks = Networks({"ab": cast(Generator, full)}, {}, {})
-    with promise(cls, "gives the same for the same seed, and without one unless it is stateful") as so:
-        one, other = (seeded(run, fresh(), x) for _ in range(2))
-        so(torch.equal(one, other), f"with one seed its outputs differ by up to {apart(one, other):.3g}")
+    with requirement(cls, "gives the same output for the same seed, and for any seed unless stateful is True") as check:
+        one, other = (run_seeded(run, fresh(), x) for _ in range(2))
+        check(torch.equal(one, other), f"with one seed two outputs differ by up to {max_difference(one, other):.3g}")
         if not networks.stateful("generator/ab"):
             again = fresh()
-            one, other = seeded(run, again, x), seeded(run, again, x, seed=1)
-            so(close(one, other), f"stateful is False, and twice its outputs differ by up to {apart(one, other):.3g}")
-    with promise(cls, "leaves what it is given as it is") as so:
+            one, other = run_seeded(run, again, x), run_seeded(run, again, x, seed=1)
+            difference = f"{max_difference(one, other):.3g}"
+            check(close(one, other), f"stateful is False, but two outputs differ by up to {difference}")
+    with requirement(cls, "does not change its input") as check:
         version = x._version
-        seeded(run, fresh(), x)
-        so(x._version == version, "it changes it in place")
-    if networks.joinable("generator/ab"):
-        with promise(cls, "treats each image of a batch as if alone, where per_image is True") as so:
-            batch, alone = run(full, x), torch.cat([run(full, image[None]) for image in x])
-            so(close(batch, alone), f"alone and in a batch outputs differ by up to {apart(batch, alone):.3g}")
-    with promise(cls, "passes finite gradients to all parameters that take any") as so:
+        run_seeded(run, fresh(), x)
+        check(x._version == version, "it changes the input in place")
+    with requirement(cls, "passes finite gradients to all parameters that take gradients") as check:
         named = {name: parameter for name, parameter in full.named_parameters() if parameter.requires_grad}
         if named:
-            gradients = torch.autograd.grad(weighted(run(full, x)), list(named.values()), allow_unused=True)
-            check_gradients(dict(zip(named, gradients, strict=True)), so, nonzero=False)
-    with promise(cls, "keeps its state in parameters and buffers: loaded into another one, it gives the same") as so:
+            gradients = torch.autograd.grad(weighted_sum(run(full, x)), list(named.values()), allow_unused=True)
+            check_gradients(dict(zip(named, gradients, strict=True)), check, nonzero=False)
+    with requirement(cls, "keeps its state in parameters and buffers: a copy that loads them gives the same") as check:
         run(full, x)
         torch.manual_seed(1)
         loaded = make().double()
         loaded.load_state_dict(full.state_dict())
         with evaluating(full), evaluating(loaded):
-            settled = [seeded(run, each, x) for each in (full, loaded)]
-        for mode, (one, other) in (("eval", settled), ("train", [seeded(run, each, x) for each in (full, loaded)])):
-            so(torch.equal(one, other), f"in {mode} mode outputs differ by up to {apart(one, other):.3g}")
-    expected = seeded(run, fresh(torch.float32), x.float())
+            in_eval = [run_seeded(run, each, x) for each in (full, loaded)]
+        in_train = [run_seeded(run, each, x) for each in (full, loaded)]
+        for mode, (one, other) in (("eval", in_eval), ("train", in_train)):
+            check(torch.equal(one, other), f"in {mode} mode outputs differ by up to {max_difference(one, other):.3g}")
+    expected = run_seeded(run, fresh(torch.float32), x.float())
     single = fresh(torch.float32)
-    with promise(cls, "works under autocast to bfloat16") as so, torch.autocast("cpu", torch.bfloat16):
-        rough = seeded(run, single, x.float()).float()
+    with requirement(cls, "works under autocast to bfloat16") as check, torch.autocast("cpu", torch.bfloat16):
+        rough = run_seeded(run, single, x.float()).float()
         error = float((rough - expected).abs().mean())
         allowed = 0.1 * float(expected.abs().mean()) + 0.01
-        so(error <= allowed, f"outputs are {error:.3g} off on average, and {allowed:.3g} is allowed")
-    with promise(cls, "gives the same in the memory format channels_last") as so:
+        check(error <= allowed, f"the mean error of the output is {error:.3g}, and {allowed:.3g} is allowed")
+    with requirement(cls, "gives the same output in the memory format channels_last") as check:
         last = fresh(torch.float32).to(memory_format=torch.channels_last)
-        other = seeded(run, last, x.float().contiguous(memory_format=torch.channels_last))
-        so(close(expected, other, 1e-3), f"outputs differ by up to {apart(expected, other):.3g}")
+        other = run_seeded(run, last, x.float().contiguous(memory_format=torch.channels_last))
+        check(close(expected, other, 1e-3), f"outputs differ by up to {max_difference(expected, other):.3g}")
 
 
 def _forward(network: Any, x: Tensor) -> Tensor:
@@ -187,57 +187,58 @@ def _forward(network: Any, x: Tensor) -> Tensor:
     return made
 
 
-def _encoded(network: Any, x: Tensor) -> Tensor:
+def _encode(network: Any, x: Tensor) -> Tensor:
     embedding: Tensor = network.encode(x)
     return embedding
 
 
-def _decoded(network: Any, embedding: Tensor) -> Tensor:
+def _decode(network: Any, embedding: Tensor) -> Tensor:
     images: Tensor = network.decode(embedding)
     return images
 
 
-def _in_two(network: Any, x: Tensor) -> Tensor:
-    return _decoded(network, _encoded(network, x))
+def _encode_and_decode(network: Any, x: Tensor) -> Tensor:
+    return _decode(network, _encode(network, x))
 
 
-def _last(network: Any, x: Tensor) -> Tensor:
+def _last_feature(network: Any, x: Tensor) -> Tensor:
     embedding: Tensor = network.features(x)[-1]
     return embedding
 
 
-def _second(make: Callable[[], Discriminator], x: Tensor) -> tuple[float, float, float]:
-    """The slope of a gradient penalty along the weights, by autograd and by central differences; and the penalty."""
+def _second_derivative(make: Callable[[], Discriminator], x: Tensor) -> tuple[float, float, float]:
+    """Returns the slope of a gradient penalty along a direction of the weights, by autograd and by central
+    differences; and the penalty."""
 
     def settled() -> Discriminator:
         torch.manual_seed(0)
         network = make().double()
-        # spectral norm's vectors are constants to autograd: a forward moves them, and in eval mode they stay
-        seeded(_forward, network, x)
+        # spectral norm's vectors are constants to autograd: a forward changes them, and in eval mode they stay
+        run_seeded(_forward, network, x)
         return network.eval()
 
     def penalty(network: Discriminator) -> Tensor:
         torch.manual_seed(0)
         leaf = x.clone().requires_grad_()
-        (gradient,) = torch.autograd.grad(weighted(network(leaf)), leaf, create_graph=True)
+        (gradient,) = torch.autograd.grad(weighted_sum(network(leaf)), leaf, create_graph=True)
         return gradient.square().sum()
 
-    def along(sign: float) -> float:
+    def penalty_at(sign: float) -> float:
         moved = settled()
         with torch.no_grad():
-            for parameter, direction in zip(moved.parameters(), directions, strict=True):
-                parameter.add_(direction, alpha=sign * step)
+            for parameter, change in zip(moved.parameters(), changes, strict=True):
+                parameter.add_(change, alpha=sign * step)
         return float(penalty(moved).detach())
 
     step = 1e-7
     network = settled()
     random = torch.Generator().manual_seed(0)
-    directions = [
+    changes = [
         p.detach() * (1 + 0.5 * torch.randn(p.shape, generator=random, dtype=p.dtype)) for p in network.parameters()
     ]
     value = penalty(network)
     parameters = [p for p in network.parameters() if p.requires_grad]
     slopes = torch.autograd.grad(value, parameters, allow_unused=True) if value.requires_grad else ()
-    moving = [d for p, d in zip(network.parameters(), directions, strict=True) if p.requires_grad]
-    by_autograd = sum(float((s * d).sum()) for s, d in zip(slopes, moving, strict=False) if s is not None)
-    return by_autograd, (along(1) - along(-1)) / (2 * step), float(value.detach())
+    trained = [change for p, change in zip(network.parameters(), changes, strict=True) if p.requires_grad]
+    by_autograd = sum(float((s * c).sum()) for s, c in zip(slopes, trained, strict=False) if s is not None)
+    return by_autograd, (penalty_at(1) - penalty_at(-1)) / (2 * step), float(value.detach())

@@ -1,4 +1,4 @@
-"""What the engine relies on in a schedule."""
+"""The check for schedules."""
 
 from __future__ import annotations
 
@@ -10,67 +10,58 @@ import numpy as np
 import torch
 from torch import nn
 
-from ganlab.draws import keyed
-from ganlab.interfaces import (
-    PLAYERS,
-    SEES,
-    Domain,
-    Schedule,
-    Turn,
-)
-from ganlab.testing.making import check_class, made_of
-from ganlab.testing.promise import apart, promise, sides_of, unseen
-from ganlab.testing.simple import (
-    IMAGES,
-    WAYS,
-    noise,
-)
+from ganlab.determinism import keyed
+from ganlab.interfaces.networks import SEES, Domain
+from ganlab.interfaces.schedules import PLAYERS, Schedule, Turn
+from ganlab.testing.building import build, check_class
+from ganlab.testing.requirement import keeps_random_state, max_difference, requirement, shape_text
+from ganlab.testing.simple import DIRECTIONS, IMAGES, noise
 
 __tracebackhide__ = True
 
 STEPS = 20
-"""So many of a schedule's steps are looked at, and the last."""
+"""The number of first steps that are checked; the last step is checked too."""
 
 
-@unseen
+@keeps_random_state
 def check_schedule(cls: type[Schedule], /, *, images: Domain = IMAGES, **options: Any) -> None:
-    """A schedule's promises: its first steps, its last, and its optimisers."""
+    """Checks a schedule: its first 20 steps and its last, its optimizers, and its pool of fakes of shape `images`."""
     check_class(cls, "schedule", options)
 
-    def make(ways: tuple[str, ...] = WAYS) -> Schedule:
-        schedule: Schedule = made_of(cls, options)
-        schedule.ways = ways
+    def make(directions: tuple[str, ...] = DIRECTIONS) -> Schedule:
+        schedule: Schedule = build(cls, options)
+        schedule.directions = directions
         return schedule
 
-    with promise(cls, "has steps, a number from 1 up") as so:
+    with requirement(cls, "has steps, an integer of at least 1") as check:
         steps = getattr(make(), "steps", None)
-        so(type(steps) is int and steps >= 1, f"steps is {steps!r}")
+        check(type(steps) is int and steps >= 1, f"steps is {steps!r}")
     assert isinstance(steps, int)
-    asked = sorted({*range(min(steps, STEPS)), steps - 1})
-    with promise(cls, "names players, and of the ways only those that the core has set") as so:
-        for ways in (WAYS, WAYS[:1]):
-            schedule = make(ways)
-            for step in asked:
+    checked = sorted({*range(min(steps, STEPS)), steps - 1})
+    with requirement(cls, "gives turns of known players, in directions that the core has set") as check:
+        for directions in (DIRECTIONS, DIRECTIONS[:1]):
+            schedule = make(directions)
+            for step in checked:
                 for turn in schedule.turns(step):
-                    so(_fits(turn, ways), f"with the ways {ways} step {step} has {turn}")
-    with promise(cls, "is a function of the step alone, so that a resumed run goes on the same") as so:
+                    check(_fits(turn, directions), f"with the directions {directions} step {step} has {turn}")
+    with requirement(cls, "gives values that depend on the step alone, so that a resumed run stays the same") as check:
         walked = make()
-        one = {step: _plan(walked, step) for step in asked}
-        for step in asked:
+        one = {step: _plan(walked, step) for step in checked}
+        for step in checked:
             other = _plan(make(), step)
-            so(one[step] == other, f"step {step} is {one[step]} after those before it, {other} when asked first")
-    with promise(cls, "gives finite factors, from 0 up") as so:
+            check(one[step] == other, f"step {step} is {one[step]} after earlier steps, {other} in a new schedule")
+    with requirement(cls, "gives factors that are finite and at least 0") as check:
         factors = [factor for _, *factors in one.values() for factor in factors]
-        so(all(np.isfinite(factor) and factor >= 0 for factor in factors), f"they are {sorted(set(factors))}")
+        check(all(np.isfinite(factor) and factor >= 0 for factor in factors), f"they are {sorted(set(factors))}")
     for player in PLAYERS:
-        with promise(cls, "gives each player one optimiser, of all its parameters") as so:
+        with requirement(cls, "gives each player one optimizer over all its parameters") as check:
             parameters = _parameters()
             optimizer = make().optimizer(player, parameters)
-            so(isinstance(optimizer, torch.optim.Optimizer), f"the {player}'s is {optimizer!r}")
+            check(isinstance(optimizer, torch.optim.Optimizer), f"the {player}'s is {optimizer!r}")
             held = [id(parameter) for group in optimizer.param_groups for parameter in group["params"]]
             count = f"the {player}'s holds {len(held)} of {len(parameters)} parameters"
-            so(sorted(held) == sorted(map(id, parameters)), count)
-        with promise(cls, "has optimisers whose state, saved and loaded, goes on the same") as so:
+            check(sorted(held) == sorted(map(id, parameters)), count)
+        with requirement(cls, "has optimizers that continue equally after their state is saved and loaded") as check:
             for _ in range(2):
                 _descend(optimizer, parameters)
             copies = [nn.Parameter(parameter.detach().clone()) for parameter in parameters]
@@ -79,13 +70,14 @@ def check_schedule(cls: type[Schedule], /, *, images: Domain = IMAGES, **options
             for each, values in ((optimizer, parameters), (loaded, copies)):
                 _descend(each, values)
             ours, theirs = (torch.cat([p.detach().flatten() for p in values]) for values in (parameters, copies))
-            so(bool(ours.isfinite().all()), f"the {player}'s parameters become {ours.tolist()}")
-            so(torch.equal(ours, theirs), f"the {player}'s differ by up to {apart(ours, theirs):.3g}")
+            check(bool(ours.isfinite().all()), f"the {player}'s parameters become {ours.tolist()}")
+            difference = f"{max_difference(ours, theirs):.3g}"
+            check(torch.equal(ours, theirs), f"the {player}'s parameters differ by up to {difference}")
     _check_pool(cls, lambda: make().pool(images), images)
 
 
 def _check_pool(cls: type, make: Callable[[], nn.Module | None], images: Domain) -> None:
-    with promise(cls, "has a pool, or None, that gives as many images as it is given") as so:
+    with requirement(cls, "has no pool, or one that gives as many images as it is given") as check:
         pool = make()
         if pool is None:
             return
@@ -94,27 +86,28 @@ def _check_pool(cls: type, make: Callable[[], nn.Module | None], images: Domain)
         for x, rolls in zip(fakes[:3], draws[:3], strict=True):
             before = x.clone()
             shown = pool(x, rolls)
-            so(shown.shape == x.shape and bool(shown.isfinite().all()), f"of {sides_of(x)} it makes {sides_of(shown)}")
-            so(torch.equal(x, before), "it changes in place those that it is given")
-    with promise(cls, "has a pool whose state is in buffers: loaded into another one, it goes on the same") as so:
+            fits = shown.shape == x.shape and bool(shown.isfinite().all())
+            check(fits, f"for {shape_text(x)} it gives {shape_text(shown)}, or values that are not finite")
+            check(torch.equal(x, before), "it changes the fakes in place")
+    with requirement(cls, "has a pool with its state in buffers: a copy that loads them continues equally") as check:
         loaded = make()
         assert loaded is not None
         loaded.load_state_dict(pool.state_dict())
         one, other = pool(fakes[3], draws[3]), loaded(fakes[3], draws[3])
-        so(torch.equal(one, other), f"what they show differs by up to {apart(one, other):.3g}")
+        check(torch.equal(one, other), f"the images differ by up to {max_difference(one, other):.3g}")
 
 
-def _fits(turn: Turn, ways: tuple[str, ...]) -> bool:
-    named = (turn.ways, turn.moves or ())
+def _fits(turn: Turn, directions: tuple[str, ...]) -> bool:
+    named = (turn.directions, turn.moves or ())
     return (
         turn.player in PLAYERS
         and turn.sees in (None, *SEES)
-        and not any(isinstance(each, str) or not set(each) <= set(ways) for each in named)
+        and not any(isinstance(each, str) or not set(each) <= set(directions) for each in named)
     )
 
 
 def _plan(schedule: Schedule, step: int) -> tuple[Any, ...]:
-    """All that a schedule says of a step."""
+    """Returns the turns of a step, then its learning rates and weights."""
     rates = [schedule.learning_rate(player, step) for player in PLAYERS]
     weights = [schedule.weight("adversarial", player, step) for player in PLAYERS]
     return [tuple(turn) for turn in schedule.turns(step)], *rates, *weights

@@ -1,23 +1,17 @@
-"""Small components, shapes and images on which others are tried."""
+"""Simple components, shapes and noise images that the checks use as the rest of a system."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
 
-from ganlab.draws import keyed
-from ganlab.interfaces import (
-    Discriminator,
-    Domain,
-    Features,
-    Generator,
-    Loss,
-)
-from ganlab.translation import Translation
+from ganlab.determinism import keyed
+from ganlab.interfaces.losses import Loss, Translation
+from ganlab.interfaces.networks import Discriminator, Domain, Features, Generator
 
 IMAGES = Domain("images", 3, 16, 16)
 EMBEDDING = Domain("embedding", 4, 8, 8)
-WAYS = ("ab", "ba")
+DIRECTIONS = ("ab", "ba")
 
 
 class SimpleGenerator(Generator):
@@ -60,7 +54,7 @@ class SimpleLoss(Loss):
 
 
 class SimpleFeatures(Features):
-    """The means of four convolved channels."""
+    """One convolution with four channels and the mean of each: vectors (N, 4)."""
 
     size = 8
     shipped = True
@@ -80,9 +74,10 @@ STAND_INS: dict[str, type] = {
     "loss": SimpleLoss,
     "features": SimpleFeatures,
 }
+"""{kind: the class used for a nested component that the author does not pass}."""
 
 
 def noise(shape: Domain, *key: int | str) -> Tensor:
-    """(2, C, H, W) uniform in [-1, 1], float64: not as many as channels, for which a layer might take them."""
+    """Returns images (2, C, H, W), float64, uniform in [-1, 1]. N differs from C: a layer that mixes them up fails."""
     values = keyed("testing", *key).uniform(-1, 1, (2, shape.channels, shape.height, shape.width))
     return torch.from_numpy(values)

@@ -1,4 +1,4 @@
-"""What the data store relies on in a source."""
+"""The check for image sources."""
 
 from __future__ import annotations
 
@@ -9,50 +9,49 @@ from typing import Any
 
 import numpy as np
 
-from ganlab.interfaces import (
-    Source,
-)
-from ganlab.testing.making import check_class, made_of
-from ganlab.testing.promise import promise, unseen
+from ganlab.interfaces.sources import Source
+from ganlab.testing.building import build, check_class
+from ganlab.testing.requirement import keeps_random_state, requirement
 
 __tracebackhide__ = True
 
 
-@unseen
+@keeps_random_state
 def check_source(cls: type[Source], /, *, size: int = 16, **options: Any) -> None:
-    """A source's promises, on the first eight images of each domain."""
+    """Checks a source on the first eight images of each domain, `size` pixels high and wide."""
     check_class(cls, "source", options)
 
     def make() -> Source:
-        source: Source = made_of(cls, options)
+        source: Source = build(cls, options)
         return source
 
-    with promise(cls, "is made of its options"):
+    with requirement(cls, "can be built from its options"):
         source = make()
     for domain in "ab":
-        with promise(cls, "names its images in a fixed order, each by a key of its own") as so:
+        with requirement(cls, "gives its images different keys in a fixed order") as check:
             keys = source.keys(domain)
-            so(bool(keys) and all(type(key) is str for key in keys), f"domain {domain} has the keys {keys[:8]}")
-            so(len(set(keys)) == len(keys), f"of {len(keys)} keys {len(keys) - len(set(keys))} come again")
+            check(bool(keys) and all(type(key) is str for key in keys), f"domain {domain} has the keys {keys[:8]}")
+            check(len(set(keys)) == len(keys), f"{len(keys) - len(set(keys))} of {len(keys)} keys are repeated")
             again = make().keys(domain)
-            so(again == keys, f"domain {domain} has the keys {keys[:8]}, and then {again[:8]}")
+            check(again == keys, f"domain {domain} has the keys {keys[:8]}, and then {again[:8]}")
         some = keys[:8]
-        with promise(cls, "gives images (size, size, channels) of uint8") as so:
+        with requirement(cls, "gives images (size, size, channels) of uint8") as check:
             pictures = [source.image(key, size) for key in some]
+            expected = (size, size, source.channels)
             for key, picture in zip(some, pictures, strict=True):
-                fit = picture.shape == (size, size, source.channels) and picture.dtype == np.uint8
-                so(fit, f"{key!r} is {picture.shape} of {picture.dtype}, where {(size, size, source.channels)} is due")
-        with promise(cls, "gives the same image for the same key, from several threads too") as so:
+                fits = picture.shape == expected and picture.dtype == np.uint8
+                check(fits, f"{key!r} is {picture.shape} of {picture.dtype}, expected {expected} of uint8")
+        with requirement(cls, "gives the same image for the same key, from several threads too") as check:
             with ThreadPoolExecutor(4) as pool:
                 others = list(pool.map(partial(make().image, size=size), some[::-1]))
             for key, picture, other in zip(some, pictures, others[::-1], strict=True):
-                so(np.array_equal(picture, other), f"{key!r} differs in {(picture != other).sum()} values")
+                check(np.array_equal(picture, other), f"{key!r} differs in {(picture != other).sum()} values")
         if source.classes:
-            with promise(cls, "has labels from 0 to less than classes") as so:
+            with requirement(cls, "gives labels from 0 to classes - 1") as check:
                 labels = [operator.index(source.label(key)) for key in some]
-                fit = all(0 <= label < source.classes for label in labels)
-                so(fit, f"of {source.classes} classes there are the labels {sorted(set(labels))}")
-        with promise(cls, "has attributes that are {text: text}") as so:
+                fits = all(0 <= label < source.classes for label in labels)
+                check(fits, f"classes is {source.classes}, and the labels are {sorted(set(labels))}")
+        with requirement(cls, "gives attributes {text: text}") as check:
             for key in some:
                 known = source.attributes(key)
-                so(all(type(part) is str for pair in known.items() for part in pair), f"{key!r} has {known}")
+                check(all(type(part) is str for pair in known.items() for part in pair), f"{key!r} has {known}")

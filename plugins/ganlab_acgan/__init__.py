@@ -1,5 +1,7 @@
-"""AC-GAN (arXiv:1610.09585): the discriminator also tells the classes that both domains share, and translations are to
-show their input's.
+"""AC-GAN (arXiv:1610.09585): the discriminators also predict class labels, and a translation must keep its input's
+class.
+
+Both domains have the same classes.
 """
 
 from typing import Any, cast
@@ -9,13 +11,15 @@ from torch import Tensor
 
 import ganlab
 from ganlab import Domain, Translation
-from ganlab.interfaces import Term
+from ganlab.interfaces.losses import Term
 from ganlab_acgan.classes import check_classes, classified
 
 
 class ClassifyingPatch(Patch):
-    """PatchGAN's layers with more outputs: (N, 1 + classes, h, w), whether a patch is real, then the logits of the
-    domain's classes. Raises ValueError where the domain has none."""
+    """PatchGAN with class logits: scores (N, 1 + classes, h, w). The first score says if a patch is real.
+
+    Raises ValueError if the domain has no classes.
+    """
 
     def outputs(self, shape: Domain) -> int:
         if not shape.classes:
@@ -24,7 +28,7 @@ class ClassifyingPatch(Patch):
 
 
 class Source(ganlab.Loss):
-    """L_S, section 3: the adversarial loss `of`, which sees nothing of the scores but whether an image is real.
+    """L_S, section 3: the adversarial loss `of`, applied to the first score alone.
 
     Args:
         of: the adversarial loss.
@@ -46,12 +50,14 @@ class Source(ganlab.Loss):
 
 
 class Class(ganlab.Loss):
-    """L_C, section 3: -log P(C = c | x), over images and patches, of reals x and their class, and of fakes and their
-    input's. The discriminators minimise both, the generators that of fakes.
+    """L_C, section 3: the cross-entropy -log P(C = c | x), averaged over images and patches.
+
+    For a real image c is its own class, for a fake the class of its input. The discriminators minimise both terms. The
+    generators minimise the term of the fakes.
 
     Args:
-        fakes: whether the discriminators learn classes from fakes, too. From reals alone (arXiv:1711.09020, eq. 2
-            and 3) they can't come to read what only generators write.
+        fakes: if true, the discriminators learn classes from fakes too. If false, they learn from real images alone
+            (arXiv:1711.09020, eq. 2 and 3), and cannot learn class features that appear only in fakes.
     """
 
     def __init__(self, fakes: bool = True) -> None:
@@ -59,13 +65,13 @@ class Class(ganlab.Loss):
         self.fakes = fakes
 
     def generator(self, t: Translation) -> Tensor:
-        return classified(_logits(t, t.fake, reals=False), t.labels)
+        return classified(_logits(t, t.fake, reals=False), t.source_labels)
 
     def discriminator(self, t: Translation) -> dict[str, Tensor]:
         terms = {"real": classified(_logits(t, t.target, reals=True), t.target_labels)}
         if self.fakes:
-            # not those of a pool, whose classes are not known
-            terms["fake"] = classified(_logits(t, t.fake, reals=False), t.labels)
+            # not t.fake_for_discriminator: a pool does not keep the classes of its fakes
+            terms["fake"] = classified(_logits(t, t.fake, reals=False), t.source_labels)
         return terms
 
 
@@ -76,7 +82,7 @@ def _logits(t: Translation, images: Tensor, reals: bool) -> Tensor:
 
 
 class _RealOrFake:
-    """A translation whose discriminators say one thing."""
+    """A `Translation` that gives the first score alone."""
 
     def __init__(self, t: Translation) -> None:
         self._t = t
@@ -85,8 +91,8 @@ class _RealOrFake:
         return self._t.score(images, name)[:, :1]
 
     @property
-    def back(self) -> Translation:
-        return _real_or_fake(self._t.back)
+    def reverse(self) -> Translation:
+        return _real_or_fake(self._t.reverse)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._t, name)

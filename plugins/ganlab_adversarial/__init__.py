@@ -1,6 +1,9 @@
-"""Adversarial losses: on scores that are logits Goodfellow's two (arXiv:1406.2661) and relativistic pairing
-(arXiv:2501.05441), on unbounded ones the hinge loss (arXiv:1705.02894). Scalars; means run over images and scores.
-softplus(-s) is -log sigmoid(s)."""
+"""Adversarial losses: Goodfellow's two (arXiv:1406.2661), relativistic pairing (arXiv:2501.05441) and the hinge loss
+(arXiv:1705.02894).
+
+Each term is a mean over images and scores. All but the hinge loss read the scores as logits; softplus(-s) is
+-log sigmoid(s).
+"""
 
 from typing import Annotated
 
@@ -13,7 +16,7 @@ from ganlab import Translation
 
 
 class _Logistic(ganlab.Loss):
-    """The discriminator of arXiv:1406.2661, eq. (1): it maximises log D(x) + log(1 - D(G(z)))."""
+    """The discriminator's term of arXiv:1406.2661, eq. (1): it maximises log D(x) + log(1 - D(G(z)))."""
 
     def discriminator(self, t: Translation) -> dict[str, Tensor]:
         return {
@@ -23,24 +26,30 @@ class _Logistic(ganlab.Loss):
 
 
 class Minimax(_Logistic):
-    """arXiv:1406.2661, eq. (1): G minimises log(1 - D(G(z))), whose gradient fades where D is sure of fakes."""
+    """The minimax loss (arXiv:1406.2661, eq. 1): G minimises log(1 - D(G(z))).
+
+    Its gradient vanishes when D recognises the fakes with certainty.
+    """
 
     def generator(self, t: Translation) -> Tensor:
         return -softplus(t.score(t.fake)).mean()
 
 
 class NonSaturating(_Logistic):
-    """arXiv:1406.2661, end of section 3: G maximises log D(G(z)) instead, whose gradient is strong there."""
+    """The non-saturating loss (arXiv:1406.2661, end of section 3): G maximises log D(G(z)).
+
+    Its gradient stays large when D recognises the fakes with certainty.
+    """
 
     def generator(self, t: Translation) -> Tensor:
         return softplus(-t.score(t.fake)).mean()
 
 
 class Relativistic(ganlab.Loss):
-    """Relativistic pairing (arXiv:2501.05441, eq. 2): each real is paired with the fake at its place in the batch. D
-    minimises softplus(D(fake) - D(real)), G softplus(D(real) - D(fake)).
+    """Relativistic pairing (arXiv:2501.05441, eq. 2).
 
-    The paper trains it with "r1" and "r2".
+    D minimises softplus(D(fake) - D(real)), G minimises softplus(D(real) - D(fake)). Each real image is paired with the
+    fake at its index in the batch. The paper adds the losses "r1" and "r2".
     """
 
     def generator(self, t: Translation) -> Tensor:
@@ -51,11 +60,12 @@ class Relativistic(ganlab.Loss):
 
 
 class Hinge(ganlab.Loss):
-    """The hinge loss (arXiv:1705.02894): D minimises max(0, margin - D(x)) + max(0, margin + D(G(z))), G maximises
-    D(G(z)).
+    """The hinge loss (arXiv:1705.02894) on unbounded scores.
+
+    D minimises max(0, margin - D(x)) + max(0, margin + D(G(z))), G maximises D(G(z)).
 
     Args:
-        margin: How far on its own side of 0 a score has to be for D to be content with it. The paper's is 1.
+        margin: the distance of a score from 0, on its correct side, beyond which D's term is 0. The paper uses 1.
     """
 
     def __init__(self, margin: Annotated[float, Field(gt=0)] = 1.0) -> None:
@@ -74,5 +84,5 @@ class Hinge(ganlab.Loss):
 
 @ganlab.hookimpl
 def ganlab_losses() -> dict[str, type[ganlab.Loss]]:
-    # not "hinge": that is the name of the README's example
+    # not "hinge", which is the name of the README's example
     return {"minimax": Minimax, "non_saturating": NonSaturating, "relativistic": Relativistic, "hinge_gan": Hinge}

@@ -1,8 +1,8 @@
-"""The data set that needs no download: avatars that DiceBear draws from a seed, in the styles of many illustrators.
+"""A dataset without a download: avatars that DiceBear draws in the styles of many illustrators.
 
-Two styles are two unpaired domains of comic faces. The drawings are those of PyPI's `dicebear-styles`, each under
-its illustrator's own licence: ATTRIBUTION.md holds what is due for the styles in `PAIR`, and `attribution` writes
-the same for any others.
+Two styles make two unpaired domains of comic faces. The style definitions come from the package `dicebear-styles`; each
+has its illustrator's own licence. ATTRIBUTION.md has the credits of the styles in `PAIR`; `attribution` writes the
+credits of any styles.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ PAIR = ("big-ears", "pixel-art")
 """The styles of the default domains "a" and "b"."""
 
 SKIN = {"pale": "#f7d3ae", "sand": "#e6ac7b", "tan": "#bf8150", "brown": "#93603c", "dark": "#6b4530"}
-"""{name: colour} of the skin in a portrait, of whichever style."""
+"""{name: colour} of the skin in portraits of every style."""
 
 HAIR = {"black": "#1f1a1a", "brown": "#4a2413", "red": "#cf4a1b", "blond": "#ecc653", "grey": "#b4b4ba"}
-"""{name: colour} of the hair in a portrait; each stands out from every skin, so that hair and face keep an edge."""
+"""{name: colour} of the hair in portraits. Each colour contrasts with every skin, so that an edge remains."""
 
 _WHITE = "#ffffff"
 
-# the names that styles give to such parts
+# the parts that portraits leave out, by the names that styles give them
 _WORN = {
     "accessories",
     "beard",
@@ -49,8 +49,8 @@ _WORN = {
     "mustache",
 }
 
-# dicebear's options, the shifts in per cent of the picture: the chin is to be at nine tenths of the height, the eyes
-# at six. pixel-art moves by three of its pixels and keeps its scale, so that at 64 x 64 each remains 4 x 4 of ours
+# options of dicebear, shifts in per cent of the image. They bring the chin to 9/10 of the height and the eyes to 6/10.
+# pixel-art is shifted by 3 of its pixels and not scaled, so that each stays 4x4 pixels in an image of 64x64
 _FRAMES: dict[str, dict[str, float]] = {
     "adventurer": {"scale": 1.2, "translateY": 3},
     "big-ears": {"scale": 1.1, "translateY": -2},
@@ -61,26 +61,26 @@ _FRAMES: dict[str, dict[str, float]] = {
     "voxel-art": {"scale": 1.5, "translateY": 20},
 }
 
-# a Style builds parts of itself at first use, and not in one step
+# a Style builds parts of itself at first use, which is not thread-safe
 _DRAWING = threading.Lock()
 
 
 class Avatars(ganlab.Source):
-    """Avatars in one style of dicebear-styles, drawn from seeds; the domains "a" and "b" share no seed.
+    """Avatars in one style of dicebear-styles. A key is the random seed of its avatar; the domains share no key.
 
-    Styles with few parts (dylan) repeat a picture now and then; those in `PAIR` practically never do. No fonts are
-    used: the styles that draw letters (initials, initial-face) come out without them. Transparent parts become white.
+    Styles with few parts (dylan) sometimes repeat an image; the styles in `PAIR` practically never do. No fonts are
+    used: styles that draw letters (initials, initial-face) are drawn without them. Transparent parts become white.
 
-    Raises ValueError where there is no such style.
+    Raises ValueError if the style does not exist.
 
     Args:
-        style: one of dicebear-styles: "big-ears", "pixel-art", ...
-        count: how many pictures each domain has.
-        look: in a "portrait" all styles that draw people take their colours from `HAIR` and `SKIN`, leave out what is
-            worn (glasses, hats, beards) and, for some styles, bring the head to the middle at about the same size: what
-            remains different is how a face is drawn. Styles without a skin colour have no portrait and look the same as
-            with "style", which leaves everything to the illustrator.
-        labels: a picture's class is the place of this colour in `HAIR` or `SKIN`; with "none" it has no class.
+        style: a style of dicebear-styles, such as "big-ears" or "pixel-art".
+        count: the number of images of each domain.
+        look: "portrait" makes styles differ only in how a face is drawn: colours come from `HAIR` and `SKIN`; glasses,
+            hats and beards are left out; some styles are moved and scaled so that the heads match. A style without a
+            skin colour is not changed. "style" leaves everything to the illustrator.
+        labels: the class of an image is the index of its colour in `HAIR` ("hair_color") or `SKIN` ("skin_color");
+            "none" gives no classes.
     """
 
     def __init__(
@@ -105,12 +105,12 @@ class Avatars(ganlab.Source):
         self.classes = len(self._classes)
 
     def keys(self, domain: str) -> list[str]:
-        """The seeds, which name their domain: "a-00000", "a-00001", ..."""
+        """Returns "a-00000", "a-00001", ... for domain "a"."""
         return [f"{domain}-{index:05d}" for index in range(self._count)]
 
     def image(self, key: str, size: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
-        """The avatar of the seed `key` as (size, size, 3)."""
-        # fonts differ between machines, and resvg would look for them anew for each picture
+        """Returns the avatar as (size, size, 3)."""
+        # fonts differ between machines, and resvg would search for them for every image
         png = resvg_py.svg_to_bytes(
             svg_string=self._draw(key).to_string(),
             width=size,
@@ -122,22 +122,22 @@ class Avatars(ganlab.Source):
             return np.array(picture.convert("RGB"))
 
     def label(self, key: str) -> int:
-        """The place of the avatar's colour. Raises ValueError where it is drawn in none of a portrait's."""
+        """Returns the index of the avatar's colour. Raises ValueError if the colour is none of a portrait's."""
         color = self.attributes(key).get(self._labels)
         if color not in self._classes:
             raise ValueError(f"{key} has the {self._labels} {color}; a label is one of {', '.join(self._classes)}")
         return self._classes.index(color)
 
     def attributes(self, key: str) -> dict[str, str]:
-        """What DiceBear chose for the seed: {"hair": "long04", "hair_color": "#cf4a1b", "glasses": "none", ...}.
+        """Returns what DiceBear chose: {"hair": "long04", "hair_color": "#cf4a1b", "glasses": "none", ...}.
 
-        A part's value is the name of its variant, or "none"; a colour, "#rrggbb", is named only if it is drawn.
+        A part has the name of its variant, or "none". Colours are "#rrggbb"; only colours that are drawn are included.
         """
         avatar = self._draw(key).to_json()
         chosen = avatar["options"]
         parts = {name: chosen.get(f"{name}Variant", "none") for name in self._style.components()}
         colors = {f"{name}_color": chosen.get(f"{name}Color", [""])[0] for name in self._style.colors()}
-        # a colour that another has to differ from is chosen even if nothing is drawn in it
+        # dicebear also chooses colours that it only contrasts with others and never draws
         return parts | {name: color for name, color in colors.items() if f'"{color}"' in avatar["svg"]}
 
     def _draw(self, seed: str) -> Avatar:
@@ -146,7 +146,7 @@ class Avatars(ganlab.Source):
 
 
 def attribution(styles: Iterable[str] = PAIR) -> str:
-    """The credits of some styles as Markdown, from the styles' own meta data."""
+    """Returns the credits of styles as Markdown, from the styles' own metadata."""
     sections = [
         "# Attribution\n\n"
         "The avatars are drawn by dicebear-core from the style definitions in dicebear-styles, which carry these "
@@ -181,7 +181,7 @@ def _load(style: str, look: Literal["portrait", "style"]) -> Style:
     definition = json.loads(files("dicebear_styles").joinpath(f"{style}.json").read_text("utf-8"))
     colors = definition.get("colors", {})
     if look == "portrait" and "skin" in colors:
-        # not by dicebear's options, which it checks anew for each picture, and that takes longer than the drawing
+        # not by dicebear's options: it validates them for every image, which takes longer than the drawing
         palettes = {"hair": HAIR.values(), "facialHair": HAIR.values(), "skin": SKIN.values(), "background": [_WHITE]}
         for name in palettes.keys() & colors.keys():
             colors[name]["values"] = list(palettes[name])

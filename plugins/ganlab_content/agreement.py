@@ -1,4 +1,4 @@
-"""What a translation kept of its input that needs no labels: where its colours are, and where its edges are."""
+"""The agreement of two sets of images in the places of their colours and of their edges."""
 
 from __future__ import annotations
 
@@ -8,34 +8,35 @@ from torch.nn.functional import conv2d, interpolate
 
 import ganlab
 from ganlab.evaluation import estimates
-from ganlab.evaluation.evidence import Images
+from ganlab.interfaces.metrics import Images
 
 COLOUR_SIDE = 8
 EDGE_SIDE = 32
 
 _LUMA = (0.299, 0.587, 0.114)
-"""Of red, green and blue (ITU-R BT.601)."""
+"""The weights of red, green and blue (ITU-R BT.601)."""
 
 _SOBEL = ((-1.0, 0.0, 1.0), (-2.0, 0.0, 2.0), (-1.0, 0.0, 1.0))
 
 _CONSTANT = 1e-9
-"""A centred image with a smaller norm is the mean image but for rounding; pixels are multiples of 1/127.5."""
+"""If an image's distance from the mean image is smaller, they differ only by rounding: pixels are multiples of
+1/127.5."""
 
 
 def shrunk(images: Images, side: int) -> Tensor:
-    """Images of any sizes -> (N, 3, side, side) in [-1, 1], each value the mean of its area."""
+    """Returns (N, 3, side, side) in [-1, 1] for images of any sizes. Each value is the mean of its area."""
     each = (Images([pixels]).tensor() for pixels in images.pixels)
     return torch.cat([interpolate(image, (side, side), mode="area") for image in each])
 
 
 def colours(images: Images) -> Tensor:
-    """Images of any sizes -> their colours (N, 192), RGB on an 8x8 grid."""
+    """Returns the colours (N, 192) of images of any sizes: RGB on an 8x8 grid."""
     return shrunk(images, COLOUR_SIDE).flatten(1)
 
 
 def edges(images: Images) -> Tensor:
-    """Images of any sizes -> the strength of their edges (N, 900): the norm of Sobel's gradient of the luminance, at
-    32x32 pixels, without the border."""
+    """Returns the edge strengths (N, 900) of images of any sizes: the norm of the luminance's Sobel gradient at 32x32
+    pixels, without the border."""
     luminance = (shrunk(images, EDGE_SIDE) * torch.tensor(_LUMA)[:, None, None]).sum(1, keepdim=True)
     across = torch.tensor(_SOBEL)
     gradient = conv2d(luminance, torch.stack([across, across.T])[:, None])
@@ -43,11 +44,11 @@ def edges(images: Images) -> Tensor:
 
 
 def agreement(inputs: Tensor, outputs: Tensor) -> ganlab.Estimate:
-    """Two sets (N, D), pair by pair -> the mean over pairs of cos(x - mean of x, y - mean of y).
+    """Returns the mean of cos(x - mean of x, y - mean of y) over the pairs of two sets (N, D).
 
-    Without the means, what all images of a set have in common counts for nothing. It is 1 where both sets are the
-    same, -1 where one is the other's negative; `chance` is its expectation over all permutations of the outputs.
-    An image that is its set's mean agrees with nothing, 0. Raises Unavailable where there are fewer than two pairs.
+    Subtracting the means removes what all images of a set have in common. The result is 1 if both sets are equal and -1
+    if one is the negative of the other. `chance` is its expectation over all permutations of the outputs. An image that
+    equals its set's mean contributes 0. Raises Unavailable if there are fewer than two pairs.
     """
     x, y = (_directions(vectors) for vectors in (inputs, outputs))
     return estimates.mean((x * y).sum(1).numpy(), chance=float(x.mean(0) @ y.mean(0)))

@@ -1,4 +1,4 @@
-"""A judge of content: a small network that learns from real images of one domain to read a shared class in them."""
+"""A classifier that learns a shared class from real images of one domain, and the mapping of attributes to classes."""
 
 from __future__ import annotations
 
@@ -13,57 +13,57 @@ from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, cross_entropy, pad
 
 import ganlab
-from ganlab.draws import keyed
-from ganlab.evaluation.evidence import Images
+from ganlab.determinism import keyed
+from ganlab.interfaces.metrics import Images
 from ganlab_content.agreement import shrunk
 
 SIDE = 32
-"""Height and width in pixels of what a judge sees; others are resized, each value the mean of its area."""
+"""Height and width in pixels of the classifier's input. Images are resized; each value is the mean of its area."""
 
 STEPS = 160
 BATCH = 64
 RATE = 4e-3
 
 FEWEST = 20
-"""With fewer labelled images a judge learns nothing worth knowing."""
+"""The smallest number of labelled images that a classifier can usefully learn from."""
 
 WIDTHS = (16, 32, 64)
-"""Channels of the convolutions; each halves height and width."""
+"""The channels of the convolutions; each convolution halves height and width."""
 
 SHIFT = 2
-"""By up to so many pixels of `SIDE` a training image is moved: a translation may move what it draws."""
+"""The largest shift of a training image in pixels: a translation may move what it draws."""
 
 _READ = 256
-"""Images a forward, so that many images need no more memory."""
+"""The number of images of one forward. It bounds the memory."""
 
 
 class Shared(BaseModel):
-    """What both domains know of a picture's content, each in its own words, brought to classes that they share."""
+    """Maps an attribute of both domains' images to classes that the domains share."""
 
     model_config = ConfigDict(extra="forbid", strict=True, use_attribute_docstrings=True)
 
     attribute: str | dict[Literal["a", "b"], str]
-    """The attribute's name; {domain: name} where the domains' differ."""
+    """The attribute's name; {domain: name} if the domains use different names."""
 
     classes: dict[str, list[str]] = {}
-    """{shared class: the attribute's values, of either domain}; if empty each value is a class. An image whose value
-    is in none is left out."""
+    """{shared class: values of the attribute in either domain}. If it is empty, each value is a class. Images with a
+    value that belongs to no class are left out."""
 
     @model_validator(mode="after")
     def _makes_sense(self) -> Self:
         if isinstance(self.attribute, dict) and len(self.attribute) < 2:
-            raise ValueError(f"the attribute has to be named for both domains, and {self.attribute} names one")
+            raise ValueError(f"the attribute must be named for both domains, and {self.attribute} names one")
         if len(self.classes) == 1:
-            raise ValueError(f"one class, {next(iter(self.classes))!r}, leaves nothing to tell apart")
+            raise ValueError(f"there is only one class, {next(iter(self.classes))!r}; at least two are needed")
         values = [value for values in self.classes.values() for value in values]
         if twice := sorted({value for value in values if values.count(value) > 1}):
-            raise ValueError(f"the value {twice[0]!r} is in two classes; it can be in one")
+            raise ValueError(f"the value {twice[0]!r} is in two classes; a value can be in one")
         return self
 
     def of(self, images: Images) -> list[str | None]:
-        """Of each image its class, None where it has none.
+        """Returns the class of each image, None for an image without one.
 
-        Raises Unavailable where no image has the attribute, or a value of it that is in a class.
+        Raises Unavailable if no image has the attribute, or if none has a value that is in a class.
         """
         if images.attributes is None:
             raise ganlab.Unavailable(f"the images of domain {images.domain} have no attributes")
@@ -88,23 +88,24 @@ class Shared(BaseModel):
 
 
 class Judge:
-    """Reads classes in images of any sizes, after learning from labelled ones; the same for the same `key`.
+    """A classifier for images of any sizes, trained by its constructor on labelled images.
 
-    Three convolutions suffice for colours and large parts. Translations are less exact than real images, so it learns
-    from pictures that are mirrored, moved, blurred, tinted and noisy.
+    Three convolutions suffice for colours and large parts. Translations are less exact than real images, so the
+    training images are mirrored, moved, blurred, tinted and made noisy. The same images and `key` give the same
+    classifier.
     """
 
     def __init__(self, images: Images, classes: Sequence[str], *key: int | str) -> None:
-        """`classes` has one for each image."""
+        """`classes` has one class for each image."""
         self.classes = sorted(set(classes))
         labels = torch.tensor([self.classes.index(name) for name in classes])
-        # of the CPU alone: torch.manual_seed would reach every device's
+        # seeds the CPU's generator alone; torch.manual_seed would seed every device's
         with torch.random.fork_rng([]), torch.enable_grad(), _one_thread():
             torch.default_generator.manual_seed(int(keyed("judge", *key).integers(2**63)))
             self._net = _taught(shrunk(images, SIDE), labels, len(self.classes))
 
     def read(self, images: Images) -> list[str]:
-        """The class of each image."""
+        """Returns the class of each image."""
         with torch.no_grad():
             scores = torch.cat([self._net(part) for part in torch.split(shrunk(images, SIDE), _READ)])
         return [self.classes[place] for place in scores.argmax(1).tolist()]
@@ -112,8 +113,8 @@ class Judge:
 
 @contextmanager
 def _one_thread() -> Iterator[None]:
-    """Layers this small gain next to nothing from more, lose much where others use the cores, and would differ in
-    their last bits from one number of threads to another."""
+    """Runs the block with one thread, so that the last bits do not depend on the number of threads. Layers this small
+    gain next to nothing from more threads and lose much if other processes use the cores."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -141,8 +142,9 @@ def _taught(images: Tensor, labels: Tensor, classes: int) -> nn.Module:
 
 
 def _disturbed(images: Tensor) -> Tensor:
-    """(N, 3, SIDE, SIDE): each mirrored half the time, moved by up to `SHIFT` pixels, blurred half the time, tinted (of
-    each channel the contrast changes by up to 10%, the brightness by up to 0.1 of 2), with noise of deviation 0.05."""
+    """Changes each image of (N, 3, SIDE, SIDE) at random: mirrors it half the time, moves it by up to `SHIFT` pixels,
+    blurs it half the time, tints it (for each channel contrast by up to 10%, brightness by up to 0.1 of 2), and adds
+    noise with a standard deviation of 0.05."""
     count = len(images)
 
     def uniform(channels: int) -> Tensor:

@@ -1,4 +1,4 @@
-"""PatchGAN (arXiv:1611.07004, section 3.2.2): a score for each overlapping patch of an image."""
+"""PatchGAN (arXiv:1611.07004, section 3.2.2): one score for each overlapping patch of an image."""
 
 from typing import Annotated, Literal
 
@@ -11,15 +11,15 @@ from ganlab import Domain
 
 
 class Patch(ganlab.Discriminator):
-    """4x4 convolutions, `layers` of stride 2 and two of stride 1, LeakyReLU 0.2.
+    """PatchGAN: `layers` 4x4 convolutions of stride 2 and two of stride 1, LeakyReLU 0.2.
 
-    With 3 layers of width 64, for 3 channels, it has 2,764,737 parameters. Scores are (N, 1, h, w) with
-    h = H / 2^layers - 2.
+    Scores are (N, 1, h, w) with h = H / 2^layers - 2. With 3 layers of width 64, for 3 channels, it has 2,764,737
+    parameters.
 
     Args:
-        width: channels of the first convolution; each but the last has twice those before, at most 8 `width`.
-        layers: how many convolutions of stride 2; with 3 a score sees a 70x70 patch.
-        norm: the norm behind each convolution but the first and the last.
+        width: channels of the first convolution. Each later one but the last has twice as many, at most 8 `width`.
+        layers: the number of convolutions of stride 2; with 3 a score sees a 70x70 patch.
+        norm: the norm after each convolution but the first and the last.
     """
 
     def __init__(
@@ -30,7 +30,7 @@ class Patch(ganlab.Discriminator):
         norm: Literal["instance", "batch", "none"] = "instance",
     ) -> None:
         super().__init__()
-        # a bias before an instance norm has no effect; CycleGAN's networks have it there, and not before a batch norm
+        # as in CycleGAN's networks, though a bias before an instance norm has no effect
         bias = norm != "batch"
         parts: list[nn.Module] = [nn.Conv2d(shape.channels, width, 4, 2, 1), nn.LeakyReLU(0.2, inplace=True)]
         inner = width
@@ -48,10 +48,10 @@ class Patch(ganlab.Discriminator):
         initialise(self)
 
     def outputs(self, shape: Domain) -> int:
-        """How many scores a patch is given."""
+        """Returns the number of scores for each patch. A subclass may override it."""
         return 1
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, C, H, W) -> scores (N, 1, h, w), unbounded."""
+        """Images (N, C, H, W) -> unbounded scores (N, 1, h, w)."""
         scores: Tensor = self.net(x)
         return scores

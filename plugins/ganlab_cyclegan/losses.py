@@ -1,4 +1,4 @@
-"""CycleGAN's three losses (arXiv:1703.10593). Scalars; means run over images, scores and pixels."""
+"""CycleGAN's three losses (arXiv:1703.10593). Means run over images and over scores or pixels."""
 
 from typing import Literal
 
@@ -10,9 +10,9 @@ from ganlab import Translation
 
 
 class LSGAN(ganlab.Loss):
-    """Least squares (arXiv:1611.04076): D answers 1 to reals and 0 to fakes, G wants 1.
+    """Least squares (arXiv:1611.04076): D learns to score real images 1 and fakes 0; G minimises (D(fake) - 1)^2.
 
-    CycleGAN's code halves the discriminator's term: a weight of 0.5 for that player.
+    CycleGAN's code halves the discriminator's term. To do the same, set the discriminator's weight to 0.5.
     """
 
     def generator(self, t: Translation) -> Tensor:
@@ -26,10 +26,10 @@ class LSGAN(ganlab.Loss):
 
 
 class Cycle(ganlab.Loss):
-    """Cycle consistency, eq. (2): mean |x - G_ba(G_ab(x))|, or its square.
+    """Cycle consistency, eq. (2): the mean of |x - G_ba(G_ab(x))|, or of its square.
 
     Args:
-        norm: "l1", as published, or "l2", the square.
+        norm: "l1" (as published) or "l2" (the square).
     """
 
     def __init__(self, norm: Literal["l1", "l2"] = "l1") -> None:
@@ -37,11 +37,11 @@ class Cycle(ganlab.Loss):
         self.distance = l1_loss if norm == "l1" else mse_loss
 
     def generator(self, t: Translation) -> Tensor:
-        return self.distance(t.cycled, t.real)
+        return self.distance(t.cycled, t.source)
 
 
 class Identity(ganlab.Loss):
-    """Identity mapping, section 5.2: mean |G_ab(y) - y| for images y of the target domain."""
+    """Identity mapping, section 5.2: the mean of |G_ab(y) - y| for images y of the target domain."""
 
     def generator(self, t: Translation) -> Tensor:
         return l1_loss(t.identity, t.target)

@@ -5,11 +5,13 @@ from torch import Tensor, nn
 
 
 class Pool(nn.Module):
-    """The first `size` fakes are kept and passed on. Then, for each image, with probability 1/2 a random one of the
-    pool is passed on and replaced by it.
+    """Keeps past fakes and shows them to the discriminator.
 
-    Tensor operations only, so that a step can be captured whole. Images of one batch are taken in turn: one
-    swapped in can be drawn again at once.
+    The first `size` fakes are stored and returned unchanged. Afterwards each fake, with probability 1/2, replaces a
+    random stored fake, which is returned instead. The images of a batch are handled in order, so a fake that has just
+    been stored can be drawn for the next image.
+
+    The pool uses tensor operations only, so that a step never waits for the device.
     """
 
     images: Tensor
@@ -22,7 +24,7 @@ class Pool(nn.Module):
         self.register_buffer("held", torch.zeros((), dtype=torch.long))
 
     def forward(self, fakes: Tensor, draws: Tensor) -> Tensor:
-        """Fakes (N, C, H, W) and draws (N, 2) in [0, 1) -> what the discriminator is shown, (N, C, H, W)."""
+        """Returns the images to show, (N, C, H, W), for fakes (N, C, H, W) and draws (N, 2) in [0, 1)."""
         shown = []
         for fake, (coin, place) in zip(fakes, draws.unbind(), strict=True):
             full = self.held >= self.size

@@ -1,4 +1,4 @@
-"""CycleGAN's schedule, and the seed's."""
+"""The schedules of CycleGAN and of face2comic."""
 
 from typing import Annotated, Literal
 
@@ -14,15 +14,15 @@ Probability = Annotated[float, Field(ge=0, lt=1)]
 
 
 class _Adam(ganlab.Schedule):
-    """What both schedules share: Adam, a constant then linearly falling learning rate, a pool.
+    """Adam with a learning rate that is constant and then falls linearly, and a pool of past fakes.
 
     Args:
-        steps: how many steps a run has.
+        steps: the number of steps of a run.
         lr: Adam's learning rate.
-        betas: Adam's decay rates, of the gradients' mean and of their squares'.
-        decay_from: the part of all steps after which the learning rate falls, linearly, to reach 0 after the last.
-        pool: how many past fakes of each way are kept to be shown to its discriminator (arXiv:1612.07828), 50 in the
-            paper; with 0 it sees new ones only.
+        betas: Adam's decay rates for the means of the gradients and of their squares.
+        decay_from: the fraction of all steps after which the learning rate falls linearly, to reach 0 at the end.
+        pool: the number of past fakes kept for each direction and shown to its discriminator (arXiv:1612.07828). The
+            paper uses 50; 0 shows new fakes only.
     """
 
     def __init__(
@@ -43,7 +43,7 @@ class _Adam(ganlab.Schedule):
         return torch.optim.Adam(parameters, lr=self.lr, betas=self.betas, fused=True)
 
     def learning_rate(self, player: str, step: int) -> float:
-        """1 for the first `decay_from` of all steps, then linearly down, to reach 0 after the last."""
+        """Returns 1 in the first `decay_from` of all steps, then a factor that falls linearly, to 0 after the last."""
         constant = self.decay_from * self.steps
         return min(1.0, (self.steps - step) / (self.steps - constant)) if step >= constant else 1.0
 
@@ -52,21 +52,24 @@ class _Adam(ganlab.Schedule):
 
 
 class Simultaneous(_Adam):
-    """CycleGAN's step (arXiv:1703.10593, its code): both generators on both ways' terms, then both discriminators,
-    which see the fakes from before the generators' update.
+    """CycleGAN's step (arXiv:1703.10593, its code): one update of both generators, then one of both discriminators.
+
+    The discriminators see the fakes from before the generators' update.
     """
 
     def turns(self, step: int) -> list[Turn]:
-        return [Turn("generator", self.ways), Turn("discriminator", self.ways)]
+        return [Turn("generator", self.directions), Turn("discriminator", self.directions)]
 
 
 class Alternating(_Adam):
-    """The seed's step. D_emb, if there is one, moves on both ways' terms of eq. (3); then for each way in turn D_b
-    moves on eq. (2), then the generator on eq. (1).
+    """face2comic's step: the embedding discriminator, then for each direction its discriminator and its generator.
+
+    The embedding discriminator, if there is one, is updated on both directions' terms of eq. (3). Then, for one
+    direction after the other, the image discriminator is updated on eq. (2) and the generator on eq. (1).
 
     Args:
-        moves: "own" moves the way's own generator, as printed; "both" moves the other as well, by the cycle term, as
-            the code that the seed was based on does.
+        moves: "own" updates the direction's own generator, as in face2comic's equations. "both" also updates the other
+            generator, through the cycle term, as in the code that face2comic was based on.
     """
 
     def __init__(
@@ -82,8 +85,8 @@ class Alternating(_Adam):
         self.moves = moves
 
     def turns(self, step: int) -> list[Turn]:
-        turns = [Turn("discriminator", self.ways, sees="embeddings")]
-        for way in self.ways:
-            turns.append(Turn("discriminator", (way,), sees="images"))
-            turns.append(Turn("generator", (way,), moves=self.ways if self.moves == "both" else None))
+        turns = [Turn("discriminator", self.directions, sees="embeddings")]
+        for direction in self.directions:
+            turns.append(Turn("discriminator", (direction,), sees="images"))
+            turns.append(Turn("generator", (direction,), moves=self.directions if self.moves == "both" else None))
         return turns

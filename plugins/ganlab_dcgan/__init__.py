@@ -1,4 +1,4 @@
-"""DCGAN (arXiv:1511.06434): unconditional generation, as a translation from noise."""
+"""DCGAN (arXiv:1511.06434): generation without a condition, as a translation of noise images."""
 
 import ganlab
 from ganlab_dcgan.gaussian import Gaussian

@@ -14,17 +14,19 @@ Width = Annotated[int, Field(ge=1)]
 
 
 class DCGANGenerator(ganlab.Generator):
-    """A 4x4 convolution from a latent to 4x4 positions, then 4x4 transposed convolutions of stride 2 to the image's
-    size; each with a batch norm and ReLU, the last with tanh. No biases.
+    """DCGAN's generator: a stack of 4x4 transposed convolutions.
 
-    The embedding is the latent, (N, latents, 1, 1), that `ganlab_dcgan.gaussian.latents` reads from a picture of noise.
-    With 100 latents and width 64, of 64x64 pixels in 3 channels, it has 3,576,704 parameters.
+    The first convolution makes 4x4 positions of a latent. The others have stride 2 and double the positions, up to the
+    image's size. Each convolution but the last has a batch norm and ReLU after it, the last has tanh. There are no
+    biases. The embedding is the latent (N, latents, 1, 1), which `ganlab_dcgan.gaussian.latents` reads from a noise
+    image. With 100 latents and width 64, for 64x64 pixels and 3 channels, it has 3,576,704 parameters.
 
-    Raises ValueError where images are not 8, 16, 32, ... pixels, or have too few for so many latents.
+    Raises ValueError if the images are not 8, 16, 32, ... pixels high and wide, or if a noise image has too few pixels
+    for the latents.
 
     Args:
-        latents: numbers of the latent; each takes 3 pixels of the noise.
-        width: channels before the last convolution; before each earlier one there are twice as many.
+        latents: the number of latent values; each takes 3 pixels of the noise image.
+        width: channels before the last convolution. There are twice as many before each earlier one.
     """
 
     def __init__(
@@ -34,7 +36,7 @@ class DCGANGenerator(ganlab.Generator):
         have = source.channels * source.height * source.width
         if BYTES * latents > have:
             raise ValueError(
-                f"{latents} latents need {BYTES * latents} pixels, and a picture of {source.name} has {have}"
+                f"{latents} latents need {BYTES * latents} pixels, and an image of domain {source.name} has {have}"
             )
         self.latents = latents
         inner = width * 2 ** (_doublings(target) - 1)
@@ -51,7 +53,7 @@ class DCGANGenerator(ganlab.Generator):
         initialise(self)
 
     def encode(self, images: Tensor) -> Tensor:
-        """Noise (N, C, H, W) -> (N, latents, 1, 1)."""
+        """Noise images (N, C, H, W) -> (N, latents, 1, 1)."""
         return latents(images, self.latents)
 
     def decode(self, embedding: Tensor) -> Tensor:
@@ -61,14 +63,15 @@ class DCGANGenerator(ganlab.Generator):
 
 
 class DCGANDiscriminator(ganlab.Discriminator):
-    """4x4 convolutions of stride 2 down to 4x4 positions, each but the first with a batch norm, LeakyReLU 0.2; then a
-    4x4 convolution to one score. No biases; no sigmoid, which belongs to a loss.
+    """DCGAN's discriminator: 4x4 convolutions of stride 2 down to 4x4 positions, then one to a single score.
 
-    With width 64, of 64x64 pixels in 3 channels, it has 2,765,568 parameters. Raises ValueError where images are not 8,
-    16, 32, ... pixels.
+    LeakyReLU 0.2; a batch norm after each convolution of stride 2 but the first. There are no biases and no sigmoid,
+    which belongs to the loss. With width 64, for 64x64 pixels and 3 channels, it has 2,765,568 parameters.
+
+    Raises ValueError if the images are not 8, 16, 32, ... pixels high and wide.
 
     Args:
-        width: channels of the first convolution; each but the last has twice those before.
+        width: channels of the first convolution. Each later one but the last has twice as many.
     """
 
     def __init__(self, shape: Domain, width: Width = 64) -> None:
@@ -89,14 +92,14 @@ class DCGANDiscriminator(ganlab.Discriminator):
         initialise(self)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, C, H, W) -> scores (N, 1, 1, 1), unbounded."""
+        """Images (N, C, H, W) -> unbounded scores (N, 1, 1, 1)."""
         scores: Tensor = self.net(x)
         return scores
 
 
 def _doublings(images: Domain) -> int:
-    """How often 4 is doubled to make the images' size."""
+    """Returns the number of doublings from 4 pixels to the images' size. Raises ValueError if there is none."""
     count = (images.height // 4).bit_length() - 1
     if images.height != images.width or count < 1 or images.height != 4 * 2**count:
-        raise ValueError(f"images have to be 8, 16, 32, ... pixels high and wide, not {images.height}x{images.width}")
+        raise ValueError(f"images must be 8, 16, 32, ... pixels high and wide, not {images.height}x{images.width}")
     return count

@@ -1,4 +1,4 @@
-"""Handwritten digits of two kinds, and the networks, losses and step of yunjey/mnist-svhn-transfer."""
+"""Images of digits, and the networks, losses and schedule of yunjey/mnist-svhn-transfer."""
 
 import ganlab
 from ganlab_digits.losses import ClassFake, ClassReal, LSGANFake, LSGANReal

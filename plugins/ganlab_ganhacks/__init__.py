@@ -1,4 +1,4 @@
-"""Those hacks of soumith/ganhacks, "How to Train a GAN?", that are no options of other components."""
+"""The hacks of soumith/ganhacks, "How to Train a GAN?", that are not options of other components."""
 
 import ganlab
 from ganlab_ganhacks.dropout import Dropout

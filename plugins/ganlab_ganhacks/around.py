@@ -1,4 +1,4 @@
-"""A generator around another, whose layers read something else than they are given."""
+"""The base class of generators that wrap another generator and change the inputs of its layers."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -9,12 +9,12 @@ import ganlab
 
 
 class Around(ganlab.Generator):
-    """A generator around another.
+    """Wraps a generator.
 
-    Raises ValueError where that has no convolution and no full layer.
+    Raises ValueError if the wrapped generator has no convolution and no linear layer.
 
     Args:
-        of: the generator within.
+        of: the wrapped generator.
     """
 
     stateful = True
@@ -27,8 +27,8 @@ class Around(ganlab.Generator):
 
     @contextmanager
     def reading(self, change: Callable[[Tensor], Tensor]) -> Iterator[None]:
-        """Within it, each convolution and full layer reads `change` of its input."""
-        # no longer: ways may share a layer, and a copy's would change what the original's reads
+        """Makes each convolution and linear layer read `change(input)` inside the block."""
+        # only inside the block: a layer that both directions share would otherwise have the hooks of both
         handles = [layer.register_forward_pre_hook(lambda _, inputs: change(*inputs)) for layer in _layers(self.of)]
         try:
             yield

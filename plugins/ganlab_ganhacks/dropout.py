@@ -1,4 +1,4 @@
-"""Dropout in a generator, in training and afterwards."""
+"""Dropout in a generator, during and after training."""
 
 import itertools
 from collections.abc import Sequence
@@ -13,15 +13,16 @@ from ganlab_ganhacks.around import Around
 
 
 class Dropout(Around):
-    """The generator `of` with dropout, in eval mode too (arXiv:1611.07004; soumith/ganhacks, 17): the noise by which
-    the same input has another output each time.
+    """Adds dropout to a generator, in eval mode too (arXiv:1611.07004; soumith/ganhacks, 17).
 
-    The first `layers` convolutions and full layers of `decode` read x m / (1 - p) in the place of x, with m 0 with the
-    probability p, else 1, drawn for each value at each use.
+    The dropout is the noise that gives one input different outputs. The first `layers` convolutions and linear layers
+    of `decode` read x m / (1 - p) instead of x. m is 0 with probability p, otherwise 1, drawn for each value at each
+    use.
 
     Args:
-        p: the probability with which a value is dropped.
-        layers: so many layers of `decode`, in their order, read dropped values; all where it has no more. 3 in pix2pix.
+        p: the probability of dropping a value.
+        layers: the number of layers of `decode` that read dropped values, from the first; all if it has fewer. pix2pix
+            has 3.
     """
 
     def __init__(
@@ -35,11 +36,11 @@ class Dropout(Around):
         self.layers = layers
 
     def features(self, images: Tensor) -> Sequence[Tensor]:
-        """(N, C, H, W) -> the activations of the generator within."""
+        """Images (N, C, H, W) -> the activations of the wrapped generator."""
         return self.of.features(images)
 
     def decode(self, embedding: Tensor) -> Tensor:
-        """(N, E, h, w) -> the images (N, C, H, W) of the generator within, less what is dropped."""
+        """Embedding (N, E, h, w) -> the images (N, C, H, W) of the wrapped generator with dropout."""
         place = itertools.count()
 
         def dropped(x: Tensor) -> Tensor:

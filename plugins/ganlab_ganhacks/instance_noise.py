@@ -1,4 +1,4 @@
-"""Noise on what a discriminator sees, which fades."""
+"""Noise on a discriminator's input that fades during training."""
 
 from typing import Annotated
 
@@ -10,16 +10,16 @@ import ganlab
 
 
 class InstanceNoise(ganlab.Discriminator):
-    """The discriminator `of`, shown images with Gaussian noise that fades (arXiv:1610.04490, 1701.04862): where reals
-    and fakes have no image in common, their noisy ones do. In eval mode there is none.
+    """Adds fading Gaussian noise to a discriminator's input (arXiv:1610.04490, 1701.04862).
 
-    It sees x + s e in the place of x, with e ~ N(0, 1) drawn for each value at each use, in both players' turns; after
-    n of its updates s = std max(0, 1 - n / updates).
+    The distributions of real images and fakes may not overlap; with noise they do. The discriminator sees x + s e
+    instead of x, in both players' turns. e ~ N(0, 1) is drawn for each value at each use. After n updates of the
+    discriminator, s = std max(0, 1 - n / updates). There is no noise in eval mode.
 
     Args:
-        of: the discriminator within.
-        std: the noise's standard deviation at the beginning; images are in [-1, 1].
-        updates: after how many updates of the discriminator it is gone.
+        of: the wrapped discriminator.
+        std: the initial standard deviation of the noise; images are in [-1, 1].
+        updates: the number of updates of the discriminator after which the noise is 0.
     """
 
     stateful = True
@@ -39,9 +39,9 @@ class InstanceNoise(ganlab.Discriminator):
         self.register_buffer("done", torch.zeros((), dtype=torch.int64))
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, C, H, W) -> the scores of the noisy images."""
+        """Images (N, C, H, W) -> the scores of the noisy images."""
         if self.training:
-            # on the device, where the count is: reading it would make the host wait
+            # computed on the device: reading the count would make the host wait
             strength = self.std * (1 - self.done / self.updates).clamp(min=0)
             x = x + strength * torch.randn(x.shape, device=x.device)
         scores: Tensor = self.of(x)

@@ -1,4 +1,4 @@
-"""Walks between Gaussian latents, as pictures that hold them."""
+"""Walks between Gaussian latents, stored in noise images."""
 
 import math
 from typing import Annotated, Any
@@ -10,32 +10,34 @@ from pydantic import Field
 from torch import Tensor
 
 import ganlab
-from ganlab.draws import keyed
+from ganlab.determinism import keyed
 
 HALF = 2 ** (8 * BYTES - 1)
 
 
 class Interpolation(ganlab.Source):
-    """`walks` walks of `steps` pictures each. Those of a walk hold the latents slerp(p, q, t), t = 0 ... 1 in even
-    steps, on a great circle between Gaussian ones p and q of its own (arXiv:1609.04468): a straight line would pass
-    through latents that are shorter than any that are drawn. The domains "a" and "b" share none.
+    """Noise images that hold walks between Gaussian latents: `walks` walks of `steps` images each.
 
-    `ganlab_dcgan.gaussian.latents` reads the latents from the first 3 `latents` pixels; the others are noise. A picture
-    holds which of 2^24 intervals of equal probability a number is in, so one within 3 of 0 comes back to 1e-5, one
-    within 4 to 3e-4, and none is beyond 5.42. Norms of 100 numbers are kept to 1e-5 unless one is beyond 4, which one
-    of 16,000 is.
+    The images of a walk hold the latents slerp(p, q, t), with t from 0 to 1 in equal steps, between two Gaussian
+    latents p and q (arXiv:1609.04468). A straight line would pass through latents that are shorter than any that
+    training draws. The domains share no walk.
 
-    Held-out pictures are drawn by lot, so a grid shows some of a walk's steps, in order: let `walks` be 1 and `steps`
-    hundreds. `data.flip` is to be false: a mirrored picture's latents are other Gaussian ones, off the walk.
+    `ganlab_dcgan.gaussian.latents` reads the latents from the first 3 `latents` pixels; the other pixels are noise. An
+    image stores each number as one of 2^24 intervals of equal probability. A number within 3 of 0 is kept to 1e-5, one
+    within 4 to 3e-4; none is beyond 5.42. The norm of 100 numbers is kept to 1e-5 unless a number is beyond 4, as 1 in
+    16,000 is.
 
-    Pictures raise ValueError where they have too few pixels for so many latents.
+    Held-out images are chosen at random, so a grid shows some steps of a walk, in order: set `walks` to 1 and `steps`
+    to hundreds. Set `data.flip` to false: the latents of a mirrored image are not on the walk.
+
+    `image` raises ValueError if an image has too few pixels for the latents.
 
     Args:
-        walks: how many walks each domain has.
-        steps: pictures of a walk; with 2 there are only its ends.
-        latents: numbers of a latent, the generator's.
-        sphere: whether p and q are scaled to the norm sqrt(latents), which all latents of a walk then have: they are
-            uniform on that sphere at its ends. If not, norms go from one to the other.
+        walks: the number of walks of each domain.
+        steps: the number of images of a walk; with 2 there are only its ends.
+        latents: the number of latent values; the same as the generator's.
+        sphere: if true, p and q are scaled to the norm sqrt(latents), which all latents of a walk then have. p and q
+            are then uniform on that sphere. If false, the norm changes from that of p to that of q.
     """
 
     channels = 1
@@ -53,14 +55,14 @@ class Interpolation(ganlab.Source):
         self._sphere = sphere
 
     def keys(self, domain: str) -> list[str]:
-        """ "a-00000-000", "a-00000-001", ...: walk and step."""
+        """Returns "a-00000-000", "a-00000-001", ... for domain "a": the walk and the step."""
         return [f"{domain}-{walk:05d}-{step:03d}" for walk in range(self._walks) for step in range(self._steps)]
 
     def image(self, key: str, size: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
-        """(size, size, 1), the same for the same key and size."""
+        """Returns an image (size, size, 1), the same for the same key and size."""
         used = BYTES * self._latents
         if used > size * size:
-            raise ValueError(f"{self._latents} latents need {used} pixels, and a picture has {size * size}")
+            raise ValueError(f"{self._latents} latents need {used} pixels, and an image has {size * size}")
         walk, _, step = key.rpartition("-")
         p, q = torch.from_numpy(keyed("interpolation", walk).standard_normal((2, self._latents)))
         if self._sphere:
@@ -71,10 +73,12 @@ class Interpolation(ganlab.Source):
 
 
 def slerp(p: Tensor, q: Tensor, t: float) -> Tensor:
-    """(n,), (n,) -> (n,): sin((1 - t) w) / sin(w) p + sin(t w) / sin(w) q, w the angle between p and q (Shoemake,
-    SIGGRAPH 1985, doi:10.1145/325334.325242). Of one norm all along if p and q are; undefined where they are opposite.
+    """Returns sin((1 - t) w) / sin(w) p + sin(t w) / sin(w) q, (n,), where w is the angle between p and q, both (n,).
+
+    Spherical linear interpolation (Shoemake, SIGGRAPH 1985, doi:10.1145/325334.325242). If p and q have the same norm,
+    so has the result. It is undefined for opposite p and q.
     """
-    # by the half angle: the cosine alone is blind to small ones
+    # from the half angle: the cosine does not resolve small angles
     a, b = p / p.norm(), q / q.norm()
     w = 2 * torch.atan2((a - b).norm(), (a + b).norm())
     # sin(t w) / sin(w) without 0 / 0
@@ -83,13 +87,15 @@ def slerp(p: Tensor, q: Tensor, t: float) -> Tensor:
 
 
 def on_sphere(z: Tensor) -> Tensor:
-    """(n,) -> (n,), with the norm sqrt(n): the root of a Gaussian latent's mean squared norm."""
+    """Scales a latent (n,) to the norm sqrt(n), the root of a Gaussian latent's mean squared norm."""
     scaled: Tensor = z * math.sqrt(len(z)) / z.norm()
     return scaled
 
 
 def as_bytes(z: Tensor) -> Tensor:
-    """(n,) float64 -> (3 n,) uint8 that `ganlab_dcgan.gaussian.latents` reads as z: which of 2^24 intervals of equal
-    probability, the highest byte first."""
+    """Returns the bytes (3 n,), uint8, that `ganlab_dcgan.gaussian.latents` reads as z, (n,) float64.
+
+    Three bytes, the highest first, are the index of one of 2^24 intervals of equal probability.
+    """
     place = (HALF * torch.erf(z / math.sqrt(2))).floor().clamp(-HALF, HALF - 1).long() + HALF
     return torch.stack([place >> shift & 255 for shift in (16, 8, 0)], dim=1).flatten().to(torch.uint8)

@@ -1,4 +1,4 @@
-"""Noise in every layer of a generator."""
+"""Noise on the input of every layer of a generator."""
 
 from collections.abc import Sequence
 from typing import Annotated
@@ -12,13 +12,13 @@ from ganlab_ganhacks.around import Around
 
 
 class LayerNoise(Around):
-    """The generator `of` with noise in its layers (soumith/ganhacks, 13). In eval mode there is none.
+    """Adds Gaussian noise to the inputs of a generator's layers (soumith/ganhacks, 13).
 
-    Each convolution and full layer reads x + std e in the place of x, with e ~ N(0, 1) drawn for each value at each
-    use. So all that a layer gives on is noisy but the images, whose noise would tell them from reals.
+    Each convolution and linear layer reads x + std e instead of x, with e ~ N(0, 1) drawn for each value at each use.
+    The output images are not noisy: noise would distinguish them from real images. There is no noise in eval mode.
 
     Args:
-        std: the noise's standard deviation; behind an instance norm that of a channel is 1.
+        std: the standard deviation of the noise. After an instance norm, a channel's own standard deviation is 1.
     """
 
     def __init__(self, of: ganlab.Generator, std: Annotated[float, Field(ge=0)] = 0.1) -> None:
@@ -26,12 +26,12 @@ class LayerNoise(Around):
         self.std = std
 
     def features(self, images: Tensor) -> Sequence[Tensor]:
-        """(N, C, H, W) -> the activations of the generator within."""
+        """Images (N, C, H, W) -> the activations of the wrapped generator."""
         with self.reading(self._noisy):
             return self.of.features(images)
 
     def decode(self, embedding: Tensor) -> Tensor:
-        """(N, E, h, w) -> the images (N, C, H, W) of the generator within."""
+        """Embedding (N, E, h, w) -> the images (N, C, H, W) of the wrapped generator."""
         with self.reading(self._noisy):
             return self.of.decode(embedding)
 

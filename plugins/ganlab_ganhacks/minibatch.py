@@ -11,20 +11,20 @@ from ganlab import Domain
 
 
 class MinibatchDiscrimination(Patch):
-    """PatchGAN whose last convolution also reads how near an image is to the others of its batch, the same at each
-    place: fakes that are all alike give themselves away. Reals and fakes are batches of their own, as in the paper.
+    """PatchGAN with minibatch discrimination: it recognises fakes that are all alike.
 
-    f(x_i) in R^A, the mean over places of what the last convolution reads; M_i = f(x_i) T, T in R^(A x B x C);
-    o(x_i)_b = sum_j exp(-||M_i,b - M_j,b||_1), from 1, since j runs over i too, to N.
+    The last convolution also reads how close an image is to the others of its batch; these inputs are the same at each
+    position. Real images and fakes form separate batches, as in the paper.
+
+    f(x_i) in R^A is the mean over positions of the last convolution's other inputs. M_i = f(x_i) T with T in
+    R^(A x B x C). o(x_i)_b = sum_j exp(-||M_i,b - M_j,b||_1), from 1 (j runs over i too) to N.
 
     Args:
-        norm: the norm behind each convolution but the first and the last; behind an instance norm all means are about
-            the same.
-        kernels: B, how many such sums an image has.
-        dimensions: C, of the space in which each is taken.
+        norm: the norm after each convolution but the first and the last. After an instance norm all means are about the
+            same.
+        kernels: B, the number of sums of an image.
+        dimensions: C, the dimension of the space in which distances are taken.
     """
-
-    per_image = False
 
     def __init__(
         self,
@@ -45,7 +45,7 @@ class MinibatchDiscrimination(Patch):
         nn.init.zeros_(self.last.bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, C, H, W) -> scores (N, 1, h, w), unbounded."""
+        """Images (N, C, H, W) -> unbounded scores (N, 1, h, w)."""
         read = self.net(x)
         near = nearness(read.mean(dim=(2, 3)), self.transform)
         scores: Tensor = self.last(torch.cat([read, near[:, :, None, None].expand(-1, -1, *read.shape[2:])], dim=1))
@@ -53,6 +53,6 @@ class MinibatchDiscrimination(Patch):
 
 
 def nearness(features: Tensor, transform: Tensor) -> Tensor:
-    """(N, A), (A, B, C) -> (N, B), of each image its sums."""
+    """Returns the sums o (N, B) of features (N, A) and a transform (A, B, C)."""
     m = torch.einsum("na,abc->nbc", features, transform)
     return (-(m[:, None] - m).abs().sum(dim=3)).exp().sum(dim=1)

@@ -1,4 +1,4 @@
-"""Gradient descent for the discriminators alone."""
+"""SGD for the discriminators alone."""
 
 from collections.abc import Iterable
 from typing import Annotated
@@ -12,13 +12,14 @@ from ganlab import Domain, Turn
 
 
 class SGDDiscriminator(ganlab.Schedule):
-    """The schedule `of`, whose discriminators take stochastic gradient descent in the place of its optimiser
-    (soumith/ganhacks, 9). The factors that `of` has on learning rates hold for it too.
+    """Replaces a schedule's optimizer of the discriminators by SGD (soumith/ganhacks, 9).
+
+    The wrapped schedule's factors on learning rates still apply.
 
     Args:
-        of: the schedule within.
+        of: the wrapped schedule.
         lr: the discriminators' learning rate.
-        momentum: the part of the last update that the next goes on with.
+        momentum: SGD's momentum.
     """
 
     def __init__(
@@ -33,12 +34,12 @@ class SGDDiscriminator(ganlab.Schedule):
         self.momentum = momentum
 
     @property
-    def ways(self) -> tuple[str, ...]:
-        return self.of.ways
+    def directions(self) -> tuple[str, ...]:
+        return self.of.directions
 
-    @ways.setter
-    def ways(self, ways: tuple[str, ...]) -> None:
-        self.of.ways = ways
+    @directions.setter
+    def directions(self, directions: tuple[str, ...]) -> None:
+        self.of.directions = directions
 
     def turns(self, step: int) -> Iterable[Turn]:
         return self.of.turns(step)

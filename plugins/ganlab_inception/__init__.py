@@ -1,4 +1,4 @@
-"""clean-fid's Inception network (arXiv:2104.11222): FID as the literature means it."""
+"""clean-fid's Inception network (arXiv:2104.11222), for FID as in the literature."""
 
 import os
 import platform
@@ -13,25 +13,24 @@ from platformdirs import user_data_path
 from torch import Tensor
 
 import ganlab
-from ganlab.evaluation.features import hashes
-from ganlab.files import download
-from ganlab.registry import registry
+from ganlab.components.registry import registry
+from ganlab.files import download, hashes
 
 NAME = "inception-2015-12-05.pt"
 SHA256 = "f58cb9b6ec323ed63459aa4fb441fe750cfe39fafad6da5cb504a16f19e958f4"
-"""Of the file at clean-fid's address."""
+"""The hash of the file that clean-fid downloads."""
 
 CLEAN_FID_FOLDER = Path("." if platform.system() == "Windows" else "/tmp")
-"""Where clean-fid itself puts the file."""
+"""The folder in which clean-fid itself stores the file."""
 
 
 class Inception(ganlab.Features):
-    """clean-fid's Inception-v3 (arXiv:1512.00567), the 2048 numbers before its classifier.
+    """clean-fid's Inception-v3 (arXiv:1512.00567): the 2048 activations before its classifier.
 
     Args:
-        path: its weight file, inception-2015-12-05.pt, used whatever it holds. By default the file is looked for in
-            $GANLAB_WEIGHTS, in the user's folder for data (ganlab/weights) and where clean-fid puts it, and downloaded
-            where it is in none; one that isn't the published one is refused.
+        path: the weight file, inception-2015-12-05.pt; its content is not checked. By default the file is searched in
+            $GANLAB_WEIGHTS, in ganlab/weights in the user's data folder and in clean-fid's folder. It is downloaded if
+            it is in none, and refused if it is not the published file.
     """
 
     size = 299
@@ -46,12 +45,12 @@ class Inception(ganlab.Features):
                 warnings.filterwarnings("ignore", "`torch.jit.load` is deprecated")
                 self._network = InceptionV3W(str(self._file.parent), download=False)
         except (RuntimeError, AttributeError) as error:
-            raise ganlab.Unavailable(f"{self._file} is damaged, or another network; delete it") from error
+            raise ganlab.Unavailable(f"{self._file} is damaged or holds another network; delete it") from error
         self._network.eval().requires_grad_(False)
 
     def forward(self, images: Tensor) -> Tensor:
-        """(N, 3, 299, 299) in [-1, 1] -> (N, 2048)."""
-        # otherwise on a GPU the compiler fuses operations after some calls, and the last bits may change
+        """Images (N, 3, 299, 299) in [-1, 1] -> vectors (N, 2048)."""
+        # on a GPU the compiler would fuse operations after some calls, which may change the last bits
         with torch.jit.optimized_execution(False):  # type: ignore[attr-defined]
             vectors: Tensor = self._network((images + 1) * 127.5)
         return vectors
@@ -63,7 +62,7 @@ class Inception(ganlab.Features):
 def _named(path: str) -> Path:
     file = Path(path)
     if file.name != NAME or not file.is_file():
-        raise ganlab.Unavailable(f"path is {path!r}, which is no file of the name {NAME}")
+        raise ganlab.Unavailable(f"path is {path!r}, which is not a file named {NAME}")
     return file
 
 
@@ -76,7 +75,7 @@ def _found() -> Path:
         _download(file)
     if hashes([file])[NAME] != SHA256:
         raise ganlab.Unavailable(
-            f"{file} is damaged, or not what {inception_url} is; delete it, or name it by the option `path` to use it"
+            f"{file} is damaged or not the file at {inception_url}; delete it, or set the option `path` to it to use it"
         )
     return file
 
@@ -87,12 +86,12 @@ def _download(file: Path) -> None:
     except OSError as error:
         shipped = registry().shipped_features()
         meanwhile = (
-            f"; meanwhile use {' or '.join(shipped)}, whose weights are in a package (--features, or"
-            " evaluation.features in a spec)"
+            f"; meanwhile use {' or '.join(shipped)} (--features, or evaluation.features in a spec), which needs no"
+            " download"
         )
         reason = getattr(error, "reason", error)
         raise ganlab.Unavailable(
-            f"the weights of inception are not here and could not be downloaded ({reason}): put {NAME} from"
+            f"the weights of inception are missing and could not be downloaded ({reason}): put {NAME} from"
             f" {inception_url} into {file.parent}{meanwhile if shipped else ''}"
         ) from error
 

@@ -1,4 +1,4 @@
-"""Generators with larger kernels: the seed's, and the modern depthwise form."""
+"""The residual generator with larger kernels, dense as in face2comic or depthwise."""
 
 import ganlab
 from ganlab_large_kernel.generator import LargeKernel

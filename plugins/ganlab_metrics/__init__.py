@@ -8,52 +8,53 @@ from typing import Annotated
 from pydantic import Field
 
 import ganlab
-from ganlab.evaluation import frechet, kernel, prdc
+from ganlab.evaluation import fid, kid, prdc
 from ganlab.evaluation.estimates import refuse_fewer
-from ganlab.evaluation.evidence import Evidence, Vectors
-from ganlab.interfaces import Estimate, Number
+from ganlab.interfaces.metrics import Estimate, MetricInfo, MetricInputs, Vectors
 
 FEW = 2048
-"""With fewer images than Inception has features, covariances lose rank and FID is far above its limit."""
+"""The number of Inception's features. With fewer images, covariances are singular and FID is far above its limit."""
 
-_KID = Number(
-    "How different outputs and real images are to a feature network, all pairs compared; around 0 where they are of one"
-    " kind, whatever their number."
+_KID = MetricInfo(
+    "How different outputs and real images are for a feature network, from all pairs of images; around 0 if both have"
+    " the same distribution, however many images there are."
 )
 
 
 class KID(ganlab.Metric):
-    """Kernel distance (arXiv:1801.01401)."""
+    """Kernel inception distance (arXiv:1801.01401)."""
 
     on_features = True
-    numbers: Mapping[str, Number] = {"kid": _KID}
+    numbers: Mapping[str, MetricInfo] = {"kid": _KID}
 
-    def measure(self, evidence: Evidence) -> Mapping[str, Estimate]:
-        return {"kid": kernel.estimate(*_vectors(evidence), evidence.seed)}
+    def measure(self, data: MetricInputs) -> Mapping[str, Estimate]:
+        return {"kid": kid.estimate(*_vectors(data), data.seed)}
 
 
 class FID(ganlab.Metric):
-    """Fréchet distance (arXiv:1706.08500), with KID beside it, which comes first below 2,048 images: FID is biased by
-    their number then."""
+    """Fréchet inception distance (arXiv:1706.08500), and KID.
+
+    KID comes first if there are fewer than 2,048 images, because FID is then biased by the sample size.
+    """
 
     on_features = True
-    numbers: Mapping[str, Number] = {
+    numbers: Mapping[str, MetricInfo] = {
         "kid": _KID,
-        "fid": Number(
-            "How far the mean and spread of outputs' features are from those of real images; compare it only at equal"
-            " numbers of images, of which fewer give more."
+        "fid": MetricInfo(
+            "How far the mean and spread of the outputs' features are from those of real images; compare it only at"
+            " equal numbers of images, because fewer images give a larger value."
         ),
     }
 
-    def measure(self, evidence: Evidence) -> Mapping[str, Estimate]:
-        outputs, real = _vectors(evidence)
-        kid, fid = kernel.estimate(outputs, real, evidence.seed), frechet.estimate(outputs, real)
-        fewest = min(fid.counts.values())
+    def measure(self, data: MetricInputs) -> Mapping[str, Estimate]:
+        outputs, real = _vectors(data)
+        kernel, frechet = kid.estimate(outputs, real, data.seed), fid.estimate(outputs, real)
+        fewest = min(frechet.counts.values())
         if fewest >= FEW:
-            return {"fid": fid, "kid": kid}
+            return {"fid": frechet, "kid": kernel}
         return {
-            "kid": kid,
-            "fid": fid._replace(note=f"biased by the sample size: {fewest:,} images, fewer than {FEW:,}"),
+            "kid": kernel,
+            "fid": frechet._replace(note=f"biased by the sample size: {fewest:,} images, fewer than {FEW:,}"),
         }
 
 
@@ -61,32 +62,36 @@ class PRDC(ganlab.Metric):
     """Precision and recall (arXiv:1904.06991), density and coverage (arXiv:2002.09797).
 
     Args:
-        k: an image looks like another that is no farther from it than its own k-th nearest neighbour.
+        k: the number of neighbours. Two images look alike if one is within the other's distance to its k-th nearest
+            neighbour in its own set.
     """
 
     on_features = True
-    numbers: Mapping[str, Number] = {
-        "precision": Number("The share of outputs that look like some real image.", "higher"),
-        "recall": Number("The share of real images that look like some output.", "higher"),
-        "density": Number(
-            "How many real images an output looks like, against how many a real image does: about 1 where both are of"
-            " one kind.",
+    numbers: Mapping[str, MetricInfo] = {
+        "precision": MetricInfo("The share of outputs that look like some real image.", "higher"),
+        "recall": MetricInfo("The share of real images that look like some output.", "higher"),
+        "density": MetricInfo(
+            "The number of real images that an output looks like, relative to a real image's number: about 1 if both"
+            " have the same distribution.",
             "higher",
         ),
-        "coverage": Number("The share of real images to which some output is as close as their neighbours.", "higher"),
+        "coverage": MetricInfo(
+            "The share of real images that have an output as near as their k-th nearest neighbour.", "higher"
+        ),
     }
 
     def __init__(self, k: Annotated[int, Field(ge=1)] = 5) -> None:
         self._k = k
 
-    def measure(self, evidence: Evidence) -> Mapping[str, Estimate]:
-        return prdc.estimate(*_vectors(evidence), self._k, evidence.seed)
+    def measure(self, data: MetricInputs) -> Mapping[str, Estimate]:
+        return prdc.estimate(*_vectors(data), self._k, data.seed)
 
 
-def _vectors(evidence: Evidence) -> tuple[Vectors, Vectors]:
-    """Of the outputs and of the real images. Raises Unavailable before a network sees fewer than four."""
-    refuse_fewer({"outputs": len(evidence.outputs), "real": len(evidence.targets)}, 4)
-    return evidence.vectors(evidence.outputs), evidence.vectors(evidence.targets)
+def _vectors(data: MetricInputs) -> tuple[Vectors, Vectors]:
+    """Returns the vectors of the outputs and of the real images. Raises Unavailable if a set has fewer than four
+    images."""
+    refuse_fewer({"outputs": len(data.outputs), "real": len(data.targets)}, 4)
+    return data.vectors(data.outputs), data.vectors(data.targets)
 
 
 @ganlab.hookimpl

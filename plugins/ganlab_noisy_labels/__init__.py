@@ -1,4 +1,4 @@
-"""Least squares with noisy labels: the seed's eq. (2), and what soumith/ganhacks calls soft and noisy labels."""
+"""Least squares with soft and noisy labels: face2comic's eq. (2), and soumith/ganhacks."""
 
 from typing import Annotated
 
@@ -13,13 +13,15 @@ Interval = tuple[float, float]
 
 
 class NoisyLSGAN(ganlab.Loss):
-    """D_b's target is drawn for each image at every update, uniformly from an interval: `fake` for fakes, `real` for
-    reals. The generator wants 1.
+    """Least squares with random target scores for the discriminators.
+
+    The target of each image is drawn at every update, uniformly from the interval `fake` or `real`. The generators
+    minimise (D_b(fake) - 1)^2. Raises ValueError if an interval's lower end is above its upper end.
 
     Args:
-        fake: [low, high] of the targets of fakes; eq. (2) has U(0, 0.2).
-        real: [low, high] of the targets of reals; eq. (2) has 1.
-        flip: the probability with which an image's target is drawn from the other interval.
+        fake: [low, high], the interval of the targets of fakes. Eq. (2) has U(0, 0.2).
+        real: [low, high], the interval of the targets of real images. Eq. (2) has 1.
+        flip: the probability that an image's target is drawn from the other interval.
     """
 
     def __init__(
@@ -31,7 +33,7 @@ class NoisyLSGAN(ganlab.Loss):
         super().__init__()
         for name, (low, high) in (("fake", fake), ("real", real)):
             if low > high:
-                raise ValueError(f"{name} is the interval [{low}, {high}], whose lower end is above its upper one")
+                raise ValueError(f"{name} is [{low}, {high}]; the lower end must not be above the upper end")
         self.fake = fake
         self.real = real
         self.flip = flip

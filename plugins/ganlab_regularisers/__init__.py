@@ -1,4 +1,4 @@
-"""What keeps training steady: gradient penalties, spectral norm, augmentation, smoothness, perceptual distance."""
+"""Regularisers: gradient penalties, spectral norm, augmentation, total variation and perceptual distance."""
 
 import ganlab
 from ganlab_regularisers.losses import R1, R2, Perceptual, TotalVariation

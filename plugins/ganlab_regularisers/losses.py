@@ -1,4 +1,4 @@
-"""Penalties on a discriminator's slope, and on what a generator makes. Scalars; means run over images."""
+"""Penalties on a discriminator's gradient and on a generator's images. Means run over images."""
 
 from typing import Annotated, Literal
 
@@ -12,10 +12,10 @@ from ganlab import Translation
 
 
 class _Slope(ganlab.Loss):
-    """A penalty on a discriminator's slope at images.
+    """A penalty on the gradient of a discriminator with respect to images.
 
     Args:
-        gamma: twice the penalty's factor, as in the paper.
+        gamma: twice the factor of the penalty, as in the paper.
     """
 
     def __init__(self, gamma: Annotated[float, Field(ge=0)] = 10.0) -> None:
@@ -29,22 +29,23 @@ class _Slope(ganlab.Loss):
 
 
 class R1(_Slope):
-    """gamma / 2 * E |grad D(x)|^2 at reals (arXiv:1801.04406, eq. 9). An image's score is the mean of its map."""
+    """gamma / 2 * E |grad D(x)|^2 at real images (arXiv:1801.04406, eq. 9). D(x) is the mean of an image's scores."""
 
     def discriminator(self, t: Translation) -> Tensor:
         return self.penalty(t, t.target)
 
 
 class R2(_Slope):
-    """gamma / 2 * E |grad D(x)|^2 at fakes (arXiv:1801.04406, eq. 10). An image's score is the mean of its map."""
+    """gamma / 2 * E |grad D(x)|^2 at fakes (arXiv:1801.04406, eq. 10). D(x) is the mean of an image's scores."""
 
     def discriminator(self, t: Translation) -> Tensor:
         return self.penalty(t, t.fake_for_discriminator)
 
 
 class TotalVariation(ganlab.Loss):
-    """Anisotropic total variation of the fake: mean |difference of vertical neighbours| + the same of horizontal ones
-    (after Rudin, Osher and Fatemi, doi:10.1016/0167-2789(92)90242-F).
+    """Anisotropic total variation of fakes (after Rudin, Osher and Fatemi, doi:10.1016/0167-2789(92)90242-F).
+
+    The mean |difference| of vertical neighbours plus that of horizontal neighbours.
     """
 
     def generator(self, t: Translation) -> Tensor:
@@ -52,12 +53,11 @@ class TotalVariation(ganlab.Loss):
 
 
 class Perceptual(ganlab.Loss):
-    """Mean squared distance between the features of an input and those of its `of`, its translation or what the way
-    back makes of that (arXiv:1603.08155, eq. 2, on the vectors of any features component).
+    """Mean squared distance of the feature vectors of an input and of its translation (arXiv:1603.08155, eq. 2).
 
     Args:
-        features: the network whose vectors are compared.
-        of: "fake", an image's translation, or "cycled", what the way back makes of that.
+        features: the network that computes the vectors.
+        of: "fake" compares the translation, "cycled" the translation translated back.
     """
 
     def __init__(self, features: ganlab.Features, of: Literal["fake", "cycled"] = "fake") -> None:
@@ -67,12 +67,13 @@ class Perceptual(ganlab.Loss):
 
     def generator(self, t: Translation) -> Tensor:
         made = t.fake if self.of == "fake" else t.cycled
-        return mse_loss(vectors(self.features, made), vectors(self.features, t.real))
+        return mse_loss(vectors(self.features, made), vectors(self.features, t.source))
 
 
 def vectors(features: ganlab.Features, images: Tensor) -> Tensor:
-    """Images (N, 3, H, W), or grey ones (N, 1, H, W) -> vectors (N, D), by the resizing rule of `ganlab.Features`.
-    Differentiable.
+    """Returns vectors (N, D) of images (N, 3, H, W) or grey images (N, 1, H, W). Differentiable.
+
+    The images are resized as `ganlab.Features.size` says.
     """
     rows, columns = (_resizing(images, images.shape[dim], features.size) for dim in (2, 3))
     found: Tensor = features((rows @ images.expand(-1, 3, -1, -1) @ columns.T).clamp(-1, 1))
@@ -80,7 +81,7 @@ def vectors(features: ganlab.Features, images: Tensor) -> Tensor:
 
 
 def _resizing(like: Tensor, old: int, new: int) -> Tensor:
-    """(new, old): antialiased bicubic resizing of one side, as a matrix."""
-    # torch's own backward of resizing adds in no fixed order on CUDA; a product's doesn't
+    """Returns the matrix (new, old) of antialiased bicubic resizing of one side."""
+    # on CUDA, the backward of torch's resizing sums in no fixed order; a matrix product's backward has a fixed order
     one = torch.eye(old, dtype=like.dtype, device=like.device)[None, None]
     return interpolate(one, (new, old), mode="bicubic", antialias=True)[0, 0]

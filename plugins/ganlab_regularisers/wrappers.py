@@ -1,4 +1,4 @@
-"""Discriminators that wrap another."""
+"""Discriminators that wrap another discriminator."""
 
 from typing import Annotated
 
@@ -13,10 +13,10 @@ Ratio = Annotated[float, Field(ge=0, le=1)]
 
 
 class _Wrapper(ganlab.Discriminator):
-    """A discriminator around another.
+    """Wraps a discriminator.
 
     Args:
-        of: the discriminator within.
+        of: the wrapped discriminator.
     """
 
     def __init__(self, of: ganlab.Discriminator) -> None:
@@ -25,14 +25,16 @@ class _Wrapper(ganlab.Discriminator):
         self.sees = of.sees
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, C, H, W) -> the scores of the discriminator within."""
+        """Images (N, C, H, W) -> the scores of the wrapped discriminator."""
         scores: Tensor = self.of(x)
         return scores
 
 
 class SpectralNorm(_Wrapper):
-    """The discriminator `of`, the weight of each of its convolutions and linear layers divided by its largest singular
-    value (arXiv:1802.05957, eq. 8), which a power iteration each forward estimates (algorithm 1).
+    """Divides the weight of each of a discriminator's convolutions and linear layers by the weight's spectral norm.
+
+    arXiv:1802.05957, eq. 8. One power iteration in each forward estimates the norm (algorithm 1). Raises
+    ValueError if the discriminator has no such layer.
     """
 
     def __init__(self, of: ganlab.Discriminator) -> None:
@@ -45,13 +47,16 @@ class SpectralNorm(_Wrapper):
 
 
 class DiffAugment(_Wrapper):
-    """The discriminator `of`, shown each image changed at random and differentiably, reals and fakes alike, in both
-    players' turns (arXiv:2006.10738, section 3.2).
+    """Differentiable augmentation of a discriminator's input (arXiv:2006.10738, section 3.2).
+
+    Real images and fakes are changed at random, in both players' turns.
 
     Args:
-        colour: brightness + U(-0.5, 0.5), then saturation times U(0, 2), then contrast times U(0.5, 1.5).
-        translation: moved by up to this part of a side, zeros behind; 0 leaves it out.
-        cutout: zeros in a rectangle with this part of each side, its centre anywhere; 0 leaves it out.
+        colour: if true, adds U(-0.5, 0.5) to the brightness, then multiplies the saturation by U(0, 2) and the contrast
+            by U(0.5, 1.5).
+        translation: the largest shift as a fraction of the side; uncovered pixels become 0. 0 turns it off.
+        cutout: the sides of a rectangle of zeros as fractions of the image's sides; its centre is anywhere. 0 turns it
+            off.
     """
 
     stateful = True
@@ -69,7 +74,7 @@ class DiffAugment(_Wrapper):
         self.cutout = cutout
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, C, H, W) -> the scores of the changed images."""
+        """Images (N, C, H, W) -> the scores of the augmented images."""
         if self.colour:
             x = recoloured(x)
         if self.translation:
@@ -80,7 +85,7 @@ class DiffAugment(_Wrapper):
 
 
 def recoloured(x: Tensor) -> Tensor:
-    """(N, C, H, W), each image with a brightness, saturation and contrast of its own."""
+    """Changes brightness, saturation and contrast of each image of (N, C, H, W) at random."""
     brightness, saturation, contrast = torch.rand(3, len(x), 1, 1, 1, dtype=x.dtype, device=x.device)
     x = x + (brightness - 0.5)
     grey = x.mean(dim=1, keepdim=True)
@@ -91,7 +96,7 @@ def recoloured(x: Tensor) -> Tensor:
 
 
 def moved(x: Tensor, ratio: float) -> Tensor:
-    """(N, C, H, W), each image moved by a whole number of pixels of its own."""
+    """Moves each image of (N, C, H, W) by a random whole number of pixels in each dimension."""
 
     def move(side: int) -> Tensor:
         most = int(side * ratio + 0.5)
@@ -99,12 +104,12 @@ def moved(x: Tensor, ratio: float) -> Tensor:
         place = torch.arange(side, device=x.device)
         return (place[:, None] + shift == place).to(x.dtype)
 
-    # products, since the backward of an indexing adds in no fixed order on CUDA
+    # matrix products: on CUDA, the backward of indexing sums in no fixed order
     return move(x.shape[2]) @ x @ move(x.shape[3]).mT
 
 
 def cut(x: Tensor, ratio: float) -> Tensor:
-    """(N, C, H, W), each image with a hole of its own."""
+    """Sets a random rectangle of each image of (N, C, H, W) to 0."""
 
     def inside(side: int) -> Tensor:
         size = int(side * ratio + 0.5)

@@ -1,4 +1,4 @@
-"""The residual generator of Johnson et al. (arXiv:1603.08155), as CycleGAN uses it."""
+"""The residual generator of Johnson et al. (arXiv:1603.08155) as CycleGAN uses it."""
 
 import ganlab
 from ganlab_resnet.generator import Resnet

@@ -1,4 +1,4 @@
-"""Encoder, residual blocks, decoder (arXiv:1603.08155; arXiv:1703.10593, appendix 7.2)."""
+"""The residual generator (arXiv:1603.08155; arXiv:1703.10593, appendix 7.2)."""
 
 from collections.abc import Callable
 from typing import Annotated, Literal
@@ -12,7 +12,7 @@ from ganlab_resnet.layers import ReflectionPad, initialise, norm_layer
 
 
 class Residual(nn.Module):
-    """x + norm(conv(relu(norm(conv(x))))), both convolutions `kernel` wide, with mirrored borders."""
+    """x + norm(conv(relu(norm(conv(x))))); both convolutions are `kernel` wide, with reflection padding."""
 
     def __init__(self, channels: int, kernel: int, norm: str, bias: bool) -> None:
         super().__init__()
@@ -32,15 +32,17 @@ class Residual(nn.Module):
 
 
 class Backbone(ganlab.Generator):
-    """7x7 convolution, two of stride 2, blocks, two upsamplings, 7x7 convolution, tanh. The embedding is taken after
-    half of the blocks: (N, 4 width, H / 4, W / 4).
+    """A 7x7 convolution, two of stride 2, residual blocks, two upsamplings, a 7x7 convolution and tanh.
+
+    The embedding (N, 4 width, H / 4, W / 4) is taken after half of the blocks.
 
     Args:
-        width: channels of the first convolution; the blocks have four times as many.
-        blocks: how many residual blocks.
-        norm: the norm behind the convolutions.
-        upsampling: "resize" takes nearest-neighbour upsampling and a convolution instead of a "transposed" convolution,
-            whose uneven overlap draws checkerboards (Odena et al., Distill 2016, doi:10.23915/distill.00003).
+        width: channels of the first convolution. The blocks have four times as many.
+        blocks: the number of residual blocks.
+        norm: the norm after the convolutions.
+        upsampling: "transposed" is a transposed convolution. "resize" is nearest-neighbour upsampling and a
+            convolution, without the checkerboard patterns of a transposed one (Odena et al., Distill 2016,
+            doi:10.23915/distill.00003).
     """
 
     def __init__(
@@ -89,7 +91,7 @@ class Backbone(ganlab.Generator):
         initialise(self)
 
     def features(self, images: Tensor) -> list[Tensor]:
-        """(N, C, H, W) -> the activations after each encoder stage and each block before the embedding."""
+        """Images (N, C, H, W) -> the activations after each encoder stage and each block before the embedding."""
         found, x = [], images
         for stage in self.encoder:
             x = stage(x)
@@ -103,8 +105,9 @@ class Backbone(ganlab.Generator):
 
 
 class Resnet(Backbone):
-    """CycleGAN's generator: residual blocks of two 3x3 convolutions. 9 blocks of width 64: 11,378,179 parameters; 6:
-    7,837,699.
+    """CycleGAN's generator, with residual blocks of two 3x3 convolutions.
+
+    With width 64 it has 11,378,179 parameters for 9 blocks, 7,837,699 for 6.
 
     Args:
         kernel: height and width of the blocks' kernels.

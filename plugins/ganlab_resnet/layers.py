@@ -8,9 +8,9 @@ from torch.nn.functional import group_norm, pad
 
 
 class InstanceNorm(nn.Module):
-    """Each channel of each image to mean 0 and variance 1 (arXiv:1607.08022), without parameters; eps 1e-5.
+    """Scales each channel of each image to mean 0 and variance 1 (arXiv:1607.08022). No parameters; eps is 1e-5.
 
-    As a group norm with a group a channel, which gives the same numbers.
+    Computed as a group norm with one group for each channel, which gives the same values.
     """
 
     def __init__(self, channels: int) -> None:
@@ -22,7 +22,7 @@ class InstanceNorm(nn.Module):
 
 
 class ReflectionPad(nn.Module):
-    """Mirror `width` pixels at each border."""
+    """Mirrors `width` pixels at each border."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -31,12 +31,12 @@ class ReflectionPad(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if not x.is_cuda:
             return pad(x, [self.width] * 4, mode="reflect")
-        # torch's own backward adds in no fixed order on CUDA; slices don't
+        # on CUDA, the backward of torch's padding sums in no fixed order; the backward of slices has a fixed order
         return mirrored(x, self.width)
 
 
 def mirrored(x: Tensor, width: int) -> Tensor:
-    """(N, C, H, W) -> (N, C, H + 2 width, W + 2 width): reflection padding made of slices."""
+    """Pads (N, C, H, W) by reflection to (N, C, H + 2 width, W + 2 width), with slices."""
     for dim in (2, 3):
         size = x.shape[dim]
         before, after = x.narrow(dim, 1, width).flip(dim), x.narrow(dim, size - 1 - width, width).flip(dim)
@@ -45,14 +45,17 @@ def mirrored(x: Tensor, width: int) -> Tensor:
 
 
 def norm_layer(norm: str, channels: int) -> nn.Module:
-    """The norm called "instance", "batch" or "none"."""
+    """Returns the norm layer "instance", "batch" or "none"."""
     layers: dict[str, Callable[[int], nn.Module]]
     layers = {"instance": InstanceNorm, "batch": nn.BatchNorm2d, "none": nn.Identity}
     return layers[norm](channels)
 
 
 def initialise(network: nn.Module) -> None:
-    """Convolutions' weights N(0, 0.02), batch norms' N(1, 0.02), biases 0 (arXiv:1703.10593, appendix 7.1)."""
+    """Draws initial weights: N(0, 0.02) for convolutions, N(1, 0.02) for batch norms; biases are 0.
+
+    arXiv:1703.10593, appendix 7.1.
+    """
     for module in network.modules():
         if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
             nn.init.normal_(module.weight, 0.0, 0.02)

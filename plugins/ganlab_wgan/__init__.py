@@ -1,4 +1,4 @@
-"""Wasserstein GAN (arXiv:1701.07875), and its gradient penalty (arXiv:1704.00028)."""
+"""Wasserstein GAN (arXiv:1701.07875) and its gradient penalty (arXiv:1704.00028)."""
 
 from typing import Annotated
 
@@ -11,12 +11,13 @@ from ganlab import Translation, Turn
 
 
 class Critic(ganlab.Discriminator):
-    """The discriminator `of`, its scores read as a critic's, its weights clamped to [-clamp, clamp] from the start and
-    after each update (arXiv:1701.07875, algorithm 1).
+    """Makes a discriminator a critic: clamps its weights to [-clamp, clamp] (arXiv:1701.07875, algorithm 1).
+
+    The weights are clamped at the start and after each update.
 
     Args:
-        of: the discriminator within.
-        clamp: the largest absolute value of a weight; 0 leaves them free, for a gradient penalty.
+        of: the wrapped discriminator.
+        clamp: the largest absolute value of a weight. 0 turns clamping off; use 0 with a gradient penalty.
     """
 
     def __init__(self, of: ganlab.Discriminator, clamp: Annotated[float, Field(ge=0)] = 0.01) -> None:
@@ -27,7 +28,7 @@ class Critic(ganlab.Discriminator):
         self._clamp()
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, C, H, W) -> scores (N, 1, h, w), unbounded."""
+        """Images (N, C, H, W) -> unbounded scores (N, 1, h, w)."""
         scores: Tensor = self.of(x)
         return scores
 
@@ -43,7 +44,10 @@ class Critic(ganlab.Discriminator):
 
 
 class Wasserstein(ganlab.Loss):
-    """The critic maximises mean f(real) - mean f(fake), the generator mean f(fake) (arXiv:1701.07875, eq. 3)."""
+    """Wasserstein distance (arXiv:1701.07875, eq. 3).
+
+    The critic maximises mean f(real) - mean f(fake). The generator maximises mean f(fake).
+    """
 
     def generator(self, t: Translation) -> Tensor:
         return -t.score(t.fake).mean()
@@ -53,9 +57,10 @@ class Wasserstein(ganlab.Loss):
 
 
 class GradientPenalty(ganlab.Loss):
-    """mean (|grad f(x)| - 1)^2 at points x drawn uniformly between reals and fakes (arXiv:1704.00028, eq. 3).
+    """The mean of (|grad f(x)| - 1)^2 at points x between real images and fakes (arXiv:1704.00028, eq. 3).
 
-    The paper's weight is 10. An image's score is the mean of its map.
+    The points are drawn uniformly on lines from a real image to a fake. f(x) is the mean of an image's scores. The
+    paper's weight is 10.
     """
 
     def discriminator(self, t: Translation) -> Tensor:
@@ -69,15 +74,17 @@ class GradientPenalty(ganlab.Loss):
 
 
 class Wgan(ganlab.Schedule):
-    """Algorithm 1 of arXiv:1701.07875: `critic_updates` of all critics, each on a batch of its own, then one of all
-    generators on another; RMSprop.
+    """Algorithm 1 of arXiv:1701.07875: several updates of all critics, then one of all generators, with RMSprop.
+
+    Each update has its own batch.
 
     Args:
-        steps: how many steps a run has: updates of the generators.
+        steps: the number of steps of a run. Each has one update of the generators.
         lr: RMSprop's learning rate.
-        critic_updates: updates of the critics a step.
-        long_start: `long_updates` of the critics during the first 25 steps and at every 500th, as in the authors' code.
-        long_updates: what is then in the place of `critic_updates`.
+        critic_updates: the number of updates of the critics in each step.
+        long_start: if true, the first 25 steps and every 500th step have `long_updates` updates of the critics, as in
+            the authors' code.
+        long_updates: the number of updates of the critics in the steps that `long_start` names.
     """
 
     def __init__(
@@ -97,8 +104,8 @@ class Wgan(ganlab.Schedule):
     def turns(self, step: int) -> list[Turn]:
         long = self.long_start and (step < 25 or step % 500 == 0)
         updates = self.long_updates if long else self.critic_updates
-        critic = Turn("discriminator", self.ways, fresh=True)
-        return [*[critic] * updates, Turn("generator", self.ways, fresh=True)]
+        critic = Turn("discriminator", self.directions, new_batch=True)
+        return [*[critic] * updates, Turn("generator", self.directions, new_batch=True)]
 
     def optimizer(self, player: str, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
         return torch.optim.RMSprop(parameters, lr=self.lr)

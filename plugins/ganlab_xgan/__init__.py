@@ -1,4 +1,4 @@
-"""XGAN (arXiv:1711.05139): two autoencoders that share their inner layers, and what ties their embeddings together."""
+"""XGAN (arXiv:1711.05139): two autoencoders with shared inner layers, and losses on their embeddings."""
 
 import ganlab
 from ganlab_xgan.generator import XGAN

@@ -14,7 +14,10 @@ from ganlab import Domain
 
 
 class _Unit(nn.Module):
-    """(N, E, 1, 1) -> each image's with mean square 1. Else a smaller embedding would do for a consistent one."""
+    """Scales each image's embedding (N, E, 1, 1) to mean square 1.
+
+    Otherwise the generators could reduce the losses on embeddings by making embeddings smaller.
+    """
 
     def forward(self, x: Tensor) -> Tensor:
         unit: Tensor = normalize(x, dim=1) * x.shape[1] ** 0.5
@@ -22,15 +25,18 @@ class _Unit(nn.Module):
 
 
 class XGAN(ganlab.Generator):
-    """Four convolutions of stride 2 and two full layers to the embedding (N, `embedding`, 1, 1), five transposed
-    convolutions back. The ways share all from the third layer of the encoder to the second of the decoder.
+    """XGAN's generator: four convolutions of stride 2, two fully connected layers, five transposed convolutions.
 
-    Sizes are the paper's: width 32, 1024 numbers and 64 pixels have 17,080,227 parameters, of which 16,387,200 are
-    shared. LeakyReLU 0.2, no norms, initial weights by arXiv:1502.01852. Sides are multiples of 16.
+    The embedding is (N, `embedding`, 1, 1). The directions share every layer from the third of the encoder to the
+    second of the decoder. LeakyReLU 0.2, no norms, initial weights as in arXiv:1502.01852. Height and width must be
+    multiples of 16.
+
+    The sizes are the paper's: with width 32, an embedding of 1024 and 64x64 pixels it has 17,080,227 parameters, and
+    16,387,200 of them are shared.
 
     Args:
-        width: channels of the encoder's first convolution; each further one of stride 2 has twice those before.
-        embedding: numbers of the embedding.
+        width: channels of the encoder's first convolution. Each later one of stride 2 has twice as many.
+        embedding: the length of the embedding.
     """
 
     def __init__(
@@ -69,16 +75,18 @@ class XGAN(ganlab.Generator):
         _initialise(self)
 
     @classmethod
-    def pair(cls, domains: Mapping[str, Domain], ways: Sequence[str], **options: Any) -> dict[str, ganlab.Generator]:
-        """{way: generator}, all with the inner layers of the first."""
-        made = super().pair(domains, ways, **options)
-        first = made[ways[0]]
+    def pair(
+        cls, domains: Mapping[str, Domain], directions: Sequence[str], **options: Any
+    ) -> dict[str, ganlab.Generator]:
+        """Builds {direction: generator}. All use the inner layers of the first."""
+        made = super().pair(domains, directions, **options)
+        first = made[directions[0]]
         for generator in made.values():
             generator.inner_encoder, generator.inner_decoder = first.inner_encoder, first.inner_decoder
         return made
 
     def features(self, images: Tensor) -> list[Tensor]:
-        """(N, C, H, W) -> the activations after each of the encoder's six layers."""
+        """Images (N, C, H, W) -> the activations after each of the encoder's six layers."""
         found, x = [], images
         for layer in (*self.encoder, *self.inner_encoder):
             x = layer(x)
@@ -86,13 +94,14 @@ class XGAN(ganlab.Generator):
         return found
 
     def decode(self, embedding: Tensor) -> Tensor:
-        """(N, E, 1, 1) -> (N, C, H, W) in [-1, 1]."""
+        """Embedding (N, E, 1, 1) -> images (N, C, H, W) in [-1, 1]."""
         images: Tensor = self.decoder(self.inner_decoder(embedding))
         return images
 
 
 def _initialise(network: nn.Module) -> None:
-    """Weights N(0, 2 / how many inputs an output has), biases 0: activations stay as large (arXiv:1502.01852)."""
+    """Draws weights from N(0, 2 / inputs of an output), which keeps the scale of activations; biases are 0
+    (arXiv:1502.01852)."""
     for module in network.modules():
         if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
             inputs = module.in_channels * module.kernel_size[0] * module.kernel_size[1]

@@ -14,8 +14,8 @@ import skimage.io
 import tifffile
 from PIL import Image
 
+from ganlab.data.dataset import load
 from ganlab.data.folder import Folder
-from ganlab.data.store import load
 from ganlab.errors import SpecError
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -32,7 +32,7 @@ def save(path: Path, seed: int = 0) -> None:
 
 
 def read(path: Path, channels: int = 3, size: int = SIZE) -> Array:
-    """What the source makes of one file."""
+    """Reads one file with the source."""
     found = Folder(str(path.parent), channels=channels).image(path.name, size)  # type: ignore[arg-type]
     assert found.dtype == np.uint8
     assert found.shape == (size, size, channels)
@@ -64,9 +64,9 @@ def test_files_of_all_folders_below_come_in_the_order_of_their_paths(tmp_path: P
         save(tmp_path / name)
     keys = Folder(str(tmp_path)).keys("a")
     assert keys == sorted(names)
-    store = load(Folder(str(tmp_path)), "a", SIZE, 0.1)
-    assert store.keys == tuple(sorted(names))
-    assert store.skipped == ()
+    dataset = load(Folder(str(tmp_path)), "a", SIZE, 0.1)
+    assert dataset.keys == tuple(sorted(names))
+    assert dataset.skipped == ()
 
 
 def test_the_path_may_begin_with_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -93,9 +93,9 @@ def test_links_that_lead_round_in_a_circle_are_followed_once(tmp_path: Path) -> 
     (tmp_path / "set/self.png").symlink_to("self.png")
     keys = Folder(str(tmp_path / "set")).keys("a")
     assert keys == ["1.png", "deep/2.png", "k/3.png", "self.png"]
-    store = load(Folder(str(tmp_path / "set")), "a", SIZE, 0.1)
-    assert store.keys == ("1.png", "deep/2.png", "k/3.png")
-    assert [text.split(":")[0] for text in store.skipped] == ["self.png"]
+    dataset = load(Folder(str(tmp_path / "set")), "a", SIZE, 0.1)
+    assert dataset.keys == ("1.png", "deep/2.png", "k/3.png")
+    assert [text.split(":")[0] for text in dataset.skipped] == ["self.png"]
 
 
 def jpeg(path: Path) -> bytes:
@@ -123,10 +123,10 @@ def test_what_is_no_picture_is_named_and_counted_and_never_fatal(tmp_path: Path)
     (tmp_path / "gone.png").symlink_to("nowhere.png")
     os.mkfifo(tmp_path / "pipe.png")
     named = {*broken, "gone.png", "pipe.png"}
-    store = load(Folder(str(tmp_path)), "a", SIZE, 0.25)
-    assert store.keys == tuple(f"good {number}.png" for number in range(4))
-    assert len(store.skipped) == len(named)
-    reasons = dict(text.split(": ", 1) for text in store.skipped)
+    dataset = load(Folder(str(tmp_path)), "a", SIZE, 0.25)
+    assert dataset.keys == tuple(f"good {number}.png" for number in range(4))
+    assert len(dataset.skipped) == len(named)
+    reasons = dict(text.split(": ", 1) for text in dataset.skipped)
     assert set(reasons) == named
     assert all(reasons.values())
 
@@ -136,19 +136,19 @@ def test_a_file_that_may_not_be_read_is_named(tmp_path: Path) -> None:
     for number in range(3):
         save(tmp_path / f"{number}.png", number)
     (tmp_path / "1.png").chmod(0)
-    store = load(Folder(str(tmp_path)), "a", SIZE, 0.25)
-    assert store.keys == ("0.png", "2.png")
-    assert "1.png" in store.skipped[0]
+    dataset = load(Folder(str(tmp_path)), "a", SIZE, 0.25)
+    assert dataset.keys == ("0.png", "2.png")
+    assert "1.png" in dataset.skipped[0]
 
 
 def test_one_picture_is_too_few_and_none_is_an_empty_folder(tmp_path: Path) -> None:
     with pytest.raises(SpecError, match=r"data\.b: the folder '.*' is empty"):
         load(Folder(str(tmp_path)), "b", SIZE, 0.1)
     save(tmp_path / "1.png")
-    with pytest.raises(SpecError, match=r"data\.b: 1 of 1 images can be read, and two are the least"):
+    with pytest.raises(SpecError, match=r"data\.b: 1 of 1 images can be read; at least two are needed"):
         load(Folder(str(tmp_path)), "b", SIZE, 0.1)
     (tmp_path / "2.png").write_text("no picture")
-    with pytest.raises(SpecError, match=r"data\.b: 1 of 2 images can be read, .*; 2\.png: "):
+    with pytest.raises(SpecError, match=r"data\.b: 1 of 2 images can be read; .*; 2\.png: "):
         load(Folder(str(tmp_path)), "b", SIZE, 0.1)
 
 

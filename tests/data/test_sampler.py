@@ -9,21 +9,21 @@ import pytest
 import torch
 from torch import Tensor
 
+from ganlab.data.dataset import Dataset
 from ganlab.data.sampler import Sampler
-from ganlab.data.store import Store
-from ganlab.interfaces import Domain
+from ganlab.interfaces.networks import Domain
 
 CPU = torch.device("cpu")
 
 
-def store(domain: str, count: int, held: int = 2, classes: int = 0, channels: int = 3) -> Store:
-    """Noise; each image's number is in its first and last column alike, so that a mirrored one can be told too."""
+def dataset(domain: str, count: int, held: int = 2, classes: int = 0, channels: int = 3) -> Dataset:
+    """Noise images. Each has its number in the first and in the last column, so that mirroring does not hide it."""
     random = torch.Generator().manual_seed(ord(domain))
     images = torch.randint(0, 256, (count, channels, 4, 4), dtype=torch.uint8, generator=random)
     images[:, :, 0, 0] = images[:, :, 0, 3] = torch.arange(count, dtype=torch.uint8)[:, None]
     images[:, :, 3, 0], images[:, :, 3, 3] = 0, 255
     order = torch.randperm(count, generator=random)
-    return Store(
+    return Dataset(
         Domain(domain, channels, 4, 4, classes),
         tuple(map(str, range(count))),
         images,
@@ -38,8 +38,8 @@ def make(
     counts: tuple[int, int] = (12, 9), batch: int = 4, seed: int = 5, flip: bool = True, **options: Any
 ) -> Sampler:
     dtype = options.pop("dtype", torch.float32)
-    stores = {name: store(name, count, **options) for name, count in zip("ab", counts, strict=True)}
-    return Sampler(stores, batch, flip, seed, CPU, dtype)
+    datasets = {name: dataset(name, count, **options) for name, count in zip("ab", counts, strict=True)}
+    return Sampler(datasets, batch, flip, seed, CPU, dtype)
 
 
 def numbers(images: Tensor) -> list[int]:
@@ -70,7 +70,7 @@ def test_each_time_round_has_every_training_image_once_in_another_order(batch: i
     sampler = make(batch=batch, flip=False)
     rounds = 5
     for domain, count in (("a", 10), ("b", 7)):
-        train = store(domain, count + 2).train.tolist()
+        train = dataset(domain, count + 2).train.tolist()
         assert len(train) == count
         drawn: list[int] = []
         draw = 0
@@ -90,14 +90,14 @@ def test_the_domains_are_shuffled_independently() -> None:
     sampler = make(counts=(40, 40), batch=38)
     pairs = [list(zip(sampler.indices("a", draw), sampler.indices("b", draw), strict=True)) for draw in range(5)]
     met = {pair for epoch in pairs for pair in epoch}
-    # were the orders tied, the same 38 pairs would meet each time
+    # if both domains had one order, the same 38 pairs would meet in each epoch
     assert len(met) > 150
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_values_are_the_stored_ones_scaled_to_minus_one_and_one_exactly(dtype: torch.dtype) -> None:
     sampler = make(flip=False, dtype=dtype)
-    stored = store("a", 12).images
+    stored = dataset("a", 12).images
     for draw in range(4):
         images = sampler(draw).images["a"]
         assert images.dtype == dtype
@@ -128,14 +128,14 @@ def test_about_half_are_mirrored_and_are_then_exact_mirror_images() -> None:
 
 
 def test_flips_are_the_draws_and_not_the_images() -> None:
-    """Another batch size is another course of flips, yet each image is still seen both ways over the rounds."""
+    """Another batch size gives other flips; every image is still seen both plain and mirrored."""
     sampler, plain = make(batch=10), make(batch=10, flip=False)
-    ways: dict[int, set[bool]] = {}
+    mirrored: dict[int, set[bool]] = {}
     for draw in range(20):
         x, y = plain(draw).images["a"], sampler(draw).images["a"]
         for number, i, j in zip(sampler.indices("a", draw), x, y, strict=True):
-            ways.setdefault(number, set()).add(torch.equal(i, j))
-    assert all(seen == {True, False} for seen in ways.values())
+            mirrored.setdefault(number, set()).add(torch.equal(i, j))
+    assert all(seen == {True, False} for seen in mirrored.values())
 
 
 @pytest.mark.parametrize("batch", [4, 25])
@@ -157,7 +157,7 @@ def test_without_classes_there_are_no_labels() -> None:
 
 def test_held_out_images_never_come() -> None:
     sampler = make(counts=(12, 12), batch=10)
-    held = set(store("a", 12).held.tolist())
+    held = set(dataset("a", 12).holdout.tolist())
     assert len(held) == 2
     assert not held & {index for draw in range(10) for index in sampler.indices("a", draw)}
 

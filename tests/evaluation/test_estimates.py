@@ -1,4 +1,4 @@
-"""Intervals against scipy's and what is known in closed form."""
+"""Intervals against scipy's and against closed forms."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_mean() -> None:
 
 @pytest.mark.parametrize(("hits", "total"), [(0, 1), (0, 20), (7, 20), (20, 20)])
 def test_proportion(hits: int, total: int) -> None:
-    """The values p whose score test does not refuse: |k/n - p| = z (p (1 - p) / n)^(1/2) at both ends."""
+    """Returns the interval of all p that the score test accepts: |k/n - p| = z (p (1 - p) / n)^(1/2) at both ends."""
     found = proportion([True] * hits + [False] * (total - hits))
     z, p = norm.ppf(0.975), hits / total
     ends = np.roots([1 + z**2 / total, -2 * p - z**2 / total, p**2]).real
@@ -69,7 +69,7 @@ def difference_of_means(x: Array, y: Array, i: Array, j: Array) -> list[float]:
 
 
 def test_jackknife_of_means() -> None:
-    """With groups of one it is the textbook variance of a difference of means, exactly."""
+    """Groups of one give the textbook variance of a difference of means, exactly."""
     random = np.random.default_rng(1)
     x, y = random.standard_normal(12), random.exponential(size=20)
     difference, first = jackknife(lambda i, j: [x[i].mean() - y[j].mean(), x[i].mean()], (12, 20), 0, ("a", "b"))
@@ -94,7 +94,7 @@ def test_jackknife_of_larger_groups() -> None:
 
 
 def test_jackknifed() -> None:
-    """The samples' variances add up; the freedom is that of the fewer groups."""
+    """The variances of the samples are added; the degrees of freedom are those of the sample with fewer groups."""
     a, b = np.array([1.0, 2.0, 4.0]), np.array([1.0, 3.0])
     variance = 2 / 3 * 14 / 3 + 1 / 2 * 2
     assert jackknife_variance(a) + jackknife_variance(b) == pytest.approx(variance)

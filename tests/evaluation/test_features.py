@@ -1,4 +1,4 @@
-"""Feature extraction: clean-fid's resize bit for bit, and vectors that are remembered for what they depend on alone."""
+"""Feature extraction: clean-fid's resize bit for bit; vectors are kept until something that they depend on changes."""
 
 from __future__ import annotations
 
@@ -19,8 +19,9 @@ from torch import Tensor, nn
 
 import ganlab
 from ganlab import Images
-from ganlab.draws import keyed
-from ganlab.evaluation.features import Extractor, cache_folder, hashes, resized
+from ganlab.determinism import keyed
+from ganlab.evaluation.features import Extractor, cache_folder, resized
+from ganlab.files import hashes
 
 SIZE = 8
 CPU = torch.device("cpu")
@@ -31,7 +32,7 @@ def noise(*shape: int, key: int = 0) -> np.ndarray[Any, np.dtype[np.uint8]]:
 
 
 def pictures(count: int, real: bool = True) -> Images:
-    """Of more than one size."""
+    """Pictures of three sizes."""
     return Images([noise(SIZE + i % 3, SIZE, 3, key=i) for i in range(count)], real=real)
 
 
@@ -82,7 +83,7 @@ def test_an_image_of_the_right_size_is_unchanged() -> None:
 
 
 def test_vectors_are_those_of_the_network() -> None:
-    """Against one image at a time in float64; a set falls into batches of 32."""
+    """Compared with one image at a time in float64; a set is cut into batches of 32."""
     network, images = Small(), pictures(70, real=False)
     found = Extractor(network, "small", CPU)(images)
     assert network.batches == [32, 32, 6]
@@ -142,7 +143,7 @@ def test_vectors_of_real_sets_are_kept_on_disk(make: Make, tmp_path: Path) -> No
     first, second = make(), make()
     found = first[1](pictures(40))
     assert second[1](pictures(40)).tobytes() == found.tobytes()
-    # one image, by which the second knows that it computes as the first did
+    # one image: the second extractor checks that it computes the same vector as the first
     assert second[0].batches == [1]
     assert len(list((tmp_path / "cache").iterdir())) == 1
     # a file as NumPy writes it
@@ -156,7 +157,7 @@ def test_translated_sets_are_not_kept(make: Make, tmp_path: Path) -> None:
 
 
 def test_what_vectors_depend_on_is_noticed(make: Make, tmp_path: Path) -> None:
-    """One pixel, the images' order and shapes, the component's options, its weights, its code, and threads."""
+    """Vectors depend on pixels, the order and shapes of images, options, weights, code, and the number of threads."""
     make()[1](pictures(9))
     changed, turned, cut = pictures(9), pictures(9), pictures(9)
     changed.pixels[8][-1, -1, -1] ^= 1
@@ -229,7 +230,7 @@ def test_an_unusable_folder_costs_time_alone(tmp_path: Path) -> None:
     for folder in (tmp_path / "file", tmp_path / "file" / "below"):
         found = Extractor(Small(), "small", CPU, folder)(pictures(3))
         assert found.tobytes() == Extractor(Small(), "small", CPU)(pictures(3)).tobytes()
-    # a folder stands where the vectors' file should
+    # a folder has the name of the vectors' file
     extract = Extractor(Small(), "small", CPU, tmp_path / "cache")
     extract(pictures(3))
     (file,) = (tmp_path / "cache").iterdir()
@@ -240,7 +241,7 @@ def test_an_unusable_folder_costs_time_alone(tmp_path: Path) -> None:
 
 
 class Random(Small):
-    """Draws from torch's global generator, and drops out in training."""
+    """Draws from torch's global generator, and applies dropout in train mode."""
 
     def forward(self, images: Tensor) -> Tensor:
         return nn.functional.dropout(super().forward(images), 0.5, self.training) + 0 * torch.rand(1)
@@ -263,7 +264,7 @@ def test_extraction_leaves_everything_as_it_was() -> None:
     assert network.training
     assert network.convolution.weight.requires_grad
     assert not network.convolution.bias.requires_grad
-    # without dropout, and in float32 in spite of autocast
+    # no dropout, and float32 although autocast is on
     assert found.tobytes() == Extractor(Small(), "small", CPU)(pictures(5)).tobytes()
 
 

@@ -43,7 +43,7 @@ def test_as_the_package_with_the_same_trunk(size: tuple[int, int]) -> None:
 
 def test_the_equation_written_out() -> None:
     shapes = [(2, 3, 4, 5), (2, 6, 1, 2)]
-    # some lengths are near the epsilon, which then halves them
+    # some norms are as small as epsilon, so that epsilon halves the unit vectors
     small = torch.tensor([1.0, 1e-10], dtype=torch.float64)[:, None, None, None]
     ours = [random(*shape, seed=shape[1]) * small for shape in shapes]
     theirs = [random(*shape, seed=9 + shape[1]) for shape in shapes]
@@ -77,7 +77,7 @@ def test_trunk_is_differentiable(shift_tolerant: bool) -> None:
     own = trunk(shift_tolerant).requires_grad_(False)
     weights = [torch.ones(channels, dtype=torch.float64) for channels in (64, 192, 384, 256, 256)]
     target = own(random(1, 3, 40, 36, seed=1) * 2 - 1)
-    at, way = random(1, 3, 40, 36) * 2 - 1, random(1, 3, 40, 36, seed=2) - 0.5
+    at, direction = random(1, 3, 40, 36) * 2 - 1, random(1, 3, 40, 36, seed=2) - 0.5
 
     def loss(images: Tensor) -> Tensor:
         return distance(own(images), target, weights).sum()
@@ -86,9 +86,9 @@ def test_trunk_is_differentiable(shift_tolerant: bool) -> None:
     (gradient,) = torch.autograd.grad(loss(at), at)
     with torch.no_grad():
         step = 1e-6
-        expected = (loss(at + step * way) - loss(at - step * way)) / (2 * step)
+        expected = (loss(at + step * direction) - loss(at - step * direction)) / (2 * step)
     assert abs(expected.item()) > 1e-4
-    torch.testing.assert_close((gradient * way).sum(), expected, rtol=1e-5, atol=0)
+    torch.testing.assert_close((gradient * direction).sum(), expected, rtol=1e-5, atol=0)
 
 
 @pytest.mark.parametrize(("shift_tolerant", "least"), [(False, 31), (True, 21)])

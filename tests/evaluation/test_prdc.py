@@ -1,4 +1,4 @@
-"""Precision, recall, density and coverage against loops over the definitions, and what the papers derive."""
+"""Precision, recall, density and coverage against loops over the definitions, and against the papers' expectations."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def continuous(n: int, m: int) -> tuple[Array, Array]:
 
 
 def on_a_grid(n: int, m: int) -> tuple[Array, Array]:
-    """With duplicates and ties, far from the origin."""
+    """The samples have duplicates and ties and lie far from the origin."""
     random = np.random.default_rng(1)
     return tuple(random.integers(0, 4, (count, 2)) + 1e6 for count in (n, m))  # type: ignore[return-value]
 
@@ -49,7 +49,7 @@ def on_a_grid(n: int, m: int) -> tuple[Array, Array]:
 @pytest.mark.parametrize("draw", [continuous, on_a_grid])
 @pytest.mark.parametrize(("n", "m", "k"), [(26, 23, 5), (12, 41, 3), (30, 9, 1), (50, 20, 7)])
 def test_by_loops(draw: Any, n: int, m: int, k: int) -> None:
-    """Values, and intervals by the generic jackknife; those of fractions are Wilson's at the least."""
+    """Values, and intervals by the generic jackknife. The intervals of fractions are at least as wide as Wilson's."""
     x, y = draw(n, m)
     found = estimate(x, y, k, seed=3)
     expected = jackknife(lambda i, j: by_loops(x[i], y[j], k), (n, m), seed=3)
@@ -72,7 +72,8 @@ def values(x: Array, y: Array, k: int) -> list[float]:
 def test_on_a_line() -> None:
     """Reals at 0, 1, 3, 7, k = 1: radii 1, 1, 2, 4. Outputs at 2, 11, 12, 20: radii 9, 1, 1, 8.
 
-    2 is on the border of 1's ball and in 3's; 11 on the border of 7's. Of the reals, all but none are within 9 of 2.
+    2 is on the border of the ball of 1 and inside that of 3; 11 is on the border of the ball of 7. All reals are within
+    9 of 2.
     """
     x, y = (np.array([points], float).T for points in ([2, 11, 12, 20], [0, 1, 3, 7]))
     assert values(x, y, 1) == [2 / 4, 4 / 4, 1 / 4, 1 / 4]
@@ -83,7 +84,7 @@ def test_the_same_set_far_sets_and_a_lost_mode() -> None:
     x = random.standard_normal((40, 6)) + 1e5
     assert values(x, x[random.permutation(40)], 5) == [1, 1, 1, 1]
     assert values(x, x + 1e3, 5) == [0, 0, 0, 0]
-    # none of forty is not none at all
+    # 0 of 40 is not exactly 0: Wilson's interval
     assert estimate(x, x + 1e3, 5, 0)["precision"][:3] == (0, 0, proportion([False] * 40).high)
     assert estimate(x, x, 5, 0)["coverage"][:3] == (1, proportion([True] * 40).low, 1)
     modes = np.concatenate([x, x + 100])
@@ -97,8 +98,8 @@ def test_the_same_set_far_sets_and_a_lost_mode() -> None:
 
 
 def test_expectations() -> None:
-    """Of one distribution the density is 1 on average, and the coverage (arXiv:2002.09797, lemma 2)
-    1 - (N - 1)...(N - k) / ((N + M - 1)...(N + M - k)), with N reals and M outputs."""
+    """If both samples have one distribution, the mean of the density is 1 and that of the coverage is
+    1 - (N - 1)...(N - k) / ((N + M - 1)...(N + M - k)) with N reals and M outputs (arXiv:2002.09797, lemma 2)."""
     random = np.random.default_rng(3)
     n, m, k = 30, 24, 4
     found = np.array([values(random.standard_normal((m, 5)), random.standard_normal((n, 5)), k) for _ in range(150)])
@@ -117,7 +118,7 @@ def test_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_refusals() -> None:
-    """With the largest group left out, each image needs k others."""
+    """Each image needs k others when the largest group is left out."""
     x, y = continuous(60, 6)
     with pytest.raises(Unavailable, match=r"needs at least 7 images \(real\) for k = 5 neighbours, and there are 6"):
         estimate(x, y, 5, 0)

@@ -1,4 +1,4 @@
-"""Components that the tests of runs need: small networks with every kind of state, and things that go wrong on time."""
+"""Components for the tests of runs: small networks with every kind of state, and components that fail at a set step."""
 
 from __future__ import annotations
 
@@ -13,11 +13,14 @@ from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool2d
 
 import ganlab
-from ganlab import Domain, Estimate, Evidence, Number, Translation, Turn
+from ganlab import Domain, Estimate, MetricInfo, MetricInputs, Translation, Turn
 
 
 class Sharing(ganlab.Generator):
-    """Encoder, a middle that both ways share (XGAN's idea), decoder; batch norms, and one that stays in eval mode."""
+    """An encoder, a middle layer that both directions share (as in XGAN) and a decoder.
+
+    One of the batch norms is always in eval mode.
+    """
 
     def __init__(self, source: Domain, target: Domain, width: Annotated[int, Field(ge=1)] = 2) -> None:
         super().__init__()
@@ -27,10 +30,12 @@ class Sharing(ganlab.Generator):
         self.decoder = nn.Sequential(nn.Upsample(scale_factor=2), nn.Conv2d(width, target.channels, 3, 1, 1), nn.Tanh())
 
     @classmethod
-    def pair(cls, domains: Mapping[str, Domain], ways: Sequence[str], **options: Any) -> dict[str, ganlab.Generator]:
-        made = super().pair(domains, ways, **options)
+    def pair(
+        cls, domains: Mapping[str, Domain], directions: Sequence[str], **options: Any
+    ) -> dict[str, ganlab.Generator]:
+        made = super().pair(domains, directions, **options)
         for generator in made.values():
-            generator.middle = made[ways[0]].middle
+            generator.middle = made[directions[0]].middle
         return made
 
     def encode(self, images: Tensor) -> Tensor:
@@ -43,7 +48,7 @@ class Sharing(ganlab.Generator):
 
 
 class Forgetful(ganlab.Discriminator):
-    """Batch norm and dropout, which draws from torch's own stream."""
+    """Has batch norm, and dropout, which draws from torch's global generator."""
 
     def __init__(self, shape: Domain) -> None:
         super().__init__()
@@ -69,22 +74,22 @@ class Plain(ganlab.Discriminator):
 
 
 class Learned(ganlab.Loss):
-    """The way's embedding is to be a constant that is learned with the generators."""
+    """Draws the direction's embedding towards a constant that is learned with the generators."""
 
     def __init__(self) -> None:
         super().__init__()
         self.constants = nn.ParameterDict()
 
     def prepare(self, t: Translation) -> None:
-        self.constants[t.name] = nn.Parameter(torch.ones_like(t.embedding[0]))
+        self.constants[t.direction] = nn.Parameter(torch.ones_like(t.embedding[0]))
 
     def generator(self, t: Translation) -> Tensor:
-        return (t.embedding - self.constants[t.name]).square().mean()
+        return (t.embedding - self.constants[t.direction]).square().mean()
 
 
 class Scripted(ganlab.Loss):
-    """A term whose value is `values[step]`, from each step named until the next; at `poisoned`, finite with a gradient
-    that is not."""
+    """A term with the value `values[step]`, or that of the latest earlier step in `values`. At step `not_finite_at` the
+    value is finite and the gradient is not."""
 
     calls: Tensor
 
@@ -92,35 +97,35 @@ class Scripted(ganlab.Loss):
         self,
         values: dict[int, Literal["nan", "inf", "-inf"] | float],
         player: Literal["generator", "discriminator", "both"] = "both",
-        poisoned: int = 0,
+        not_finite_at: int = 0,
     ) -> None:
         super().__init__()
-        self.player, self.values, self.poisoned = player, values, poisoned
-        # in checkpoints, and put back after the rehearsal: so it counts steps
+        self.player, self.values, self.not_finite_at = player, values, not_finite_at
+        # a buffer is kept in checkpoints and restored after the dry run, so it counts steps
         self.register_buffer("calls", torch.zeros(2, 2, dtype=torch.long))
 
     def generator(self, t: Translation) -> Tensor | None:
-        return self._scripted(t.name, t.score(t.fake), 0) if self.player != "discriminator" else None
+        return self._scripted(t.direction, t.score(t.fake), 0) if self.player != "discriminator" else None
 
     def discriminator(self, t: Translation) -> Tensor | None:
-        return self._scripted(t.name, t.score(t.target), 1) if self.player != "generator" else None
+        return self._scripted(t.direction, t.score(t.target), 1) if self.player != "generator" else None
 
-    def _scripted(self, way: str, scores: Tensor, player: int) -> Tensor:
-        count = self.calls[player, ("ab", "ba").index(way)]
+    def _scripted(self, direction: str, scores: Tensor, player: int) -> Tensor:
+        count = self.calls[player, ("ab", "ba").index(direction)]
         count += 1
         step = int(count)
         began = max((known for known in self.values if known <= step), default=None)
         value = 0.0 if began is None else float(self.values[began])
         mean = scores.mean()
-        if step == self.poisoned:
-            # the root's slope at 0 is infinite
+        if step == self.not_finite_at:
+            # the slope of the square root at 0 is infinite
             return value + (mean - mean.detach()).sqrt()
         return value + 0 * mean
 
 
 class Exploding(ganlab.Schedule):
-    """Both generators, then both discriminators, by gradient descent; at step `at`, `player`'s rate is beyond all
-    numbers."""
+    """Updates both generators, then both discriminators, by gradient descent. At step `at` the weights of `player`
+    become infinite."""
 
     def __init__(
         self,
@@ -132,7 +137,7 @@ class Exploding(ganlab.Schedule):
         self.steps, self.lr, self.player, self.at = steps, lr, player, at
 
     def turns(self, step: int) -> list[Turn]:
-        return [Turn("generator", self.ways), Turn("discriminator", self.ways)]
+        return [Turn("generator", self.directions), Turn("discriminator", self.directions)]
 
     def optimizer(self, player: str, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
         return _Bursting(parameters, lr=self.lr)
@@ -142,7 +147,7 @@ class Exploding(ganlab.Schedule):
 
 
 class _Bursting(torch.optim.SGD):
-    """At more than its own rate weights end as infinite."""
+    """Makes the weights infinite if the learning rate is above its initial value."""
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> None:
@@ -153,7 +158,7 @@ class _Bursting(torch.optim.SGD):
 
 
 class Averages(ganlab.Features):
-    """The colours of an image's quarters: (N, 12)."""
+    """The mean colours of an image's four quarters, (N, 12)."""
 
     size = 8
     shipped = True
@@ -163,7 +168,7 @@ class Averages(ganlab.Features):
 
 
 class Weighed(ganlab.Features):
-    """The colours, each times a weight that is read from a file: (N, 3)."""
+    """The mean colour of an image, multiplied by weights that are read from a file, (N, 3)."""
 
     size = 8
 
@@ -180,29 +185,29 @@ class Weighed(ganlab.Features):
 
 
 class Brightness(ganlab.Metric):
-    """How bright the outputs are, of 255; not to be had on the way `unavailable`."""
+    """The mean brightness of the outputs, 0 to 255; Unavailable in the direction `unavailable`."""
 
     def __init__(
         self, better: Literal["lower", "higher", ""] = "higher", unavailable: str = "no way", broken: bool = False
     ) -> None:
-        self.numbers = {"brightness": Number("how bright an image is", better)}
-        # as one does that makes a layer
+        self.numbers = {"brightness": MetricInfo("how bright an image is", better)}
+        # as a metric does that builds a layer
         torch.rand(1)
         self.unavailable, self.broken = unavailable, broken
 
-    def measure(self, evidence: Evidence) -> dict[str, Estimate]:
-        if evidence.way == self.unavailable:
-            raise ganlab.Unavailable("needs another way")
+    def measure(self, data: MetricInputs) -> dict[str, Estimate]:
+        if data.direction == self.unavailable:
+            raise ganlab.Unavailable("needs another direction")
         if self.broken:
             raise KeyError("no such thing")
-        values = [float(image.mean()) for image in evidence.outputs.pixels]
+        values = [float(image.mean()) for image in data.outputs.pixels]
         return {"brightness": Estimate(sum(values) / len(values), min(values), max(values), {"outputs": len(values)})}
 
 
 class Numberless(ganlab.Metric):
-    """Forgets to say what it measures."""
+    """Has no `numbers`."""
 
-    def measure(self, evidence: Evidence) -> dict[str, Estimate]:
+    def measure(self, data: MetricInputs) -> dict[str, Estimate]:
         return {}
 
 

@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import RandomImages
 from ganlab_acgan import Class, ClassifyingPatch, Source
 from ganlab_acgan.classes import classified
 from ganlab_cyclegan.discriminator import Patch
@@ -16,11 +15,12 @@ from torch import Tensor, nn
 
 import ganlab
 from ganlab import Translation
-from ganlab.engine import Engine
-from ganlab.interfaces import Domain
-from ganlab.translation import Memo
+from ganlab.engine.trainer import Trainer
+from ganlab.interfaces.networks import Domain
+from ganlab.system.forward_cache import ForwardCache
+from helpers.systems import RandomImages
 
-Make = Callable[..., Engine]
+Make = Callable[..., Trainer]
 
 PATCH = {
     "discriminators": {"image": {"type": "acgan", "width": 4, "layers": 1}},
@@ -30,53 +30,53 @@ PATCH = {
 
 
 def unlikely(scores: Tensor, classes: Tensor) -> Tensor:
-    """-log P(C = c | x) by its definition, a patch at a time; mean over patches and images."""
+    """Returns -log P(C = c | x) by its definition, patch by patch, averaged over patches and images."""
     odds = scores[:, 1:].exp()
     chosen = [image[c] / image.sum(0) for image, c in zip(odds, classes.tolist(), strict=True)]
     return -torch.stack(chosen).log().mean()
 
 
-def stirred(engine: Engine) -> dict[str, Any]:
+def stirred(trainer: Trainer) -> dict[str, Any]:
     noise = torch.Generator().manual_seed(5)
     with torch.no_grad():
-        for module in engine.system.networks.modules.values():
+        for module in trainer.system.networks.modules.values():
             for p in module.parameters():
                 p.add_(0.1 * torch.randn(p.shape, generator=noise, dtype=p.dtype))
-    return copy.deepcopy(engine.system.networks.modules)
+    return copy.deepcopy(trainer.system.networks.modules)
 
 
 @pytest.mark.parametrize("schedule", ["simultaneous", "alternating"])
 @pytest.mark.parametrize("pool", [0, 3])
 @pytest.mark.parametrize("fakes", [True, False])
-def test_terms_of_the_papers_equations(make_engine: Make, fakes: bool, pool: int, schedule: str) -> None:
+def test_terms_of_the_papers_equations(make_trainer: Make, fakes: bool, pool: int, schedule: str) -> None:
     patch = {
         **PATCH,
         "losses": PATCH["losses"] | {"classes": {"type": "acgan_class", "fakes": fakes}},
         "schedule": {"type": schedule, "lr": 1e-30, "pool": pool},
     }
-    engine = make_engine(patch, classes=3)
-    nets = stirred(engine)
-    engine.step()
-    (record,) = engine.read()
+    trainer = make_trainer(patch, classes=3)
+    nets = stirred(trainer)
+    trainer.step()
+    (record,) = trainer.log.read(trainer.state)
     batch = RandomImages(classes=3)(0)
-    for way in ("ab", "ba"):
-        a, b = way
-        g, d = nets[f"generator/{way}"], nets[f"discriminator/image/{b}"]
+    for direction in ("ab", "ba"):
+        a, b = direction
+        g, d = nets[f"generator/{direction}"], nets[f"discriminator/image/{b}"]
         real, fake = d(batch.images[b]), d(g(batch.images[a]))
         assert fake.shape[1] == 4
         expected = {
-            f"loss/generator/{way}/adversarial": torch.mean((fake[:, 0] - 1) ** 2),
-            f"loss/generator/{way}/classes": unlikely(fake, batch.labels[a]),
-            f"loss/discriminator/{way}/adversarial/real": torch.mean((real[:, 0] - 1) ** 2),
-            f"loss/discriminator/{way}/classes/real": unlikely(real, batch.labels[b]),
+            f"loss/generator/{direction}/adversarial": torch.mean((fake[:, 0] - 1) ** 2),
+            f"loss/generator/{direction}/classes": unlikely(fake, batch.labels[a]),
+            f"loss/discriminator/{direction}/adversarial/real": torch.mean((real[:, 0] - 1) ** 2),
+            f"loss/discriminator/{direction}/classes/real": unlikely(real, batch.labels[b]),
         }
         if not pool:
-            expected[f"loss/discriminator/{way}/adversarial/fake"] = torch.mean(fake[:, 0] ** 2)
+            expected[f"loss/discriminator/{direction}/adversarial/fake"] = torch.mean(fake[:, 0] ** 2)
         if fakes:
-            expected[f"loss/discriminator/{way}/classes/fake"] = unlikely(fake, batch.labels[a])
+            expected[f"loss/discriminator/{direction}/classes/fake"] = unlikely(fake, batch.labels[a])
         for name, value in expected.items():
             assert record[name] == pytest.approx(value.item(), abs=1e-10), name
-        assert (f"loss/discriminator/{way}/classes/fake" in record) == fakes
+        assert (f"loss/discriminator/{direction}/classes/fake" in record) == fakes
 
 
 def test_the_discriminator_is_a_patchgan_with_an_output_for_each_class() -> None:
@@ -95,7 +95,7 @@ def test_a_domain_without_classes_is_refused() -> None:
 
 
 class Learned(ganlab.Loss):
-    """Has a parameter that the discriminators train, made late, and looks both ways."""
+    """Has a parameter for the discriminators, made in `prepare`, and reads both directions."""
 
     trains = "discriminator"
 
@@ -103,18 +103,18 @@ class Learned(ganlab.Loss):
         self.scale = nn.Parameter(torch.ones(t.score(t.target).shape[1]))
 
     def discriminator(self, t: Translation) -> Tensor:
-        return (t.score(t.target) * self.scale).sum() + t.back.score(t.back.target).sum()
+        return (t.score(t.target) * self.scale).sum() + t.reverse.score(t.reverse.target).sum()
 
 
-def test_the_wrapped_loss_keeps_its_own_parameters_and_sees_one_score_everywhere(make_engine: Make) -> None:
-    engine = make_engine(PATCH, classes=3)
-    t = Translation("ab", Memo(engine.system.networks, RandomImages(2)(0), {}, seed=0))
+def test_the_wrapped_loss_keeps_its_own_parameters_and_sees_one_score_everywhere(make_trainer: Make) -> None:
+    trainer = make_trainer(PATCH, classes=3)
+    t = Translation("ab", ForwardCache(trainer.system.networks, RandomImages(2)(0), {}, seed=0))
     loss = Source(Learned())
     assert loss.trains == "discriminator"
     loss.prepare(t)
     assert [p.shape for p in loss.parameters()] == [(1,)]
-    d_a, d_b = (engine.system.networks.discriminator(f"discriminator/image/{domain}") for domain in "ab")
-    expected = d_b(t.target)[:, 0].sum() + d_a(t.real)[:, 0].sum()
+    d_a, d_b = (trainer.system.networks.discriminator(f"discriminator/image/{domain}") for domain in "ab")
+    expected = d_b(t.target)[:, 0].sum() + d_a(t.source)[:, 0].sum()
     assert loss.generator(t) is None
     torch.testing.assert_close(loss.discriminator(t), expected)
 
@@ -144,47 +144,47 @@ COUNTS = {"a": 7, "b": 3}
         ({**DIGITS, "losses": {"of_fakes": {"type": "class_fake"}}}, "of_fakes's generator"),
     ],
 )
-@pytest.mark.parametrize("way", ["ab", "ba"])
+@pytest.mark.parametrize("direction", ["ab", "ba"])
 def test_domains_of_unequally_many_classes_are_refused(
-    make_engine: Make, patch: dict[str, Any], term: str, way: str
+    make_trainer: Make, patch: dict[str, Any], term: str, direction: str
 ) -> None:
     with pytest.raises(ganlab.SpecError) as refused:
-        # of one way alone there is no cycle
-        make_engine({**patch, "translations": [way], "losses": {**patch["losses"], "cycle": None}}, classes=COUNTS)
-    a, b = way
+        # with one direction there is no cycle
+        make_trainer({**patch, "directions": [direction], "losses": {**patch["losses"], "cycle": None}}, classes=COUNTS)
+    a, b = direction
     assert str(refused.value).startswith(
-        f"losses.{term} term on way {way}: domain {a} has {COUNTS[a]} classes, and the discriminator of {b}"
-        f" tells {COUNTS[b]}; they must be as many (loss '"
+        f"losses.{term} term in direction {direction}: domain {a} has {COUNTS[a]} classes, and the discriminator of {b}"
+        f" predicts {COUNTS[b]}; the numbers must be equal (loss '"
     )
 
 
-def test_what_reads_labels_of_reals_alone_asks_nothing_of_the_other_domain(make_engine: Make) -> None:
+def test_what_reads_labels_of_reals_alone_asks_nothing_of_the_other_domain(make_trainer: Make) -> None:
     patch = {**DIGITS, "losses": {"of_reals": {"type": "class_real"}}}
-    engine = make_engine(patch, classes=COUNTS)
-    nets = stirred(engine)
-    engine.step()
-    (record,) = engine.read()
+    trainer = make_trainer(patch, classes=COUNTS)
+    nets = stirred(trainer)
+    trainer.step()
+    (record,) = trainer.log.read(trainer.state)
     batch = RandomImages(size=32, classes=COUNTS)(0)
-    for way, told in (("ab", 3), ("ba", 7)):
-        scores = nets[f"discriminator/image/{way[1]}"](batch.images[way[1]])
+    for direction, told in (("ab", 3), ("ba", 7)):
+        scores = nets[f"discriminator/image/{direction[1]}"](batch.images[direction[1]])
         assert scores.shape[1] == told + 1
-        expected = -scores.log_softmax(1)[range(len(scores)), batch.labels[way[1]]].mean()
-        assert record[f"loss/discriminator/{way}/of_reals"] == pytest.approx(expected.item(), abs=1e-6)
+        expected = -scores.log_softmax(1)[range(len(scores)), batch.labels[direction[1]]].mean()
+        assert record[f"loss/discriminator/{direction}/of_reals"] == pytest.approx(expected.item(), abs=1e-6)
 
 
-def test_a_discriminator_that_tells_no_classes_is_refused(make_engine: Make) -> None:
+def test_a_discriminator_that_tells_no_classes_is_refused(make_trainer: Make) -> None:
     spec = {"losses": {"classes": {"type": "acgan_class"}}}
-    with pytest.raises(ganlab.SpecError, match="domain a has 3 classes, and the discriminator of b tells 0;"):
-        make_engine(spec, classes=3)
+    with pytest.raises(ganlab.SpecError, match="domain a has 3 classes, and the discriminator of b predicts 0;"):
+        make_trainer(spec, classes=3)
     spec = {"data": {"size": 32}, "losses": {"classes": {"type": "class_real"}}}
-    with pytest.raises(ganlab.SpecError, match="domain b has 3 classes, and the discriminator of b tells 0;"):
-        make_engine(spec, classes=3)
+    with pytest.raises(ganlab.SpecError, match="domain b has 3 classes, and the discriminator of b predicts 0;"):
+        make_trainer(spec, classes=3)
 
 
-def test_labels_are_needed(make_engine: Make) -> None:
+def test_labels_are_needed(make_trainer: Make) -> None:
     losses = PATCH["losses"]
     with pytest.raises(ganlab.SpecError, match="the images of domain a have no classes"):
-        make_engine(PATCH)
+        make_trainer(PATCH)
     with pytest.raises(ganlab.SpecError, match="asks for labels of domain a, and its source has none"):
-        make_engine({"losses": {"classes": losses["classes"]}})
+        make_trainer({"losses": {"classes": losses["classes"]}})
     assert Class().fakes

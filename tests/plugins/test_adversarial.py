@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 import torch
 from ganlab_adversarial import Hinge, Minimax, NonSaturating, Relativistic
-from test_losses import SIZE, Linear, memo, noise, number
 from torch.nn.functional import hinge_embedding_loss
 
 import ganlab
 from ganlab import Translation
-from ganlab.registry import registry
+from ganlab.components.registry import registry
+from helpers.one_turn import Linear, noise, number, one_turn
+from helpers.systems import SIZE
 
 Scores = np.ndarray[tuple[int], np.dtype[np.float64]]
 
@@ -24,18 +25,18 @@ def sigmoid(s: Scores) -> Scores:
 
 
 def scores(images: torch.Tensor) -> Scores:
-    """What `Linear` says, computed apart from it."""
+    """Returns the scores of `Linear`, computed without it."""
     found: Scores = images.detach().numpy().reshape(len(images), -1) @ WEIGHT.numpy().reshape(-1)
-    # images differ, so that a mean or a pairing can be told from another
+    # the scores must differ, so that a wrong mean or pairing gives another number
     assert np.ptp(found) > 0.5
     return found
 
 
 @pytest.mark.parametrize("loss", [Minimax(), NonSaturating()])
-@pytest.mark.parametrize("way", ["ab", "ba"])
-def test_the_discriminator_of_goodfellow(loss: ganlab.Loss, way: str) -> None:
+@pytest.mark.parametrize("direction", ["ab", "ba"])
+def test_the_discriminator_of_goodfellow(loss: ganlab.Loss, direction: str) -> None:
     """It maximises E log D(x) + E log(1 - D(G(z))), D being the scores' sigmoid."""
-    t = Translation(way, memo(Linear(WEIGHT), "discriminator"))
+    t = Translation(direction, one_turn(Linear(WEIGHT), "discriminator"))
     parts = loss.discriminator(t)
     assert isinstance(parts, dict)
     expected = {
@@ -47,7 +48,7 @@ def test_the_discriminator_of_goodfellow(loss: ganlab.Loss, way: str) -> None:
 
 def test_the_generators_of_goodfellow() -> None:
     """E log(1 - D(G(z))), and -E log D(G(z)): values, and slopes -D and -(1 - D) in the fake's score."""
-    t = Translation("ab", memo(Linear(WEIGHT), "generator"))
+    t = Translation("ab", one_turn(Linear(WEIGHT), "generator"))
     d = sigmoid(scores(t.fake))
     cases = [(Minimax(), np.log(1 - d), -d), (NonSaturating(), -np.log(d), -(1 - d))]
     for loss, value, slope in cases:
@@ -58,17 +59,17 @@ def test_the_generators_of_goodfellow() -> None:
         torch.testing.assert_close(gradient, expected, rtol=0, atol=1e-14)
 
 
-@pytest.mark.parametrize("way", ["ab", "ba"])
-def test_relativistic_pairing(way: str) -> None:
-    """-E log sigmoid of the difference of a real's and its fake's score; the generator's of the opposite."""
-    made = memo(Linear(WEIGHT), "discriminator")
-    t, loss = Translation(way, made), Relativistic()
+@pytest.mark.parametrize("direction", ["ab", "ba"])
+def test_relativistic_pairing(direction: str) -> None:
+    """-E log sigmoid(real score - fake score) for the discriminator; the opposite difference for the generator."""
+    made = one_turn(Linear(WEIGHT), "discriminator")
+    t, loss = Translation(direction, made), Relativistic()
     real, fake = scores(t.target), scores(t.fake_for_discriminator)
     expected = -np.log(sigmoid(real - fake))
     # another pairing gives another number
     assert abs(expected.mean() + np.log(sigmoid(real - fake[::-1])).mean()) > 1e-4
     assert number(loss.discriminator(t)) == pytest.approx(expected.mean(), rel=1e-10)
-    made.begin("generator", (0, 1))
+    made.begin("generator", (0, 1), with_graph=True)
     term = loss.generator(t)
     assert number(term) == pytest.approx(-np.log(sigmoid(fake - real)).mean(), rel=1e-10)
     (gradient,) = torch.autograd.grad(term, t.fake)
@@ -77,12 +78,12 @@ def test_relativistic_pairing(way: str) -> None:
 
 
 @pytest.mark.parametrize("margin", [0.3, 1.0, 2.5])
-@pytest.mark.parametrize("way", ["ab", "ba"])
-def test_hinge(way: str, margin: float) -> None:
-    """E max(0, margin - D(x)) + E max(0, margin + D(G(z))), also as torch has it; slopes -1 and 1 within the margin, 0
-    beyond; the generator's -E D(G(z)), whose slope is -1 everywhere."""
-    made = memo(Linear(WEIGHT), "discriminator", batch=8)
-    t, loss = Translation(way, made), Hinge(margin)
+@pytest.mark.parametrize("direction", ["ab", "ba"])
+def test_hinge(direction: str, margin: float) -> None:
+    """D's term is E max(0, margin - D(x)) + E max(0, margin + D(G(z))), also by torch, with slopes -1 and 1 within the
+    margin and 0 beyond. G's term is -E D(G(z)), with slope -1 everywhere."""
+    made = one_turn(Linear(WEIGHT), "discriminator", batch=8)
+    t, loss = Translation(direction, made), Hinge(margin)
     real, fake = scores(t.target), scores(t.fake_for_discriminator)
     parts = loss.discriminator(t)
     expected = {"real": np.maximum(0, margin - real).mean(), "fake": np.maximum(0, margin + fake).mean()}
@@ -91,13 +92,13 @@ def test_hinge(way: str, margin: float) -> None:
         torchs = hinge_embedding_loss(torch.from_numpy(said), -torch.ones(len(said)), margin)
         assert number(parts[part]) == pytest.approx(number(torchs), rel=1e-10)
     cases = [("real", t.target, -1.0 * (real < margin)), ("fake", t.fake_for_discriminator, 1.0 * (fake > -margin))]
-    # each side of the margin is there
+    # there are scores on both sides of the margin
     assert {slope for _, _, slopes in cases for slope in np.abs(slopes)} == {0, 1}
     for part, images, slope in cases:
         (gradient,) = torch.autograd.grad(parts[part], images)
         weighted = torch.from_numpy(slope / len(slope))[:, None, None, None] * WEIGHT
         torch.testing.assert_close(gradient, weighted, rtol=0, atol=1e-14)
-    made.begin("generator", (0, 1))
+    made.begin("generator", (0, 1), with_graph=True)
     term = loss.generator(t)
     assert number(term) == pytest.approx(-fake.mean(), rel=1e-10)
     (gradient,) = torch.autograd.grad(term, t.fake)
@@ -110,12 +111,12 @@ def test_the_name_of_the_readmes_plugin_is_free() -> None:
 
 
 def test_scores_that_are_large_stay_finite() -> None:
-    """The sigmoid of 1000 is 1 and log(1 - 1) is none; softplus(1000) is 1000."""
+    """The sigmoid of 1000 is 1, and log(1 - 1) does not exist; softplus(1000) is 1000."""
     weight = torch.ones_like(WEIGHT)
     for loss in (Minimax(), NonSaturating(), Relativistic(), Hinge()):
-        made = memo(Linear(1e4 * weight), "discriminator")
+        made = one_turn(Linear(1e4 * weight), "discriminator")
         t = Translation("ab", made)
         given = loss.discriminator(t)
         terms = list(given.values()) if isinstance(given, dict) else [given]
-        made.begin("generator", (0, 1))
+        made.begin("generator", (0, 1), with_graph=True)
         assert torch.stack([*terms, loss.generator(t)]).isfinite().all()

@@ -1,4 +1,4 @@
-"""The avatars: drawn from seeds alone, with labels that the pictures bear out."""
+"""The avatars: drawn from seeds alone, with labels that agree with the pictures."""
 
 import functools
 import json
@@ -22,7 +22,7 @@ LIGHTENED = 21
 
 
 def near(image: Image, color: str, within: int = 0) -> Image:
-    """Where (H, W) the colour is "#rrggbb", each channel `within` so many of 255."""
+    """Returns a mask (H, W) of the pixels with the colour "#rrggbb"; each channel may differ by `within` of 255."""
     wanted = [int(color[start : start + 2], 16) for start in (1, 3, 5)]
     return np.asarray((np.abs(image.astype(int) - wanted) <= within).all(axis=-1))
 
@@ -34,7 +34,7 @@ def share(image: Image, color: str, within: int = 0) -> float:
 
 @pytest.mark.parametrize("style", PAIR)
 @pytest.mark.parametrize("size", [32, 64, 100])
-def test_an_image_has_the_promised_shape_and_is_more_than_its_background(style: str, size: int) -> None:
+def test_an_image_has_the_documented_shape_and_is_more_than_its_background(style: str, size: int) -> None:
     image = Avatars(style).image("a-00000", size)
     assert image.shape == (size, size, Avatars.channels)
     assert image.dtype == np.uint8
@@ -88,7 +88,7 @@ def test_the_domains_draw_their_colours_independently() -> None:
         a.attributes(one)["hair_color"] == b.attributes(other)["hair_color"]
         for one, other in zip(a.keys("a"), b.keys("b"), strict=True)
     ]
-    # by chance one in len(HAIR); five standard deviations either way
+    # by chance one in len(HAIR) is equal; five standard deviations above or below are allowed
     chance = 1 / len(HAIR)
     assert abs(np.mean(same) - chance) < 5 * np.sqrt(chance * (1 - chance) / len(same))
 
@@ -160,7 +160,7 @@ def test_a_colour_that_is_chosen_but_not_drawn_is_not_stated() -> None:
 
 def test_portraits_bring_the_faces_to_about_the_same_place() -> None:
     def apart(look: Look) -> float:
-        """How far the middle of the skin, over many pictures, is from one style to the other, in pixels of 64."""
+        """Returns the distance between two styles' mean centres of the skin, in pixels of an image of 64 x 64."""
         middles = []
         for style in PAIR:
             source = Avatars(style, count=100, look=look)

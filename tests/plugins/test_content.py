@@ -1,4 +1,4 @@
-"""What is kept of an input, on pictures of which it is known: avatars, and crops of photographs."""
+"""Content preservation, measured on pictures whose content is known: avatars, and crops of photographs."""
 
 from __future__ import annotations
 
@@ -18,9 +18,12 @@ from pydantic import ValidationError
 from skimage.filters import sobel_h, sobel_v
 from skimage.transform import downscale_local_mean
 
-from ganlab import Estimate, Evidence, Images, Unavailable
-from ganlab.draws import keyed
-from ganlab.options import schema, sentence, signature, validate
+from ganlab import Estimate, Images, MetricInputs, Unavailable
+from ganlab.components.options import schema, sentence, signature, validate
+from ganlab.determinism import keyed
+
+# its fixtures are made once if one worker has all its tests
+pytestmark = pytest.mark.xdist_group("content")
 
 SIZE = 32
 HELD = 150
@@ -33,7 +36,7 @@ HAIR_COLOUR = Shared(attribute="hair_color")
 
 
 def copy(images: Images, pixels: Sequence[np.ndarray[Any, Any]] | None = None) -> Images:
-    """What a translation gives: other pixels, and nothing known of them."""
+    """A translation: other pixels, without attributes."""
     return Images(list(images.pixels if pixels is None else pixels), images.domain)
 
 
@@ -42,8 +45,8 @@ def around(estimate: Estimate, value: float | None) -> bool:
 
 
 @pytest.fixture(scope="module")
-def avatars() -> Evidence:
-    """450 of each style: 300 to learn from and 150 held out, as way "ab" that does nothing."""
+def avatars() -> MetricInputs:
+    """450 avatars of each style, 300 for training and 150 held out. The outputs of direction "ab" are its inputs."""
     sets = {}
     for domain, style in zip("ab", PAIR, strict=True):
         source = Avatars(style, 300 + HELD)
@@ -52,7 +55,7 @@ def avatars() -> Evidence:
         sets[domain] = Images(pixels, domain, [source.attributes(key) for key in keys], real=True)
     held = {domain: images.take(range(300, 300 + HELD)) for domain, images in sets.items()}
     learning = {domain: images.take(range(300)) for domain, images in sets.items()}
-    return Evidence("ab", held["a"], held["b"], held["a"], learning=learning)
+    return MetricInputs("ab", held["a"], held["b"], held["a"], train=learning)
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +71,7 @@ def photographs() -> Images:
 
 
 def test_a_judged_class_is_near_the_judges_own_accuracy_where_kept_and_at_chance_where_shuffled(
-    avatars: Evidence,
+    avatars: MetricInputs,
 ) -> None:
     metric = Content({"hair": HAIR_COLOUR})
 
@@ -91,7 +94,7 @@ def test_a_judged_class_is_near_the_judges_own_accuracy_where_kept_and_at_chance
     assert around(shuffled, shuffled.chance)
     assert shuffled.high < 0.35
 
-    # a translator that keeps the colour of the hair and nothing else: of each colour the first picture in style b
+    # a translator that keeps the hair colour alone: its output is the first picture in style b with that colour
     inputs = avatars.inputs
     assert inputs is not None
     assert inputs.attributes is not None
@@ -107,13 +110,13 @@ def test_a_judged_class_is_near_the_judges_own_accuracy_where_kept_and_at_chance
     tinted = [(0.9 * pixels + np.array([12, 0, 8])).astype(np.uint8) for pixels in real.pixels]
     assert hair(real, copy(real, tinted)).value >= 0.9
 
-    # also at another size
+    # pictures of another size give the same result
     large = [pixels.repeat(2, 0).repeat(2, 1) for pixels in real.pixels]
     assert hair(real, copy(real, large)) == hair(real, copy(real))
 
 
-def test_chance_is_the_mean_over_all_pairings(avatars: Evidence) -> None:
-    """Over the shifts of the outputs each is paired once with each input."""
+def test_chance_is_the_mean_over_all_pairings(avatars: MetricInputs) -> None:
+    """Each shift pairs the outputs with other inputs; all shifts together pair each output with each input once."""
     metric = Content({"hair": HAIR_COLOUR})
     inputs = avatars.targets.take(range(20))
     outputs = copy(avatars.targets.take(range(10, 30)))
@@ -126,11 +129,11 @@ def test_chance_is_the_mean_over_all_pairings(avatars: Evidence) -> None:
         assert [found[name].chance for found in shifted] == pytest.approx([mean] * 20, abs=1e-9)
 
 
-def test_the_same_judge_again(avatars: Evidence, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The same key gives the same bytes whatever torch's generator has drawn and however many threads there are; both
-    stay as they were."""
+def test_the_same_judge_again(avatars: MetricInputs, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same key gives the same bytes, whatever the state of torch's global generator and the number of threads are.
+    Neither is changed."""
     monkeypatch.setattr(judge, "STEPS", 10)
-    images = avatars.learning["b"].take(range(40))
+    images = avatars.train["b"].take(range(40))
     classes = ["even" if i % 2 == 0 else "odd" for i in range(40)]
 
     def weights(*key: int | str) -> list[bytes]:
@@ -155,12 +158,12 @@ def test_the_same_judge_again(avatars: Evidence, monkeypatch: pytest.MonkeyPatch
 
 @pytest.mark.parametrize("pictures", ["avatars", "photographs"])
 def test_colours_and_edges_of_known_pairs(pictures: str, request: pytest.FixtureRequest) -> None:
-    """1 for a copy, -1 for the colours of a negative, whose edges are the same, and chance for pairs at random."""
+    """A copy gives 1, random pairs give chance. A negative gives -1 for colours and 1 for edges, which it keeps."""
     given = request.getfixturevalue(pictures)
-    images = given.targets if isinstance(given, Evidence) else given
+    images = given.targets if isinstance(given, MetricInputs) else given
 
     def measured(outputs: Images) -> tuple[Estimate, Estimate]:
-        found = Content().measure(Evidence("", outputs, images, images))
+        found = Content().measure(MetricInputs("", outputs, images, images))
         return found["content-colour"], found["content-edges"]
 
     colour, edge = measured(copy(images))
@@ -187,7 +190,7 @@ def test_colours_and_edges_are_what_scikit_image_makes_them(photographs: Images)
         grey = downscale_local_mean(image.astype(float), (scale, scale, 1)) @ [0.299, 0.587, 0.114]
         return np.asarray(np.hypot(sobel_h(grey), sobel_v(grey))[1:-1, 1:-1]).ravel()
 
-    found = Content().measure(Evidence("", outputs, outputs, inputs))
+    found = Content().measure(MetricInputs("", outputs, outputs, inputs))
     for name, vector in {"content-colour": colours_of, "content-edges": edges_of}.items():
         x, y = (np.stack([vector(image) for image in images.pixels]) for images in (inputs, outputs))
         x, y = x - x.mean(0), y - y.mean(0)
@@ -199,14 +202,14 @@ def test_colours_and_edges_are_what_scikit_image_makes_them(photographs: Images)
 def test_outputs_that_are_all_alike_keep_nothing(photographs: Images) -> None:
     for pixels in (photographs.pixels[0], np.full((64, 64, 3), 77, np.uint8)):
         outputs = copy(photographs, [pixels] * len(photographs))
-        found = Content().measure(Evidence("", outputs, outputs, photographs))
+        found = Content().measure(MetricInputs("", outputs, outputs, photographs))
         assert {(e.value, e.low, e.high, e.chance) for e in found.values()} == {(0, 0, 0, 0)}
 
 
 def test_pairs_may_differ_in_size(photographs: Images) -> None:
-    """From folders: each image counts as it does alone among others of its size."""
+    """An image in a folder of several sizes contributes as in a folder of images of its size."""
     outputs = [pixels if i % 2 else pixels.repeat(2, 0).repeat(3, 1) for i, pixels in enumerate(photographs.pixels)]
-    found = Content().measure(Evidence("", copy(photographs, outputs), photographs, photographs))
+    found = Content().measure(MetricInputs("", copy(photographs, outputs), photographs, photographs))
     assert [found[name].value for name in ("content-colour", "content-edges")] == pytest.approx([1, 1], abs=1e-9)
 
 
@@ -217,7 +220,7 @@ def labelled(domain: str, values: Sequence[str | None], attribute: str = "hair")
 
 
 def test_classes_are_shared_by_declaration(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each domain has its own words; what is in no class is left out, which the counts show."""
+    """Each domain has its own names; images in no class are left out, as the counts show."""
     shared = Shared(
         attribute={"a": "hair", "b": "fur"}, classes={"dark": ["black", "noir"], "light": ["blond", "clair"]}
     )
@@ -228,8 +231,8 @@ def test_classes_are_shared_by_declaration(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(judge, "STEPS", 2)
     inputs = labelled("a", ["black", "red", None, "blond", "blond", "black", "black"])
     learning = {"b": labelled("b", ["clair", "noir"] * 10, "fur")}
-    evidence = Evidence("ab", copy(inputs), labelled("b", ["noir"] * 4, "fur"), inputs, learning=learning)
-    found = Content({"hair": shared}).measure(evidence)
+    data = MetricInputs("ab", copy(inputs), labelled("b", ["noir"] * 4, "fur"), inputs, train=learning)
+    found = Content({"hair": shared}).measure(data)
     assert found["content-hair"].counts == {"pairs": 5}
     assert found["content-colour"].counts == {"pairs": 7}
 
@@ -247,10 +250,10 @@ def test_classes_are_shared_by_declaration(monkeypatch: pytest.MonkeyPatch) -> N
 )
 def test_what_does_not_fit_the_images_is_said(inputs: list[str], learning: Images, says: str) -> None:
     given = labelled("a", inputs)
-    evidence = Evidence("ab", copy(given), learning, given, learning={"b": learning})
-    found = Content({"h": Shared(attribute="hair")}).measure(evidence)
+    data = MetricInputs("ab", copy(given), learning, given, train={"b": learning})
+    found = Content({"h": Shared(attribute="hair")}).measure(data)
     assert says in str(found.pop("content-h"))
-    # what needs no labels is measured all the same
+    # the numbers that need no labels are still measured
     assert all(isinstance(estimate, Estimate) for estimate in found.values())
     assert list(found) == ["content-colour", "content-edges"]
 
@@ -278,32 +281,32 @@ def test_values_that_no_class_has_are_said() -> None:
     ],
     ids=["inputs unlabelled", "learning unlabelled", "one class", "few to learn from", "few to measure"],
 )
-def test_why_there_is_nothing_to_judge_is_said(inputs: Images, learning: Images, says: str) -> None:
-    evidence = Evidence("ab", copy(inputs), learning, inputs, learning={"b": learning})
-    found = Content({"h": Shared(attribute="hair")}).measure(evidence)
+def test_the_reason_why_there_is_nothing_to_judge_is_said(inputs: Images, learning: Images, says: str) -> None:
+    data = MetricInputs("ab", copy(inputs), learning, inputs, train={"b": learning})
+    found = Content({"h": Shared(attribute="hair")}).measure(data)
     assert says in str(found["content-h"])
     assert isinstance(found["content-edges"], Estimate)
 
 
 def test_two_folders_have_nothing_to_learn_from() -> None:
     inputs = labelled("a", ["x"] * 4)
-    found = Content({"h": Shared(attribute="hair")}).measure(Evidence("", copy(inputs), inputs, inputs))
+    found = Content({"h": Shared(attribute="hair")}).measure(MetricInputs("", copy(inputs), inputs, inputs))
     assert "needs a run" in str(found["content-h"])
 
 
 def test_without_pairs_there_is_nothing_to_measure(photographs: Images) -> None:
     with pytest.raises(Unavailable, match="needs the input of each output"):
-        Content().measure(Evidence("", photographs, photographs))
+        Content().measure(MetricInputs("", photographs, photographs))
     few = photographs.take(range(3))
     with pytest.raises(Unavailable, match="needs at least 4 images"):
-        Content().measure(Evidence("", few, photographs, few))
+        Content().measure(MetricInputs("", few, photographs, few))
 
 
 def test_numbers_are_named_by_the_options() -> None:
     assert list(Content().numbers) == ["content-colour", "content-edges"]
     metric = Content({"hair": HAIR_SHADES})
     assert list(metric.numbers) == ["content-hair", "content-colour", "content-edges"]
-    assert "the hair of its input" in metric.numbers["content-hair"].about
+    assert "the hair of their input" in metric.numbers["content-hair"].about
     with pytest.raises(ValueError, match="shared has 'edges', which is the name of a number without labels"):
         Content({"edges": HAIR_COLOUR})
 
@@ -321,8 +324,8 @@ def test_options_come_from_a_spec_and_go_back() -> None:
 @pytest.mark.parametrize(
     ("shared", "says"),
     [
-        ({"attribute": {"a": "hair"}}, "the attribute has to be named for both domains"),
-        ({"attribute": "hair", "classes": {"dark": ["x"]}}, "one class, 'dark', leaves nothing to tell apart"),
+        ({"attribute": {"a": "hair"}}, "the attribute must be named for both domains"),
+        ({"attribute": "hair", "classes": {"dark": ["x"]}}, "there is only one class, 'dark'; at least two are needed"),
         ({"attribute": "hair", "classes": {"dark": ["x"], "light": ["x"]}}, "the value 'x' is in two classes"),
         ({"attribute": "hair", "class": {}}, "unknown key"),
         ({"attribute": 3}, "3 is not allowed"),

@@ -1,4 +1,4 @@
-"""DCGAN: noise that holds Gaussian latents, the published networks, and a run that goes one way alone."""
+"""DCGAN: noise that holds Gaussian latents, the published networks, and a run in one direction."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import SIZE
 from ganlab_dcgan import DCGANDiscriminator, DCGANGenerator, Gaussian
 from ganlab_dcgan.gaussian import latents
 from PIL import Image
@@ -18,10 +17,11 @@ from torch import Tensor, nn
 from torch.nn.functional import batch_norm, conv2d, conv_transpose2d, leaky_relu, relu
 
 import ganlab
-from ganlab.data.store import load, normalised
-from ganlab.interfaces import Domain
-from ganlab.modules import per_image
-from ganlab.spec import Json, merge
+from ganlab.data.dataset import load, normalised
+from ganlab.interfaces.networks import Domain
+from ganlab.spec.files import merge
+from ganlab.spec.models import Json
+from helpers.systems import SIZE
 
 NOISE, FACES = Domain("a", 1, 64, 64), Domain("b", 3, 64, 64)
 
@@ -37,7 +37,7 @@ def test_noise_is_the_same_for_a_key_and_another_for_each_other() -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_latents_are_quantiles_of_the_normal_distribution(dtype: torch.dtype) -> None:
-    """Bytes, most significant first, to the quantile in the middle of one of 2^24 intervals; scipy's."""
+    """Three bytes, the highest first, give the middle quantile of one of 2^24 intervals, as scipy computes it."""
     drawn = np.random.default_rng(0).integers(0, 256, (50, 3))
     triples = np.concatenate([[[0, 0, 0], [255, 255, 255], [127, 255, 255], [128, 0, 0], [0, 0, 1]], drawn])
     expected = stats.norm.ppf((triples @ [65536, 256, 1] + 0.5) / 2**24)
@@ -52,8 +52,8 @@ def test_latents_are_quantiles_of_the_normal_distribution(dtype: torch.dtype) ->
 
 @pytest.mark.parametrize("flip", [False, True])
 def test_latents_of_the_source_are_standard_normal_and_independent(flip: bool) -> None:
-    store = load(Gaussian(count=400), "a", 32, 0.5)
-    images = store.pixels(torch.arange(400))
+    dataset = load(Gaussian(count=400), "a", 32, 0.5)
+    images = dataset.pixels(torch.arange(400))
     z = latents(images.flip(-1) if flip else images, 100).flatten(1).double().numpy()
     assert stats.kstest(z.ravel(), "norm").pvalue > 0.01
     # 400 draws of 100 numbers: an entry of their covariance less the identity has a deviation of 1/20, or 1.4/20
@@ -65,11 +65,10 @@ def test_the_published_numbers_of_parameters() -> None:
     with torch.device("meta"):
         networks = DCGANGenerator(NOISE, FACES), DCGANDiscriminator(FACES)
     assert [sum(p.numel() for p in net.parameters()) for net in networks] == [3_576_704, 2_765_568]
-    assert not any(map(per_image, networks))
 
 
 def stirred(net: nn.Module) -> list[Tensor]:
-    """Larger weights, in float64."""
+    """Enlarges the weights, in float64, and returns them."""
     random = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for p in net.double().parameters():
@@ -116,43 +115,43 @@ def test_other_sizes_are_refused(height: int, width: int) -> None:
 
 
 def test_more_latents_than_a_picture_holds_are_refused() -> None:
-    with pytest.raises(ValueError, match="100 latents need 300 pixels, and a picture of a has 256"):
+    with pytest.raises(ValueError, match="100 latents need 300 pixels, and an image of domain a has 256"):
         DCGANGenerator(Domain("a", 1, 16, 16), Domain("b", 3, 16, 16))
 
 
 @pytest.fixture
-def one_way(tiny: Json) -> Json:
+def one_direction(tiny: Json) -> Json:
     """DCGAN on noise and a dozen pictures."""
     patched: Json = merge(
         tiny,
         {
             "data": {"a": {"type": "gaussian", "count": 20}, "holdout": 0.7},
-            "translations": ["ab"],
+            "directions": ["ab"],
             "generator": {"type": "dcgan", "latents": 8, "width": 2},
             "discriminators": {"image": {"type": "dcgan", "width": 2}},
             "losses": {"cycle": None},
-            "schedule": {"type": "alternating"},
+            "schedule": {"type": "alternating", "steps": 6},
         },
     )
     return patched
 
 
-def test_a_run_goes_one_way_from_training_to_figures(one_way: Json, tmp_path: Path) -> None:
-    # in the order in which a number of theirs is to choose the best checkpoint
+def test_a_run_of_one_direction_trains_and_is_measured(one_direction: Json, tmp_path: Path) -> None:
+    # in order: the first number for which lower or higher is better picks the best checkpoint
     metrics: list[Any] = ["embedding_space", {"type": "content", "shared": {"hair": {"attribute": "hair"}}}]
-    done = ganlab.run(merge(one_way, {"evaluation": {"metrics": metrics, "every": 2}}), out=tmp_path / "run")
+    done = ganlab.run(merge(one_direction, {"evaluation": {"metrics": metrics, "every": 2}}), out=tmp_path / "run")
     assert done.finished
     with Image.open(tmp_path / "run/samples/step-000006.png") as grid:
-        # two pairs of images in one row, for one way
+        # two pairs of images in one row, for one direction
         assert grid.size == (2 * (2 * (SIZE + 2) + 4) + 4, 16 + (SIZE + 2) + 4)
     assert done.evaluation is not None
-    assert {(f["number"], f["way"]) for f in done.evaluation["figures"]} == {
+    assert {(f["number"], f["direction"]) for f in done.evaluation["results"]} == {
         ("content-colour", "ab"),
         ("content-edges", "ab"),
     }
     assert [(left["metric"], left["why"]) for left in done.evaluation["left_out"]] == [
         ("content", "the images of domain a have no attributes"),
-        ("embedding_space", "needs the way ba, which `translations` leaves out"),
+        ("embedding_space", "needs the direction ba, which `directions` leaves out"),
     ]
     assert done.evaluation["protocol"]["best_by"]["number"] == "content-colour"
     assert {name for record in done.records for name in record if name.startswith("loss/")} == {
@@ -162,8 +161,8 @@ def test_a_run_goes_one_way_from_training_to_figures(one_way: Json, tmp_path: Pa
     }
 
 
-def test_a_spec_of_one_way_can_be_checked(one_way: Json) -> None:
-    found = ganlab.laboratory.check(one_way)
+def test_a_spec_of_one_direction_can_be_checked(one_direction: Json) -> None:
+    found = ganlab.experiment.check(one_direction)
     assert {(n["name"], n["input"], n["output"]) for n in found["networks"]} == {
         ("generator/ab", "1x16x16", "3x16x16"),
         ("discriminator/image/b", "3x16x16", "1x1x1"),

@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import serving, write_mnist
 from ganlab_digits import MNIST, DigitDiscriminator, DigitGenerator, Digits, FourUpdates, Torchvision, sources
 from scipy.io import savemat
 from sklearn.datasets import load_digits
@@ -26,16 +25,18 @@ from torchvision.datasets import SVHN
 
 import ganlab
 from ganlab import SpecError, Turn
-from ganlab.interfaces import Domain
-from ganlab.modules import per_image
+from ganlab.interfaces.networks import Domain
 from ganlab.testing import check_source
+from helpers.mnist import write_mnist
+from helpers.paths import EXPERIMENTS
+from helpers.serving import serving
 
 ONE, THREE = Domain("a", 1, 32, 32, 10), Domain("b", 3, 32, 32, 10)
 
 
 @pytest.mark.parametrize(
     ("source", "count", "rarest", "least"),
-    # how often a classifier by the nearest mean is right; with labels of other images it would be one time in ten
+    # the accuracy of a nearest-mean classifier; with the labels of other images it would be 0.1
     [(MNIST(), 5000, 500, 0.8), (Digits(), 1797, 174, 0.89)],
     ids=["mnist", "digits"],
 )
@@ -56,7 +57,7 @@ def test_digits_with_their_labels(source: ganlab.Source, count: int, rarest: int
 
 @pytest.mark.parametrize("source", [MNIST(), Digits()])
 @pytest.mark.parametrize("size", [8, 28, 32])
-def test_a_digit_is_light_on_dark_in_the_promised_shape(source: ganlab.Source, size: int) -> None:
+def test_a_digit_is_light_on_dark_in_the_documented_shape(source: ganlab.Source, size: int) -> None:
     image = source.image("0003", size)
     assert image.shape == (size, size, source.channels)
     assert image.dtype == np.uint8
@@ -77,11 +78,11 @@ def test_an_image_at_its_own_size_is_the_packages() -> None:
 def test_without_its_package_a_source_says_what_to_install(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, source: str, module: str, package: str
 ) -> None:
-    # how Python says that there is no such module
+    # Python then raises ImportError, as if the module did not exist
     monkeypatch.setitem(sys.modules, module, None)
     for load in (sources._mnist, sources._digits):
         load.cache_clear()
-    spec = Path(__file__).parents[2] / "experiments/digits.json"
+    spec = EXPERIMENTS / "digits.json"
     kept = [f"data.{domain}.type={source}" for domain in "ab"]
     with pytest.raises(SpecError) as refused:
         ganlab.run(spec, [*kept, "evaluation.metrics=[]", "evaluation.every=null"], out=tmp_path / "run")
@@ -105,8 +106,10 @@ def md5(content: bytes) -> str:
 
 
 def write_svhn(root: Path, patch: pytest.MonkeyPatch, address: str = "http://127.0.0.1:1/") -> Path:
-    """The twelve as SVHN's file has them: images (32, 32, 3, N), and 10 for the digit 0 (`drawn`'s labels otherwise).
-    torchvision refuses a file of another MD5 than the published one's, so it is told of this one's."""
+    """Writes the twelve images in the format of SVHN: images (32, 32, 3, N), and label 10 for the digit 0.
+
+    torchvision refuses a file with another MD5 than the published one, so its list gets the MD5 of this file.
+    """
     images, labels = drawn("svhn")
     root.mkdir(exist_ok=True)
     name = "train_32x32.mat"
@@ -153,11 +156,11 @@ def test_a_run_between_one_channel_and_three(tmp_path: Path, monkeypatch: pytest
     ]
     seldom = ["samples.every=2", "samples.count=4", "checkpoints.every=2", "evaluation.every=2"]
     measured = ['evaluation.metrics=["content"]', "runtime.device=cpu", "runtime.threads=1"]
-    spec = Path(__file__).parents[2] / "experiments/paper/digits_labels.json"
+    spec = EXPERIMENTS / "paper/digits_labels.json"
     done = ganlab.run(spec, [*small, *seldom, *measured], out=tmp_path / "run")
     assert done.evaluation is not None
-    found = {(figure["way"], figure["number"]) for figure in done.evaluation["figures"]}
-    assert found == {(way, f"content-{what}") for way in ("ab", "ba") for what in ("colour", "edges")}
+    found = {(result["direction"], result["number"]) for result in done.evaluation["results"]}
+    assert found == {(direction, f"content-{what}") for direction in ("ab", "ba") for what in ("colour", "edges")}
     assert (tmp_path / "run/samples/step-000002.png").is_file()
 
 
@@ -172,7 +175,7 @@ def test_the_split_is_the_one_asked_for(tmp_path: Path) -> None:
 
 
 def serving_files(folder: Path) -> AbstractContextManager[str]:
-    """An address at which the files of a folder are."""
+    """Serves the files of a folder at the address that it yields."""
 
     class Handler(SimpleHTTPRequestHandler):
         def log_message(self, *args: Any) -> None:
@@ -200,7 +203,7 @@ def test_what_is_missing_is_downloaded_once(dataset: str, tmp_path: Path, monkey
     for load in (sources._torchvision_mnist, sources._torchvision_svhn):
         load.cache_clear()
     for file in here.glob("MNIST/raw/*-ubyte"):
-        # as if its archive had been put there by hand
+        # as if a user had put only the archive there
         file.unlink()
     source = Torchvision(dataset, path=str(here))  # type: ignore[arg-type]
     images, labels = drawn(dataset)
@@ -230,7 +233,7 @@ def test_offline_one_sentence_says_what_is_missing_and_where_to_put_it(
     monkeypatch.setattr("socket.create_connection", refuse)
     monkeypatch.setenv("GANLAB_DATA", str(tmp_path / "data"))
     options = [f"data.{domain}={{'type': 'torchvision', 'dataset': '{dataset}'}}".replace("'", '"') for domain in "ab"]
-    spec = Path(__file__).parents[2] / "experiments/digits.json"
+    spec = EXPERIMENTS / "digits.json"
     with pytest.raises(SpecError) as refused:
         ganlab.run(spec, [*options, "evaluation.metrics=[]", "evaluation.every=null"], out=tmp_path / "run")
     sentence = str(refused.value)
@@ -238,7 +241,7 @@ def test_offline_one_sentence_says_what_is_missing_and_where_to_put_it(
     assert sentence.startswith(f"{start} downloaded (")
     assert "no network in a test" in sentence
     assert sentence.endswith(
-        f"): put {files} there, or name by the option `path` the folder that torchvision calls `root`"
+        f"): put {files} there, or set the option `path` to the folder that torchvision calls `root`"
     )
     assert "\n" not in sentence
     assert not (tmp_path / "run").exists()
@@ -249,7 +252,7 @@ def cut(content: bytes) -> bytes:
 
 
 def one_less(content: bytes) -> bytes:
-    """One image, or label, less, which the head says too."""
+    """Removes the last image or label, and lowers the count in the header."""
     sides = struct.unpack(">4B2I", content[:12])
     return struct.pack(">4BI", *sides[:4], sides[4] - 1) + content[8 : -28 * 28 if sides[3] == 3 else -1]
 
@@ -290,7 +293,6 @@ def test_the_published_numbers_of_parameters() -> None:
     counts = [sum(p.numel() for p in net.parameters()) for net in networks]
     # ten outputs more of 4x4 weights on 256 channels
     assert counts == [562_176, 562_176, 661_248, 663_296, 661_248 + 10 * 256 * 16]
-    assert not any(map(per_image, networks))
 
 
 def normed(x: Tensor, weight: nn.Parameter, bias: nn.Parameter) -> Tensor:
@@ -341,11 +343,11 @@ def test_initial_weights_are_pytorchs() -> None:
 
 
 def test_labels_of_a_domain_without_any_are_refused() -> None:
-    with pytest.raises(ValueError, match="labels are asked for, and the source of domain a has none"):
+    with pytest.raises(ValueError, match="labels is true, and the source of domain a has no labels"):
         DigitDiscriminator(Domain("a", 1, 32, 32), labels=True)
 
 
-def test_turns_of_the_seeds_step() -> None:
+def test_turns_of_face2comics_step() -> None:
     both = ("ab", "ba")
     assert FourUpdates(reals=("r",), fakes=("f", "g")).turns(5) == [
         Turn("discriminator", both, losses=("r",)),
@@ -354,7 +356,7 @@ def test_turns_of_the_seeds_step() -> None:
         Turn("generator", ("ba",), moves=both),
     ]
     alone = FourUpdates()
-    alone.ways = ("ba",)
-    assert [turn.ways for turn in alone.turns(0)] == [("ba",)] * 3
+    alone.directions = ("ba",)
+    assert [turn.directions for turn in alone.turns(0)] == [("ba",)] * 3
     (group,) = FourUpdates().optimizer("generator", [nn.Parameter(torch.zeros(2))]).param_groups
     assert (group["lr"], group["betas"], group["eps"], group["weight_decay"]) == (2e-4, (0.5, 0.999), 1e-8, 0)

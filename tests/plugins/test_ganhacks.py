@@ -1,4 +1,4 @@
-"""The hacks against formulas written out, closed forms, counts and a run that was saved in its middle."""
+"""The hacks against formulas written out, closed forms, counts, and a run that is saved and resumed."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import SHIPPED, RandomImages
 from ganlab_cyclegan.discriminator import Patch
 from ganlab_cyclegan.pool import Pool
 from ganlab_cyclegan.schedules import Alternating
@@ -27,27 +26,29 @@ from ganlab_ganhacks.minibatch import MinibatchDiscrimination, nearness
 from ganlab_ganhacks.sgd_discriminator import SGDDiscriminator
 from ganlab_wgan import Wgan
 from scipy import stats
-from small_experiments import FILES
-from test_forwards import no_synchronisation
-from test_losses import noise
 from torch import Tensor, nn
 from torch.nn.functional import conv2d
 
 import ganlab
-from ganlab.data.store import normalised
-from ganlab.engine import Engine
-from ganlab.modules import per_image
-from ganlab.options import signature
-from ganlab.spec import Json, merge
+from ganlab.components.options import signature
+from ganlab.data.dataset import normalised
+from ganlab.engine.trainer import Trainer
+from ganlab.spec.files import merge
+from ganlab.spec.models import Json
+from helpers.experiments import FILES
+from helpers.one_turn import noise
+from helpers.paths import DOCS
+from helpers.synchronisation import no_synchronisation
+from helpers.systems import SHIPPED, RandomImages
 
-Make = Callable[..., Engine]
+Make = Callable[..., Trainer]
 
 RESNET = {"type": "resnet", "width": 4, "blocks": 2}
 PATCH = {"type": "patch", "width": 4, "layers": 1}
 
 
 class Itself(ganlab.Discriminator):
-    """Its scores are what it sees."""
+    """Its scores are its input."""
 
     def forward(self, x: Tensor) -> Tensor:
         return x
@@ -60,7 +61,7 @@ def test_instance_noise_is_gaussian_and_falls_linearly_to_nothing() -> None:
     for expected in (0.5, 0.375, 0.25, 0.125, 0.0, 0.0):
         added = (noisy(x) - x).flatten()
         if expected:
-            # of 38,400 numbers the deviation's own relative deviation is 1 / sqrt(2 * 38400) = 0.0036
+            # the relative error of the standard deviation of 38,400 numbers is 1 / sqrt(2 * 38400) = 0.0036
             assert float(added.std()) == pytest.approx(expected, rel=0.02)
             assert float(added.mean()) == pytest.approx(0, abs=expected * 0.026)
             assert float((added / expected).pow(4).mean()) == pytest.approx(3, abs=0.25)
@@ -91,12 +92,10 @@ def test_updates_reach_what_is_wrapped() -> None:
 
 def test_a_discriminator_with_noise_is_seen_as_what_it_wraps() -> None:
     assert InstanceNoise(EmbeddingDiscriminator(ganlab.Domain("embedding", 4, 4, 4), 2, 1)).sees == "embeddings"
-    assert not per_image(InstanceNoise(Patch(RandomImages().domains["a"], 4, 2, norm="batch")))
-    assert per_image(InstanceNoise(Patch(RandomImages().domains["a"], 4, 1)))
 
 
 class Layers(ganlab.Generator):
-    """1x1 convolutions without biases, two and then four."""
+    """An encoder of two and a decoder of four 1x1 convolutions, without biases."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -113,7 +112,7 @@ class Layers(ganlab.Generator):
         return embedding
 
     def matrices(self) -> list[Tensor]:
-        """Their weights, each as y = W x."""
+        """Returns the weights of the layers, each as the matrix W of y = W x."""
         return [layer.weight[:, :, 0, 0] for layer in self.encoder] + [
             layer.weight[:, :, 0, 0].T for layer in self.decoder
         ]
@@ -170,14 +169,14 @@ def test_a_quarter_is_dropped_and_the_mean_stays() -> None:
     within.decoder[0].weight.data = torch.eye(3).double()[:, :, None, None]
     torch.manual_seed(0)
     found = Dropout(within, p=0.25).decode(torch.ones(4, 3, 50, 50).double()).detach()
-    # of 30,000 values the part that is dropped has a deviation of 0.0025
+    # the fraction of 30,000 values that is dropped has a standard deviation of 0.0025
     assert float((found == 0).double().mean()) == pytest.approx(0.25, abs=0.0125)
     assert float(found.mean()) == pytest.approx(1, abs=0.017)
 
 
 @pytest.mark.parametrize("wrapper", [LayerNoise, Dropout])
 def test_a_copy_leaves_the_original_alone(wrapper: Any) -> None:
-    """After a copy's forward the network within has no hook, and each moves by its own weights alone."""
+    """After a copy's forward the wrapped network has no hook left, and copy and original use their own weights."""
     original = wrapper(Layers())
     average = copy.deepcopy(original)
     x = noise(2, 3, 4, 5)
@@ -201,13 +200,14 @@ def test_a_generator_without_a_layer_is_refused(wrapper: Any) -> None:
 
 
 @pytest.mark.parametrize(("wrapper", "draws"), [("layer_noise", "randn"), ("dropout", "rand")])
-def test_layers_that_ways_share_are_reached_once_a_use(
-    make_engine: Make, wrapper: str, draws: str, monkeypatch: pytest.MonkeyPatch
+def test_layers_that_directions_share_are_reached_once_a_use(
+    make_trainer: Make, wrapper: str, draws: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """XGAN's eleven layers, six of them shared: a forward draws once for each, or for the first three of five."""
+    """XGAN has eleven layers and shares six. A forward with noise draws once for each layer, one with dropout once for
+    each of the first three decoder layers."""
     within = {"type": "xgan", "width": 2, "embedding": 8}
-    engine = make_engine({"generator": {"type": wrapper, "of": within}})
-    generators = [engine.system.networks.generator(way) for way in ("ab", "ba")]
+    trainer = make_trainer({"generator": {"type": wrapper, "of": within}})
+    generators = [trainer.system.networks.generator(direction) for direction in ("ab", "ba")]
     assert generators[0].of.inner_decoder is generators[1].of.inner_decoder
     x = noise(2, 3, 16, 16)
     calls, draw = [], getattr(torch, draws)
@@ -252,35 +252,35 @@ def test_minibatch_discrimination_scores_by_patch_and_by_batch() -> None:
     assert [float(p.std()) for p in (network.transform.detach(), weight.detach())] == pytest.approx([0.02] * 2, rel=0.3)
 
 
-def test_reals_and_fakes_are_batches_of_their_own(make_engine: Make) -> None:
+def test_reals_and_fakes_are_batches_of_their_own(make_trainer: Make) -> None:
     image = {"type": "minibatch_discrimination", "width": 4, "layers": 1, "norm": "none"}
-    patch = {"discriminators": {"image": image}, "schedule": {"type": "alternating"}, "runtime": {"joint": True}}
-    engine = make_engine(patch)
+    patch = {"discriminators": {"image": image}, "schedule": {"type": "alternating"}}
+    trainer = make_trainer(patch)
     sizes: list[int] = []
     for domain in "ab":
-        network = engine.modules()[f"discriminator/image/{domain}"]
+        network = trainer.state.modules()[f"discriminator/image/{domain}"]
         network.register_forward_pre_hook(lambda _, inputs: sizes.append(len(inputs[0])))
-    engine.step()
-    # for each domain the fake and the real for the discriminator, the fake for the generator
+    trainer.step()
+    # in each domain, the discriminator's turn scores the fake and the real, the generator's turn the fake
     assert sizes == [4] * 6
 
 
-def test_discriminators_descend_by_the_gradient_alone(make_engine: Make) -> None:
-    """p - lr * factor * (g + momentum * the last), by hand, for discriminators; the generators have Adam."""
+def test_discriminators_descend_by_the_gradient_alone(make_trainer: Make) -> None:
+    """SGD by hand for the discriminators: p - lr * factor * (g + momentum * last step). The generators have Adam."""
     within = {"type": "simultaneous", "steps": 4, "decay_from": 0.5}
     schedule = {"type": "sgd_discriminator", "lr": 0.5, "momentum": 0.25, "of": within, "steps": None}
-    engine = make_engine({"schedule": schedule})
-    assert engine.system.schedule.steps == 4
-    assert type(engine.optimizers["generator"]) is torch.optim.Adam
-    network = engine.modules()["discriminator/image/b"]
+    trainer = make_trainer({"schedule": schedule})
+    assert trainer.system.schedule.steps == 4
+    assert type(trainer.state.optimizers["generator"]) is torch.optim.Adam
+    network = trainer.state.modules()["discriminator/image/b"]
     gradients: list[list[Tensor]] = []
-    engine.optimizers["discriminator"].register_step_pre_hook(
+    trainer.state.optimizers["discriminator"].register_step_pre_hook(
         lambda *_: gradients.append([p.grad.clone() for p in network.parameters() if p.grad is not None])
     )
     expected = [p.detach().clone() for p in network.parameters()]
     velocity = [torch.zeros_like(p) for p in expected]
     for factor in (1.0, 1.0, 1.0, 0.5):
-        engine.step()
+        trainer.step()
         for place, gradient in enumerate(gradients.pop()):
             velocity[place] = 0.25 * velocity[place] + gradient
             expected[place] -= 0.5 * factor * velocity[place]
@@ -290,9 +290,9 @@ def test_discriminators_descend_by_the_gradient_alone(make_engine: Make) -> None
 def test_the_schedule_within_decides_all_else() -> None:
     within = Wgan(steps=30, critic_updates=3)
     schedule = SGDDiscriminator(within)
-    schedule.ways = ("ab",)
+    schedule.directions = ("ab",)
     assert schedule.turns(0) == within.turns(0)
-    assert {turn.ways for turn in schedule.turns(0)} == {("ab",)}
+    assert {turn.directions for turn in schedule.turns(0)} == {("ab",)}
     cycle = SGDDiscriminator(Alternating(steps=10, decay_from=0.5, pool=3))
     assert [cycle.learning_rate("discriminator", step) for step in (0, 5, 8)] == [1.0, 1.0, 0.4]
     assert isinstance(cycle.pool(RandomImages().domains["a"]), Pool)
@@ -300,7 +300,7 @@ def test_the_schedule_within_decides_all_else() -> None:
 
 @pytest.mark.parametrize("angle", [1e-9, 0.3, math.pi / 2, 3.0])
 def test_slerp_goes_round_at_an_even_pace(angle: float) -> None:
-    """From (r, 0) by t times the angle: r (cos, sin), turned into another plane of five dimensions."""
+    """Between two points of a circle, t gives the point at t times the angle. The circle lies in five dimensions."""
     plane = torch.linalg.qr(noise(5, 2))[0]
 
     def at(angle: float) -> Tensor:
@@ -352,7 +352,7 @@ def test_pictures_of_a_walk_hold_a_great_circle(sphere: bool) -> None:
 
 
 def test_too_small_a_picture_is_refused() -> None:
-    with pytest.raises(ValueError, match="100 latents need 300 pixels, and a picture has 256"):
+    with pytest.raises(ValueError, match="100 latents need 300 pixels, and an image has 256"):
         Interpolation().image("a-00000-000", 16)
 
 
@@ -370,30 +370,30 @@ SYSTEMS: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("system", SYSTEMS)
-def test_from_a_saved_state_the_next_steps_are_the_same_to_the_bit(make_engine: Make, system: str) -> None:
+def test_from_a_saved_state_the_next_steps_are_the_same_to_the_bit(make_trainer: Make, system: str) -> None:
     patch = {"ema_halflife_images": 8, "schedule": {"lr": 2e-3}} | SYSTEMS[system]
-    engine = make_engine(patch)
+    trainer = make_trainer(patch)
     for _ in range(2):
-        engine.step()
-    again = make_engine(patch)
-    for name, module in engine.modules().items():
-        again.modules()[name].load_state_dict(module.state_dict())
-    state = copy.deepcopy(engine.state())
+        trainer.step()
+    again = make_trainer(patch)
+    for name, module in trainer.state.modules().items():
+        again.state.modules()[name].load_state_dict(module.state_dict())
+    state = copy.deepcopy(trainer.state.state_dict())
     for _ in range(2):
-        engine.step()
-    again.load_state(state)
+        trainer.step()
+    again.state.load_state_dict(state)
     for _ in range(2):
         again.step()
-    for name, module in engine.modules().items():
-        torch.testing.assert_close(again.modules()[name].state_dict(), module.state_dict(), rtol=0, atol=0)
-    assert all(np.isfinite(value) for record in again.read() for value in record.values())
+    for name, module in trainer.state.modules().items():
+        torch.testing.assert_close(again.state.modules()[name].state_dict(), module.state_dict(), rtol=0, atol=0)
+    assert all(np.isfinite(value) for record in again.log.read(again.state) for value in record.values())
 
 
 @pytest.mark.parametrize("system", SYSTEMS)
-def test_a_step_never_waits_for_the_device(make_engine: Make, system: str) -> None:
-    engine = make_engine(SYSTEMS[system])
+def test_a_step_never_waits_for_the_device(make_trainer: Make, system: str) -> None:
+    trainer = make_trainer(SYSTEMS[system])
     with no_synchronisation():
-        engine.step()
+        trainer.step()
 
 
 def test_a_run_with_dropout_is_measured_again_to_the_byte(tiny: Json, tmp_path: Path) -> None:
@@ -413,18 +413,18 @@ def test_a_run_with_dropout_is_measured_again_to_the_byte(tiny: Json, tmp_path: 
     assert file.read_bytes() == before
 
 
-def test_the_noise_counts_the_updates_of_its_own_discriminator(make_engine: Make) -> None:
-    """Two of its players' turns a step ask each score anew, one of them updates it."""
-    engine = make_engine(SYSTEMS["instance_noise"])
+def test_the_noise_counts_the_updates_of_its_own_discriminator(make_trainer: Make) -> None:
+    """Each score is used in two turns of a step, and only one of the turns updates the network."""
+    trainer = make_trainer(SYSTEMS["instance_noise"])
     for _ in range(2):
-        engine.step()
+        trainer.step()
     for domain in "ab":
-        assert int(engine.modules()[f"discriminator/image/{domain}"].done) == 2  # type: ignore[call-overload]
-        # the fake for the generator; the fake and the real for itself
-        assert engine.system.networks.forwards[f"discriminator/image/{domain}.forward"] == 2 * 3
+        assert int(trainer.state.modules()[f"discriminator/image/{domain}"].done) == 2  # type: ignore[call-overload]
+        # the generator's turn scores the fake, the discriminator's turn the fake and the real
+        assert trainer.system.networks.forwards[f"discriminator/image/{domain}.forward"] == 2 * 3
 
 
-TABLE = (Path(__file__).parents[2] / "docs" / "ganhacks.md").read_text("utf-8")
+TABLE = (DOCS / "ganhacks.md").read_text("utf-8")
 ROWS = re.findall(r"^\| (\d+) \| (.+) \| (.+) \|$", TABLE, re.M)
 
 

@@ -8,87 +8,34 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import RandomImages
 from ganlab_cyclegan.discriminator import Patch
 from ganlab_cyclegan.losses import LSGAN
 from ganlab_embedding import EmbeddingDiscriminator, EmbeddingLSGAN
 from ganlab_noisy_labels import NoisyLSGAN
-from ganlab_resnet.generator import Resnet
 from ganlab_wgan import Critic, GradientPenalty, Wasserstein
 from torch import Tensor, nn
 
 import ganlab
 from ganlab import Translation
-from ganlab.draws import keyed
-from ganlab.engine import Engine
-from ganlab.modules import per_image
-from ganlab.networks import Networks
-from ganlab.translation import Memo
+from ganlab.determinism import keyed
+from ganlab.engine.trainer import Trainer
+from helpers.one_turn import Constant, Linear, noise, number, one_turn
+from helpers.systems import DIRECTIONS, SIZE, RandomImages
 
-Make = Callable[..., Engine]
-
-WAYS = ("ab", "ba")
-SIZE = 16
-
-
-class Linear(ganlab.Discriminator):
-    """Scores of linear functions of the whole image, (N, K, 1, 1)."""
-
-    def __init__(self, weight: Tensor) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(weight)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return (x.flatten(1) @ self.weight.flatten(1).T)[:, :, None, None]
-
-
-class Constant(ganlab.Discriminator):
-    """The same score for anything; counts as a function of its input."""
-
-    def __init__(self, score: float, sees: str = "images") -> None:
-        super().__init__()
-        self.score, self.sees = score, sees
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x.mean(dim=(1, 2, 3), keepdim=True) * 0 + self.score
-
-
-def noise(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-
-
-def number(value: Tensor) -> float:
-    return value.detach().item()
-
-
-def memo(discriminator: ganlab.Discriminator, player: str, batch: int = 4, where: tuple[int, int] = (0, 0)) -> Memo:
-    """A batch in a turn, between small generators, with this discriminator for everything."""
-    images = RandomImages(batch, SIZE)
-    a, b = images.domains.values()
-    torch.manual_seed(0)
-    generators: dict[str, ganlab.Generator] = {"ab": Resnet(a, b, 2, 1).double(), "ba": Resnet(b, a, 2, 1).double()}
-    on_embeddings = discriminator.sees == "embeddings"
-    networks = Networks(
-        generators,
-        {} if on_embeddings else {("image", domain): discriminator for domain in "ab"},
-        {"embedding": discriminator} if on_embeddings else {},
-    )
-    made = Memo(networks, images(0), {}, 0)
-    made.begin(player, where)
-    return made
+Make = Callable[..., Trainer]
 
 
 @pytest.mark.parametrize("scores", [1, 3])
 @pytest.mark.parametrize("norm", [0.0, 0.25, 1.0, 7.0])
 def test_gradient_penalty_of_a_linear_critic(norm: float, scores: int) -> None:
-    """The gradient of the scores' mean is the mean of their weights everywhere: (|w| - 1)^2."""
+    """The gradient of a mean of linear scores is their mean weight w, so the penalty is (|w| - 1)^2."""
     weight = noise(scores, 3, SIZE, SIZE)
     if scores > 1:
         weight -= weight.mean(dim=0, keepdim=True)
     direction = noise(3, SIZE, SIZE, seed=1)
     mean = norm * direction / direction.norm()
     weight = weight + mean if scores > 1 else mean[None]
-    t = Translation("ab", memo(Linear(weight), "discriminator"))
+    t = Translation("ab", one_turn(Linear(weight), "discriminator"))
     value = GradientPenalty().discriminator(t)
     assert number(value) == pytest.approx((norm - 1) ** 2, abs=1e-12)
     if norm:
@@ -99,7 +46,7 @@ def test_gradient_penalty_of_a_linear_critic(norm: float, scores: int) -> None:
 
 
 def test_the_penalised_points_lie_between_reals_and_fakes() -> None:
-    """One mixing number an image, by its documented key."""
+    """Each image has one mixing number, drawn by its documented key."""
     seen: list[Tensor] = []
 
     class Watching(Linear):
@@ -107,31 +54,31 @@ def test_the_penalised_points_lie_between_reals_and_fakes() -> None:
             seen.append(x.detach())
             return super().forward(x)
 
-    t = Translation("ba", memo(Watching(noise(1, 3, SIZE, SIZE)), "discriminator", where=(5, 2)))
+    t = Translation("ba", one_turn(Watching(noise(1, 3, SIZE, SIZE)), "discriminator", position=(5, 2)))
     GradientPenalty().discriminator(t)
     mix = torch.from_numpy(keyed(0, "draw", 5, 2, "ba", 0).random((4, 1, 1, 1)))
     torch.testing.assert_close(seen, [mix * t.target + (1 - mix) * t.fake], rtol=0, atol=1e-14)
 
 
 def test_wasserstein_signs() -> None:
-    """The critic lowers its loss by scoring reals higher, the generator by having fakes scored higher."""
+    """A higher score of reals lowers the critic's term; a higher score of fakes lowers the generator's term."""
     weight = noise(1, 3, SIZE, SIZE)
-    made = memo(Linear(weight), "discriminator")
+    made = one_turn(Linear(weight), "discriminator")
     t, loss = Translation("ab", made), Wasserstein()
     (gradient,) = torch.autograd.grad(loss.discriminator(t), t.discriminator().weight)
     torch.testing.assert_close(-gradient[0], t.target.mean(dim=0) - t.fake.mean(dim=0), rtol=0, atol=1e-12)
-    made.begin("generator", (0, 1))
+    made.begin("generator", (0, 1), with_graph=True)
     fake = t.fake
     (gradient,) = torch.autograd.grad(loss.generator(t), fake)
     torch.testing.assert_close(-gradient, (weight / len(fake)).expand_as(fake), rtol=0, atol=1e-12)
 
 
 def test_lsgan_of_constant_scores() -> None:
-    made = memo(Constant(0.25), "discriminator")
+    made = one_turn(Constant(0.25), "discriminator")
     t = Translation("ab", made)
     parts = {name: number(value) for name, value in LSGAN().discriminator(t).items()}
     assert parts == pytest.approx({"real": 0.75**2, "fake": 0.25**2})
-    made.begin("generator", (0, 1))
+    made.begin("generator", (0, 1), with_graph=True)
     assert number(LSGAN().generator(t)) == pytest.approx(0.75**2)
 
 
@@ -139,28 +86,29 @@ def test_lsgan_of_constant_scores() -> None:
     ("target", "wanted"), [("other", {"ab": 1.0, "ba": 0.0}), ("as_printed", {"ab": 0.0, "ba": 0.0})]
 )
 def test_embedding_targets(target: Any, wanted: dict[str, float]) -> None:
-    """D_emb answers 0 for ab and 1 for ba; what the generators want of it depends on the option."""
-    made, loss = memo(Constant(0.3, "embeddings"), "discriminator"), EmbeddingLSGAN(target)
-    found = [number(loss.discriminator(Translation(way, made))) for way in WAYS]
+    """D_emb learns to score ab 0 and ba 1. The generators' target depends on the option."""
+    made, loss = one_turn(Constant(0.3, "embeddings"), "discriminator"), EmbeddingLSGAN(target)
+    found = [number(loss.discriminator(Translation(direction, made))) for direction in DIRECTIONS]
     assert found == pytest.approx([0.3**2, 0.7**2])
-    made.begin("generator", (0, 1))
-    found = [number(loss.generator(Translation(way, made))) for way in WAYS]
-    assert found == pytest.approx([(0.3 - wanted[way]) ** 2 for way in WAYS])
+    made.begin("generator", (0, 1), with_graph=True)
+    found = [number(loss.generator(Translation(direction, made))) for direction in DIRECTIONS]
+    assert found == pytest.approx([(0.3 - wanted[direction]) ** 2 for direction in DIRECTIONS])
 
 
 def targets(loss: NoisyLSGAN, updates: int) -> dict[str, np.ndarray]:
-    """The targets of every update, for reals and fakes: with one image and a score of 0 the term is its square."""
-    made = memo(Constant(0.0), "discriminator", batch=1)
+    """Returns the targets of every update, for reals and fakes. With one image and the score 0, a term is the square of
+    its target."""
+    made = one_turn(Constant(0.0), "discriminator", batch=1)
     found: dict[str, list[float]] = {"real": [], "fake": []}
     for step in range(updates):
-        made.begin("discriminator", (step, 1))
+        made.begin("discriminator", (step, 1), with_graph=False)
         for part, value in loss.discriminator(Translation("ab", made)).items():
             found[part].append(number(value) ** 0.5)
     return {part: np.array(values) for part, values in found.items()}
 
 
 def check_uniform(drawn: np.ndarray, low: float, high: float) -> None:
-    """In the interval, with its mean and variance to five standard errors, and none drawn twice."""
+    """The values lie in the interval, have its mean and variance to five standard errors, and never repeat."""
     assert low <= drawn.min()
     assert drawn.max() <= high
     width, error = high - low, 5 / len(drawn) ** 0.5
@@ -170,7 +118,7 @@ def check_uniform(drawn: np.ndarray, low: float, high: float) -> None:
 
 
 def test_noisy_targets_of_eq_2() -> None:
-    """Fakes U(0, 0.2), reals 1."""
+    """The targets of fakes are drawn from U(0, 0.2); that of reals is 1."""
     drawn = targets(NoisyLSGAN(), 2000)
     check_uniform(drawn["fake"], 0.0, 0.2)
     assert set(drawn["real"]) == {1.0}
@@ -185,7 +133,7 @@ def test_noisy_targets_of_both() -> None:
 
 @pytest.mark.parametrize("flip", [0.0, 0.3, 1.0])
 def test_flipped_targets(flip: float) -> None:
-    """A flipped target is drawn from the other interval; so often is it flipped."""
+    """A target is drawn from the other interval with probability `flip`."""
     drawn = targets(NoisyLSGAN(fake=(0.0, 0.2), real=(0.8, 1.0), flip=flip), 2000)
     error = 5 * (flip * (1 - flip) / 2000) ** 0.5
     flipped = {"fake": drawn["fake"] > 0.5, "real": drawn["real"] < 0.5}
@@ -199,9 +147,9 @@ def test_flipped_targets(flip: float) -> None:
 
 
 def test_a_target_is_one_number_an_image() -> None:
-    """Not one a score: over its map an image's target is constant, and images differ."""
+    """Each image has one target for all of its scores, and the targets of images differ."""
     patch = Patch(RandomImages().domains["b"], 2, 1).double()
-    t = Translation("ab", memo(patch, "discriminator", where=(3, 1)))
+    t = Translation("ab", one_turn(patch, "discriminator", position=(3, 1)))
     u = torch.from_numpy(keyed(0, "draw", 3, 1, "ab", 1).random((4, 1, 1, 1))) * 0.2
     assert len(set(u.flatten().tolist())) == 4
     scores = patch(t.fake_for_discriminator)
@@ -212,7 +160,7 @@ def test_a_target_is_one_number_an_image() -> None:
 
 @pytest.mark.parametrize("option", ["fake", "real"])
 def test_an_interval_upside_down_is_an_error(option: str) -> None:
-    with pytest.raises(ValueError, match=rf"{option} is the interval \[0\.5, 0\.1\]"):
+    with pytest.raises(ValueError, match=rf"{option} is \[0\.5, 0\.1\]; the lower end"):
         NoisyLSGAN(**{option: (0.5, 0.1)})
 
 
@@ -221,24 +169,24 @@ def largest(module: nn.Module) -> float:
 
 
 @pytest.mark.parametrize("clamp", [0.01, 0.003])
-def test_the_critics_weights_stay_clamped(make_engine: Make, clamp: float) -> None:
-    """After construction, and after each of its updates: also those amid a step."""
+def test_the_critics_weights_stay_clamped(make_trainer: Make, clamp: float) -> None:
+    """The weights are clamped after construction and after each update, also inside a step."""
     of = {"type": "patch", "width": 4, "layers": 1}
     patch = {
         "discriminators": {"image": {"type": "critic", "of": of, "clamp": clamp}},
         "losses": {"adversarial": {"type": "wasserstein"}},
         "schedule": {"type": "wgan", "lr": 0.01},
     }
-    engine = make_engine(patch)
-    critics = [engine.system.networks.discriminator(f"discriminator/image/{d}") for d in "ab"]
+    trainer = make_trainer(patch)
+    critics = [trainer.system.networks.discriminator(f"discriminator/image/{d}") for d in "ab"]
     # networks are made in float32
     assert [largest(c) for c in critics] == pytest.approx([clamp] * 2, rel=1e-7)
     seen: list[float] = []
     for critic in critics:
         critic.register_forward_pre_hook(lambda module, _: seen.append(largest(module)))
     loose: list[float] = []
-    engine.optimizers["discriminator"].register_step_post_hook(lambda *_: loose.extend(map(largest, critics)))
-    engine.step()
+    trainer.state.optimizers["discriminator"].register_step_post_hook(lambda *_: loose.extend(map(largest, critics)))
+    trainer.step()
     # without the clamp an update of this learning rate leaves the interval
     assert min(loose) > clamp
     assert seen
@@ -259,8 +207,6 @@ def test_a_critic_without_a_clamp_is_what_it_wraps() -> None:
 
 def test_a_critic_sees_what_it_wraps_sees_and_passes_updates_on() -> None:
     assert Critic(EmbeddingDiscriminator(ganlab.Domain("embedding", 4, 4, 4), 2, 1)).sees == "embeddings"
-    batch_norm = Patch(RandomImages().domains["a"], 4, 2, norm="batch")
-    assert not per_image(Critic(batch_norm))
     outer = Critic(Critic(Patch(RandomImages().domains["a"], 4, 1), clamp=0.001), clamp=0.1)
     with torch.no_grad():
         for p in outer.parameters():

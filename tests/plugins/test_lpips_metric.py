@@ -1,4 +1,4 @@
-"""The metric "lpips": real photographs, the shipped weights, and the sentences where something is missing."""
+"""The metric "lpips": real photographs, the shipped weights, and the sentences about what is missing."""
 
 from __future__ import annotations
 
@@ -26,9 +26,12 @@ from torch import Tensor, nn
 from torchvision.models import AlexNet_Weights, alexnet
 
 import ganlab
-from ganlab import Estimate, Evidence, Images, Unavailable
+from ganlab import Estimate, Images, MetricInputs, Unavailable
+from ganlab.components.options import validate
 from ganlab.evaluation.lpips import Trunk, distance
-from ganlab.options import validate
+
+# its fixtures are made once if one worker has all its tests
+pytestmark = pytest.mark.xdist_group("lpips")
 
 URL = ganlab_lpips.URL
 NETWORKS = ("alex", "stlpips-alex")
@@ -55,12 +58,12 @@ def noisy(images: Images, deviation: float) -> Images:
     return each(images, lambda image: (image + deviation * noise).round().clip(0, 255).astype(np.uint8))
 
 
-def cycle(inputs: Images, cycled: Images) -> Evidence:
-    return Evidence("ab", outputs=inputs, targets=inputs, inputs=inputs, cycled=cycled)
+def cycle(inputs: Images, cycled: Images) -> MetricInputs:
+    return MetricInputs("ab", outputs=inputs, targets=inputs, inputs=inputs, cycled=cycled)
 
 
-def diversity(outputs: Images, seed: int = 0) -> Evidence:
-    return Evidence("ab", outputs=outputs, targets=outputs, seed=seed)
+def diversity(outputs: Images, seed: int = 0) -> MetricInputs:
+    return MetricInputs("ab", outputs=outputs, targets=outputs, seed=seed)
 
 
 @pytest.fixture
@@ -81,7 +84,7 @@ def stlpips(monkeypatch: pytest.MonkeyPatch) -> Iterator[nn.Module]:
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A trunk as torchvision's file has it, of random weights and without its classifier."""
+    """A file like torchvision's AlexNet, with random weights and without the classifier."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
         state = alexnet().state_dict()
@@ -93,7 +96,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def checkpoints(tmp_path: Path, served: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Where trunks are looked for: empty; and nothing can be downloaded, until `serve` lets it."""
+    """An empty folder for trunks; nothing can be downloaded until `serve` allows it."""
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
     monkeypatch.setattr(ganlab_lpips, "URL", (tmp_path / "nowhere" / served.name).as_uri())
     return tmp_path / "torch" / "hub" / "checkpoints"
@@ -117,9 +120,9 @@ def metric(request: pytest.FixtureRequest, served: Path, checkpoints: Path) -> L
 both = pytest.mark.parametrize("metric", NETWORKS, indirect=True)
 
 
-def value(metric: LPIPS, evidence: Evidence, what: str) -> ganlab.Estimate:
+def value(metric: LPIPS, data: MetricInputs, what: str) -> ganlab.Estimate:
     (name,) = [name for name in metric.numbers if name.endswith(what)]
-    return metric.measure(evidence)[name]
+    return metric.measure(data)[name]
 
 
 @pytest.mark.parametrize("size", [(21, 21), (64, 48), (71, 90)])
@@ -156,14 +159,14 @@ def test_alex_as_the_package(metric: LPIPS, served: Path) -> None:
         number = part.partition(".")[2]
         own = {name: state[f"features.{number}.{name}"] for name in ("weight", "bias")}
         reference.net.get_submodule(part).load_state_dict(own)
-    # more than a batch, and a rest
+    # one full batch and an incomplete one
     inputs = photographs(13)
     cycled = blurred(inputs, 2)
     with torch.no_grad():
         expected = reference(inputs.tensor(), cycled.tensor()).flatten().double()
     found = value(metric, cycle(inputs, cycled), "cycle")
     assert found.value == pytest.approx(expected.mean().item(), rel=1e-4)
-    # Student's t of 12 degrees of freedom
+    # Student's t with 12 degrees of freedom
     half = 2.178813 * expected.std().item() / 13**0.5
     assert (found.low, found.high) == pytest.approx((found.value - half, found.value + half), rel=1e-4)
     assert found.counts == {"pairs": 13}
@@ -190,12 +193,12 @@ def test_grows_with_blur_and_noise() -> None:
         found = [value(metric, cycle(images, change(images, strength)), "cycle") for strength in strengths]
         assert all(less.value < more.value for less, more in itertools.pairwise(found))
         assert found[0].high < found[-1].low
-    # other pictures are farther than the same pictures blurred
+    # different pictures are farther apart than a picture and its blurred copy
     assert found[0].value < value(metric, diversity(photographs(16)), "diversity").value
 
 
 def test_shift_tolerant_minds_a_shift_less_than_a_blur() -> None:
-    """arXiv:2207.13686's point: a shift by a pixel is no change that one sees."""
+    """The claim of arXiv:2207.13686: a shift by one pixel is not visible and should hardly count."""
     large = photographs(8, 66, 66)
     images = each(large, lambda image: image[:64, :64])
     shifted = each(large, lambda image: image[1:65, :64])
@@ -234,9 +237,9 @@ def test_measures_what_there_is(network: Any, served: Path, checkpoints: Path) -
     names = [f"{NAMES[network]}-cycle", f"{NAMES[network]}-diversity"]
     assert list(metric.numbers) == names
     assert [number.better for number in metric.numbers.values()] == ["lower", ""]
-    evidence = cycle(images, blurred(images, 1))
-    assert list(metric.measure(evidence)) == names
-    for without in (replace(evidence, cycled=None), replace(evidence, inputs=None)):
+    data = cycle(images, blurred(images, 1))
+    assert list(metric.measure(data)) == names
+    for without in (replace(data, cycled=None), replace(data, inputs=None)):
         missing, found = metric.measure(without).values()
         assert str(missing) == "needs images that were translated back"
         assert isinstance(found, Estimate)
@@ -245,11 +248,11 @@ def test_measures_what_there_is(network: Any, served: Path, checkpoints: Path) -
 @both
 def test_twice_the_same_and_no_draw_from_the_global_generator(metric: LPIPS) -> None:
     images = photographs(11)
-    evidence = cycle(images, noisy(images, 10))
+    data = cycle(images, noisy(images, 10))
     before = torch.random.get_rng_state()
-    first = metric.measure(evidence)
+    first = metric.measure(data)
     assert torch.equal(torch.random.get_rng_state(), before)
-    assert LPIPS(metric._network).measure(evidence) == metric.measure(evidence) == first
+    assert LPIPS(metric._network).measure(data) == metric.measure(data) == first
 
 
 @both
@@ -286,30 +289,30 @@ def test_a_torn_download_leaves_nothing(
     torn.write_bytes(served.read_bytes()[:-1])
     serve(monkeypatch, torn)
     metric = LPIPS("alex")
-    with pytest.raises(Unavailable, match=r"downloading it failed .what came is another file, or not the whole of it"):
+    with pytest.raises(Unavailable, match=r"downloading it failed .the server sent another file, or only a part of it"):
         metric.measure(diversity(photographs(4)))
     assert not checkpoints.exists()
     assert metric.files() == ()
 
 
 def test_without_the_trunk_says_what_to_do(served: Path, checkpoints: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    metric, evidence = LPIPS("alex"), diversity(photographs(4))
+    metric, data = LPIPS("alex"), diversity(photographs(4))
     with pytest.raises(Unavailable) as refusal:
-        metric.measure(evidence)
+        metric.measure(data)
     for said in (ganlab_lpips.URL, str(checkpoints / served.name), "stlpips-alex", "'ganlab[stlpips]'"):
         assert said in str(refusal.value)
     assert not checkpoints.exists()
-    # it isn't tried again at each measurement, but by the next evaluation
+    # the download is not tried again at each measurement, but in the next evaluation
     serve(monkeypatch, served)
     with pytest.raises(Unavailable, match="downloading it failed"):
-        metric.measure(evidence)
-    assert LPIPS("alex").measure(evidence)
+        metric.measure(data)
+    assert LPIPS("alex").measure(data)
 
 
 def test_a_torn_trunk_is_not_read(served: Path, checkpoints: Path) -> None:
     path = put(served, checkpoints)
     path.write_bytes(served.read_bytes()[:-1])
-    with pytest.raises(Unavailable, match=rf"{served.name} is not the whole of .*; delete it"):
+    with pytest.raises(Unavailable, match=rf"{served.name} is not the complete file of .*; delete it"):
         LPIPS("alex").measure(diversity(photographs(4)))
 
 
@@ -319,18 +322,18 @@ def test_the_trunk_is_torchvisions_file() -> None:
 
 def test_auto_takes_what_is_there(served: Path, checkpoints: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     serve(monkeypatch, served)
-    evidence = diversity(photographs(4))
-    assert list(LPIPS().measure(evidence)) == ["stlpips-alex-cycle", "stlpips-alex-diversity"]
+    data = diversity(photographs(4))
+    assert list(LPIPS().measure(data)) == ["stlpips-alex-cycle", "stlpips-alex-diversity"]
     assert not checkpoints.exists()
     put(served, checkpoints)
-    assert list(LPIPS().measure(evidence)) == ["lpips-alex-cycle", "lpips-alex-diversity"]
+    assert list(LPIPS().measure(data)) == ["lpips-alex-cycle", "lpips-alex-diversity"]
 
 
-def test_auto_with_nothing_there_says_both_ways(
+def test_auto_without_any_weights_names_both_places(
     served: Path, checkpoints: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     serve(monkeypatch, served)
-    # how Python says that there is no such package
+    # Python then raises ImportError, as if the package did not exist
     monkeypatch.setitem(sys.modules, "stlpips_pytorch", None)
     for metric in (LPIPS(), LPIPS("stlpips-alex")):
         with pytest.raises(Unavailable) as refusal:
@@ -343,7 +346,7 @@ def test_auto_with_nothing_there_says_both_ways(
 @pytest.mark.parametrize(("network", "least"), [("alex", 31), ("stlpips-alex", 21)])
 def test_refuses_images_too_small_for_the_trunk(network: Any, least: int, served: Path, checkpoints: Path) -> None:
     put(served, checkpoints)
-    sentence = f"{NAMES[network]} needs images of at least {least}x{least} pixels, and these are 40x{least - 1}"
+    sentence = f"{NAMES[network]} needs images of at least {least}x{least} pixels; they are 40x{least - 1}"
     with pytest.raises(Unavailable, match=f"^{sentence}$"):
         LPIPS(network).measure(diversity(photographs(4, 40, least - 1)))
     assert LPIPS(network).measure(diversity(photographs(4, least, least)))

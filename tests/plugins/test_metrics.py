@@ -1,4 +1,4 @@
-"""KID, FID and PRDC as metrics: what they do on real pictures, and the sentences where they can't measure."""
+"""KID, FID and PRDC as metrics: their values on real pictures, and the sentences if they can't measure."""
 
 from __future__ import annotations
 
@@ -15,18 +15,23 @@ from PIL import Image, ImageFilter
 from pydantic import ValidationError
 
 import ganlab
-from ganlab import Estimate, Evidence, Images, Unavailable
-from ganlab.evaluation import frechet, kernel, prdc
-from ganlab.evaluation.evidence import Vectors
+from ganlab import Estimate, Images, MetricInputs, Unavailable
+from ganlab.components.options import validate
+from ganlab.components.registry import registry
+from ganlab.evaluation import fid as frechet
+from ganlab.evaluation import kid as kernel
+from ganlab.evaluation import prdc
 from ganlab.evaluation.features import Extractor
-from ganlab.options import validate
-from ganlab.registry import registry
+from ganlab.interfaces.metrics import Vectors
+
+# its fixtures are made once if one worker has all its tests
+pytestmark = pytest.mark.xdist_group("metrics")
 
 COUNT = 32
 BLUR = {"blur 0.5": 0.5, "blur 1": 1.0, "blur 2": 2.0}
-"""Radii in pixels of 64."""
+"""{name: radius in pixels}, for images of 64 x 64 pixels."""
 NOISE = {"noise 8": 8.0, "noise 16": 16.0, "noise 32": 32.0}
-"""Deviations in grey levels of 256."""
+"""{name: standard deviation in grey levels}, of 256."""
 
 
 def avatars(style: str, domain: str, first: int = 0) -> Images:
@@ -50,10 +55,10 @@ def noisy(images: Images, deviation: float) -> Images:
 
 
 @pytest.fixture(scope="module")
-def figures() -> Mapping[str, Mapping[str, Estimate]]:
-    """{what was done to avatars: {number: estimate against others of their style}}, with the features lite0."""
+def results() -> Mapping[str, Mapping[str, Estimate]]:
+    """{change of avatars: {number: estimate against other avatars of their style}}, with the features lite0."""
     ears = avatars("big-ears", "b")
-    evidence = Evidence(
+    data = MetricInputs(
         "ab",
         outputs=ears,
         targets=avatars("big-ears", "b", COUNT),
@@ -67,12 +72,12 @@ def figures() -> Mapping[str, Mapping[str, Estimate]]:
     }
     return {
         name: {**FID().measure(seen), **PRDC().measure(seen)}
-        for name, seen in ((name, replace(evidence, outputs=images)) for name, images in outputs.items())
+        for name, seen in ((name, replace(data, outputs=images)) for name, images in outputs.items())
     }
 
 
-def test_disjoint_halves_of_a_style(figures: Mapping[str, Mapping[str, Estimate]]) -> None:
-    halves = figures["nothing"]
+def test_disjoint_halves_of_a_style(results: Mapping[str, Mapping[str, Estimate]]) -> None:
+    halves = results["nothing"]
     assert halves["kid"].low < 0 < halves["kid"].high
     assert min(halves[number].value for number in ("precision", "recall", "coverage")) > 0.8
 
@@ -80,50 +85,50 @@ def test_disjoint_halves_of_a_style(figures: Mapping[str, Mapping[str, Estimate]
 @pytest.mark.parametrize("number", ["kid", "fid"])
 @pytest.mark.parametrize("strengths", [BLUR, NOISE], ids=["blur", "noise"])
 def test_grows_with_the_strength(
-    figures: Mapping[str, Mapping[str, Estimate]], strengths: Mapping[str, float], number: str
+    results: Mapping[str, Mapping[str, Estimate]], strengths: Mapping[str, float], number: str
 ) -> None:
-    values = [figures[name][number].value for name in ("nothing", *strengths)]
+    values = [results[name][number].value for name in ("nothing", *strengths)]
     assert values == sorted(values)
-    assert figures["nothing"][number].high < figures[[*strengths][-1]][number].low
+    assert results["nothing"][number].high < results[[*strengths][-1]][number].low
 
 
 @pytest.mark.parametrize("number", ["kid", "fid"])
-def test_a_foreign_style_is_farther(figures: Mapping[str, Mapping[str, Estimate]], number: str) -> None:
-    """Than moderate blur and moderate noise, beyond both intervals."""
+def test_a_foreign_style_is_farther(results: Mapping[str, Mapping[str, Estimate]], number: str) -> None:
+    """Another style is farther than moderate blur and moderate noise, beyond both intervals."""
     for name in ("blur 1", "noise 16"):
-        assert figures["foreign"][number].low > figures[name][number].high
+        assert results["foreign"][number].low > results[name][number].high
 
 
-def test_precision_and_coverage_fall(figures: Mapping[str, Mapping[str, Estimate]]) -> None:
+def test_precision_and_coverage_fall(results: Mapping[str, Mapping[str, Estimate]]) -> None:
     for number in ("precision", "recall", "density", "coverage"):
         for name in ("blur 2", "noise 32", "foreign"):
-            assert figures[name][number].high < figures["nothing"][number].value
+            assert results[name][number].high < results["nothing"][number].value
 
 
 def colours(images: Images) -> Vectors:
-    """(N, 12): the pixels' own values."""
+    """Returns the values of the pixels as vectors, (N, 12)."""
     return np.stack([image.reshape(-1) for image in images.pixels]).astype(np.float64)
 
 
-def small(outputs: int, real: int) -> Evidence:
+def small(outputs: int, real: int) -> MetricInputs:
     """Images of 2 x 2 random pixels; outputs are darker."""
     random = np.random.default_rng(1)
     pixels = [random.integers(0, top, (count, 2, 2, 3), np.uint8) for count, top in ((outputs, 200), (real, 256))]
-    return Evidence("ab", outputs=Images(list(pixels[0])), targets=Images(list(pixels[1])), vectors=colours, seed=4)
+    return MetricInputs("ab", outputs=Images(list(pixels[0])), targets=Images(list(pixels[1])), vectors=colours, seed=4)
 
 
 def test_what_they_measure() -> None:
-    """The outputs' vectors against the targets', with the evidence's seed."""
-    evidence = small(50, 60)
-    x, y = colours(evidence.outputs), colours(evidence.targets)
-    assert KID().measure(evidence) == {"kid": kernel.estimate(x, y, 4)}
-    assert PRDC(k=3).measure(evidence) == prdc.estimate(x, y, 3, 4)
-    assert PRDC().measure(evidence) == prdc.estimate(x, y, 5, 4)
-    assert FID().measure(evidence)["fid"]._replace(note="") == frechet.estimate(x, y)
+    """Each metric compares the vectors of the outputs with those of the targets, with the random seed of `data`."""
+    data = small(50, 60)
+    x, y = colours(data.outputs), colours(data.targets)
+    assert KID().measure(data) == {"kid": kernel.estimate(x, y, 4)}
+    assert PRDC(k=3).measure(data) == prdc.estimate(x, y, 3, 4)
+    assert PRDC().measure(data) == prdc.estimate(x, y, 5, 4)
+    assert FID().measure(data)["fid"]._replace(note="") == frechet.estimate(x, y)
 
 
 def test_few_images_bias_fid() -> None:
-    """Under 2,048 on one side KID stands first, and FID is marked."""
+    """With fewer than 2,048 images on one side KID comes first, and FID has a note."""
     few = small(2047, 2048)
     measured = FID().measure(few)
     assert list(measured) == ["kid", "fid"]
@@ -137,7 +142,7 @@ def test_few_images_bias_fid() -> None:
 
 @pytest.mark.parametrize("metric", [KID(), FID(), PRDC()])
 def test_too_few_images(metric: ganlab.Metric) -> None:
-    """One sentence, before a network is asked."""
+    """The metric refuses in one sentence, before the network computes a vector."""
 
     def asked(images: Images) -> Vectors:
         raise AssertionError
@@ -150,7 +155,7 @@ def test_too_few_images(metric: ganlab.Metric) -> None:
         with pytest.raises(Unavailable, match=rf"^needs at least 4 images {what}$"):
             metric.measure(replace(small(outputs, real), vectors=asked))
     with pytest.raises(Unavailable, match="needs a feature network"):
-        metric.measure(Evidence("ab", outputs=small(9, 9).outputs, targets=small(9, 9).targets))
+        metric.measure(MetricInputs("ab", outputs=small(9, 9).outputs, targets=small(9, 9).targets))
 
 
 def test_the_neighbours_option() -> None:
@@ -163,7 +168,7 @@ def test_the_neighbours_option() -> None:
 
 @pytest.mark.parametrize("name", ["kid", "fid", "prdc"])
 def test_registered(name: str) -> None:
-    """By its entry point; it explains every number that it gives."""
+    """Its entry point is found, and it explains every number that it gives."""
     assert name in registry().names("metric")
     metric = {"kid": KID, "fid": FID, "prdc": PRDC}[name]()
     assert metric.on_features

@@ -19,8 +19,7 @@ from torch import Tensor, nn
 from torch.nn.functional import conv2d, gelu, instance_norm, pad, relu
 from torch.utils.flop_counter import FlopCounterMode
 
-from ganlab.interfaces import Discriminator, Domain, Generator
-from ganlab.modules import per_image
+from ganlab.interfaces.networks import Discriminator, Domain, Generator
 
 Makes = Callable[[Domain, Domain], Generator]
 
@@ -30,7 +29,7 @@ def domain(name: str = "a", size: int = 256, channels: int = 3, width: int | Non
 
 
 def on_meta(make: Callable[[], nn.Module]) -> nn.Module:
-    """A network of full size that costs nothing: shapes alone."""
+    """Makes a full-size network that has shapes but no memory."""
     with torch.device("meta"):
         return make()
 
@@ -44,7 +43,7 @@ def noise(*shape: int, seed: int = 0) -> Tensor:
 
 
 def stirred(module: nn.Module) -> Any:
-    """In float64, with weights that keep activations about as large as they were, and biases."""
+    """Returns the network in float64, with larger biases and with weights that keep the size of activations."""
     random = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for p in module.double().parameters():
@@ -70,7 +69,7 @@ def test_parameters_of_the_papers_networks(make: Callable[[], nn.Module], count:
 
 
 def outside_blocks(width: int) -> int:
-    """All of the generator but its blocks, each layer weights plus biases; 3 channels in and out."""
+    """Returns the weights and biases of all layers except the blocks, for 3 channels in and out."""
     layers = [(3, width, 7), (width, 2 * width, 3), (2 * width, 4 * width, 3)]
     layers += [(4 * width, 2 * width, 3), (2 * width, width, 3), (width, 3, 7)]
     return sum(inner * outer * kernel**2 + outer for inner, outer, kernel in layers)
@@ -96,7 +95,7 @@ def test_parameters_of_larger_kernels(width: int, blocks: int, kernel: int) -> N
         ("depthwise, 7x7", lambda: LargeKernel(domain(), domain("b"), form="depthwise")),
     ],
 )
-def test_figures_of_larger_kernels_docstring(row: str, make: Callable[[], nn.Module]) -> None:
+def test_numbers_of_larger_kernels_docstring(row: str, make: Callable[[], nn.Module]) -> None:
     network = on_meta(make)
     with FlopCounterMode(display=False) as counter:
         network(torch.empty(1, 3, 256, 256, device="meta"))
@@ -163,7 +162,7 @@ def test_shapes_of_the_embedding_discriminator(layers: int, height: int, width: 
 
 @pytest.mark.parametrize(("layers", "field"), [(1, 16), (2, 34), (3, 70)])
 def test_a_score_of_patch_sees_a_patch(layers: int, field: int) -> None:
-    """The pixels at which one score has a gradient. Without norms, which would look at the whole image."""
+    """One score has a gradient at the pixels of its patch. There are no norms, which would read the whole image."""
     discriminator = stirred(Patch(domain(size=128), 3, layers, norm="none"))
     x = noise(1, 3, 128, 128).requires_grad_()
     scores = discriminator(x)
@@ -179,15 +178,6 @@ NETWORKS: dict[str, Callable[[str], Generator | Discriminator]] = {
     "depthwise": lambda norm: LargeKernel(domain(), domain("b"), 4, 2, norm, 5, form="depthwise"),  # type: ignore[arg-type]
     "patch": lambda norm: Patch(domain(), 4, 2, norm=norm),  # type: ignore[arg-type]
 }
-
-
-@pytest.mark.parametrize("norm", ["instance", "batch", "none"])
-@pytest.mark.parametrize("make", NETWORKS.values(), ids=NETWORKS.keys())
-def test_per_image_says_whether_a_batch_is_mixed(make: Callable[[str], Any], norm: str) -> None:
-    network = stirred(make(norm))
-    x = noise(3, 3, 16, 16)
-    together, alone = network(x)[:1], network(x[:1])
-    assert per_image(network) == torch.allclose(together, alone, rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("norm", ["instance", "batch"])
@@ -211,7 +201,7 @@ def test_initial_weights(make: Callable[[str], nn.Module], norm: str) -> None:
 
 @pytest.mark.parametrize("shape", [(1, 1, 2, 2), (3, 4, 5, 7), (2, 8, 16, 16)])
 def test_instance_norm(shape: tuple[int, ...]) -> None:
-    """As torch's own, gradients of first and second order too."""
+    """The norm and its first and second derivatives equal torch's."""
     x, direction = noise(*shape).mul(3).add(2).requires_grad_(), noise(*shape, seed=1)
     found = []
     for norm in (InstanceNorm(shape[1]), instance_norm):
@@ -226,7 +216,7 @@ def test_instance_norm(shape: tuple[int, ...]) -> None:
 
 @pytest.mark.parametrize("width", [0, 1, 3])
 def test_mirrored_borders(width: int) -> None:
-    """The slices that CUDA takes, and the layer, are torch's reflection; gradients too."""
+    """The slices for CUDA, the layer and torch's reflection give the same values and gradients."""
     x = noise(2, 3, 5, 4).requires_grad_()
     direction = noise(2, 3, 5 + 2 * width, 4 + 2 * width, seed=1)
     found = []

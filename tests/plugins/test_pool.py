@@ -12,7 +12,7 @@ SHAPE = (2, 3, 4)
 
 
 class AsList:
-    """CycleGAN's section 4, in numbers: what goes in and out are the numbers of fakes."""
+    """CycleGAN's pool, section 4, as a list. Each fake is represented by its number."""
 
     def __init__(self, size: int) -> None:
         self.size, self.kept = size, list[int]()
@@ -58,7 +58,7 @@ def test_the_pool_is_a_list(size: int, batch: int) -> None:
 
 
 def test_until_it_is_full_it_passes_every_fake_on() -> None:
-    """Whatever the draws are; from the next fake on they count, even within a batch."""
+    """Draws have no effect until the pool is full. From the next fake on they have, even within a batch."""
     pool = Pool(3, *SHAPE).double()
     always = torch.tensor([[0.99, 0.0]] * 5, dtype=torch.float64)
     assert numbers(pool(fakes(range(5)), always)) == [0, 1, 2, 0, 3]
@@ -73,7 +73,7 @@ def test_half_of_the_fakes_come_from_the_pool_and_every_place_equally_often() ->
     shown = numbers(pool(fakes(range(size, size + count)), draws))
     old = [n != size + index for index, n in enumerate(shown)]
     assert abs(sum(old) / count - 1 / 2) < 5 * (1 / 4 / count) ** 0.5
-    # a fake that is put in stays for 2 * size fakes on average
+    # a stored fake stays for 2 * size fakes on average
     ages = [size + index - n for index, n in enumerate(shown) if old[index]]
     assert abs(sum(ages) / len(ages) - 2 * size) < 5 * (2 * size) / len(ages) ** 0.5
 
@@ -89,7 +89,7 @@ def test_a_draw_that_was_rounded_up_to_one_is_the_last_place() -> None:
 
 
 def test_its_buffers_are_its_state() -> None:
-    """Later changes of a fake don't reach them, and a pool that loads them goes on alike."""
+    """Later changes of a fake do not change the buffers. A pool that loads the buffers continues equally."""
     pool = Pool(2, *SHAPE).double()
     given = fakes(range(2))
     pool(given, torch.zeros(2, 2, dtype=torch.float64))

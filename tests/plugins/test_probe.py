@@ -13,11 +13,11 @@ from ganlab_embedding.probe import EmbeddingSpace, probe, ranks
 from scipy.stats import norm
 from torch import Tensor
 
-from ganlab import Evidence, Images, Unavailable
-from ganlab.draws import keyed
-from ganlab.engine import Engine
+from ganlab import Images, MetricInputs, Unavailable
+from ganlab.determinism import keyed
+from ganlab.engine.trainer import Trainer
 from ganlab.evaluation import estimates
-from ganlab.evaluation.material import Translators
+from ganlab.evaluation.translators import Translators
 
 Array = np.ndarray[Any, Any]
 
@@ -29,7 +29,7 @@ def hits(a: Array, b: Array, held_a: Array, held_b: Array) -> Array:
 
 @pytest.mark.parametrize(("dimensions", "learning"), [(10, 100), (500, 60)])
 def test_a_probe_of_one_distribution_is_at_a_half(dimensions: int, learning: int) -> None:
-    """Over 100 draws the mean of the accuracies to four standard errors, and the interval holds 0.5 in 90% or more."""
+    """The mean accuracy of 100 draws is 0.5 to four standard errors, and 90% of the intervals or more hold 0.5."""
     draws = keyed("null", dimensions)
     found = []
     for _ in range(100):
@@ -41,7 +41,7 @@ def test_a_probe_of_one_distribution_is_at_a_half(dimensions: int, learning: int
 
 @pytest.mark.parametrize("delta", [0.5, 1.0, 2.0, 4.0])
 def test_a_probe_of_gaussians_apart_reaches_the_best_there_is(delta: float) -> None:
-    """Means `delta` deviations apart: no classifier beats Phi(delta / 2)."""
+    """If the means are `delta` standard deviations apart, no classifier is better than Phi(delta / 2)."""
     draws = keyed("apart", str(delta))
     apart = delta * np.array([2.0, 1.0, -2.0, 0.0, 0.0]) / 3
     # another scale and place for each feature changes nothing
@@ -54,8 +54,8 @@ def test_a_probe_of_gaussians_apart_reaches_the_best_there_is(delta: float) -> N
 
 
 def test_a_probe_finds_a_faint_direction_among_loud_ones() -> None:
-    """Four deviations apart on one of 100 faint directions, which every feature sees below 100 loud ones: what a ridge
-    that is too strong can't find."""
+    """The means are four deviations apart along one of 100 faint directions. Every feature mixes the faint directions
+    with 100 loud ones, so a ridge that is too strong would miss the difference."""
     draws = keyed("faint")
     loud = np.repeat([10.0, 0.1], 100)
     turn = np.linalg.qr(draws.standard_normal((200, 200)))[0]
@@ -69,7 +69,7 @@ def test_a_probe_finds_a_faint_direction_among_loud_ones() -> None:
 
 @pytest.mark.parametrize(("count", "dimensions"), [(30, 8), (12, 50)])
 def test_the_probe_is_the_ridge_regression_that_foresees_best(count: int, dimensions: int) -> None:
-    """Against normal equations in d dimensions, each vector left out in turn by solving them anew."""
+    """The reference solves the normal equations in d dimensions, once for each vector that is left out."""
     draws = keyed("ridge", count)
     a, b = draws.standard_normal((count, dimensions)), draws.standard_normal((count, dimensions)) + 0.5
     x = np.concatenate([a, b])
@@ -92,7 +92,7 @@ def test_the_probe_is_the_ridge_regression_that_foresees_best(count: int, dimens
 
 
 def test_features_that_say_nothing() -> None:
-    """Constant ones, also but for rounding, are ignored; where there are no others, all is taken for domain a."""
+    """Features that are constant except for rounding are ignored. Without others, all are assigned to domain a."""
     draws = keyed("constant")
     sets = [draws.standard_normal((50, 3)) + side for side in (0, 1, 0, 1)]
     constant = [0.1 + 1e-9 * draws.standard_normal((50, 2)) for _ in sets]
@@ -121,14 +121,14 @@ def test_ranks_of_known_cases() -> None:
     shuffled = ranks(vectors[draws.permutation(200)], vectors)
     # ranks of 1 to n at random have a variance of (n^2 - 1) / 12
     assert shuffled.mean() == pytest.approx(100.5, abs=4 * ((200**2 - 1) / 12 / 200) ** 0.5)
-    # each twice: the first two places are shared
+    # each vector occurs twice, so the first two ranks are shared
     twice = np.concatenate([vectors, vectors])
     assert ranks(twice, twice).tolist() == [1.5] * 400
-    # nothing to go by: all places are
+    # all vectors are equal, so all ranks are shared
     assert ranks(np.ones((9, 30)), vectors[:9]).tolist() == [5] * 9
 
 
-Make = Callable[..., Engine]
+Make = Callable[..., Trainer]
 SIZE = 16
 
 
@@ -138,28 +138,28 @@ def pictures(domain: str, count: int, *key: str) -> Images:
     return Images(list(pixels), domain)
 
 
-def evidence(encode: Callable[[str, Images], Tensor], count: int = 60, learning: int = 120) -> Evidence:
-    """On way "ab", whose outputs are copies of the inputs."""
+def data(encode: Callable[[str, Images], Tensor], count: int = 60, learning: int = 120) -> MetricInputs:
+    """Data of direction "ab", whose outputs are copies of the inputs."""
     inputs = pictures("a", count)
-    return Evidence(
+    return MetricInputs(
         "ab",
         Images(list(inputs.pixels), "b"),
         pictures("b", count),
         inputs,
-        learning={domain: pictures(domain, learning, "learning") for domain in "ab"},
+        train={domain: pictures(domain, learning, "learning") for domain in "ab"},
         encode=encode,
     )
 
 
 @pytest.mark.parametrize("shared", [True, False])
-def test_the_space_of_real_encoders(make_engine: Make, shared: bool) -> None:
-    """One encoder for both ways: nothing to tell apart, and a copy finds its original. Another with other weights
-    speaks another language."""
-    system = make_engine().system
-    generators = {way: system.networks.generator(way) for way in ("ab", "ba")}
+def test_the_space_of_real_encoders(make_trainer: Make, shared: bool) -> None:
+    """If both directions share an encoder, domains can't be told apart, and a copy finds its original. If the encoders
+    have different weights, neither holds."""
+    system = make_trainer().system
+    generators = {direction: system.networks.generator(direction) for direction in ("ab", "ba")}
     if shared:
         generators["ba"].load_state_dict(generators["ab"].state_dict())
-    given = evidence(Translators(system, generators, {"a": 3, "b": 3}).encode)
+    given = data(Translators(system, generators, {"a": 3, "b": 3}).encode)
     found = EmbeddingSpace().measure(given)
     assert list(found) == ["probe", "retrieval-rank"]
     aligned, rank = found.values()
@@ -172,45 +172,45 @@ def test_the_space_of_real_encoders(make_engine: Make, shared: bool) -> None:
         assert aligned.low > 0.8
         assert rank.low > 1
     assert EmbeddingSpace().measure(given) == found
-    # the same embeddings, seen from the other side: the probe is not told twice
+    # in the other direction the embeddings are the same, so the probe is not repeated
     assert given.inputs is not None
     copies = Images(given.targets.pixels, "a")
-    back = replace(given, way="ba", inputs=given.targets, outputs=copies, targets=given.inputs)
+    back = replace(given, direction="ba", inputs=given.targets, outputs=copies, targets=given.inputs)
     assert list(EmbeddingSpace().measure(back)) == ["retrieval-rank"]
-    # a reference has no translations
+    # in a reference, outputs and inputs are the same images
     assert EmbeddingSpace().measure(replace(given, outputs=given.inputs)) == {}
 
 
-def brightness(way: str, images: Images) -> Tensor:
-    """(N, 3, 16, 16): the pixels themselves, on the way back a little brighter."""
-    return images.tensor() + (1 if way == "ba" else 0)
+def brightness(direction: str, images: Images) -> Tensor:
+    """Returns the pixels, (N, 3, 16, 16), brighter in direction "ba"."""
+    return images.tensor() + (1 if direction == "ba" else 0)
 
 
 def test_the_probe_learns_from_one_part_and_is_tested_on_the_other() -> None:
-    """At most 400 of each, chosen by the seed; as many of each domain; the test on held-out images alone."""
+    """Trains on at most 400 images of each domain, chosen by the run's seed, and tests on held-out images alone."""
     seen: list[tuple[str, int]] = []
 
-    def watched(way: str, images: Images) -> Tensor:
-        seen.append((way, len(images)))
-        return brightness(way, images)
+    def counted(direction: str, images: Images) -> Tensor:
+        seen.append((direction, len(images)))
+        return brightness(direction, images)
 
-    given = evidence(watched, learning=450)
+    given = data(counted, learning=450)
     given = replace(given, targets=given.targets.take(range(45)))
     found = EmbeddingSpace().measure(given)
     assert found["probe"].value == 1
     assert found["probe"].counts == {"images": 90}
-    totals = {way: sum(count for each, count in seen if each == way) for way in ("ab", "ba")}
+    totals = {direction: sum(count for each, count in seen if each == direction) for direction in ("ab", "ba")}
     assert totals == {"ab": 60 + 400, "ba": 60 + 400 + 45}
     assert max(count for _, count in seen) <= 32
 
 
 def test_large_embeddings_are_averaged_and_others_are_not() -> None:
-    """What averages to the pixels over 2 x 2 positions gives what the pixels give."""
+    """An embedding with 2 x 2 averages equal to the pixels gives the same numbers as the pixels."""
 
-    def pixels(way: str, images: Images) -> Tensor:
+    def pixels(direction: str, images: Images) -> Tensor:
         return images.tensor()
 
-    def large(way: str, images: Images) -> Tensor:
+    def large(direction: str, images: Images) -> Tensor:
         small = images.tensor().contiguous()
         loud = 50 * torch.rand(small.shape, generator=torch.Generator().manual_seed(len(images)))
         return torch.kron(small, torch.ones(2, 2)) + torch.kron(loud, torch.tensor([[1.0, -1.0], [-1.0, 1.0]]))
@@ -218,7 +218,7 @@ def test_large_embeddings_are_averaged_and_others_are_not() -> None:
     def vectors(images: Images) -> Array:
         return np.stack([image.astype(float).ravel() for image in images.pixels])
 
-    given = evidence(pixels, 40, 60)
+    given = data(pixels, 40, 60)
     faint = [
         (0.04 * x + 0.96 * y).astype(np.uint8) for x, y in zip(given.outputs.pixels, given.targets.pixels, strict=True)
     ]
@@ -231,18 +231,18 @@ def test_large_embeddings_are_averaged_and_others_are_not() -> None:
 
 
 def test_embeddings_of_two_shapes_are_named() -> None:
-    def encode(way: str, images: Images) -> Tensor:
-        return torch.zeros(len(images), 8 if way == "ab" else 12, 4, 5)
+    def encode(direction: str, images: Images) -> Tensor:
+        return torch.zeros(len(images), 8 if direction == "ab" else 12, 4, 5)
 
     with pytest.raises(Unavailable, match="one shape, and those of ab and ba are 8x4x5 and 12x4x5"):
-        EmbeddingSpace().measure(evidence(encode))
+        EmbeddingSpace().measure(data(encode))
 
 
-def test_without_a_run_or_a_way_back_there_is_nothing_to_measure(make_engine: Make) -> None:
-    folders = Evidence("", pictures("", 4), pictures("", 4))
+def test_without_a_run_or_the_reverse_direction_there_is_nothing_to_measure(make_trainer: Make) -> None:
+    folders = MetricInputs("", pictures("", 4), pictures("", 4))
     with pytest.raises(Unavailable, match="needs a run"):
         EmbeddingSpace().measure(folders)
-    system = make_engine({"translations": ["ab"], "losses": {"cycle": None}}).system
+    system = make_trainer({"directions": ["ab"], "losses": {"cycle": None}}).system
     encode = Translators(system, {"ab": system.networks.generator("ab")}, {"a": 3, "b": 3}).encode
-    with pytest.raises(Unavailable, match="needs the way ba"):
-        EmbeddingSpace().measure(evidence(encode))
+    with pytest.raises(Unavailable, match="needs the direction ba"):
+        EmbeddingSpace().measure(data(encode))

@@ -10,21 +10,20 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import RandomImages
 from ganlab_cyclegan.discriminator import Patch
 from ganlab_embedding import EmbeddingDiscriminator
 from ganlab_regularisers.losses import R1, R2, Perceptual, TotalVariation, vectors
 from ganlab_regularisers.wrappers import DiffAugment, SpectralNorm, cut, moved, recoloured
 from PIL import Image
-from test_losses import SIZE, Linear, memo, noise, number
 from torch import Tensor, nn
 
 import ganlab
 from ganlab import Translation
-from ganlab.engine import Engine
-from ganlab.modules import per_image
+from ganlab.engine.trainer import Trainer
+from helpers.one_turn import Linear, noise, number, one_turn
+from helpers.systems import SIZE, RandomImages
 
-Make = Callable[..., Engine]
+Make = Callable[..., Trainer]
 Floats = np.ndarray[Any, np.dtype[np.float64]]
 
 PATCH = {"type": "patch", "width": 4, "layers": 1}
@@ -40,9 +39,9 @@ class Square(Linear):
 @pytest.mark.parametrize("gamma", [0.5, 10.0])
 @pytest.mark.parametrize(("loss", "at"), [(R1, "target"), (R2, "fake_for_discriminator")])
 def test_the_penalty_of_a_known_slope(loss: Any, at: str, gamma: float) -> None:
-    """gamma / 2 * E (w x)^2 |w|^2 of reals or fakes, and its gradient by w; for the discriminator alone."""
+    """The penalty gamma / 2 * E (w x)^2 |w|^2 at reals or fakes, and its gradient by w; only for the discriminator."""
     weight = 0.1 * noise(1, 3, SIZE, SIZE)
-    made = memo(Square(weight), "discriminator")
+    made = one_turn(Square(weight), "discriminator")
     t = Translation("ab", made)
     value = loss(gamma).discriminator(t)
     x, w = (v.detach().numpy().reshape(-1, 3 * SIZE * SIZE) for v in (getattr(t, at), weight))
@@ -52,29 +51,29 @@ def test_the_penalty_of_a_known_slope(loss: Any, at: str, gamma: float) -> None:
     # d/dw (w x)^2 |w|^2 = 2 (w x) |w|^2 x + 2 (w x)^2 w
     expected = gamma * ((products[:, None] * x).mean(axis=0) * square + (products**2).mean() * w[0])
     np.testing.assert_allclose(gradient.numpy().reshape(-1), expected, rtol=0, atol=1e-10)
-    made.begin("generator", (0, 1))
+    made.begin("generator", (0, 1), with_graph=True)
     assert loss(gamma).generator(t) is None
 
 
 @pytest.mark.parametrize("loss", [R1, R2])
 def test_an_images_score_is_the_mean_of_its_map(loss: Any) -> None:
-    """The slope of the mean of several linear scores is their mean weight."""
+    """The gradient of a mean of linear scores is their mean weight."""
     weight = noise(5, 3, SIZE, SIZE)
-    t = Translation("ba", memo(Linear(weight), "discriminator"))
+    t = Translation("ba", one_turn(Linear(weight), "discriminator"))
     assert number(loss(2.0).discriminator(t)) == pytest.approx(number(weight.mean(dim=0).square().sum()), rel=1e-12)
 
 
-def test_the_penalties_of_r3gan_share_the_scores_of_its_pairing(make_engine: Make) -> None:
-    """Simultaneous: reals and fakes are scored once a step for both players and both penalties."""
+def test_the_penalties_of_r3gan_share_the_scores_of_its_pairing(make_trainer: Make) -> None:
+    """Each of the two turns scores the real images and the fakes once, for the pairing and both penalties."""
     losses = {"adversarial": {"type": "relativistic"}, "r1": {"type": "r1"}, "r2": {"type": "r2"}}
-    engine = make_engine({"losses": losses})
-    engine.step()
-    forwards = engine.system.networks.forwards
-    assert [forwards[f"discriminator/image/{domain}.forward"] for domain in "ab"] == [2, 2]
+    trainer = make_trainer({"losses": losses})
+    trainer.step()
+    forwards = trainer.system.networks.forwards
+    assert [forwards[f"discriminator/image/{domain}.forward"] for domain in "ab"] == [4, 4]
 
 
 def test_total_variation() -> None:
-    t = Translation("ab", memo(Linear(noise(1, 3, SIZE, SIZE)), "generator"))
+    t = Translation("ab", one_turn(Linear(noise(1, 3, SIZE, SIZE)), "generator"))
     fake = t.fake.detach().numpy()
     expected = np.abs(np.diff(fake, axis=2)).mean() + np.abs(np.diff(fake, axis=3)).mean()
     assert expected > 1e-3
@@ -114,10 +113,10 @@ def test_images_are_resized_as_pillow_does(shape: tuple[int, ...], size: int) ->
 
 @pytest.mark.parametrize("of", ["fake", "cycled"])
 def test_perceptual_distance(of: Any) -> None:
-    t = Translation("ab", memo(Linear(noise(1, 3, SIZE, SIZE)), "generator"))
+    t = Translation("ab", one_turn(Linear(noise(1, 3, SIZE, SIZE)), "generator"))
     features = Projection(10)
     loss = Perceptual(features.requires_grad_(False), of)
-    expected = ((by_pillow(features, getattr(t, of)) - by_pillow(features, t.real)) ** 2).mean()
+    expected = ((by_pillow(features, getattr(t, of)) - by_pillow(features, t.source)) ** 2).mean()
     term = loss.generator(t)
     assert number(term) == pytest.approx(expected, rel=1e-5)
     assert loss.discriminator(t) is None
@@ -152,12 +151,10 @@ def test_a_network_without_a_layer_to_normalise_is_refused() -> None:
 @pytest.mark.parametrize("wrapper", [SpectralNorm, DiffAugment])
 def test_a_wrapper_is_seen_as_what_it_wraps(wrapper: Any) -> None:
     assert wrapper(EmbeddingDiscriminator(ganlab.Domain("embedding", 4, 4, 4), 2, 1)).sees == "embeddings"
-    assert not per_image(wrapper(Patch(RandomImages().domains["a"], 4, 2, norm="batch")))
-    assert per_image(wrapper(Patch(RandomImages().domains["a"], 4, 1)))
 
 
 def test_colours() -> None:
-    """brightness, then saturation, then contrast, written out a pixel at a time."""
+    """Brightness, then saturation, then contrast, computed pixel by pixel."""
     x = noise(3, 3, 4, 5)
     torch.manual_seed(7)
     found = recoloured(x)
@@ -174,7 +171,7 @@ def test_colours() -> None:
 
 
 def shifted(image: Floats, down: int, right: int) -> Floats:
-    """Moved by so many pixels, zeros behind."""
+    """Moves an image by `down` and `right` pixels and fills with zeros."""
     found = np.zeros_like(image)
     for row, column in itertools.product(range(image.shape[1]), range(image.shape[2])):
         if 0 <= row - down < image.shape[1] and 0 <= column - right < image.shape[2]:
@@ -183,7 +180,7 @@ def shifted(image: Floats, down: int, right: int) -> Floats:
 
 
 def test_translations() -> None:
-    """Of 8x12 pixels an eighth is 1 and 2 (1.5, rounded): each of 3 x 5 moves, none else, all about as often."""
+    """An eighth of 8 x 12 pixels is 1 and 2 (1.5, rounded), so 3 x 5 moves occur, about equally often."""
     torch.manual_seed(0)
     image = noise(1, 3, 8, 12)
     known = {move: shifted(image[0].numpy(), *move) for move in itertools.product((-1, 0, 1), (-2, -1, 0, 1, 2))}
@@ -198,7 +195,7 @@ def test_translations() -> None:
 
 @pytest.mark.parametrize(("height", "width"), [(6, 8), (5, 9)])
 def test_cutouts(height: int, width: int) -> None:
-    """A hole with half of each side, rounded, around any place of the image; an even one around its edges as well."""
+    """The hole has half of each side, rounded. Its centre is any pixel or, if its side is even, any edge of pixels."""
     torch.manual_seed(0)
     holes = {}
     sizes = [int(side / 2 + 0.5) for side in (height, width)]
@@ -234,24 +231,24 @@ def test_augmentation_is_differentiable_twice_and_can_be_left_out() -> None:
 
 
 @pytest.mark.parametrize("wrapper", ["spectral_norm", "diff_augment"])
-def test_each_use_is_its_own_and_a_run_goes_on(make_engine: Make, wrapper: str) -> None:
-    """No score is used again or joined with another; from a saved state the next steps are the same to the bit."""
+def test_each_use_is_its_own_and_a_run_resumes(make_trainer: Make, wrapper: str) -> None:
+    """The next steps from a saved state are the same to the bit."""
     losses = {"adversarial": {"type": "non_saturating"}, "r1": {"type": "r1"}}
     patch = {"discriminators": {"image": {"type": wrapper, "of": PATCH}}, "losses": losses}
-    patch |= {"schedule": {"lr": 2e-3}, "runtime": {"joint": True}}
-    engine = make_engine(patch)
+    patch |= {"schedule": {"lr": 2e-3}}
+    trainer = make_trainer(patch)
     for _ in range(2):
-        engine.step()
-    # the fake for the generator; the fake and the real for itself
-    assert engine.system.networks.forwards["discriminator/image/a.forward"] == 2 * 3
-    again = make_engine(patch)
-    for name, module in engine.modules().items():
-        again.modules()[name].load_state_dict(module.state_dict())
-    state = copy.deepcopy(engine.state())
-    engine.step()
-    again.load_state(state)
+        trainer.step()
+    # the generator's turn scores the fake, the discriminator's turn the fake and the real
+    assert trainer.system.networks.forwards["discriminator/image/a.forward"] == 2 * 3
+    again = make_trainer(patch)
+    for name, module in trainer.state.modules().items():
+        again.state.modules()[name].load_state_dict(module.state_dict())
+    state = copy.deepcopy(trainer.state.state_dict())
+    trainer.step()
+    again.state.load_state_dict(state)
     again.step()
-    for name, module in engine.modules().items():
-        torch.testing.assert_close(again.modules()[name].state_dict(), module.state_dict(), rtol=0, atol=0)
-    (record,) = again.read()
+    for name, module in trainer.state.modules().items():
+        torch.testing.assert_close(again.state.modules()[name].state_dict(), module.state_dict(), rtol=0, atol=0)
+    (record,) = again.log.read(again.state)
     assert all(np.isfinite(value) for value in record.values())

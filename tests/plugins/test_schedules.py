@@ -1,4 +1,4 @@
-"""The shipped schedules: turns, learning rates, optimisers."""
+"""The shipped schedules: turns, learning rates, optimizers."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import nn
 
 import ganlab
 from ganlab import Turn
-from ganlab.interfaces import Domain
+from ganlab.interfaces.networks import Domain
 
 GENERATORS, DISCRIMINATORS = ("generator", ("ab", "ba")), ("discriminator", ("ab", "ba"))
 
@@ -30,7 +30,7 @@ def test_the_learning_rate_falls_in_a_line(
 
 
 def test_the_papers_decay() -> None:
-    """100 epochs constant, then 100 linearly towards 0: known values."""
+    """Known values of a rate that is constant for 100 epochs and then falls linearly to 0 in 100 epochs."""
     schedule = Simultaneous(steps=200, decay_from=0.5)
     factors = [schedule.learning_rate("generator", step) for step in (0, 99, 100, 101, 150, 199)]
     assert factors == pytest.approx([1, 1, 1, 0.99, 0.5, 0.01])
@@ -49,7 +49,7 @@ def test_turns_of_cyclegan() -> None:
 
 @pytest.mark.parametrize(("moves", "moved"), [("own", (None, None)), ("both", (("ab", "ba"),) * 2)])
 def test_turns_of_the_seed(moves: str, moved: tuple[tuple[str, ...] | None, ...]) -> None:
-    """D_emb once; then D_b and G_ab; then D_a and G_ba."""
+    """A step updates D_emb, then D_b and G_ab, then D_a and G_ba."""
     assert list(Alternating(moves=moves).turns(3)) == [  # type: ignore[arg-type]
         Turn("discriminator", ("ab", "ba"), sees="embeddings"),
         Turn("discriminator", ("ab",), sees="images"),
@@ -59,17 +59,17 @@ def test_turns_of_the_seed(moves: str, moved: tuple[tuple[str, ...] | None, ...]
     ]
 
 
-def test_turns_of_one_way_alone() -> None:
+def test_turns_of_one_direction_alone() -> None:
     schedule = Alternating()
-    schedule.ways = ("ba",)
-    assert {way for turn in schedule.turns(0) for way in turn.ways} == {"ba"}
+    schedule.directions = ("ba",)
+    assert {direction for turn in schedule.turns(0) for direction in turn.directions} == {"ba"}
     assert len(list(schedule.turns(0))) == 3
 
 
 def critic_updates(schedule: Wgan, step: int) -> int:
     *critic, last = schedule.turns(step)
-    assert set(critic) == {Turn(*DISCRIMINATORS, fresh=True)}
-    assert last == Turn(*GENERATORS, fresh=True)
+    assert set(critic) == {Turn(*DISCRIMINATORS, new_batch=True)}
+    assert last == Turn(*GENERATORS, new_batch=True)
     return len(critic)
 
 
@@ -89,7 +89,7 @@ def test_long_start_of_wgan() -> None:
 
 
 @pytest.mark.parametrize("player", ["generator", "discriminator"])
-def test_the_papers_optimisers(player: str) -> None:
+def test_the_papers_optimizers(player: str) -> None:
     parameters = [nn.Parameter(torch.zeros(2))]
     for schedule in (Simultaneous(), Alternating()):
         adam = schedule.optimizer(player, parameters)

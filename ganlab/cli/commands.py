@@ -1,0 +1,287 @@
+"""The commands. Each imports torch only when it runs, so that `ganlab --help` answers at once."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import signal
+from collections.abc import Iterable
+from importlib.metadata import version
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ganlab.cli.process import Debug, errors, finish_imports, replace_interrupt_handler
+from ganlab.errors import Interrupted, SpecError
+
+if TYPE_CHECKING:
+    from ganlab.experiment import Run
+
+app = typer.Typer(
+    name="ganlab",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+
+
+Set = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="Change a value of the spec, for example --set losses.cycle.weight=10. May be given several times.",
+    ),
+]
+
+
+SpecFile = Annotated[Path, typer.Argument(metavar="SPEC", help="A spec, for example experiments/emb.json.")]
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"ganlab {version('ganlab')}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+    show_version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Train and evaluate networks that translate images between two domains, without image pairs.
+
+    An experiment is described by a spec, a JSON file. `ganlab run SPEC` trains it, measures it and keeps everything in
+    one run folder. `ganlab COMMAND --help` describes a command.
+    """
+    Debug.on = debug
+
+
+@app.command()
+def run(
+    spec: SpecFile,
+    set_: Set = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="The run folder. Default: runs/ and the spec's name.")
+    ] = None,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Start over: first remove the run in the folder.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Train a spec, measure the result and keep both in a run folder.
+
+    Resumes an unfinished run from its last checkpoint. A folder that holds a run of another spec is refused, and the
+    differences are listed. Ctrl-C saves the state and stops; the same command resumes the run.
+    """
+    with errors():
+        from ganlab import experiment
+        from ganlab.cli.console import Console
+        from ganlab.cli.tables import show_evaluation
+
+        finish_imports()
+        try:
+            with Console() as callback:
+                result = experiment.run(spec, set_ or (), out, fresh, callback)
+        except Interrupted as stopped:
+            stopped.args = (f"{stopped}; resume with: {_command(spec, set_ or (), out)}",)
+            raise
+        if as_json:
+            last = result.records[-1] if result.records else {}
+            found = {"folder": str(result.folder), "step": result.step, "finished": result.finished, "last": last}
+            _print_json({**found, "evaluation": result.evaluation})
+        else:
+            if result.evaluation is not None:
+                show_evaluation(result.evaluation)
+            _show_paths(result, callback.trained)
+
+
+def _command(spec: Path, set_: Iterable[str], out: Path | None) -> str:
+    words = ["ganlab", "run", str(spec), *(word for text in set_ for word in ("--set", text))]
+    return shlex.join([*words, "--out", str(out)] if out else words)
+
+
+def _show_paths(result: Run, trained: bool) -> None:
+    from ganlab.runs.checkpoint import path_of
+    from ganlab.runs.folder import RunFolder
+
+    folder = RunFolder(result.folder)
+    typer.echo(f"{'trained' if trained else 'already trained'}: {result.step} steps, in {result.folder}")
+    typer.echo(f"  look at      {folder.sample(result.step)}")
+    typer.echo(f"  curves       tensorboard --logdir {result.folder}")
+    if result.evaluation is not None:
+        typer.echo(f"  results      {result.folder / 'evaluation.json'}")
+    typer.echo(f"  networks     {path_of(folder.checkpoints, result.step) / 'networks.safetensors'}")
+    if not trained:
+        typer.echo("  start over   the same command with --fresh")
+
+
+def _shorthand(metric: str, what: str) -> Any:
+    return typer.Option(f"--{metric}", help=f"{what}. Same as --metric {metric}.")
+
+
+@app.command("eval")
+def evaluate(
+    run: Annotated[
+        Path | None, typer.Argument(metavar="RUN", help="A run folder. Default: the newest in runs/.")
+    ] = None,
+    fid: Annotated[bool, _shorthand("fid", "Fréchet distance of feature vectors")] = False,
+    kid: Annotated[bool, _shorthand("kid", "Kernel distance of feature vectors")] = False,
+    lpips: Annotated[bool, _shorthand("lpips", "Perceptual distance")] = False,
+    prdc: Annotated[bool, _shorthand("prdc", "Precision, recall, density and coverage")] = False,
+    content: Annotated[bool, _shorthand("content", "Content that the translations keep")] = False,
+    metric: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="A metric; `ganlab plugins metric` lists them. May be given several times."),
+    ] = None,
+    features: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="The feature network whose vectors metrics compare. Default: the spec's, otherwise the first that"
+            " needs no download.",
+        ),
+    ] = None,
+    images: Annotated[
+        tuple[Path, Path] | None,
+        typer.Option(
+            metavar="A B", help="Instead of a run, measure the images in folder A against the real images in folder B."
+        ),
+    ] = None,
+    inputs: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR", help="With --images: the images from which those in A were made, under the same file names."
+        ),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Measure a run on held-out images, or a folder of images.
+
+    Prints every result with its 95% interval and its references. The results of a run are added to its
+    evaluation.json. Without options, the metrics of the run's spec are measured.
+    """
+    with errors():
+        from ganlab import experiment
+        from ganlab.cli.console import Console
+        from ganlab.cli.tables import show_evaluation
+
+        finish_imports()
+        short = {"kid": kid, "fid": fid, "prdc": prdc, "lpips": lpips, "content": content}
+        metrics = dict.fromkeys([*(name for name, asked in short.items() if asked), *(metric or [])])
+        with Console() as callback:
+            found = experiment.evaluate(run, list(metrics), features, images, inputs, callback)
+        _print_json(found) if as_json else show_evaluation(found)
+
+
+@app.command()
+def check(spec: SpecFile, set_: Set = None, as_json: AsJson = False) -> None:
+    """Show what a spec builds, without training it.
+
+    Prints the networks, the loss terms, the turns of a step, the metrics and the memory needed. Builds the networks and
+    computes every loss once on two images, so it finds what does not fit together. Writes nothing.
+    """
+    with errors():
+        from ganlab import experiment
+        from ganlab.cli.console import Console
+        from ganlab.cli.tables import show_check
+
+        finish_imports()
+        with Console() as callback:
+            found = experiment.check(spec, set_ or (), callback)
+        _print_json(found) if as_json else show_check(found)
+
+
+@app.command()
+def plugins(
+    kind: Annotated[
+        str | None, typer.Argument(metavar="KIND", help="List components of this kind only, for example loss.")
+    ] = None,
+    name: Annotated[
+        str | None, typer.Argument(metavar="NAME", help="Describe this component of the kind and its options.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """List the installed components, or describe one.
+
+    Also lists the plugins that can't be loaded, with the reason.
+    """
+    with errors():
+        from ganlab.cli.tables import show_component, show_plugins
+        from ganlab.components.options import KINDS, nearest
+        from ganlab.components.registry import registry
+
+        if kind is not None and kind not in KINDS:
+            raise SpecError(f"plugins: there is no kind {kind!r}{nearest(kind, KINDS)}")
+        components = [component for component in registry().components if kind in (None, component.kind)]
+        if kind and name:
+            components = [registry().find(kind, name, "plugins")]
+        found = {
+            "components": [component.as_dict() for component in components],
+            "broken": [broken._asdict() for broken in registry().broken],
+        }
+        if as_json:
+            _print_json(found)
+        elif name:
+            show_component(components[0])
+        else:
+            show_plugins(found)
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON Schema of a spec.
+
+    It covers the options of every installed component. Editors use it to complete, check and explain specs.
+    """
+    with errors():
+        from ganlab.components.registry import registry
+        from ganlab.spec.schema import json_schema
+
+        _print_json(json_schema(registry().components))
+
+
+@app.command()
+def new(
+    kind: Annotated[
+        str, typer.Argument(metavar="KIND", help="loss, generator, discriminator, schedule, metric or source.")
+    ],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The component's name in a spec, and the folder's.")],
+    as_json: AsJson = False,
+) -> None:
+    """Create a plugin with a working component and its test.
+
+    Writes the folder NAME, a package to install with pip and to edit.
+    """
+    with errors():
+        from ganlab.components import scaffold
+
+        files = [str(path) for path in scaffold.new(kind, name)]
+        if as_json:
+            _print_json({"folder": name, "files": files})
+        else:
+            typer.echo(f"written: {', '.join(files)}")
+            # pip must download hatchling if it is not installed
+            flag = "--no-build-isolation " if find_spec("hatchling") else ""
+            typer.echo(f"  install it   pip install {flag}-e {name}")
+            typer.echo(f"  test it      pytest {name}")
+
+
+def _print_json(value: Any) -> None:
+    typer.echo(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def main(words: Iterable[str] | None = None) -> None:
+    """Runs the command line with the arguments `words`, by default the process's."""
+    # SIGINT ends the process at once: during its import torch swallows a KeyboardInterrupt, or aborts
+    replace_interrupt_handler(signal.default_int_handler, signal.SIG_DFL)
+    try:
+        app(args=list(words) if words is not None else None)
+    finally:
+        replace_interrupt_handler(signal.SIG_DFL, signal.default_int_handler)

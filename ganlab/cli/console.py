@@ -1,0 +1,105 @@
+"""Shows the progress of a command on stderr."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Sequence
+from typing import Any, Self
+
+from rich.console import Console as Terminal
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.text import Text
+
+from ganlab.interfaces.callbacks import Callback, TrainingStart
+
+QUIET_SECONDS = 10.0
+"""Seconds between two lines of progress if stderr is not a terminal."""
+
+
+class _Rate(ProgressColumn):
+    def render(self, task: Task) -> Text:
+        rate = task.fields.get("rate") or task.speed
+        return Text(f"{rate:.1f} images/s" if rate else "")
+
+
+class Console(Callback):
+    """Draws a progress bar in a terminal and prints lines elsewhere."""
+
+    def __init__(self) -> None:
+        self._terminal = Terminal(stderr=True)
+        self._bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=30),
+            MofNCompleteColumn(),
+            _Rate(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[terms]}"),
+            console=self._terminal,
+            disable=not self._terminal.is_terminal,
+        )
+        self._printed = time.monotonic()
+        self.trained = False
+        """True once training has started."""
+
+    def __enter__(self) -> Self:
+        self._bar.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._bar.stop()
+
+    def progress(self, items: Iterable[Any], what: str, total: int) -> Iterable[Any]:
+        task = self._bar.add_task(what, total=total, terms="")
+        for item in items:
+            yield item
+            self._bar.advance(task)
+        self._bar.remove_task(task)
+
+    def begin(self, start: TrainingStart) -> None:
+        self.trained = True
+        self._start, self._begun = start, time.monotonic()
+        how = f"resumes after step {start.step}" if start.step else "starts"
+        self._terminal.print(
+            f"{start.name} {how}: {start.steps} steps on {start.device}, {start.precision},"
+            f" {start.threads} threads, in {start.folder}",
+            highlight=False,
+        )
+        self._task = self._bar.add_task("training", total=start.steps, completed=start.step, terms="")
+
+    def records(self, records: Sequence[dict[str, float]]) -> None:
+        if not records:
+            return
+        start, last = self._start, records[-1]
+        done = int(last["step"])
+        seconds = time.monotonic() - self._begun
+        rate = (done - start.step) * start.batch / seconds if seconds else 0.0
+        terms = "  ".join(f"{name} {value:.3f}" for name, value in _short(last).items())
+        self._bar.update(self._task, completed=done, terms=terms, rate=rate)
+        if self._bar.disable and (time.monotonic() - self._printed > QUIET_SECONDS or done == start.steps):
+            self._printed = time.monotonic()
+            left = (start.steps - done) * start.batch / rate if rate else 0.0
+            line = f"step {done}/{start.steps}  {rate:.1f} images/s  {_clock(left)} left  {terms}"
+            self._terminal.print(line, highlight=False, soft_wrap=True)
+
+    def warn(self, sentence: str) -> None:
+        self._terminal.print(f"warning: {sentence}", highlight=False, markup=False, soft_wrap=True)
+
+
+def _short(record: dict[str, float]) -> dict[str, float]:
+    """Returns one value for each player and loss, for example "G cycle": its parts summed, its directions averaged."""
+    sums: dict[str, float] = {}
+    directions: dict[str, set[str]] = {}
+    for name, value in record.items():
+        if name.startswith("loss/"):
+            _, player, direction, label = name.split("/")[:4]
+            key = f"{'G' if player == 'generator' else 'D'} {label}"
+            sums[key] = sums.get(key, 0.0) + value
+            directions.setdefault(key, set()).add(direction)
+    return {key: value / len(directions[key]) for key, value in sums.items()}
+
+
+def _clock(seconds: float) -> str:
+    """Returns a duration as h:mm:ss, or m:ss below an hour."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

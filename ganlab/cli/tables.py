@@ -1,0 +1,146 @@
+"""The tables that commands print."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from rich.console import Console as Terminal
+from rich.measure import Measurement
+from rich.table import Table
+from rich.text import Text
+
+from ganlab.components.options import schema
+from ganlab.components.registry import Component
+
+
+def show_plugins(found: dict[str, Any]) -> None:
+    """Prints the table of `ganlab plugins`, given what its --json prints."""
+    terminal = Terminal()
+    table = Table("kind", "name", "description", "plugin", box=None, header_style="bold")
+    kind = ""
+    for c in found["components"]:
+        plugin = c["plugin"] if c["package"] == "ganlab" else f"{c['plugin']} of {c['package']} {c['version']}"
+        # plain text: a component's description may look like rich's markup
+        table.add_row(*map(Text, (c["kind"] if c["kind"] != kind else "", c["name"], c["about"], plugin)))
+        kind = c["kind"]
+    terminal.print(table)
+    for broken in found["broken"]:
+        terminal.print(
+            f"broken: plugin {broken['plugin']!r} of {broken['package']} {broken['version']}: {broken['reason']}",
+            markup=False,
+            soft_wrap=True,
+        )
+
+
+def show_component(component: Component) -> None:
+    """Prints the name, the docstring and the options of a component: `ganlab plugins KIND NAME`."""
+    terminal = Terminal()
+    options = schema(component.cls)
+    table = Table("option", "default", "description", box=None, header_style="bold")
+    for name, option in options["properties"].items():
+        required = name in options.get("required", ())
+        default = "required" if required else json.dumps(option["default"], ensure_ascii=False)
+        table.add_row(*map(Text, (name, default, option.get("description", ""))))
+    paragraphs = [component.full_name, *filter(None, [options.get("description")])]
+    terminal.print("\n\n".join(paragraphs), highlight=False, markup=False)
+    terminal.print()
+    terminal.print(table if table.rows else "It has no options.")
+
+
+def show_check(found: dict[str, Any]) -> None:
+    """Prints the tables of `ganlab check`, given what `experiment.check` returns."""
+    terminal = Terminal()
+    networks = Table("network", "type", "parameters", "input", "output", box=None, header_style="bold")
+    for n in found["networks"]:
+        networks.add_row(n["name"], n["type"], f"{n['parameters']:,}", n["input"], n["output"])
+    terms = Table("player", "direction", "term", "weight", box=None, header_style="bold")
+    for t in found["terms"]:
+        terms.add_row(t["player"], t["direction"], t["term"], f"{t['weight']:g}")
+    turns = Table("turn", "player", "terms of", "moves", box=None, header_style="bold")
+    if any(turn["new_batch"] for turn in found["turns"]):
+        turns.add_column("batch")
+    for index, turn in enumerate(found["turns"], 1):
+        batch = ["new"] if turn["new_batch"] else []
+        turns.add_row(str(index), turn["player"], " ".join(turn["directions"]), ", ".join(turn["moves"]), *batch)
+    terminal.print(f"{found['name']}: {found['about']}", markup=False)
+    for table in (networks, terms, turns):
+        terminal.print()
+        terminal.print(table)
+    if found["numbers"]:
+        numbers = Table("number", "better", "description", box=None, header_style="bold")
+        for n in found["numbers"]:
+            numbers.add_row(n["number"], n["better"] or "-", n["about"])
+        terminal.print()
+        terminal.print(numbers)
+    memory = found["memory"]
+    terminal.print(
+        f"\nmemory, estimated: {memory['total'] / 2**20:,.0f} MiB (weights, gradients and optimizers"
+        f" {memory['states'] / 2**20:,.0f}, activations {memory['activations'] / 2**20:,.0f},"
+        f" images {memory['images'] / 2**20:,.0f})",
+        highlight=False,
+    )
+
+
+def show_evaluation(found: dict[str, Any]) -> None:
+    """Prints the tables of `ganlab eval`, one for each checkpoint, then notes and what could not be measured.
+
+    `found` is the content of an evaluation.json.
+    """
+    terminal = Terminal()
+    tables: dict[str, Table] = {}
+    notes: dict[str, list[str]] = {}
+    for f in found["results"]:
+        checkpoint = f"step {f['step']} ({f['checkpoint']})" if "step" in f else ""
+        if checkpoint not in tables:
+            tables[checkpoint] = _results_table(checkpoint)
+        real, identity = (f["references"].get(name, {}) for name in ("real", "identity"))
+        # a reference made from fewer images is shown beside the result at the same counts
+        fewer = real.get("result_at_these_counts")
+        _add_row(tables[checkpoint], f, None if fewer else real.get("value"), identity.get("value"))
+        if fewer:
+            _add_row(
+                tables[checkpoint],
+                {**fewer, "number": "  fewer images", "direction": f["direction"]},
+                real["value"],
+                None,
+            )
+        for note in f["notes"]:
+            notes.setdefault(note, []).append(
+                " ".join(filter(None, (f["number"], f["direction"], f.get("checkpoint", ""))))
+            )
+    for table in tables.values():
+        # rather too wide for the terminal than with digits cut off
+        natural = Measurement.get(terminal, terminal.options.update(max_width=1000), table).maximum
+        Terminal(width=max(terminal.width, natural)).print(table)
+        terminal.print()
+    for note, places in notes.items():
+        terminal.print(f"{note}: {', '.join(places)}", highlight=False, markup=False, soft_wrap=True)
+    for left in found["left_out"]:
+        place = f"{left.get('number', left['metric'])} {left['direction']}".strip()
+        terminal.print(f"left out: {place}: {left['why']}", highlight=False, markup=False, soft_wrap=True)
+    if found["results"]:
+        terminal.print(
+            "real: real images instead of the outputs; identity: the inputs instead of the outputs;"
+            " chance: outputs unrelated to the inputs",
+            highlight=False,
+            soft_wrap=True,
+        )
+
+
+def _add_row(table: Table, result: dict[str, Any], real: float | None, identity: float | None) -> None:
+    shown = [
+        "" if value is None else f"{value:.4g}" for value in (result["value"], real, identity, result.get("chance"))
+    ]
+    interval = " to ".join(f"{end:.4g}" for end in result["interval"])
+    counts = ", ".join(f"{count} {what}" for what, count in result["counts"].items())
+    table.add_row(result["number"], result["direction"], shown[0], interval, *shown[1:], counts)
+
+
+def _results_table(checkpoint: str) -> Table:
+    table = Table(title=checkpoint or None, title_justify="left", box=None, header_style="bold")
+    for heading in ("number", "direction", "value", "95% interval", "real", "identity", "chance", "counts"):
+        table.add_column(
+            heading, justify="right" if heading in ("value", "real", "identity", "chance") else "left", no_wrap=True
+        )
+    return table

@@ -1,0 +1,1 @@
+"""Components: found in installed plugins, described by their constructors, and started from templates."""

@@ -1,0 +1,164 @@
+"""Reads the images of one domain once, keeps them as uint8 and divides them into training and held-out images."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ganlab.determinism import keyed
+from ganlab.errors import SpecError
+from ganlab.interfaces.networks import Domain
+from ganlab.interfaces.sources import Source
+
+Progress = Callable[[Iterable[Any], str, int], Iterable[Any]]
+"""(items, a name for them, their number) -> the items. Shows the progress of an iteration over the items."""
+
+
+def silent(items: Iterable[Any], what: str, total: int) -> Iterable[Any]:
+    """Returns the items without showing progress."""
+    return items
+
+
+def describe_skipped(where: str, skipped: Sequence[str], kept: Sequence[str]) -> str:
+    """Returns a warning about files that could not be read.
+
+    `skipped` is a list of "key: reason". `kept` is a list of the keys of the other files.
+    """
+    some = "; ".join(skipped[:3]) + ("; ..." if len(skipped) > 3 else "")
+    files = f"{len(skipped)} of {len(skipped) + len(kept)} files"
+    return f"{where}: {files} are no readable images and are left out: {some}"
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """The images of one domain in memory, divided into training and held-out images."""
+
+    domain: Domain
+    keys: tuple[str, ...]
+    """The source's keys of the n images."""
+    images: Tensor
+    """(n, C, H, W) uint8."""
+    labels: Tensor | None
+    """The classes of the images, (n,) integers; None if the source has no classes."""
+    train: Tensor
+    """The indices of the training images, ascending."""
+    holdout: Tensor
+    """The indices of the held-out images, ascending. No index is in both `train` and `holdout`."""
+    skipped: tuple[str, ...]
+    """"key: reason" for each image that could not be read."""
+
+    def fingerprint(self) -> dict[str, Any]:
+        """Returns {"images", "held_out", "skipped", "sha256"}: counts, and a hash of all keys, pixels and labels."""
+        return {
+            "images": len(self.keys),
+            "held_out": len(self.holdout),
+            "skipped": list(self.skipped),
+            "sha256": self._digest,
+        }
+
+    @functools.cached_property
+    def _digest(self) -> str:
+        digest = hashlib.sha256(json.dumps([self.keys, list(self.images.shape)]).encode())
+        for image in self.images:
+            digest.update(image.numpy().tobytes())
+        if self.labels is not None:
+            digest.update(self.labels.numpy().tobytes())
+        return digest.hexdigest()
+
+    def pixels(self, indices: Tensor) -> Tensor:
+        """Indices (N,) -> images (N, C, H, W) float32 in [-1, 1]."""
+        return normalised(self.images[indices], torch.float32)
+
+
+def normalised(images: Tensor, dtype: torch.dtype) -> Tensor:
+    """uint8, 0 to 255 -> `dtype`, [-1, 1]."""
+    return images.to(dtype).div_(127.5).sub_(1)
+
+
+def load(
+    source: Source, domain: str, size: int, holdout: float, progress: Progress = silent, most: int | None = None
+) -> Dataset:
+    """Reads the images of a source at `size` x `size` pixels: all, or the first `most` that can be read.
+
+    `holdout` is the fraction of held-out images; at least one image is held out and at least one is trained on. Raises
+    SpecError if fewer than two images can be read, if they do not fit into memory, or if an image or a label differs
+    from what the source declares.
+    """
+    if source.channels not in (1, 3):
+        raise SpecError(f"data.{domain}: the source has {source.channels} channels; 1 (grey) and 3 (RGB) are allowed")
+    keys = source.keys(domain)
+    total = min(len(keys), most or len(keys))
+    pixels = _allocate(total, source.channels, size, domain)
+    kept: list[str] = []
+    skipped: list[str] = []
+    for key, image in progress(_read(source, keys, size, most or 256), f"images of {domain}", total):
+        if isinstance(image, Exception):
+            skipped.append(f"{key}: {image}")
+            continue
+        if image.shape != (size, size, source.channels) or image.dtype != np.uint8:
+            raise SpecError(
+                f"data.{domain}: image {key!r} of the source: expected uint8 {(size, size, source.channels)},"
+                f" got {image.dtype} {image.shape}"
+            )
+        pixels[len(kept)] = image.transpose(2, 0, 1)
+        kept.append(key)
+        if len(kept) == most:
+            break
+    if len(kept) < 2:
+        raise SpecError(
+            f"data.{domain}: {len(kept)} of {len(keys)} images can be read; at least two are needed, one to train on"
+            f" and one to hold out{'; ' + skipped[0] if skipped else ''}"
+        )
+    count = len(kept)
+    # depends on domain and count alone, so that runs with different random seeds are measured on the same images
+    order = torch.from_numpy(keyed("holdout", domain, count).permutation(count))
+    held = min(max(round(count * holdout), 1), count - 1)
+    return Dataset(
+        Domain(domain, source.channels, size, size, source.classes),
+        tuple(kept),
+        torch.from_numpy(pixels[:count]),
+        _labels(source, kept, domain) if source.classes else None,
+        order[held:].sort().values,
+        order[:held].sort().values,
+        tuple(skipped),
+    )
+
+
+def _allocate(count: int, channels: int, size: int, domain: str) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    try:
+        return np.empty((count, channels, size, size), np.uint8)
+    except MemoryError as error:
+        need = count * channels * size * size / 2**30
+        raise SpecError(f"data.{domain}: {count} images at {size} pixels need {need:.1f} GiB of memory") from error
+
+
+def _read(source: Source, keys: list[str], size: int, at_once: int) -> Iterator[tuple[str, Any]]:
+    def one(key: str) -> Any:
+        try:
+            return source.image(key, size)
+        except (OSError, ValueError) as error:
+            return error
+
+    with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+        # an interrupt waits until the present piece is read
+        for start in range(0, len(keys), at_once):
+            piece = keys[start : start + at_once]
+            yield from zip(piece, pool.map(one, piece), strict=True)
+
+
+def _labels(source: Source, keys: list[str], domain: str) -> Tensor:
+    labels = torch.tensor([source.label(key) for key in keys])
+    if not (labels.min() >= 0 and labels.max() < source.classes):
+        raise SpecError(
+            f"data.{domain}: labels go from {labels.min()} to {labels.max()}; 0 to {source.classes - 1} are allowed"
+        )
+    return labels

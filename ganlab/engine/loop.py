@@ -1,0 +1,59 @@
+"""The training loop: steps until the schedule's end or a signal."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Protocol
+
+from ganlab.engine.trainer import Trainer
+from ganlab.errors import Interrupted
+
+
+class StepWriter(Protocol):
+    """Writes the results of each step."""
+
+    def finish_last_step(self) -> None:
+        """Writes the results that an earlier process had not yet written of the step at which it stopped."""
+
+    def after_step(self, last: bool) -> None:
+        """Called after each step; `last` is true for the last step of this process."""
+
+
+def train(trainer: Trainer, writer: StepWriter) -> None:
+    """Trains to the schedule's end. Raises Interrupted after SIGINT or SIGTERM, when the current step is saved."""
+    state, steps = trainer.state, trainer.schedule.steps
+    with _signals() as received:
+        if state.step:
+            writer.finish_last_step()
+        while state.step < steps:
+            trainer.step()
+            # read once: a signal that comes later is for the next step
+            stop = received[0] if received else None
+            writer.after_step(last=stop is not None or state.step == steps)
+            if stop is not None and state.step < steps:
+                raise Interrupted(f"stopped after step {state.step} of {steps}; everything is saved", stop)
+
+
+@contextmanager
+def _signals() -> Iterator[list[int]]:
+    """Collects SIGINT and SIGTERM instead of letting them act; the second one acts at once."""
+    received: list[int] = []
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        if received:
+            raise KeyboardInterrupt
+        received.append(number)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield received
+        return
+    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield received
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,59 @@
+"""The terms and gradient norms of each step, kept on the device until they are read."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor
+
+from ganlab.engine.state import TrainingState
+from ganlab.engine.turns import PlannedTurn
+
+Record = dict[str, float]
+"""One step: "step", "seconds", "images", and every term and gradient norm by name."""
+
+Terms = dict[tuple[str, str, str], tuple[float, Tensor]]
+"""{(direction, label of the loss, part): (weight, scalar)}."""
+
+
+class StepLog:
+    """The terms and gradient norms of the steps since the last reading."""
+
+    def __init__(self) -> None:
+        self._rows: list[tuple[Record, tuple[str, ...], Tensor]] = []
+        self._values: dict[str, list[Tensor]] = {}
+
+    @contextmanager
+    def step(self, state: TrainingState, batch: int) -> Iterator[None]:
+        """Times a step and keeps its values. If several turns have the same term, their mean is kept."""
+        started = time.perf_counter()
+        self._values = {}
+        yield
+        state.seconds += time.perf_counter() - started
+        if self._values:
+            row = torch.stack([torch.stack(values).mean() for values in self._values.values()])
+            head = {"step": state.step, "seconds": round(state.seconds, 3), "images": state.draws * batch}
+            self._rows.append((head, tuple(self._values), row))
+
+    def add(self, turn: PlannedTurn, terms: Terms, norm: Tensor | None) -> None:
+        """Adds the terms of a turn, and the norm of its gradient if it updated anything."""
+        for (direction, label, part), (_, value) in terms.items():
+            name = f"loss/{turn.player}/{direction}/{label}{f'/{part}' if part else ''}"
+            self._values.setdefault(name, []).append(value.detach())
+        if norm is not None:
+            self._values.setdefault(f"gradient/{turn.player}/{turn.name}", []).append(norm)
+
+    def read(self, state: TrainingState) -> list[Record]:
+        """Returns the records since the last reading. Waits for the device."""
+        if not self._rows:
+            return []
+        started = time.perf_counter()
+        values = iter(torch.cat([row for *_, row in self._rows]).tolist())
+        # includes the time that the device needs to finish the steps
+        state.seconds += time.perf_counter() - started
+        records = [head | {name: next(values) for name in names} for head, names, _ in self._rows]
+        self._rows.clear()
+        return records

@@ -1,0 +1,263 @@
+"""Applies metrics and makes their results, with references at the same counts and notes for the reader."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from numbers import Integral, Real
+from typing import Any, NamedTuple
+
+import torch
+
+from ganlab.components.options import nearest
+from ganlab.determinism import keyed
+from ganlab.errors import SpecError, Unavailable
+from ganlab.interfaces.metrics import Estimate, Images, Metric, MetricInfo, MetricInputs, no_encoder
+
+
+class Sourced(NamedTuple):
+    """An estimate and the type of the metric that made it."""
+
+    metric: str
+    estimate: Estimate
+
+
+Measured = dict[str, Sourced]
+"""{full name of a number: its estimate}. The name ends with the name of the feature network if the metric uses one."""
+
+LeftOut = dict[tuple[str, str, str], str]
+"""{(metric, number or "" for all of its numbers, direction): the reason}."""
+
+
+def reasons(left_out: LeftOut) -> list[dict[str, str]]:
+    """Returns the value of "left_out" in evaluation.json."""
+    return [
+        {"metric": metric, **({"number": number} if number else {}), "direction": direction, "why": why}
+        for (metric, number, direction), why in sorted(left_out.items())
+    ]
+
+
+class Result(NamedTuple):
+    """A measured number of one direction with its references."""
+
+    metric: str
+    """The `type` of the metric that measured it."""
+    name: str
+    direction: str
+    info: MetricInfo
+    estimate: Estimate
+    references: Mapping[str, Estimate]
+    """"real": the number for other real images of the target domain. "identity": the identity baseline."""
+    beside: Estimate | None
+    """The result at the counts of the reference "real"; None if the counts are equal."""
+
+    def notes(self) -> list[str]:
+        """Returns sentences for the reader.
+
+        A result is flagged if it is better than the reference "real", or worse than the reference "identity" although
+        `identity_is_optimal` is False.
+        """
+        found = [self.estimate.note] if self.estimate.note else []
+        real, identity = self.references.get("real"), self.references.get("identity")
+        if real is not None and self._beats(self.beside or self.estimate, real):
+            found.append(f"better than real images among themselves ({_how_sure(self.beside or self.estimate, real)})")
+        if identity is not None and not self.info.identity_is_optimal and self._beats(identity, self.estimate):
+            found.append(f"worse than the identity baseline ({_how_sure(self.estimate, identity)})")
+        return found
+
+    def _beats(self, one: Estimate, other: Estimate) -> bool:
+        if not self.info.better:
+            return False
+        return one.value < other.value if self.info.better == "lower" else one.value > other.value
+
+    def as_json(self) -> dict[str, Any]:
+        """Returns the result as evaluation.json holds it, with numbers rounded to nine digits."""
+        references = {name: _as_json(estimate) for name, estimate in self.references.items()}
+        if self.beside is not None and "real" in references:
+            references["real"]["result_at_these_counts"] = _as_json(self.beside)
+        chance = {} if self.estimate.chance is None else {"chance": _rounded(self.estimate.chance)}
+        return {
+            "number": self.name,
+            "direction": self.direction,
+            **_as_json(self.estimate),
+            "better": self.info.better,
+            **chance,
+            "references": references,
+            "notes": self.notes(),
+            "metric": self.metric,
+        }
+
+
+def _as_json(estimate: Estimate) -> dict[str, Any]:
+    interval = [_rounded(estimate.low), _rounded(estimate.high)]
+    counts = {what: int(count) for what, count in estimate.counts.items()}
+    return {"value": _rounded(estimate.value), "interval": interval, "counts": counts}
+
+
+def _rounded(value: float) -> float:
+    return float(f"{value:.9g}")
+
+
+def _how_sure(one: Estimate, other: Estimate) -> str:
+    apart = one.high < other.low or other.high < one.low
+    return "beyond both intervals" if apart else "within the intervals"
+
+
+class Monitor(NamedTuple):
+    """The number that picks the best checkpoint."""
+
+    number: str
+    better: str
+
+
+class Evaluator:
+    """Applies metrics, {type: metric}, to the inputs of one direction at a time.
+
+    `features` is the type of the feature network; it is appended to the names of numbers that compare feature vectors.
+    `owners` is {type: the metric's owner}, for messages. Raises SpecError if two metrics describe one number
+    differently.
+    """
+
+    def __init__(self, metrics: Mapping[str, Metric], features: str | None, owners: Mapping[str, str] = {}) -> None:
+        self.metrics, self._features, self._owners = metrics, features, owners
+        self.numbers: dict[str, MetricInfo] = {}
+        """{full name: description} of every number, in the order of the metrics."""
+        self.left_out: LeftOut = {}
+        first: dict[str, str] = {}
+        for kind, metric in metrics.items():
+            for own, number in metric.numbers.items():
+                other = first.setdefault(name := self._named(metric, own), kind)
+                if self.numbers.setdefault(name, number) != number:
+                    raise SpecError(
+                        f"{self._full(kind)} and {self._full(other)} describe the number {name!r} differently"
+                    )
+
+    def _named(self, metric: Metric, name: str) -> str:
+        return f"{name}-{self._features}" if metric.on_features else name
+
+    def monitors(self, asked: str | None) -> list[Monitor]:
+        """Returns the candidates for the monitor. The first candidate that is measured is the monitor.
+
+        The only candidate is the number `asked`. If it is None, all numbers for which lower or higher is better are
+        candidates. Raises SpecError if `asked` is not measured, or if neither is better.
+        """
+        fit = {name: Monitor(name, number.better) for name, number in self.numbers.items() if number.better}
+        if asked is None:
+            return list(fit.values())
+        if asked not in fit:
+            raise SpecError(
+                f"evaluation.monitor: no number {asked!r} for which lower or higher is better is measured"
+                f"{nearest(asked, fit)}"
+            )
+        return [fit[asked]]
+
+    def measure(self, data: MetricInputs) -> Measured:
+        """Returns the estimates of all metrics. Adds the numbers that can't be measured to `left_out`, with reasons."""
+        found, left_out = self._apply(data)
+        self.left_out |= left_out
+        return found
+
+    def _apply(self, data: MetricInputs) -> tuple[Measured, LeftOut]:
+        found: Measured = {}
+        left_out: LeftOut = {}
+        for kind, metric in self.metrics.items():
+            try:
+                with _seeded(data.seed, kind, data.direction):
+                    given = dict(metric.measure(data))
+            except Unavailable as error:
+                left_out[kind, "", data.direction] = str(error)
+                continue
+            # an error in one metric must not stop the training or lose the results of the others
+            except Exception as error:
+                text = " ".join(str(error).split())
+                left_out[kind, "", data.direction] = f"{type(error).__name__}: {text}{self._whose(kind)}"
+                continue
+            for own, estimate in given.items():
+                name = self._named(metric, own)
+                if (wrong := defect(estimate)) is not None:
+                    left_out[kind, name, data.direction] = f"{wrong}{self._whose(kind)}"
+                elif isinstance(estimate, Unavailable):
+                    left_out[kind, name, data.direction] = str(estimate)
+                elif own not in metric.numbers:
+                    left_out[kind, name, data.direction] = f"is not in `numbers`{self._whose(kind)}"
+                else:
+                    found.setdefault(name, Sourced(kind, estimate))
+        return found, left_out
+
+    def _whose(self, kind: str) -> str:
+        return f" ({self._full(kind)})"
+
+    def _full(self, kind: str) -> str:
+        return f"metric {kind!r}{f' of {self._owners[kind]}' if kind in self._owners else ''}"
+
+    def results(
+        self, direction: str, found: Measured, references: Mapping[str, Measured], beside: Measured | None = None
+    ) -> list[Result]:
+        """Returns the results of one direction with their references.
+
+        `beside` holds the same numbers at the counts of the reference "real", if the reference has fewer images.
+        """
+        return [
+            Result(
+                kind,
+                name,
+                direction,
+                self.numbers[name],
+                estimate,
+                {reference: known[name].estimate for reference, known in references.items() if name in known},
+                beside[name].estimate if beside and name in beside else None,
+            )
+            for name, (kind, estimate) in found.items()
+        ]
+
+    def real(self, data: MetricInputs, others: Images) -> Measured:
+        """Returns the reference "real": measures `others`, real images of the target domain, as inputs and outputs."""
+        return self._reference(data, others)
+
+    def identity(self, data: MetricInputs, inputs: Images) -> Measured:
+        """Returns the identity baseline: measures `inputs` as inputs and outputs."""
+        return self._reference(data, inputs)
+
+    def _reference(self, data: MetricInputs, images: Images) -> Measured:
+        # no networks: a reference is the same for every checkpoint
+        return self._apply(replace(data, inputs=images, outputs=images, cycled=None, encode=no_encoder))[0]
+
+
+def defect(given: object) -> str | None:
+    """Returns what is wrong with the value that a metric returned for a number; None if it is valid."""
+    if isinstance(given, Unavailable):
+        return None
+    if not isinstance(given, Estimate):
+        return f"is {given!r:.80}, not an Estimate"
+    chance = {} if given.chance is None else {"chance": given.chance}
+    for part, value in {"value": given.value, "low": given.low, "high": given.high, **chance}.items():
+        if not isinstance(value, Real) or not math.isfinite(value):
+            return f"has the {part} {value!r:.80}, not a finite number"
+    counts = given.counts
+    if not isinstance(counts, Mapping) or not all(
+        isinstance(what, str) and isinstance(count, Integral) for what, count in counts.items()
+    ):
+        return f"has the counts {counts!r:.80}, not {{text: whole number}}"
+    return None
+
+
+@contextmanager
+def _seeded(*key: int | str) -> Iterator[None]:
+    """Seeds torch's global random generator from the key, and restores it afterwards."""
+    devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()  # type: ignore[no-untyped-call]
+    with torch.random.fork_rng(devices):
+        torch.default_generator.manual_seed(int(keyed("metric", *key).integers(2**63)))
+        yield
+
+
+def at_fewer(data: MetricInputs, count: int) -> MetricInputs:
+    """Returns the inputs with `count` of the outputs, chosen at random."""
+    chosen = keyed("fewer", data.seed, len(data.outputs)).permutation(len(data.outputs))[:count]
+    members = sorted(int(i) for i in chosen)
+
+    def some(images: Images | None) -> Images | None:
+        return None if images is None else images.take(members)
+
+    return replace(data, outputs=data.outputs.take(members), inputs=some(data.inputs), cycled=some(data.cycled))

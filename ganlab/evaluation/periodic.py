@@ -1,0 +1,43 @@
+"""Measures the generators during training, on the validation images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from ganlab.engine.step_log import Record
+from ganlab.engine.trainer import Trainer
+from ganlab.evaluation.run_evaluator import PREFIX, RunEvaluator
+
+
+class PeriodicEvaluation:
+    """Measures every `every` steps and after the last step. `history` holds the records of earlier processes."""
+
+    def __init__(
+        self,
+        evaluator: RunEvaluator,
+        every: int | None,
+        steps: int,
+        history: Sequence[Record],
+        warn: Callable[[str], None],
+    ) -> None:
+        self._evaluator, self._every, self._steps, self._warn = evaluator, every, steps, warn
+        self._records = [record for record in history if any(name.startswith(PREFIX) for name in record)]
+        self._warned: set[str] = set()
+
+    def due(self, step: int) -> bool:
+        return self._every is not None and (step == self._steps or step % self._every == 0)
+
+    def measure(self, trainer: Trainer, records: list[Record]) -> None:
+        if not records or records[-1]["step"] != trainer.state.step:
+            # a step without terms has no record
+            records.append({"step": trainer.state.step})
+        records[-1].update(self._evaluator.evaluate_checkpoint(trainer.state.sampling_generators()))
+        self._records.append(records[-1])
+        for (metric, number, direction), reason in self._evaluator.left_out.items():
+            if (name := number or metric) not in self._warned:
+                self._warned.add(name)
+                self._warn(f"{name} can't be measured in direction {direction}: {reason}")
+
+    def best_steps(self) -> set[int]:
+        best = self._evaluator.best(self._records, [int(record["step"]) for record in self._records])
+        return set() if best is None else {best.step}

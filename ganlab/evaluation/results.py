@@ -1,0 +1,97 @@
+"""Keeps the results of a run's evaluations in its folder: evaluation.json and speed.json."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from ganlab.errors import RunError
+from ganlab.evaluation import speed
+from ganlab.evaluation.run_evaluator import RunEvaluator
+from ganlab.interfaces.networks import Domain
+from ganlab.runs import checkpoint
+from ganlab.runs.folder import RunFolder
+from ganlab.spec.models import Evaluation, Json
+from ganlab.system.build import System
+from ganlab.system.error_attribution import Position
+
+_GROWING = ("metrics", "code", "features", "weights", "packages")
+"""The mappings in a protocol that a later evaluation of the run extends. The keys of the first two are metrics."""
+
+
+def measure_run(
+    folder: RunFolder,
+    evaluator: RunEvaluator,
+    system: System,
+    domains: Mapping[str, Domain],
+    warn: Callable[[str], None],
+) -> Json:
+    """Measures a run and writes evaluation.json and speed.json. Returns the results of this evaluation alone.
+
+    Earlier results of other metrics are kept in evaluation.json if they were measured in the same way.
+    """
+    with system.components.attributing(Position("", "the evaluation", folder.steps[-1])):
+        found = evaluator.evaluate(folder)
+        speeds = speed.measure(system, domains)
+    whole, differing = merge_results(folder.evaluation(), found)
+    if differing:
+        warn(f"earlier results of {folder.path} are replaced: they had another {', '.join(differing)}")
+    # evaluation.json last: a run that has it counts as measured
+    for name, content in (("speed.json", speeds), ("evaluation.json", whole)):
+        try:
+            folder.write_json(name, content)
+        except RunError as error:
+            # the caller can still show the results
+            warn(str(error))
+    return found
+
+
+def covers(kept: Json | None, step: int, asked: Evaluation) -> bool:
+    """Returns True if a kept evaluation measured the checkpoint of `step` with everything that is asked for."""
+    if not asked.metric_components:
+        return True
+    protocol = (kept or {}).get("protocol", {})
+    wanted = [("metrics", metric) for metric in asked.metric_components]
+    # a protocol names no features if no metric uses them
+    if asked.features_component is not None and protocol.get("features"):
+        wanted.append(("features", asked.features_component))
+    return checkpoint.name_of(step) in protocol.get("checkpoints", {}) and all(
+        protocol.get(part, {}).get(resolved.component.name, {}).items() >= resolved.as_json().items()
+        for part, resolved in wanted
+    )
+
+
+def merge_results(before: Json | None, now: Json) -> tuple[Json, list[str]]:
+    """Merges an earlier evaluation with a new one. Returns the whole, and the parts of the protocol that differ.
+
+    If a part differs, nothing of the earlier evaluation is kept. Otherwise the results of the metrics that were not
+    measured again are kept.
+    """
+    if before is None:
+        return now, []
+    then, here = before["protocol"], now["protocol"]
+    differing = [part for part in here if part not in _GROWING and then.get(part) != here[part]]
+    for part in _GROWING[2:]:
+        known = then.get(part, {})
+        differing += [f"{part}.{name}" for name, value in here[part].items() if name in known and known[name] != value]
+    if differing:
+        return now, differing
+    again = here["metrics"]
+    measured = {_place(result): result for result in now["results"]}
+    # results keep their place in the list; a number that two metrics measure stays with the first
+    results = {
+        place: result if result["metric"] not in again else measured[place]
+        for result in before["results"]
+        if (place := _place(result)) in measured or result["metric"] not in again
+    }
+    results |= {place: result for place, result in measured.items() if place not in results}
+    left_out = [left for left in before["left_out"] if left["metric"] not in again]
+    protocol = {**here} | {part: dict(sorted({**then.get(part, {}), **here[part]}.items())) for part in _GROWING}
+    return {
+        "protocol": protocol,
+        "results": list(results.values()),
+        "left_out": sorted([*left_out, *now["left_out"]], key=lambda left: (left["metric"], left["direction"])),
+    }, []
+
+
+def _place(result: Json) -> tuple[str, str, int]:
+    return result["number"], result["direction"], result["step"]

@@ -1,0 +1,190 @@
+"""Measures the checkpoints of a run: during training on the validation images, afterwards on the test images."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from torch import nn
+
+from ganlab.data.dataset import Dataset, Progress, silent
+from ganlab.engine.step_log import Record
+from ganlab.evaluation.evaluator import LeftOut, Measured, reasons
+from ganlab.evaluation.metric_suite import SEED, MetricSuite, evaluator_for
+from ganlab.evaluation.splits import split
+from ganlab.evaluation.translators import BATCH, Translators
+from ganlab.files import hashes
+from ganlab.interfaces.metrics import Images, MetricInputs
+from ganlab.interfaces.networks import Generator
+from ganlab.interfaces.sources import Source
+from ganlab.runs import checkpoint
+from ganlab.runs.folder import RunFolder
+from ganlab.spec.models import Evaluation, Json
+from ganlab.system.build import System
+
+PREFIX = "evaluation"
+"""The first part of a result's name in a run's records: "evaluation/DIRECTION/NUMBER"."""
+
+
+class Best(NamedTuple):
+    """The checkpoint with the best monitor."""
+
+    step: int
+    value: float
+    """The monitor's mean over the directions."""
+    number: str
+    """The name of the monitor."""
+
+
+class RunEvaluator:
+    """Measures the checkpoints of one run. `evaluation`, the spec's own or another, is resolved."""
+
+    def __init__(
+        self,
+        system: System,
+        datasets: Mapping[str, Dataset],
+        sources: Mapping[str, Source],
+        evaluation: Evaluation,
+        progress: Progress = silent,
+    ) -> None:
+        self._system = system
+        self._directions = system.spec.directions
+        self._suite = MetricSuite.build(evaluation, system.device, progress)
+        self._split = split(datasets, sources)
+        self._datasets = datasets
+        # kept for all checkpoints, because the values depend on real images alone
+        self._kept: dict[str, dict[Any, Any]] = {direction: {} for direction in self._directions}
+        self._references: dict[str, dict[str, Measured]] = {}
+        # the spec's own metrics, because training records their numbers
+        own = system.spec.evaluation
+        self._monitors = evaluator_for(own).monitors(own.monitor)
+
+    def evaluate_checkpoint(self, generators: Mapping[str, nn.Module]) -> Record:
+        """Measures the generators, {direction: generator}, on the validation images, without references.
+
+        Returns {"evaluation/DIRECTION/NUMBER": value}.
+        """
+        translators = self._translators(generators)
+        self.left_out.clear()
+        return {
+            f"{PREFIX}/{direction}/{name}": float(measured.estimate.value)
+            for direction in self._directions
+            for name, measured in self._suite.evaluator.measure(
+                self._metric_inputs(direction, self._split.validation, translators)
+            ).items()
+        }
+
+    @property
+    def left_out(self) -> LeftOut:
+        """The numbers that the last measurement could not give, with the reasons."""
+        return self._suite.evaluator.left_out
+
+    def best(self, records: Sequence[Record], steps: Sequence[int]) -> Best | None:
+        """Returns the checkpoint among `steps` whose monitor in `records`, averaged over the directions, is best.
+
+        Returns None if no monitor was measured at any of the steps.
+        """
+        for number, better in self._monitors:
+            each = [f"{PREFIX}/{direction}/{number}" for direction in self._directions]
+            # some numbers are measured in one direction only, some in none
+            wanted = [name for name in each if any(name in record for record in records)]
+            if not wanted:
+                continue
+            scores = [
+                Best(int(record["step"]), sum(record[name] for name in wanted) / len(wanted), number)
+                for record in records
+                if int(record["step"]) in steps and all(name in record for name in wanted)
+            ]
+            sign = 1 if better == "lower" else -1
+            # the latest of equally good checkpoints
+            return min(reversed(scores), key=lambda score: sign * score.value, default=None)
+        return None
+
+    def evaluate(self, folder: RunFolder) -> Json:
+        """Measures the last and the best checkpoint on the test images. Returns the content of evaluation.json."""
+        self.left_out.clear()
+        last = folder.steps[-1]
+        best = self.best(folder.records(), folder.steps)
+        roles = {last: ["last"]}
+        if best is not None:
+            roles.setdefault(best.step, []).append("best")
+        results = [result for step in roles for result in self._at(folder, step, roles[step])]
+        return {
+            "protocol": {**self._protocol(folder, roles, best), **self._suite.protocol()},
+            "results": results,
+            "left_out": reasons(self.left_out),
+        }
+
+    def _at(self, folder: RunFolder, step: int, roles: list[str]) -> list[Json]:
+        generators: dict[str, nn.Module] = {
+            direction: self._system.networks.generator(direction) for direction in self._directions
+        }
+        # copied together, because they may share layers
+        generators = copy.deepcopy(generators)
+        averaged = self._system.spec.ema_halflife_images is not None
+        names = {
+            f"{'ema' if averaged else 'generator'}/{direction}": generators[direction] for direction in self._directions
+        }
+        checkpoint.load_networks(checkpoint.path_of(folder.checkpoints, step), names)
+        translators = self._translators(generators)
+        found: list[Json] = []
+        for direction in self._directions:
+            data = self._metric_inputs(direction, self._split.test, translators)
+            evaluator = self._suite.evaluator
+            if direction not in self._references:
+                self._references[direction] = {
+                    "real": evaluator.real(data, self._split.validation[direction[1]]),
+                    "identity": evaluator.identity(data, self._split.test[direction[0]]),
+                }
+            results = evaluator.results(direction, evaluator.measure(data), self._references[direction])
+            found += [{**result.as_json(), "step": step, "checkpoint": " = ".join(roles)} for result in results]
+        return found
+
+    def _translators(self, generators: Mapping[str, nn.Module]) -> Translators:
+        own = {direction: generator for direction, generator in generators.items() if isinstance(generator, Generator)}
+        channels = {name: dataset.domain.channels for name, dataset in self._datasets.items()}
+        return Translators(self._system, own, channels)
+
+    def _metric_inputs(self, direction: str, images: Mapping[str, Images], translators: Translators) -> MetricInputs:
+        outputs, cycled = translators.translate(direction, images[direction[0]])
+        return self._suite.seeing(
+            MetricInputs(
+                direction,
+                outputs,
+                targets=images[direction[1]],
+                inputs=images[direction[0]],
+                cycled=cycled,
+                train=self._split.train,
+                encode=translators.encode,
+                seed=SEED,
+                kept=self._kept[direction],
+            )
+        )
+
+    def _protocol(self, folder: RunFolder, roles: Mapping[int, Sequence[str]], best: Best | None) -> Json:
+        files = {step: checkpoint.path_of(folder.checkpoints, step) / "networks.safetensors" for step in sorted(roles)}
+        return {
+            "images": {
+                domain: {
+                    "test": len(self._split.test[domain]),
+                    "validation": len(self._split.validation[domain]),
+                    "train": len(self._split.train[domain]),
+                    "sha256": dataset.fingerprint()["sha256"],
+                }
+                for domain, dataset in self._datasets.items()
+            },
+            "spec": self._system.spec.fingerprint(),
+            "precision": self._system.spec.runtime.precision,
+            "split": "held-out images, halved at random: the validation half picks the best checkpoint and is the"
+            ' reference "real"; results come from the test half',
+            "translated": f"in eval mode, {BATCH} images at a time, rounded to 8 bits, before the translation back too",
+            "weights_averaged": self._system.spec.ema_halflife_images is not None,
+            "checkpoints": {
+                checkpoint.name_of(step): {"is": list(roles[step]), "sha256": next(iter(hashes([path]).values()))}
+                for step, path in files.items()
+            },
+            "best_by": None
+            if best is None
+            else {"number": best.number, "mean_of_directions": best.value, "step": best.step},
+        }

@@ -1,0 +1,93 @@
+"""Divides the images of a run into validation, test and training images."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ganlab.data.dataset import Dataset
+from ganlab.determinism import keyed
+from ganlab.errors import Unavailable
+from ganlab.interfaces.metrics import Images, Pixels
+from ganlab.interfaces.sources import Source
+
+
+class Split(NamedTuple):
+    """The images of a run, each part {domain: images}. No image is in two parts."""
+
+    validation: dict[str, Images]
+    """Held-out images that pick the best checkpoint. They are also the real images of the reference "real"."""
+    test: dict[str, Images]
+    """Held-out images from which the results come: as many of each domain as in `validation`."""
+    train: dict[str, Images]
+    """The training images."""
+
+
+def split(datasets: Mapping[str, Dataset], sources: Mapping[str, Source]) -> Split:
+    """Divides the held-out images into two halves, which have the same size for both domains.
+
+    The division depends on the domain and the number of held-out images alone, so that runs with different random seeds
+    are measured on the same images. Raises Unavailable if a domain has fewer than two held-out images.
+    """
+    fewest = min(datasets, key=lambda domain: len(datasets[domain].holdout))
+    half = len(datasets[fewest].holdout) // 2
+    if half == 0:
+        raise Unavailable(
+            f"an evaluation needs two held-out images of each domain, and {fewest} has {len(datasets[fewest].holdout)};"
+            " raise data.holdout"
+        )
+    parts = Split({}, {}, {})
+    for domain, dataset in datasets.items():
+        shuffled = torch.from_numpy(keyed("halves", domain, len(dataset.holdout)).permutation(len(dataset.holdout)))
+        members = (dataset.holdout[shuffled[:half]], dataset.holdout[shuffled[half : 2 * half]], dataset.train)
+        for part, indices in zip(parts, members, strict=True):
+            part[domain] = _images(dataset, sources[domain], indices.sort().values)
+    return parts
+
+
+def _images(dataset: Dataset, source: Source, indices: Tensor) -> Images:
+    has_attributes = type(source).attributes is not Source.attributes or dataset.labels is not None
+    attributes = _Attributes(dataset, source, indices) if has_attributes else None
+    return Images(_Pixels(dataset.images, indices), dataset.domain.name, attributes, real=True)
+
+
+class _Pixels(Sequence[Pixels]):
+    """Images of a dataset as (H, W, 3), without a copy."""
+
+    def __init__(self, images: Tensor, indices: Tensor) -> None:
+        # read-only, so that a metric cannot change the training data
+        self._images, self._indices = images.numpy().view(), indices.tolist()
+        self._images.setflags(write=False)
+
+    def __len__(self) -> int:
+        return len(self._indices)
+
+    def __getitem__(self, place: Any) -> Any:
+        chw = self._images[self._indices[place]]
+        return np.broadcast_to(chw, (3, *chw.shape[1:])).transpose(1, 2, 0)
+
+
+class _Attributes(Sequence[Mapping[str, str]]):
+    """The attributes of each image. The source is asked on first use, because some sources draw the image to answer."""
+
+    def __init__(self, dataset: Dataset, source: Source, indices: Tensor) -> None:
+        self._dataset, self._source, self._indices = dataset, source, indices.tolist()
+
+    @functools.cached_property
+    def _known(self) -> list[Mapping[str, str]]:
+        return [self._of(index) for index in self._indices]
+
+    def _of(self, index: int) -> Mapping[str, str]:
+        label = {} if self._dataset.labels is None else {"label": str(int(self._dataset.labels[index]))}
+        return {**label, **self._source.attributes(self._dataset.keys[index])}
+
+    def __len__(self) -> int:
+        return len(self._indices)
+
+    def __getitem__(self, place: Any) -> Any:
+        return self._known[place]

@@ -1,0 +1,326 @@
+"""What the command line does with specs and runs, as functions: train, measure, check, and read runs."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+from ganlab.components.registry import registry
+from ganlab.data.dataset import Dataset, describe_skipped
+from ganlab.data.sampler import Sampler
+from ganlab.determinism import reproducible, untouched_randomness
+from ganlab.engine import summary
+from ganlab.engine.loop import train
+from ganlab.engine.step_log import Record
+from ganlab.engine.trainer import Trainer
+from ganlab.errors import Interrupted, SpecError, Unavailable
+from ganlab.evaluation.image_folders import evaluate_folders
+from ganlab.evaluation.metric_suite import evaluator_for
+from ganlab.evaluation.periodic import PeriodicEvaluation
+from ganlab.evaluation.results import covers, measure_run
+from ganlab.evaluation.run_evaluator import RunEvaluator
+from ganlab.interfaces.callbacks import Callback, TrainingStart
+from ganlab.interfaces.networks import Domain
+from ganlab.report.grids import png, sample_grid
+from ganlab.report.samples import sample
+from ganlab.runs.folder import RunFolder
+from ganlab.runs.manifest import changed_code, check_same_data, check_same_spec, claim, keep_manifest
+from ganlab.runs.provenance import metric_code_changes
+from ganlab.runs.writer import RunWriter, restore
+from ganlab.spec.files import assignment, merge, read
+from ganlab.spec.models import Evaluation, Json, Options, Spec
+from ganlab.spec.resolve import checked, resolve, resolve_evaluation
+from ganlab.system.build import System, build, build_data, build_schedule, build_sources
+
+
+class Run(NamedTuple):
+    """A run, read from its folder."""
+
+    folder: Path
+    """The path of the run folder."""
+    spec: Spec
+    """The run's spec, resolved."""
+    step: int
+    """The step of the newest checkpoint; 0 if there is none."""
+    steps: int
+    """The number of steps of the whole run."""
+    records: list[Record]
+    """A record of each step: "step", "seconds", "images", every term, gradient norm and measured number by name."""
+    evaluation: Json | None
+    """The content of evaluation.json; None if the run is not measured."""
+
+    @property
+    def finished(self) -> bool:
+        """True if all steps are trained."""
+        return self.step >= self.steps
+
+
+def load_spec(spec: str | Path | Mapping[str, Any], set: Iterable[str] = ()) -> Spec:
+    """Returns a spec, resolved: every default and every "auto" is filled in, every name is found.
+
+    Args:
+        spec: The path of a spec file, or a spec as a mapping.
+        set: Changes to it, each "path.to.key=value".
+
+    Raises SpecError with one sentence that names the value, what is allowed and where it stands.
+    """
+    return resolve(*_asked(spec, set))
+
+
+def load_run(folder: str | Path) -> Run:
+    """Reads a run folder. Raises SpecError if it is not one."""
+    where = RunFolder(folder)
+    if not where.exists:
+        raise SpecError(f"{folder} is not a run: it has no spec.json")
+    return _read_run(where, where.spec_here())
+
+
+def run(
+    spec: str | Path | Mapping[str, Any] | Spec,
+    set: Iterable[str] = (),
+    out: str | Path | None = None,
+    fresh: bool = False,
+    callback: Callback | None = None,
+) -> Run:
+    """Trains a spec and measures it. Resumes if the folder holds an unfinished run of the same spec.
+
+    Args:
+        spec: The path of a spec file, or a spec.
+        set: Changes to it, each "path.to.key=value".
+        out: The run folder, by default runs/NAME.
+        fresh: Remove the run that the folder holds, and start over.
+        callback: Receives the progress, records and warnings.
+
+    Raises SpecError, before anything is trained, if the spec, its data or the folder can't be used; RunError if the
+    training fails; Interrupted after SIGINT or SIGTERM, with everything saved.
+    """
+    callback = callback or Callback()
+    asked, where = _asked(spec, set)
+    name = checked(asked, where).name
+    folder = RunFolder(out or Path("runs") / name)
+    if folder.foreign:
+        raise SpecError(f"{folder.path} exists and is not a run; choose another folder with --out")
+    kept = folder.spec() if folder.exists and not fresh else None
+    resolved = resolve(asked, where, like=kept)
+    if kept is not None:
+        check_same_spec(folder, kept, resolved)
+        found = _read_run(folder, kept)
+        if (
+            found.finished
+            and covers(found.evaluation, found.step, resolved.evaluation)
+            and folder.sample(found.step).exists()
+        ):
+            measured_by = (found.evaluation or {}).get("protocol", {}).get("code", {})
+            for sentence in (*changed_code(folder, resolved), *metric_code_changes(folder.path, measured_by)):
+                callback.warn(sentence)
+            return found
+    with _reproducible(resolved):
+        datasets = build_data(resolved, callback.progress)
+        for domain, dataset in datasets.items():
+            if dataset.skipped:
+                callback.warn(describe_skipped(f"data.{domain}", dataset.skipped, dataset.keys))
+        system = build(resolved, _domains(datasets))
+        data = resolved.data
+        trainer = Trainer(system, Sampler(datasets, data.batch, data.flip, resolved.seed, system.device, system.dtype))
+        for sentence in trainer.dry_run.constant_terms:
+            callback.warn(sentence)
+        evaluator = (
+            _run_evaluator(system, datasets, resolved.evaluation, callback) if resolved.evaluation.metrics else None
+        )
+        with folder.locked():
+            kept = claim(folder, kept, resolved, fresh)
+            _train(trainer, datasets, folder, callback, evaluator)
+            if evaluator is not None:
+                try:
+                    measure_run(folder, evaluator, system, _domains(datasets), callback.warn)
+                except KeyboardInterrupt as stopped:
+                    message = f"all {trainer.state.step} steps are saved, not yet measured"
+                    raise Interrupted(message, signal.SIGINT) from stopped
+    return _read_run(folder, kept)
+
+
+def evaluate(
+    run: str | Path | None = None,
+    metrics: Sequence[str | Options] = (),
+    features: str | Options | None = None,
+    images: tuple[str | Path, str | Path] | None = None,
+    inputs: str | Path | None = None,
+    callback: Callback | None = None,
+) -> Json:
+    """Measures a run and keeps the results in its evaluation.json, or measures a folder of images.
+
+    Args:
+        run: The run folder, by default the newest in runs/.
+        metrics: Types of metrics, or objects with a type and options; by default those of the run's spec.
+        features: The feature network, in the same form; by default the spec's, or else the first one that ships.
+        images: Two folders, instead of a run: the images to measure, and real images.
+        inputs: The folder of the images from which those in `images[0]` were made, under the same names.
+        callback: Receives the progress and warnings.
+
+    Returns {"protocol", "results", "left_out"}. Raises SpecError, before anything is written, if an argument is wrong
+    or something that it names is missing; Unavailable if no number could be measured.
+    """
+    callback = callback or Callback()
+    if images is None:
+        if inputs is not None:
+            raise SpecError("--inputs goes with --images")
+        found = _evaluate_run(RunFolder(run) if run is not None else newest_run(), metrics, features, callback)
+    elif run is not None:
+        raise SpecError(f"either a run ({run}) or --images is measured, not both")
+    else:
+        asked = resolve_evaluation(Evaluation(metrics=tuple(metrics), features=features), "eval")
+        found = evaluate_folders(images, inputs, asked, callback.progress, callback.warn)
+    if not found["results"]:
+        reasons = "; ".join(dict.fromkeys(f"{left['metric']} {left['why']}" for left in found["left_out"]))
+        raise Unavailable(f"nothing could be measured: {reasons}")
+    return found
+
+
+def newest_run(where: str | Path = "runs") -> RunFolder:
+    """Returns the run in a folder of runs that was trained last. Raises SpecError if there is none."""
+    runs = [RunFolder(path) for path in Path(where).glob("*") if RunFolder(path).metrics.exists()]
+    if not runs:
+        raise SpecError(f"there is no run in {where}; name one, or train one with `ganlab run SPEC`")
+    return max(runs, key=lambda folder: folder.metrics.stat().st_mtime_ns)
+
+
+def check(
+    spec: str | Path | Mapping[str, Any] | Spec, set: Iterable[str] = (), callback: Callback | None = None
+) -> Json:
+    """Builds a spec, evaluates its losses once on two images, and returns what a run would train. Writes nothing.
+
+    Returns {"name", "about", "networks", "terms", "turns", "numbers", "memory"}. "memory" is an estimate in bytes:
+    "states" of weights, gradients and optimizers, "activations" that autograd keeps for the larger player's turn,
+    "images" of the datasets, and their "total". Raises SpecError, or RunError for turns that are not
+    valid, if the spec can't be trained.
+    """
+    callback = callback or Callback()
+    resolved = resolve(*_asked(spec, set))
+    with _reproducible(resolved):
+        datasets = build_data(resolved, most=4)
+        system = build(resolved, _domains(datasets))
+        trainer = Trainer(system, Sampler(datasets, 2, False, resolved.seed, system.device, system.dtype))
+        counts = {domain: len(source.keys(domain)) for domain, source in build_sources(resolved).items()}
+        memory = {
+            "states": summary.state_bytes(trainer),
+            "activations": summary.activation_bytes(trainer, resolved.data.batch),
+            "images": sum(counts[domain] * dataset.images[0].numel() for domain, dataset in datasets.items()),
+        }
+    for sentence in trainer.dry_run.constant_terms:
+        callback.warn(sentence)
+    evaluator = evaluator_for(resolved.evaluation)
+    # raises SpecError if the spec's monitor is not measured
+    evaluator.monitors(resolved.evaluation.monitor)
+    return {
+        "name": resolved.name,
+        "about": resolved.about,
+        "networks": summary.describe_networks(system, _domains(datasets)),
+        "terms": summary.describe_terms(trainer),
+        "turns": summary.describe_turns(trainer),
+        "numbers": [
+            {"number": name, "better": info.better, "about": info.about} for name, info in evaluator.numbers.items()
+        ],
+        "memory": {**memory, "total": sum(memory.values())},
+    }
+
+
+def _asked(spec: str | Path | Mapping[str, Any] | Spec, set: Iterable[str]) -> tuple[Json, str]:
+    """Returns a spec as JSON with the changes of `set`, and its name for messages."""
+    if isinstance(spec, Spec):
+        spec = spec.as_json()
+    asked, where = (dict(spec), "spec") if isinstance(spec, Mapping) else (read(spec), str(spec))
+    for text in set:
+        asked = merge(asked, assignment(text))
+    return asked, where
+
+
+def _read_run(folder: RunFolder, spec: Spec) -> Run:
+    steps = build_schedule(spec).steps
+    return Run(folder.path, spec, (folder.steps or [0])[-1], steps, folder.records(), folder.evaluation())
+
+
+def _train(
+    trainer: Trainer,
+    datasets: dict[str, Dataset],
+    folder: RunFolder,
+    callback: Callback,
+    evaluator: RunEvaluator | None,
+) -> None:
+    """Trains to the schedule's end, from the newest checkpoint if there is one. `evaluator` measures during training.
+
+    Raises SpecError if the data are not those that the run began with, RunError if a term stops being finite,
+    Interrupted after SIGINT or SIGTERM, with everything saved.
+    """
+    system, state = trainer.system, trainer.state
+    spec, runtime, steps = system.spec, system.spec.runtime, system.schedule.steps
+    keep_manifest(folder, system, datasets, callback.warn)
+    unrecorded = restore(trainer, folder)
+    callback.begin(
+        TrainingStart(
+            spec.name,
+            folder.path,
+            state.step,
+            steps,
+            spec.data.batch,
+            runtime.device,
+            runtime.precision,
+            int(runtime.threads),
+        )
+    )
+    history = [record for record in folder.records() if record["step"] <= state.step]
+
+    def draw() -> bytes:
+        return png(sample_grid(sample(state.sampling_generators(), datasets, system, spec.samples.count)))
+
+    measurements = None
+    if evaluator is not None:
+        measurements = PeriodicEvaluation(evaluator, spec.evaluation.every, steps, history, callback.warn)
+    with folder.recorder(state.step) as recorder:
+        train(trainer, RunWriter(trainer, folder, recorder, callback, draw, measurements, history, unrecorded))
+
+
+def _run_evaluator(system: System, datasets: dict[str, Dataset], asked: Evaluation, callback: Callback) -> RunEvaluator:
+    # building metrics may draw random numbers, on which the training must not depend
+    with untouched_randomness(system.device):
+        return RunEvaluator(system, datasets, build_sources(system.spec), asked, callback.progress)
+
+
+def _evaluate_run(
+    folder: RunFolder, metrics: Sequence[str | Options], features: str | Options | None, callback: Callback
+) -> Json:
+    spec = load_run(folder.path).spec
+    asked = spec.evaluation.model_copy()
+    if metrics:
+        # a metric that the spec names too keeps the spec's options
+        own = {metric.component.name: metric.as_json() for metric in spec.evaluation.metric_components}
+        asked.metrics = tuple(own.get(metric, metric) if isinstance(metric, str) else metric for metric in metrics)
+        asked.monitor = None
+    asked.features = features or asked.features
+    asked = resolve_evaluation(asked, "eval")
+    if not asked.metrics:
+        raise SpecError(f"{folder.path} names no metrics; choose some: {', '.join(registry().names('metric'))}")
+    if not folder.steps:
+        raise SpecError(f"{folder.path} has no checkpoint yet; train it with `ganlab run`")
+    with _reproducible(spec):
+        datasets = build_data(spec, callback.progress)
+        check_same_data(folder, datasets)
+        folder.tidy()
+        for sentence in changed_code(folder, spec):
+            callback.warn(sentence)
+        system = build(spec, _domains(datasets))
+        evaluator = _run_evaluator(system, datasets, asked, callback)
+        return measure_run(folder, evaluator, system, _domains(datasets), callback.warn)
+
+
+def _domains(datasets: Mapping[str, Dataset]) -> dict[str, Domain]:
+    return {name: dataset.domain for name, dataset in datasets.items()}
+
+
+def _reproducible(spec: Spec) -> AbstractContextManager[None]:
+    runtime = spec.runtime
+    return reproducible(torch.device(runtime.device), runtime.precision, int(runtime.threads))

@@ -1,0 +1,1 @@
+"""The interfaces that a plugin author implements, one module for each."""

@@ -1,0 +1,192 @@
+"""The loss that a plugin author implements, and `t`, the translation that every loss method receives."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Protocol
+
+from torch import Tensor, nn
+
+from ganlab.interfaces.networks import Discriminator
+
+Term = Tensor | Mapping[str, Tensor] | None
+"""The return value of a loss method: a scalar, {part: scalar} to log parts apart, or None for no term."""
+
+
+class Loss(nn.Module):
+    """A term that the players minimise.
+
+    The core makes one instance for each loss that the spec names. It calls the methods once for each direction; each
+    method is written for one direction, `t`. A term whose weight is 0 is not computed. Before the first step the core
+    calls each method once more, on two images, to find errors early. It then restores the loss's buffers; a plain
+    attribute that the method has set stays set.
+    """
+
+    trains = "generator"
+    """The player, "generator" or "discriminator", whose optimizer updates this loss's own parameters, if any."""
+
+    def prepare(self, t: Translation) -> None:
+        """Called once for each direction with an example batch, before the optimizers exist. Create parameters whose
+        shape depends on the data here."""
+
+    def generator(self, t: Translation) -> Term:
+        """The term that the generators minimise in direction `t`: a scalar, {part: scalar}, or None."""
+        return None
+
+    def discriminator(self, t: Translation) -> Term:
+        """The term that the discriminators minimise in direction `t`: a scalar, {part: scalar}, or None."""
+        return None
+
+
+class Translation:
+    """One batch, translated in one direction, as a loss sees it.
+
+    Images are (N, C, H, W) in [-1, 1]. Every value is computed when a loss first reads it, and again only if a network
+    that made it has been updated since. In a discriminators' turn images and embeddings are detached and take
+    gradients, so no gradient reaches a generator; they may come from before the last update of a generator.
+    """
+
+    direction: str
+    """"ab" or "ba"."""
+
+    def __init__(self, direction: str, values: TranslationValues) -> None:
+        self.direction = direction
+        self._values = values
+        self._source, self._target = direction[0], direction[1]
+
+    @property
+    def reverse(self) -> Translation:
+        """The same batch in the other direction: `t.reverse.source` is `t.target`."""
+        return Translation(self.direction[::-1], self._values)
+
+    @property
+    def source(self) -> Tensor:
+        """A batch of real images of the source domain, (N, C, H, W)."""
+        return self._values.images(self._source)
+
+    @property
+    def target(self) -> Tensor:
+        """A batch of real images of the target domain, (N, C, H, W). They are not paired with `source`."""
+        return self._values.images(self._target)
+
+    @property
+    def source_labels(self) -> Tensor:
+        """The class labels of `source`, (N,) integers. Raises SpecError if the domain has none."""
+        return self._values.labels(self._source)
+
+    @property
+    def target_labels(self) -> Tensor:
+        """The class labels of `target`, (N,) integers. Raises SpecError if the domain has none."""
+        return self._values.labels(self._target)
+
+    @property
+    def source_classes(self) -> int:
+        """The number of classes of the source domain; 0 if it has no labels."""
+        return self._values.classes(self._source)
+
+    @property
+    def target_classes(self) -> int:
+        """The number of classes of the target domain; 0 if it has no labels."""
+        return self._values.classes(self._target)
+
+    @property
+    def embedding(self) -> Tensor:
+        """The generator's embedding of `source`, (N, E, h, w)."""
+        return self._values.translated(self.direction, "features")[-1]
+
+    @property
+    def fake(self) -> Tensor:
+        """The translation of `source` into the target domain, (N, C, H, W)."""
+        return self._values.translated(self.direction, "fake")[-1]
+
+    @property
+    def identity(self) -> Tensor:
+        """The generator's output for `target`, which is in its target domain already, (N, C, H, W)."""
+        return self._values.translated(self.direction, "identity")[-1]
+
+    @property
+    def fake_embedding(self) -> Tensor:
+        """The embedding of `fake` by the generator of the reverse direction, (N, E, h, w)."""
+        return self._values.translated(self.direction, "fake_embedding")[-1]
+
+    @property
+    def cycled(self) -> Tensor:
+        """`fake` translated back into the source domain, (N, C, H, W)."""
+        return self._values.translated(self.direction, "cycled")[-1]
+
+    @property
+    def reconstructed(self) -> Tensor:
+        """`embedding` decoded by the generator of the reverse direction: images of the source domain, (N, C, H, W)."""
+        return self._values.translated(self.direction, "reconstructed")[-1]
+
+    @property
+    def fake_for_discriminator(self) -> Tensor:
+        """`fake` as a discriminator learns from it, (N, C, H, W): without history, and from the schedule's pool of past
+        fakes if the schedule has one."""
+        return self._values.fake_for_discriminator(self.direction)
+
+    def features(self, of: str = "source") -> list[Tensor]:
+        """The activations of this direction's generator for "source", "fake" or "target"; the last is the embedding.
+
+        For "fake" that is not `fake_embedding`, which the generator of the reverse direction makes.
+        """
+        values = {"source": "features", "fake": "fake_features", "target": "target_features"}
+        if of not in values:
+            raise ValueError(f"features of {of!r}: known are {', '.join(map(repr, values))}")
+        return self._values.translated(self.direction, values[of])
+
+    def score(self, images: Tensor, name: str | None = None) -> Tensor:
+        """The scores of `images` by the target domain's discriminator, (N, K, h, w).
+
+        `name` chooses among several discriminators. Raises SpecError for an image that is known to be of the source
+        domain, such as `t.source` or `t.cycled`: `t.reverse.score` judges those.
+        """
+        return self._values.score(self.direction, "images", name, images)
+
+    def score_embedding(self, embedding: Tensor, name: str | None = None) -> Tensor:
+        """The embedding discriminator's scores of an embedding, (N, K, h, w). `name` chooses among several."""
+        return self._values.score(self.direction, "embeddings", name, embedding)
+
+    def discriminator(self, name: str | None = None) -> Discriminator:
+        """The network that scores images of the target domain. `name` chooses among several."""
+        return self._values.discriminator(self.direction, name)
+
+    def uniform(self, *size: int) -> Tensor:
+        """Uniform random numbers in [0, 1) of shape `size`.
+
+        They depend only on the run's random seed, the step, the turn, the direction, and how many draws came before in
+        this turn and direction.
+        """
+        return self._values.uniform(self.direction, size)
+
+    def normal(self, *size: int) -> Tensor:
+        """Standard normal random numbers of shape `size`; otherwise the same as `uniform`."""
+        return self._values.normal(self.direction, size)
+
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """{name: shape} of source, target, and of fake, identity and cycled if they are made. Computes nothing."""
+        return self._values.shapes(self.direction)
+
+
+class TranslationValues(Protocol):
+    """Computes the values of a `Translation`. `ganlab.system.forward_cache.ForwardCache` implements it."""
+
+    def images(self, domain: str) -> Tensor: ...
+
+    def labels(self, domain: str) -> Tensor: ...
+
+    def classes(self, domain: str) -> int: ...
+
+    def translated(self, direction: str, value: str) -> list[Tensor]: ...
+
+    def fake_for_discriminator(self, direction: str) -> Tensor: ...
+
+    def score(self, direction: str, sees: str, name: str | None, x: Tensor) -> Tensor: ...
+
+    def discriminator(self, direction: str, name: str | None) -> Discriminator: ...
+
+    def uniform(self, direction: str, size: tuple[int, ...]) -> Tensor: ...
+
+    def normal(self, direction: str, size: tuple[int, ...]) -> Tensor: ...
+
+    def shapes(self, direction: str) -> dict[str, tuple[int, ...]]: ...

@@ -1,0 +1,70 @@
+"""The schedule that a plugin author implements: the turns of each step and the optimizers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import torch
+from torch import nn
+
+from ganlab.interfaces.networks import Domain
+
+PLAYERS = ("generator", "discriminator")
+"""The players' names."""
+
+
+class Turn(NamedTuple):
+    """One update of one player."""
+
+    player: str
+    """"generator" or "discriminator"."""
+    directions: tuple[str, ...]
+    """The directions whose terms are summed."""
+    moves: tuple[str, ...] | None = None
+    """The directions whose networks are updated; None means the same as `directions`."""
+    losses: tuple[str, ...] | None = None
+    """The names of the losses that take part; None means all."""
+    new_batch: bool = False
+    """If true, a new batch of both domains is drawn for this turn and for the later turns of the step. The first turn
+    of a step always has a new batch."""
+    sees: str | None = None
+    """Limits a discriminators' turn to the discriminators that see "images" or "embeddings". "embeddings" sums only the
+    losses that use a discriminator on embeddings, "images" all others and those that use one on images. None for no
+    limit."""
+
+
+class Schedule:
+    """Decides how many steps a run has, which turns each step has and which optimizer each player has."""
+
+    steps: int
+    """The number of steps of a run, at least 1."""
+    directions: tuple[str, ...] = ("ab", "ba")
+    """The directions of the spec. The core sets them before it calls any method."""
+
+    def turns(self, step: int) -> Iterable[Turn]:
+        """Returns the turns of a step. Steps are counted from 0."""
+        raise NotImplementedError(f"{type(self).__name__} does not implement turns")
+
+    def optimizer(self, player: str, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
+        """Returns the one optimizer of a player, over all of `parameters`."""
+        raise NotImplementedError(f"{type(self).__name__} does not implement optimizer")
+
+    def learning_rate(self, player: str, step: int) -> float:
+        """Returns the factor by which the optimizer's own learning rate is multiplied in a step."""
+        return 1.0
+
+    def weight(self, loss: str, player: str, step: int) -> float:
+        """Returns the factor by which the loss's weight in the spec is multiplied in a step.
+
+        A term is not computed if its weight is 0.
+        """
+        return 1.0
+
+    def pool(self, target: Domain) -> nn.Module | None:
+        """Returns a module that chooses the fakes that a discriminator sees, such as a buffer of past fakes, or None.
+
+        The core builds one for each direction and calls `pool(fakes, draws)`: fakes (N, C, H, W), draws (N, 2) uniform
+        in [0, 1). It must return (N, C, H, W). Its state must be in buffers, which checkpoints keep.
+        """
+        return None

@@ -1,0 +1,35 @@
+"""The interface of image sources."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+
+class Source:
+    """A set of images. A key, a string, names each image. Subclasses implement `keys` and `image`."""
+
+    channels: int = 3
+    """The channels of an image: 3 (RGB) or 1 (grey)."""
+    classes: int = 0
+    """The number of class labels; 0 if the images have none."""
+
+    def keys(self, domain: str) -> list[str]:
+        """Returns the images' keys in a fixed order. `domain`, "a" or "b", is the domain that uses the source."""
+        raise NotImplementedError(f"{type(self).__name__} has no keys")
+
+    def image(self, key: str, size: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
+        """Returns the image as (size, size, channels), 0 to 255. Several threads call it at once.
+
+        Raises OSError or ValueError if the image cannot be read. The core then leaves the image out and reports it.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no image")
+
+    def label(self, key: str) -> int:
+        """Returns the image's class, 0 <= label < classes. Called only if `classes` is not 0."""
+        raise NotImplementedError(f"{type(self).__name__} has no label")
+
+    def attributes(self, key: str) -> dict[str, str]:
+        """Returns what is known of the image's content, for example {"hair": "black"}."""
+        return {}

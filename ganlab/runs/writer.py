@@ -1,0 +1,155 @@
+"""Writes what each step computed into the run folder: records, measurements, samples, checkpoints."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import Protocol
+
+from ganlab.engine.monitors import SaturatedDiscriminator, first_non_finite, non_finite_state
+from ganlab.engine.step_log import Record
+from ganlab.engine.trainer import Trainer
+from ganlab.errors import RunError
+from ganlab.interfaces.callbacks import Callback
+from ganlab.runs import checkpoint
+from ganlab.runs.folder import RunFolder, write
+from ganlab.runs.records import Recorder
+from ganlab.system.error_attribution import Position
+
+_UNRECORDED = "unrecorded"
+"""The key, in a checkpoint's state, of records that wait for an evaluation that failed."""
+
+
+class StepMeasurements(Protocol):
+    """Measures the generators during training. `ganlab.evaluation.periodic.PeriodicEvaluation` implements it."""
+
+    def due(self, step: int) -> bool:
+        """True if the generators are measured after this step."""
+
+    def measure(self, trainer: Trainer, records: list[Record]) -> None:
+        """Measures the generators and adds the values to the last record."""
+
+    def best_steps(self) -> set[int]:
+        """Returns the steps of the best checkpoints, which are kept."""
+
+
+class RunWriter:
+    """Keeps a run's folder complete: after a kill at any moment the run resumes from its newest checkpoint.
+
+    `draw` returns the PNG of the sample grid; `history` holds the records of earlier processes.
+    """
+
+    def __init__(
+        self,
+        trainer: Trainer,
+        folder: RunFolder,
+        recorder: Recorder,
+        callback: Callback,
+        draw: Callable[[], bytes],
+        measurements: StepMeasurements | None,
+        history: Sequence[Record],
+        unrecorded: Sequence[Record],
+    ) -> None:
+        self._trainer, self._folder, self._recorder, self._callback = trainer, folder, recorder, callback
+        self._draw, self._measurements = draw, measurements
+        self._saturated = SaturatedDiscriminator(callback.warn, history)
+        last = history[-1]["step"] if history else 0
+        self._unrecorded = [record for record in unrecorded if record["step"] > last]
+
+    def after_step(self, last: bool) -> None:
+        """Writes a step's records, then its measurements and samples, then its checkpoint.
+
+        The checkpoint is written last, because a run that resumes from it does not repeat the step.
+        """
+        spec, step = self._trainer.system.spec, self._trainer.state.step
+        measure, draw = self._measured(step), self._drawn(step)
+        save = last or measure or step % spec.checkpoints.every == 0
+        if save or draw or step % spec.runtime.log_every == 0:
+            records = self._trainer.log.read(self._trainer.state)
+            self._check_records(records)
+            if not measure:
+                self._record(records)
+            if save or draw:
+                self._check_state()
+            try:
+                self._show(records if measure else None, draw)
+            except Exception:
+                # the step is saved even if a measurement or a sample fails
+                with suppress(Exception):
+                    self._save(records if measure else ())
+                raise
+        if save:
+            self._save()
+
+    def finish_last_step(self) -> None:
+        step = self._trainer.state.step
+        self._show(self._unrecorded or None, self._drawn(step) and not self._folder.sample(step).exists())
+
+    def _measured(self, step: int) -> bool:
+        return self._measurements is not None and self._measurements.due(step)
+
+    def _drawn(self, step: int) -> bool:
+        return step == self._trainer.schedule.steps or step % self._trainer.system.spec.samples.every == 0
+
+    def _check_records(self, records: list[Record]) -> None:
+        if (found := first_non_finite(records)) is not None:
+            self._recorder([record for record in records if record["step"] < found.step])
+            label = found.name.split("/")[3] if found.name.startswith("loss/") else ""
+            owner = self._trainer.system.components.at(f"losses.{label}").name
+            raise RunError(
+                f"{found.name} became {found.value} at step {found.step}{owner and f' ({owner})'};"
+                f" {self._last_checkpoint()}"
+            )
+
+    def _check_state(self) -> None:
+        if (part := non_finite_state(self._trainer)) is not None:
+            raise RunError(f"{part} are not finite after step {self._trainer.state.step}; {self._last_checkpoint()}")
+
+    def _last_checkpoint(self) -> str:
+        if not self._folder.steps:
+            return "there is no checkpoint before it"
+        return f"the last good checkpoint is {checkpoint.path_of(self._folder.checkpoints, self._folder.steps[-1])}"
+
+    def _show(self, records: list[Record] | None, draw: bool) -> None:
+        """Measures the generators if `records` wait for the values, and draws the samples if `draw`."""
+        step, components = self._trainer.state.step, self._trainer.system.components
+        if records is not None:
+            if self._measurements is not None and self._measured(step):
+                with components.attributing(Position("", "the evaluation", step)):
+                    self._measurements.measure(self._trainer, records)
+            self._record(records)
+        if draw:
+            with components.attributing(Position("", "the samples", step)):
+                picture = self._draw()
+            write(self._folder.sample(step), picture)
+
+    def _record(self, records: list[Record]) -> None:
+        self._recorder(records)
+        self._saturated(records)
+        self._callback.records(records)
+
+    def _save(self, unrecorded: Sequence[Record] = ()) -> None:
+        state, spec = self._trainer.state, self._trainer.system.spec
+        spared = self._measurements.best_steps() if self._measurements is not None else set()
+        checkpoint.save(
+            self._folder.checkpoints,
+            state.step,
+            state.modules(),
+            {**state.state_dict(), _UNRECORDED: list(unrecorded)},
+            spec.checkpoints.keep,
+            spared,
+        )
+
+
+def restore(trainer: Trainer, folder: RunFolder) -> list[Record]:
+    """Loads the newest checkpoint, if there is one. Returns the records that were not yet written when it was saved."""
+    if not folder.steps:
+        return []
+    newest = checkpoint.path_of(folder.checkpoints, folder.steps[-1])
+    checkpoint.load_networks(newest, trainer.state.modules())
+    state = checkpoint.load_state(newest)
+    try:
+        trainer.state.load_state_dict(state)
+        return list(state.get(_UNRECORDED, ()))
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise RunError(f"{newest / 'state.pt'} holds the state of another system: {error!r}") from error

@@ -1,0 +1,41 @@
+"""The devices of this machine, and the one that a spec's `runtime.device` means."""
+
+from __future__ import annotations
+
+import torch
+
+from ganlab.errors import SpecError
+from ganlab.spec.models import Json
+
+
+def moved_here(spec: Json) -> Json:
+    """Returns a resolved spec, perhaps of another machine, that this machine can compute.
+
+    A device that is missing here becomes "auto". The precision "tf32" becomes "float32" if the device has no tf32.
+    """
+    runtime = {**spec.get("runtime", {})}
+    if runtime.get("device") not in devices():
+        runtime["device"] = "auto"
+    if runtime.get("precision") == "tf32" and not device(str(runtime["device"]), "runtime").startswith("cuda"):
+        runtime["precision"] = "float32"
+    return {**spec, "runtime": runtime}
+
+
+def devices() -> list[str]:
+    """Returns the names of this machine's devices, the best first."""
+    available = ["cpu"]
+    if torch.backends.mps.is_available():
+        available.insert(0, "mps")
+    if torch.cuda.is_available():
+        available[:0] = ["cuda", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
+    return available
+
+
+def device(asked: str, where: str) -> str:
+    """Returns `asked`, or the best device for "auto". Raises SpecError if the machine doesn't have it."""
+    available = devices()
+    if asked == "auto":
+        return available[0]
+    if asked not in available:
+        raise SpecError(f"{where}.device: {asked!r} is not available here; known are: {', '.join(available)}")
+    return asked

@@ -1,0 +1,265 @@
+"""The data model of a spec: its keys, their types, ranges and defaults, and the components it resolves to."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PrivateAttr
+
+from ganlab.components.options import STRICT
+from ganlab.components.registry import Component
+
+Json = dict[str, Any]
+"""A JSON object."""
+
+
+Options = dict[str, Any]
+"""A component as a spec writes it: {"type": its name, option: value}."""
+
+
+LABEL = "[A-Za-z0-9_-]+"
+"""The names that a spec may give its losses and discriminators, as a regular expression."""
+
+
+_DEVICE = r"auto|cpu|mps|cuda(:[0-9]{1,3})?"
+
+
+def _plain_name(name: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}", name) or ".." in name:
+        raise ValueError(f"{name!r} is not allowed: it names a folder, so at most 100 letters, digits, '.', '_', '-'")
+    return name
+
+
+def _distinct(directions: tuple[str, ...]) -> tuple[str, ...]:
+    if len(set(directions)) != len(directions):
+        raise ValueError(f"{list(directions)} is not allowed: a direction is named once")
+    return directions
+
+
+def _device_name(device: str) -> str:
+    if not re.fullmatch(_DEVICE, device):
+        raise ValueError(f"{device!r} is not allowed: it should be 'auto', 'cpu', 'mps', 'cuda' or 'cuda:NUMBER'")
+    return device
+
+
+Positive = Annotated[int, Field(ge=1)]
+
+
+DESCRIBED = ConfigDict(**STRICT, use_attribute_docstrings=True)
+"""The string under a field is the field's description in the JSON Schema."""
+
+
+@dataclass(frozen=True)
+class ResolvedComponent:
+    """A component of a resolved spec: its class, its options, and the components nested in it."""
+
+    place: str
+    """The component's place in the spec, for example "data.a", "losses.cycle" or "discriminators.image.of"."""
+    component: Component
+    """The registry's record: kind, name, class, plugin, package and version."""
+    options: Mapping[str, Any]
+    """The options that are not components, as JSON, with every default filled in."""
+    nested: Mapping[str, ResolvedComponent]
+    """{option: the component that the constructor gets for it}."""
+
+    @property
+    def title(self) -> str:
+        """The component's name, with the names of its nested components: "critic(patch)"."""
+        inner = ", ".join(component.title for component in self.nested.values())
+        return f"{self.component.name}({inner})" if inner else self.component.name
+
+    def walk(self) -> Iterator[ResolvedComponent]:
+        """Yields the component, then all that are nested in it, at any depth."""
+        yield self
+        for component in self.nested.values():
+            yield from component.walk()
+
+    def as_json(self) -> Options:
+        """Returns the component as a spec writes it, with every default."""
+        inner = {option: component.as_json() for option, component in self.nested.items()}
+        return {"type": self.component.name, **self.options, **inner}
+
+
+class Data(BaseModel):
+    """The images of both domains, and how they are dealt into batches."""
+
+    model_config = DESCRIBED
+    a: Options
+    """The image source of domain a."""
+    b: Options
+    """The image source of domain b."""
+    size: Annotated[int, Field(ge=4, le=4096)] = 64
+    """The height and width of the images in pixels."""
+    batch: Annotated[int, Field(ge=1, le=65536)] = 8
+    """The number of images of each domain in a batch."""
+    flip: bool = True
+    """Mirror each training image left to right with a probability of one half."""
+    holdout: Annotated[float, Field(gt=0, lt=1)] = 0.1
+    """The fraction of each domain's images that is held out of training, for samples and evaluation."""
+
+
+class Weight(BaseModel):
+    """The factors on a loss's terms, one for each player."""
+
+    model_config = DESCRIBED
+    generator: Annotated[float, Field(ge=0)] = 1.0
+    """The factor on the generators' terms. A term of weight 0 is not computed."""
+    discriminator: Annotated[float, Field(ge=0)] = 1.0
+    """The factor on the discriminators' terms. A term of weight 0 is not computed."""
+
+
+class Samples(BaseModel):
+    """The sample grids that a run draws."""
+
+    model_config = DESCRIBED
+    every: Positive = 500
+    """The number of steps from one sample grid to the next."""
+    count: Positive = 16
+    """The number of held-out images of each direction in a grid."""
+
+
+class Checkpoints(BaseModel):
+    """The saved states of training."""
+
+    model_config = DESCRIBED
+    every: Positive = 500
+    """The number of steps from one checkpoint to the next."""
+    keep: Positive = 2
+    """The number of checkpoints to keep: the newest ones."""
+
+
+class Evaluation(BaseModel):
+    """The metrics of a run, and the steps at which they are measured."""
+
+    model_config = DESCRIBED
+    metrics: tuple[str | Options, ...] = ()
+    """The metrics to measure, in this order. Each is a type, or an object with a type and options."""
+    features: str | Options | None = None
+    """The network whose feature vectors metrics such as FID compare: a type, or an object with a type and options."""
+    every: Positive | None = None
+    """The number of steps from one measurement during training to the next. The best checkpoint is then kept. By
+    default a run is measured only at its end."""
+    monitor: str | None = None
+    """The number whose mean over the directions picks the best checkpoint. By default the first number measured."""
+    _metrics: tuple[ResolvedComponent, ...] = PrivateAttr(())
+    _features: ResolvedComponent | None = PrivateAttr(None)
+
+    @property
+    def metric_components(self) -> tuple[ResolvedComponent, ...]:
+        """The metrics of a resolved evaluation, in order. Raises ValueError if it is not resolved."""
+        if len(self._metrics) != len(self.metrics):
+            raise ValueError("the evaluation is not resolved: its metrics are names")
+        return self._metrics
+
+    @property
+    def features_component(self) -> ResolvedComponent | None:
+        """The feature network of a resolved evaluation, if it names one. Raises ValueError if it is not resolved."""
+        if self.features is not None and self._features is None:
+            raise ValueError("the evaluation is not resolved: its feature network is a name")
+        return self._features
+
+
+class Runtime(BaseModel):
+    """The device of a run, its number format and its threads."""
+
+    model_config = DESCRIBED
+    device: Annotated[str, AfterValidator(_device_name), Field(json_schema_extra={"pattern": f"^({_DEVICE})$"})] = (
+        "auto"
+    )
+    """"cpu", "mps", "cuda" or "cuda:NUMBER". "auto" is the best device that the machine has."""
+    precision: Literal["auto", "float32", "tf32", "bfloat16", "float64"] = "auto"
+    """The number format of the computations. "auto" is tf32 on CUDA devices, otherwise float32."""
+    threads: Literal["auto"] | Annotated[int, Field(ge=1, le=1024)] = "auto"
+    """The number of CPU threads. The last digits of the results depend on it. "auto" is torch's choice."""
+    log_every: Positive = 20
+    """The number of steps from one reading of the losses to the next. Each reading waits for the device."""
+
+
+class Spec(BaseModel):
+    """An experiment. A resolved spec has every default and every "auto" filled in, and knows its components."""
+
+    model_config = DESCRIBED
+    name: Annotated[str, AfterValidator(_plain_name)]
+    """The name of the run's folder. By default the name of the spec's file."""
+    about: str = ""
+    """One sentence that says what the experiment is."""
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    """The random seed of the whole run: of initial weights, batches and noise."""
+    data: Data
+    """The images of both domains."""
+    directions: Annotated[tuple[Literal["ab", "ba"], ...], Field(min_length=1), AfterValidator(_distinct)] = (
+        "ab",
+        "ba",
+    )
+    """The directions to train: "ab" translates images of domain a into images of domain b, "ba" the reverse."""
+    generator: Options
+    """The network that translates. One is built for each direction."""
+    discriminators: dict[str, Options] = Field(default_factory=dict)
+    """{name: a network that scores images or embeddings}. You choose the names."""
+    losses: Annotated[dict[str, Options], Field(min_length=1)]
+    """{name: a loss that the players minimise}. You choose the names."""
+    schedule: Options
+    """The order in which generators and discriminators are updated, their optimizers, and the number of steps."""
+    ema_halflife_images: Annotated[float, Field(gt=0)] | None = None
+    """The half-life, in images, of a moving average of the generators' weights. Samples and results are made with the
+    average; without one, with the weights as trained."""
+    samples: Samples = Samples()
+    """Grids of held-out images and their translations."""
+    checkpoints: Checkpoints = Checkpoints()
+    """The saved states of training, from which a run resumes."""
+    evaluation: Evaluation = Evaluation()
+    """The metrics to measure on held-out images."""
+    runtime: Runtime = Runtime()
+    """The device of the run, its number format and its threads."""
+    _components: dict[str, ResolvedComponent] = PrivateAttr(default_factory=dict)
+
+    @property
+    def components(self) -> Mapping[str, ResolvedComponent]:
+        """{place: component} of a resolved spec: sources, generator, discriminators, losses and schedule. Nested
+        components and metrics are not included. Empty if the spec is not resolved."""
+        return self._components
+
+    def as_json(self) -> Json:
+        """Returns the spec as its file would hold it."""
+        result: Json = json.loads(self.model_dump_json())
+        return result
+
+    def fingerprint(self) -> str:
+        """Returns the SHA-256 of the part of the spec that affects training: everything except `name`, `about`,
+        `evaluation` and `runtime.device`."""
+        return hashlib.sha256(json.dumps(_trains(self.as_json()), sort_keys=True).encode()).hexdigest()
+
+    def weight(self, loss: str) -> Mapping[str, float]:
+        """Returns {player: weight} of a loss, by its name in a resolved spec."""
+        weight: Mapping[str, float] = self.losses[loss]["weight"]
+        return weight
+
+
+def _trains(spec: Json) -> Json:
+    """Returns the part of a spec that its fingerprint covers."""
+    runtime = {k: v for k, v in spec["runtime"].items() if k != "device"}
+    return {**{k: v for k, v in spec.items() if k not in ("name", "about", "evaluation")}, "runtime": runtime}
+
+
+def differences(one: Spec, other: Spec) -> list[str]:
+    """Returns "path: value in one / value in other" for each difference in the part that the fingerprint covers."""
+    a, b = (dict(_leaves(_trains(spec.as_json()))) for spec in (one, other))
+    return [f"{k}: {a.get(k, 'absent')} / {b.get(k, 'absent')}" for k in sorted(a | b) if a.get(k) != b.get(k)]
+
+
+def _leaves(value: Any, path: str = "") -> Iterable[tuple[str, str]]:
+    if isinstance(value, dict) and value:
+        for key, inner in value.items():
+            yield from _leaves(inner, f"{path}.{key}" if path else key)
+    else:
+        yield path, json.dumps(value)
+
+
+def as_options(component: str | Options) -> Options:
+    """Returns a component as an object. A type alone means its default options."""
+    return {"type": component} if isinstance(component, str) else component

@@ -1,0 +1,210 @@
+"""Resolves a spec: checks it, fills in every default and every "auto", and finds the class of each component.
+
+Names of components become classes here and nowhere else.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import torch
+from pydantic import ValidationError
+
+from ganlab.components.options import sentence, signature, validate
+from ganlab.components.registry import Registry
+from ganlab.components.registry import registry as installed_registry
+from ganlab.errors import SpecError
+from ganlab.spec.devices import device
+from ganlab.spec.models import LABEL, Evaluation, Json, Options, ResolvedComponent, Runtime, Spec, Weight, as_options
+
+
+def resolve(asked: Json, where: str = "spec", like: Spec | None = None, registry: Registry | None = None) -> Spec:
+    """Returns a spec with every default and every "auto" filled in, and its components.
+
+    Args:
+        asked: The spec as a JSON object, without `extends`.
+        where: Names the spec in error messages.
+        like: The resolved spec of an earlier run. Its value replaces each "auto" of `runtime`, except the device's.
+        registry: The components that the spec may name, by default all that are installed.
+
+    Raises SpecError with one sentence that names the value, what is allowed and where it stands.
+    """
+    spec = checked(asked, where)
+    resolver = _Resolver(registry or installed_registry(), f"{where}: ")
+    named: dict[str, tuple[str, Options]] = {
+        "data.a": ("source", spec.data.a),
+        "data.b": ("source", spec.data.b),
+        "generator": ("generator", spec.generator),
+        "schedule": ("schedule", spec.schedule),
+        **{f"discriminators.{name}": ("discriminator", options) for name, options in spec.discriminators.items()},
+        **{f"losses.{name}": ("loss", options) for name, options in spec.losses.items()},
+    }
+    components = {
+        # a weight belongs to a loss's place in the spec, not to the loss: a nested one has none
+        place: resolver.component(kind, options, place, ("weight",) if kind == "loss" else ())
+        for place, (kind, options) in named.items()
+    }
+    full = spec.model_copy(deep=True)
+    full._components = components
+    full.data.a, full.data.b, full.generator, full.schedule = (
+        components[place].as_json() for place in ("data.a", "data.b", "generator", "schedule")
+    )
+    full.discriminators = {name: components[f"discriminators.{name}"].as_json() for name in spec.discriminators}
+    full.losses = {
+        name: {
+            **components[f"losses.{name}"].as_json(),
+            "weight": _weight(options.get("weight", {}), f"{where}: losses.{name}"),
+        }
+        for name, options in spec.losses.items()
+    }
+    full.evaluation = resolver.evaluation(spec.evaluation, "evaluation")
+    full.runtime = _runtime(spec.runtime, f"{where}: runtime", like.runtime if like else Runtime())
+    return full
+
+
+def checked(asked: Json, where: str) -> Spec:
+    """Returns a spec whose form is checked: keys, types and ranges. Components are neither looked up nor checked.
+
+    Raises SpecError.
+    """
+    if "extends" in asked:
+        raise SpecError(f"{where}: extends: only a file can extend another")
+    # `$schema` tells an editor the place of the JSON Schema
+    note = asked.get("$schema", "")
+    if not isinstance(note, str):
+        raise SpecError(f"{where}: $schema: {json.dumps(note)} is not allowed: it is the path of a JSON Schema")
+    asked = {key: value for key, value in asked.items() if key != "$schema"}
+    try:
+        spec = Spec.model_validate_json(json.dumps(asked))
+    except ValidationError as error:
+        raise SpecError(f"{where}: {sentence(error, '', _known_keys(error), asked)}") from error
+    except (TypeError, ValueError, RecursionError) as error:
+        raise SpecError(f"{where}: is not JSON: {error}") from error
+    for key, names in (("discriminators", spec.discriminators), ("losses", spec.losses)):
+        for name in names:
+            if not re.fullmatch(LABEL, name):
+                raise SpecError(f"{where}: {key}: the name {name!r} is not allowed: letters, digits, '_' and '-'")
+    return spec
+
+
+def resolve_evaluation(asked: Evaluation, where: str) -> Evaluation:
+    """Returns the evaluation that a command asks for, with every default filled in, and its components.
+
+    If it names no feature network, it gets the first installed one that has its weights inside a package. Raises
+    SpecError.
+    """
+    registry = installed_registry()
+    features = asked.features or next(iter(registry.shipped_features()), None)
+    return _Resolver(registry).evaluation(asked.model_copy(update={"features": features}), where)
+
+
+class _Resolver:
+    """Finds components in a registry. `prefix` opens its error messages and names the spec."""
+
+    def __init__(self, registry: Registry, prefix: str = "") -> None:
+        self._registry, self._prefix = registry, prefix
+
+    def component(self, kind: str, asked: Options, place: str, beside: tuple[str, ...] = ()) -> ResolvedComponent:
+        """Returns the component that `asked` describes, with its nested ones.
+
+        The keys in `beside`, such as a loss's `weight`, are no options of the component and are left out. Raises
+        SpecError.
+        """
+        where = f"{self._prefix}{place}"
+        name = asked.get("type")
+        if not isinstance(name, str):
+            raise SpecError(f"{where}: names no {kind}: its type is {'missing' if name is None else json.dumps(name)}")
+        found = self._registry.find(kind, name, where)
+        sign = signature(found.cls)
+        plain = {k: v for k, v in asked.items() if k not in ("type", *sign.nested, *beside)}
+        try:
+            options = json.loads(validate(found.cls, plain).model_dump_json())
+        except ValidationError as error:
+            known = [*sign.model.model_fields, *sign.nested, "type", *beside]
+            said = sentence(error, where, known, plain)
+            match error.errors(include_url=False)[0]:
+                case {"type": "extra_forbidden", "loc": (key,)} if path := self._path_to(sign.nested, asked, key):
+                    said += f"; there is {place}.{path}"
+            raise SpecError(f"{said} ({found.full_name})") from error
+        nested = {}
+        for option, inner in sign.nested.items():
+            if not isinstance(value := asked.get(option), dict):
+                raise SpecError(f"{where}.{option}: is required: the {inner} that {kind} {name!r} wraps, an object")
+            nested[option] = self.component(inner, value, f"{place}.{option}")
+        return ResolvedComponent(place, found, options, nested)
+
+    def _path_to(self, nested: Mapping[str, str], asked: Options, key: Any) -> str:
+        """Returns the path from a component to the option `key` of one that is nested in it; "" if none has it."""
+        for option, kind in nested.items():
+            inner = asked.get(option)
+            if isinstance(inner, dict) and inner.get("type") in self._registry.names(kind):
+                sign = signature(self._registry.find(kind, inner["type"], option).cls)
+                if key in sign.model.model_fields or key in sign.nested:
+                    return f"{option}.{key}"
+                if path := self._path_to(sign.nested, inner, key):
+                    return f"{option}.{path}"
+        return ""
+
+    def evaluation(self, asked: Evaluation, place: str) -> Evaluation:
+        """Returns an evaluation with every default filled in, and its components. Raises SpecError."""
+        where = f"{self._prefix}{place}"
+        full = asked.model_copy()
+        full._metrics = tuple(
+            self.component("metric", as_options(metric), f"{place}.metrics.{index}")
+            for index, metric in enumerate(asked.metrics)
+        )
+        full._features = None
+        if asked.features is not None:
+            full._features = self.component("features", as_options(asked.features), f"{place}.features")
+        full.metrics = tuple(metric.as_json() for metric in full._metrics)
+        full.features = None if full._features is None else full._features.as_json()
+        names = [metric.component.name for metric in full._metrics]
+        for name in names:
+            if names.count(name) > 1:
+                raise SpecError(f"{where}.metrics: {name!r} is named twice")
+        if full.every is not None and not names:
+            raise SpecError(f"{where}.every: {full.every} is not allowed: there are no metrics to measure")
+        if full.monitor is not None and full.every is None:
+            raise SpecError(
+                f"{where}.monitor: {full.monitor!r} picks nothing: without `every` there is only one checkpoint"
+            )
+        return full
+
+
+def _known_keys(error: ValidationError) -> Iterable[str]:
+    """Returns the keys that are allowed in the object of the first error."""
+    model: Any = Spec
+    for part in error.errors(include_url=False)[0]["loc"][:-1]:
+        field = getattr(model, "model_fields", {}).get(part)
+        model = field.annotation if field is not None else None
+    return getattr(model, "model_fields", {})
+
+
+def _weight(weight: Any, where: str) -> Json:
+    both = weight if isinstance(weight, dict) else {"generator": weight, "discriminator": weight}
+    try:
+        result: Json = json.loads(Weight.model_validate_json(json.dumps(both)).model_dump_json())
+    except ValidationError as error:
+        # the message shows `weight` as the spec has it, not `both`
+        raise SpecError(sentence(error, f"{where}.weight", Weight.model_fields, weight)) from error
+    return result
+
+
+def _runtime(asked: Runtime, where: str, like: Runtime) -> Runtime:
+    """Returns the runtime without "auto": each is `like`'s value, or this machine's if `like` has "auto" too."""
+    runs_on = device(asked.device, where)
+    on_cuda = runs_on.startswith("cuda")
+    here = {"precision": "tf32" if on_cuda else "float32", "threads": torch.get_num_threads()}
+
+    def chosen(name: str) -> Any:
+        return next(value for value in (getattr(asked, name), getattr(like, name), here[name]) if value != "auto")
+
+    precision = chosen("precision")
+    if precision == "float64" and runs_on == "mps":
+        raise SpecError(f"{where}.precision: 'float64' is not allowed: mps has no float64")
+    if precision == "tf32" and not on_cuda:
+        raise SpecError(f"{where}.precision: 'tf32' is not allowed: only CUDA devices have it, not {runs_on!r}")
+    return Runtime(device=runs_on, precision=precision, threads=chosen("threads"), log_every=asked.log_every)

@@ -1,0 +1,203 @@
+"""Builds what a resolved spec describes: sources, networks, losses, the schedule, and what an evaluation needs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from ganlab.components.options import arguments, signature
+from ganlab.data.dataset import Dataset, Progress, load, silent
+from ganlab.errors import GanlabError, SpecError, text_of
+from ganlab.interfaces.losses import Loss
+from ganlab.interfaces.metrics import Metric
+from ganlab.interfaces.networks import Discriminator, Domain, Features, Generator, Pair
+from ganlab.interfaces.schedules import Schedule
+from ganlab.interfaces.sources import Source
+from ganlab.spec.models import ResolvedComponent, Spec
+from ganlab.system.error_attribution import ComponentRef, Components
+from ganlab.system.networks import Networks
+from ganlab.torch_utils import evaluating, shape_lazy
+
+DTYPES = {"float64": torch.float64}
+"""The type of parameters and images for each `runtime.precision` that does not keep them in float32."""
+
+
+Made = TypeVar("Made")
+
+
+@dataclass(frozen=True)
+class System:
+    """Everything that a spec trains, built and placed on its device."""
+
+    spec: Spec
+    networks: Networks
+    losses: dict[str, Loss]
+    schedule: Schedule
+    components: Components
+    device: torch.device
+    dtype: torch.dtype
+
+
+def build_sources(spec: Spec) -> dict[str, Source]:
+    """Returns {domain: its image source}. Reads no image."""
+    return {domain: _make(spec.components[f"data.{domain}"], Source) for domain in "ab"}
+
+
+def build_data(spec: Spec, progress: Progress = silent, most: int | None = None) -> dict[str, Dataset]:
+    """Returns {domain: its images}, read into memory: all of them, or only the first `most` of each domain."""
+    datasets = {}
+    for domain, source in build_sources(spec).items():
+        with _attributing(spec.components[f"data.{domain}"]):
+            datasets[domain] = load(source, domain, spec.data.size, spec.data.holdout, progress, most)
+    return datasets
+
+
+def build(spec: Spec, domains: Mapping[str, Domain]) -> System:
+    """Builds networks with their initial weights, losses and the schedule, and moves them to the run's device.
+
+    Seeds torch's global generator with the run's random seed and draws the initial weights from it. Raises SpecError if
+    a component can't be built.
+    """
+    device = torch.device(spec.runtime.device)
+    dtype = DTYPES.get(spec.runtime.precision, torch.float32)
+    torch.manual_seed(spec.seed)
+    components = Components()
+    generators = _generators(spec.components["generator"], domains, spec.directions, components)
+    embedding = _embedding(spec, generators, domains)
+    on_images: dict[tuple[str, str], Discriminator] = {}
+    on_embeddings: dict[str, Discriminator] = {}
+    for label in spec.discriminators:
+        resolved = spec.components[f"discriminators.{label}"]
+        if sees(resolved) == "embeddings":
+            on_embeddings[label] = _make(resolved, Discriminator, components, embedding)
+            continue
+        for target in sorted({direction[1] for direction in spec.directions}):
+            on_images[label, target] = _make(resolved, Discriminator, components, domains[target])
+    losses = {
+        label: _make(spec.components[f"losses.{label}"], Loss, components).to(device, dtype) for label in spec.losses
+    }
+    schedule = build_schedule(spec, components)
+    autocast = device.type if spec.runtime.precision == "bfloat16" else None
+    networks = Networks(generators, on_images, on_embeddings, autocast)
+    for module in networks.modules.values():
+        module.to(device, dtype)
+    return System(spec, networks, losses, schedule, components, device, dtype)
+
+
+def build_schedule(spec: Spec, components: Components | None = None) -> Schedule:
+    """Builds the schedule, which needs no data, and adds it to `components`."""
+    schedule = _make(spec.components["schedule"], Schedule, components)
+    schedule.directions = spec.directions
+    steps = getattr(schedule, "steps", None)
+    if type(steps) is not int or steps < 1:
+        raise SpecError(f"schedule: {spec.schedule['type']!r} has steps {steps!r}, not a number from 1 up")
+    return schedule
+
+
+def build_features(resolved: ResolvedComponent) -> Features:
+    """Builds a feature network. Raises Unavailable if its weights are missing."""
+    return _make(resolved, Features)
+
+
+def build_metric(resolved: ResolvedComponent) -> Metric:
+    """Builds a metric. Raises SpecError if it doesn't say which numbers it measures."""
+    metric = _make(resolved, Metric)
+    if not isinstance(numbers := getattr(metric, "numbers", None), Mapping):
+        name = resolved.component.name
+        raise SpecError(f"{resolved.place}: metric {name!r} has the numbers {numbers!r}, not {{name: MetricInfo}}")
+    return metric
+
+
+def finish_construction(component: object) -> None:
+    """Freezes a feature network. Raises TypeError if a module's constructor did not call torch's."""
+    if isinstance(component, nn.Module) and "_modules" not in vars(component):
+        raise TypeError(f"{type(component).__name__}.__init__ doesn't call super().__init__()")
+    if isinstance(component, Features):
+        component.requires_grad_(False).eval()
+
+
+def sees(resolved: ResolvedComponent) -> str:
+    """Returns what a discriminator sees, "images" or "embeddings". A wrapper sees the same as the discriminator that
+    it wraps."""
+    for inner in resolved.nested.values():
+        if inner.component.kind == "discriminator":
+            return sees(inner)
+    cls = resolved.component.cls
+    assert issubclass(cls, Discriminator)
+    return cls.sees
+
+
+def _make(
+    resolved: ResolvedComponent,
+    interface: type[Made],
+    components: Components | None = None,
+    domain: Domain | None = None,
+) -> Made:
+    """Builds a component with its nested ones, and adds each to `components`. Only discriminators have a domain."""
+    cls = resolved.component.cls
+    nested = {option: _make(inner, object, components, domain) for option, inner in resolved.nested.items()}
+    with _attributing(resolved):
+        supplied = dict.fromkeys(signature(cls).supplied, domain)
+        made = cls(**arguments(cls, resolved.options), **nested, **supplied)
+        finish_construction(made)
+        if isinstance(made, Discriminator) and domain is not None:
+            shape_lazy(made, _blank(domain))
+    if components is not None:
+        components.add(made, ComponentRef(resolved.place, resolved.component.full_name))
+    assert isinstance(made, interface)
+    return made
+
+
+def _generators(
+    resolved: ResolvedComponent, domains: Mapping[str, Domain], directions: tuple[str, ...], components: Components
+) -> dict[str, Generator]:
+    """Builds {direction: generator} with `Generator.pair`. A generator nested in it is built as a pair too."""
+    cls = resolved.component.cls
+    assert issubclass(cls, Generator)
+    nested: dict[str, Any] = {
+        option: Pair(_generators(inner, domains, directions, components))
+        if inner.component.kind == "generator"
+        else _make(inner, object, components)
+        for option, inner in resolved.nested.items()
+    }
+    with _attributing(resolved):
+        made = cls.pair(domains, directions, **arguments(cls, resolved.options), **nested)
+        if not isinstance(made, Mapping) or set(made) != set(directions):
+            given = f"the directions {', '.join(made)}" if isinstance(made, Mapping) else f"a {type(made).__name__}"
+            raise TypeError(f"pair: expected a generator for each direction, {', '.join(directions)}, got {given}")
+        for direction, generator in made.items():
+            finish_construction(generator)
+            shape_lazy(generator, _blank(domains[direction[0]]))
+            components.add(generator, ComponentRef(resolved.place, resolved.component.full_name))
+    return made
+
+
+def _embedding(spec: Spec, generators: dict[str, Generator], domains: Mapping[str, Domain]) -> Domain:
+    """Returns the shape of the embeddings, found by running the encoder of the first direction."""
+    direction = spec.directions[0]
+    generator = generators[direction]
+    with _attributing(spec.components["generator"]), torch.no_grad(), evaluating(generator):
+        shape = generator.encode(_blank(domains[direction[0]])).shape
+    if len(shape) != 4:
+        raise SpecError(f"generator: its embedding has the shape {tuple(shape)}, not (N, E, h, w)")
+    return Domain("embedding", *shape[1:])
+
+
+def _blank(domain: Domain) -> Tensor:
+    return torch.zeros(2, domain.channels, domain.height, domain.width)
+
+
+@contextmanager
+def _attributing(resolved: ResolvedComponent) -> Iterator[None]:
+    """Turns an exception that a component raises into a SpecError that names the component and its package."""
+    try:
+        yield
+    except GanlabError:
+        raise
+    except Exception as error:
+        raise SpecError(f"{resolved.place}: {resolved.component.full_name}: {text_of(error)}") from error

@@ -1,0 +1,46 @@
+"""Checks of what losses and pools do with the forward cache. Error attribution puts the component before a message."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from torch import Tensor, nn
+
+from ganlab.errors import SpecError
+from ganlab.system.networks import Networks
+
+
+def find_discriminator(networks: Networks, direction: str, sees: str, label: str | None) -> str:
+    """The name of the discriminator that a loss means. Raises SpecError unless there is exactly one."""
+    names = networks.discriminators(sees, direction[1] if sees == "images" else None)
+    if label is not None:
+        names = [name for name in names if name.split("/")[1] == label]
+    if len(names) != 1:
+        asked = f" named {label!r}" if label is not None else ""
+        found = f"{len(names)}, so the loss must name one" if names else "none"
+        raise SpecError(f"asks for a discriminator on {sees}{asked}; the spec has {found}")
+    return names[0]
+
+
+def check_domain(direction: str, x: Tensor, images_of_source: Iterable[Tensor]) -> None:
+    """Raises SpecError if `x` is one of the images of the source domain, which the discriminator does not judge."""
+    if any(x is images for images in images_of_source):
+        raise SpecError(
+            f"shows images of domain {direction[0]} to the discriminator of domain {direction[1]}:"
+            " t.score judges images of t's target domain, t.reverse.score those of its source domain"
+        )
+
+
+def checked_pool(pool: nn.Module, fakes: Tensor, rolls: Tensor) -> Tensor:
+    """Returns the images that the schedule's pool shows for the fakes, (N, C, H, W).
+
+    Raises SpecError if the pool changes the fakes in place or returns another shape.
+    """
+    version = fakes._version
+    pooled = pool(fakes, rolls)
+    if fakes._version != version:
+        raise SpecError("its pool changes the fakes in place")
+    if not isinstance(pooled, Tensor) or pooled.shape != fakes.shape:
+        made = tuple(pooled.shape) if isinstance(pooled, Tensor) else type(pooled).__name__
+        raise SpecError(f"its pool returns {made} for fakes {tuple(fakes.shape)}")
+    return pooled

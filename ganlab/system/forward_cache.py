@@ -1,0 +1,199 @@
+"""The generators' outputs and the discriminators' scores for one batch. Each is computed when a loss first reads it.
+
+In a generators' turn a cached tensor is reused only if no network that made it has been updated since. In a
+discriminators' turn any cached tensor is reused, even one from before a generator's update. Losses then get a detached
+copy that takes gradients, so no gradient reaches a generator. Scores are kept for one turn.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ganlab.data.sampler import Batch, to_device
+from ganlab.determinism import keyed
+from ganlab.errors import SpecError
+from ganlab.interfaces.networks import Discriminator
+from ganlab.system.cache_checks import check_domain, checked_pool, find_discriminator
+from ganlab.system.networks import Networks
+
+
+class Recipe(NamedTuple):
+    """The step that makes one value of a direction from another."""
+
+    made_from: str
+    """Another value, or the real images "source" or "target"."""
+    by: str
+    """The generator: "own", this direction's, or "reverse", the reverse direction's."""
+    half: str
+    """"encode" or "decode"."""
+
+
+VALUES = {
+    "features": Recipe("source", "own", "encode"),
+    "fake": Recipe("features", "own", "decode"),
+    "target_features": Recipe("target", "own", "encode"),
+    "identity": Recipe("target_features", "own", "decode"),
+    "fake_features": Recipe("fake", "own", "encode"),
+    "fake_embedding": Recipe("fake", "reverse", "encode"),
+    "cycled": Recipe("fake_embedding", "reverse", "decode"),
+    "reconstructed": Recipe("features", "reverse", "decode"),
+}
+"""{value: how it is made}. Encoding gives activations; decoding takes the last activation, the embedding."""
+
+
+class CacheEntry(NamedTuple):
+    tensors: list[Tensor]
+    """The encoder's activations, or a list of one batch of images."""
+    versions: dict[str, int]
+    """The version of every network that made the tensors: the older one if a network was used twice."""
+
+
+class ForwardCache:
+    """The values of one batch in both directions. `begin` says whose turn it is."""
+
+    def __init__(self, networks: Networks, batch: Batch, pools: dict[str, nn.Module], seed: int) -> None:
+        self.networks, self.batch, self.pools, self.seed = networks, batch, pools, seed
+        self.requests: set[str] = set()
+        """The values that were read, as "DIRECTION.VALUE", and the names of the discriminators that scored."""
+        self._entries: dict[tuple[str, str], CacheEntry] = {}
+        self._pooled: dict[str, Tensor] = {}
+        self._leaves: dict[int, tuple[Tensor, Tensor]] = {}
+        self.begin("generator", (0, 0), with_graph=True)
+
+    def begin(self, player: str, position: tuple[int, int], with_graph: bool) -> None:
+        """Starts a turn.
+
+        Args:
+            player: "generator" or "discriminator".
+            position: (step, turn), both counted from 0.
+            with_graph: Record the graph, because this turn or a later one on this batch updates generators. Once
+                false, it stays false for the rest of the batch.
+        """
+        self.player, self.position, self.with_graph = player, position, with_graph
+        self._draws: dict[str, int] = {}
+        self._scores: dict[tuple[str, int], tuple[Tensor, Tensor]] = {}
+
+    def get(self, direction: str, value: str, up_to_date: bool) -> CacheEntry:
+        """Returns the cached entry, or makes it. With `up_to_date` an entry of changed networks is made again."""
+        entry = self._entries.get((direction, value))
+        if entry is None or (up_to_date and not self._is_up_to_date(entry)):
+            entry = self._entries[direction, value] = self._make(direction, value, up_to_date)
+        return entry
+
+    def _is_up_to_date(self, entry: CacheEntry) -> bool:
+        return all(self.networks.versions[name] == version for name, version in entry.versions.items())
+
+    def _make(self, direction: str, value: str, up_to_date: bool) -> CacheEntry:
+        recipe = VALUES[value]
+        generator = direction if recipe.by == "own" else direction[::-1]
+        if (name := f"generator/{generator}") not in self.networks.modules:
+            raise SpecError(f"asks for the direction {generator}, which `directions` leaves out")
+        source, target = direction[0], direction[1]
+        if recipe.made_from in ("source", "target"):
+            images = self.batch.images[source if recipe.made_from == "source" else target]
+            made_from = CacheEntry([images], {})
+        else:
+            # a generator translates real images with one version of its weights; an existing fake is not made again
+            translates = (recipe.by, recipe.half) == ("own", "decode")
+            made_from = self.get(direction, recipe.made_from, up_to_date or translates)
+        with torch.set_grad_enabled(self.with_graph):
+            if recipe.half == "encode":
+                tensors = self.networks.features(generator, made_from.tensors[-1])
+            else:
+                tensors = [self.networks.decode(generator, made_from.tensors[-1])]
+        # the input's version of a network is the older one, and wins
+        return CacheEntry(tensors, {name: self.networks.versions[name]} | made_from.versions)
+
+    def leaf(self, x: Tensor) -> Tensor:
+        """Returns `x` detached, as a leaf that takes gradients; always the same leaf for the same tensor."""
+        if id(x) not in self._leaves:
+            # x is kept too: the id of a freed tensor is given to another
+            self._leaves[id(x)] = x, x.detach().requires_grad_()
+        return self._leaves[id(x)][1]
+
+    def _as_input(self, x: Tensor) -> Tensor:
+        return self.leaf(x) if self.player == "discriminator" else x
+
+    # the values that a Translation reads
+
+    def images(self, domain: str) -> Tensor:
+        return self._as_input(self.batch.images[domain])
+
+    def labels(self, domain: str) -> Tensor:
+        if domain not in self.batch.labels:
+            raise SpecError(f"asks for labels of domain {domain}, and its source has none")
+        return self.batch.labels[domain]
+
+    def classes(self, domain: str) -> int:
+        return self.batch.classes[domain]
+
+    def translated(self, direction: str, value: str) -> list[Tensor]:
+        self.requests.add(f"{direction}.{value}")
+        entry = self.get(direction, value, up_to_date=self.player == "generator")
+        return [self._as_input(tensor) for tensor in entry.tensors]
+
+    def fake_for_discriminator(self, direction: str) -> Tensor:
+        self.requests.add(f"{direction}.fake_for_discriminator")
+        fake = self.get(direction, "fake", up_to_date=False).tensors[-1]
+        if direction not in self.pools:
+            return self.leaf(fake)
+        if direction not in self._pooled:
+            rolls = keyed(self.seed, "pool", *self.position, direction).random((len(fake), 2))
+            with torch.no_grad():
+                pooled = checked_pool(self.pools[direction], fake.detach(), self._below_one(rolls))
+            self._pooled[direction] = pooled.detach().requires_grad_()
+        return self._pooled[direction]
+
+    def score(self, direction: str, sees: str, label: str | None, x: Tensor) -> Tensor:
+        name = find_discriminator(self.networks, direction, sees, label)
+        self.requests.add(name)
+        if sees == "images":
+            check_domain(direction, x, self._images_of(direction[0]))
+        if (name, id(x)) not in self._scores:
+            # scores are shared by losses: one that asks without gradients must not take them from the others
+            with torch.enable_grad():
+                self._scores[name, id(x)] = x, self.networks.score(name, x)
+        return self._scores[name, id(x)][1]
+
+    def discriminator(self, direction: str, label: str | None) -> Discriminator:
+        return self.networks.discriminator(find_discriminator(self.networks, direction, "images", label))
+
+    def uniform(self, direction: str, size: tuple[int, ...]) -> Tensor:
+        return self._below_one(self._random(direction).random(size))
+
+    def normal(self, direction: str, size: tuple[int, ...]) -> Tensor:
+        return self._like_images(self._random(direction).standard_normal(size))
+
+    def shapes(self, direction: str) -> dict[str, tuple[int, ...]]:
+        real = {"source": self.batch.images[direction[0]], "target": self.batch.images[direction[1]]}
+        made = {value: self._entries.get((direction, value)) for value in ("fake", "identity", "cycled")}
+        images = real | {value: entry.tensors[-1] for value, entry in made.items() if entry is not None}
+        return {name: tuple(tensor.shape) for name, tensor in images.items()}
+
+    def _images_of(self, domain: str) -> list[Tensor]:
+        """The cached tensors that hold images of a domain, and their leaves."""
+        found = [self.batch.images[domain]]
+        for (direction, value), entry in self._entries.items():
+            output_domain = direction[1] if VALUES[value].by == "own" else direction[0]
+            if VALUES[value].half == "decode" and output_domain == domain:
+                found += entry.tensors
+        leaves = [self._leaves[id(images)][1] for images in found if id(images) in self._leaves]
+        pooled = [images for direction, images in self._pooled.items() if direction[1] == domain]
+        return found + leaves + pooled
+
+    def _random(self, direction: str) -> np.random.Generator:
+        draw = self._draws[direction] = self._draws.get(direction, -1) + 1
+        return keyed(self.seed, "draw", *self.position, direction, draw)
+
+    def _below_one(self, values: np.ndarray) -> Tensor:
+        # a float64 just below 1 becomes 1 in float32
+        uniform = self._like_images(values)
+        return uniform.clamp_(max=1 - torch.finfo(uniform.dtype).eps / 2)
+
+    def _like_images(self, values: np.ndarray) -> Tensor:
+        like = next(iter(self.batch.images.values()))
+        return to_device(torch.from_numpy(values).to(like.dtype), like.device)

@@ -1,0 +1,130 @@
+"""The networks of a run by name, and the version of each."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from contextlib import nullcontext
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from ganlab.errors import SpecError, text_of
+from ganlab.interfaces.networks import Discriminator, Generator
+from ganlab.torch_utils import as_float, stateful
+
+
+class _TensorKind(NamedTuple):
+    """The properties of a tensor, without its batch size."""
+
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+    device: str
+
+
+class Networks:
+    """Networks named `generator/DIRECTION`, `discriminator/LABEL/DOMAIN`, and `discriminator/LABEL` on embeddings.
+
+    A network's version counts the updates of its parameters, including those it shares with other networks.
+    """
+
+    def __init__(
+        self,
+        generators: dict[str, Generator],
+        image_discriminators: dict[tuple[str, str], Discriminator],
+        embedding_discriminators: dict[str, Discriminator],
+        autocast: str | None = None,
+    ) -> None:
+        self.modules: dict[str, nn.Module] = {}
+        self.modules |= {f"generator/{direction}": g for direction, g in generators.items()}
+        self.modules |= {f"discriminator/{label}/{domain}": d for (label, domain), d in image_discriminators.items()}
+        self.modules |= {f"discriminator/{label}": d for label, d in embedding_discriminators.items()}
+        self.versions = dict.fromkeys(self.modules, 0)
+        self.forwards: Counter[str] = Counter()
+        """The number of calls of each network's `features`, `decode` or `forward`, by "NAME.METHOD"."""
+        self._scored: dict[str, dict[_TensorKind, None]] = {name: {} for name in self.modules}
+        self._autocast = autocast
+
+    def generator(self, direction: str) -> Generator:
+        module = self.modules[f"generator/{direction}"]
+        assert isinstance(module, Generator)
+        return module
+
+    def discriminator(self, name: str) -> Discriminator:
+        module = self.modules[name]
+        assert isinstance(module, Discriminator)
+        return module
+
+    def discriminators(self, sees: str, domain: str | None = None) -> list[str]:
+        """The names of the discriminators that see "images" (of one domain, if given) or "embeddings"."""
+        slashes = 2 if sees == "images" else 1
+        return [
+            name
+            for name in self.modules
+            if name.startswith("discriminator/")
+            and name.count("/") == slashes
+            and (domain is None or name.endswith(f"/{domain}"))
+        ]
+
+    def stateful(self, name: str) -> bool:
+        """True if a forward of the network changes the next one or draws at random."""
+        return stateful(self.modules[name])
+
+    def computing(self) -> torch.autocast | nullcontext[None]:
+        """Returns the context for the networks' computations alone: autocast if the precision requires it."""
+        if self._autocast is None:
+            return nullcontext()
+        return torch.autocast(self._autocast, torch.bfloat16)
+
+    def features(self, direction: str, images: Tensor) -> list[Tensor]:
+        """The activations of a generator's encoder, the last of them the embedding."""
+        self.forwards[f"generator/{direction}.features"] += 1
+        with self.computing():
+            network = self.generator(direction)
+            return [as_float(network, activation) for activation in network.features(images)]
+
+    def decode(self, direction: str, embedding: Tensor) -> Tensor:
+        self.forwards[f"generator/{direction}.decode"] += 1
+        with self.computing():
+            network = self.generator(direction)
+            return as_float(network, network.decode(embedding))
+
+    def score(self, name: str, x: Tensor) -> Tensor:
+        """A discriminator's scores.
+
+        Raises SpecError if the discriminator fails at a tensor unlike all that it has scored before. The loss is then
+        at fault.
+        """
+        self.forwards[f"{name}.forward"] += 1
+        network, scored = self.discriminator(name), self._scored[name]
+        kind = _TensorKind(tuple(x.shape[1:]), x.dtype, x.device.type)
+        try:
+            with self.computing():
+                scores = as_float(network, network(x))
+        except Exception as error:
+            if not scored or kind in scored:
+                raise
+            raise SpecError(f"asks {name} to score {_contrast(x, next(iter(scored)))}: {text_of(error)}") from error
+        # ordered: the first is the dry run's, which fits
+        scored[kind] = None
+        return scores
+
+    def updated(self, parameters: Iterable[nn.Parameter]) -> list[str]:
+        """Raises the version of every network that holds one of the parameters. Returns the networks' names."""
+        changed = self.holding(map(id, parameters))
+        for name in changed:
+            self.versions[name] += 1
+        return changed
+
+    def holding(self, ids: Iterable[int]) -> list[str]:
+        """Returns the names of the networks that hold a parameter with one of the ids."""
+        asked = set(ids)
+        return [name for name, module in self.modules.items() if any(id(p) in asked for p in module.parameters())]
+
+
+def _contrast(x: Tensor, known: _TensorKind) -> str:
+    """Returns a sentence's part that says how a tensor differs from a known kind."""
+    if x.shape[1:] != known.shape:
+        return f"{tuple(x.shape)}, unlike the (N, {', '.join(map(str, known.shape))}) that it has scored before"
+    return f"{x.dtype} on {x.device.type}, unlike the {known.dtype} on {known.device} that it has scored before"

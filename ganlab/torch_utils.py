@@ -1,0 +1,60 @@
+"""Helpers for torch modules: their mode, trainable parameters, lazy layers and output type."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.dropout import _DropoutNd
+from torch.nn.parameter import is_lazy
+from torch.nn.utils.parametrizations import _SpectralNorm
+from torch.nn.utils.spectral_norm import SpectralNorm
+
+
+@contextmanager
+def evaluating(module: nn.Module) -> Iterator[None]:
+    """Puts a module into eval mode. Afterwards every submodule is in the mode it was in before."""
+    modes = [(part, part.training) for part in module.modules()]
+    module.eval()
+    try:
+        yield
+    finally:
+        for part, mode in modes:
+            part.training = mode
+
+
+def trainable(modules: Iterable[nn.Module]) -> Iterator[nn.Parameter]:
+    """Yields the parameters that take gradients, each once."""
+    seen: set[int] = set()
+    for module in modules:
+        for parameter in module.parameters():
+            if parameter.requires_grad and id(parameter) not in seen:
+                seen.add(id(parameter))
+                yield parameter
+
+
+def stateful(module: nn.Module) -> bool:
+    """True if a forward changes the next one (spectral norm) or draws at random (dropout)."""
+    return any(
+        getattr(part, "stateful", False)
+        or isinstance(part, _DropoutNd | _SpectralNorm)
+        or any(isinstance(hook, SpectralNorm) for hook in part._forward_pre_hooks.values())
+        for part in module.modules()
+    )
+
+
+def shape_lazy(module: nn.Module, images: Tensor) -> None:
+    """Runs one forward if the module has lazy layers, so that they get their shapes and random initial weights."""
+    if any(map(is_lazy, [*module.parameters(), *module.buffers()])):
+        with evaluating(module), torch.no_grad():
+            module(images)
+
+
+def as_float(network: nn.Module, output: Tensor) -> Tensor:
+    """The network's output in at least float32. Raises TypeError if it is not a tensor."""
+    # `network` is the first argument so that error attribution finds it
+    if not isinstance(output, Tensor):
+        raise TypeError(f"expected a tensor, got {type(output).__name__}")
+    return output.float() if output.dtype == torch.bfloat16 else output

@@ -1,0 +1,154 @@
+"""docs/first-plugin.md does what it says: every block of it, in order, exactly as printed.
+
+Bash runs a `sh` block, in the environment and the folder that the blocks before it have left. A `python` or `json`
+block is written to the file that the sentence before the block ends with. The output of a `sh` block must contain the
+lines of the `text` block after it, in order: "..." matches anything, several spaces match one, and after a training any
+number matches any other, because machines print different numbers.
+
+Two things differ from a reader's work. The environment exists already, with all packages of this one, so that `make
+venv` has nothing to do. `SMALL` makes the training small.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+import sysconfig
+from collections.abc import Iterator
+from importlib.util import find_spec
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from helpers.paths import ROOT
+
+PAGE = (ROOT / "docs" / "first-plugin.md").read_text("utf-8")
+SMALL = (
+    "schedule.steps=2",
+    "data.a.count=48",
+    "data.b.count=48",
+    "data.size=32",
+    "data.batch=2",
+    "generator.width=4",
+    "discriminators.image.width=4",
+    "runtime.threads=1",
+)
+
+
+class Block(NamedTuple):
+    language: str
+    code: str
+    before: str
+    """The text between the block before and this one."""
+
+
+def blocks() -> Iterator[Block]:
+    last = 0
+    for found in re.finditer(r"^```(.*)\n((?:.*\n)*?)^```$", PAGE, re.M):
+        yield Block(found[1], found[2], PAGE[last : found.start()])
+        last = found.end()
+
+
+class Reader:
+    """Does what the page says, starting in the root of a clone."""
+
+    def __init__(self, folder: Path) -> None:
+        clone = folder / "ganlab"
+        clone.mkdir()
+        for name in ("Makefile", "pyproject.toml", "experiments"):
+            (clone / name).symlink_to(ROOT / name)
+        make_environment(clone / ".venv")
+        offline = {"PIP_NO_INDEX": "1", "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
+        # wide enough for the page's longest row
+        self.environment = {**os.environ, **offline, "COLUMNS": "160", "OMP_NUM_THREADS": "1"}
+        self.at, self.state = clone, folder / "state"
+        self.trained = False
+        self.printed = ""
+        self.failed = False
+
+    def does(self, block: Block) -> None:
+        if block.language == "sh":
+            self.runs(block.code)
+        elif block.language == "text":
+            self.sees(block.code)
+        else:
+            path = re.search(r"`([\w./]+)`:\s*$", block.before)
+            assert path is not None, f"no sentence names the file of\n{block.code}"
+            (self.at / path[1]).write_text(block.code)
+
+    def runs(self, code: str) -> None:
+        assert not self.failed, f"the page says nothing of a failure:\n{self.printed}"
+        done = subprocess.run(
+            ["bash", "-e", "-c", f'{code}\n(pwd; env -0) > "$0"', str(self.state)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            cwd=self.at,
+            env=self.environment,
+        )
+        self.printed, self.failed = done.stdout, done.returncode != 0
+        self.trained |= "ganlab run" in code
+        if not self.failed:
+            at, _, environment = self.state.read_text().partition("\n")
+            self.at = Path(at)
+            self.environment = dict(item.split("=", 1) for item in environment.split("\0") if item)
+
+    def sees(self, text: str) -> None:
+        assert self.failed == (re.match(r"ganlab: |\w*Error: ", text) is not None), self.printed
+        self.failed = False
+        rest = self.plain(self.printed)
+        for line in self.plain(text).splitlines():
+            found = re.search(re.escape(line).replace(re.escape("..."), ".*"), rest)
+            assert found is not None, f"{line!r} is not in, or not in its place in\n{self.printed}"
+            rest = rest[found.end() :]
+
+    def plain(self, text: str) -> str:
+        lines = [" ".join(line.split()) for line in text.splitlines()]
+        return re.sub(r"-?\d+(\.\d+)?(e-?\d+)?", "#", "\n".join(lines)) if self.trained else "\n".join(lines)
+
+
+def make_environment(where: Path) -> None:
+    """A virtual environment with its own site-packages, and this interpreter's behind them."""
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(where)], check=True)
+    (site,) = where.glob("lib/python*/site-packages")
+    behind = dict.fromkeys(sysconfig.get_path(name) for name in ("purelib", "platlib"))
+    (site / "behind.pth").write_text("".join(f"import site; site.addsitedir({path!r})\n" for path in behind))
+    small = " ".join(f"--set {patch}" for patch in SMALL)
+    for name, script in {
+        "pip": 'exec python -m pip "$@"',
+        "pytest": 'exec python -m pytest "$@"',
+        "ganlab": f'[ "$1" = run ] && set -- "$@" {small}\n'
+        'exec python -c "from ganlab.cli.commands import main; main()" "$@"',
+    }.items():
+        (where / "bin" / name).write_text(f"#!/bin/bash\n{script}\n")
+        (where / "bin" / name).chmod(0o755)
+    (where / "installed").touch()
+
+
+def test_every_block_of_it_does_what_it_says(tmp_path: Path) -> None:
+    if find_spec("pip") is None:
+        pytest.skip("this environment has no pip to install a plugin with")
+    reader = Reader(tmp_path)
+    done = []
+    for block in blocks():
+        reader.does(block)
+        done.append(block.language)
+    # each block has two fences, so no block was left out
+    assert 2 * len(done) == len(re.findall(r"^\s*(?:```|~~~)", PAGE, re.M))
+    assert {*done} == {"sh", "text", "python", "json"}
+    lab = tmp_path / "lab"
+    # as the page says after it shows the broken requirement
+    assert "With `t.uniform(1)` instead of `torch.rand(())` it passes." in PAGE
+    (lab / "broken.py").write_text((lab / "broken.py").read_text().replace("torch.rand(())", "t.uniform(1)"))
+    reader.runs("python broken.py")
+    assert not reader.failed, reader.printed
+    # the two runs differ in the loss alone
+    plain, hinge = (json.loads((lab / "runs" / name / "spec.json").read_text()) for name in ("plain", "hinge"))
+    assert hinge["losses"].pop("adversarial")["type"] == "hinge"
+    assert plain["losses"].pop("adversarial")["type"] == "lsgan"
+    different = {key for key in plain.keys() | hinge.keys() if plain.get(key) != hinge.get(key)}
+    assert different == {"name", "about"}

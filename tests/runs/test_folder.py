@@ -1,0 +1,298 @@
+"""The run folder: reading, removing and refusing, also if files are damaged."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+from typing import Any, BinaryIO
+
+import numpy as np
+import pytest
+from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
+from tensorboard.util import tensor_util
+
+from ganlab import files
+from ganlab.errors import RunError, SpecError
+from ganlab.runs.folder import RunFolder, write
+
+
+def record(step: int, value: float = 0.5) -> dict[str, float]:
+    return {"step": step, "seconds": step / 10, "images": 4 * step, "loss/generator/ab/cycle": value / step}
+
+
+def scalars(folder: Path) -> Counter[tuple[str, int, float]]:
+    found: Counter[tuple[str, int, float]] = Counter()
+    for path in folder.glob("events.out.tfevents.*"):
+        for event in EventFileLoader(str(path)).Load():
+            for value in event.summary.value:
+                found[value.tag, event.step, float(tensor_util.make_ndarray(value.tensor))] += 1
+    return found
+
+
+def test_records_are_read_as_they_were_written(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    assert folder.records() == []
+    given = [record(step, 1 / 3) for step in range(1, 6)]
+    with folder.recorder(0) as recorder:
+        recorder(given[:2])
+        # a reader sees whole records while the run writes
+        assert folder.records() == given[:2]
+        assert sum(scalars(tmp_path).values()) == 2
+        recorder([])
+        recorder(given[2:])
+    assert folder.records() == given
+    lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line) for line in lines] == given
+    name = "loss/generator/ab/cycle"
+    assert scalars(tmp_path) == Counter((name, int(r["step"]), float(np.float32(r[name]))) for r in given)
+
+
+def test_tensorboard_can_follow_the_events(tmp_path: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    with RunFolder(tmp_path).recorder(0) as recorder:
+        recorder([record(1), record(2)])
+        accumulator = EventAccumulator(str(tmp_path))
+        accumulator.Reload()
+        assert [s.step for s in accumulator.Scalars("loss/generator/ab/cycle")] == [1, 2]
+        recorder([record(3)])
+        accumulator.Reload()
+        assert [s.value for s in accumulator.Scalars("loss/generator/ab/cycle")] == pytest.approx([0.5, 0.25, 0.5 / 3])
+        assert accumulator.Tags()["scalars"] == ["loss/generator/ab/cycle"]
+
+
+@pytest.mark.parametrize("kept", [0, 2, 5, 9])
+def test_a_run_that_resumes_records_each_step_once(tmp_path: Path, kept: int) -> None:
+    folder = RunFolder(tmp_path)
+    with folder.recorder(0) as recorder:
+        recorder([record(step) for step in range(1, 6)])
+    (events,) = tmp_path.glob("events.out.tfevents.*")
+    # as if another process had written it in another second
+    events.rename(f"{events}.0")
+    with folder.recorder(kept) as recorder:
+        recorder([record(step, 0.25) for step in range(kept + 1, 8)])
+    expected = [record(step) for step in range(1, min(kept, 5) + 1)] + [
+        record(step, 0.25) for step in range(kept + 1, 8)
+    ]
+    assert folder.records() == expected
+    name = "loss/generator/ab/cycle"
+    assert scalars(tmp_path) == Counter((name, int(r["step"]), float(np.float32(r[name]))) for r in expected)
+    assert len(list(tmp_path.glob("events.out.tfevents.*"))) == 1
+
+
+def test_samples_of_steps_that_are_dropped_are_dropped(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    for name in ("step-000002.png", "step-000003.png", "step-1000000.png", "step-best.png", "mine.png"):
+        write(tmp_path / "samples" / name, b"x")
+    with folder.recorder(2):
+        pass
+    assert {path.name for path in folder.samples.iterdir()} == {"step-000002.png", "step-best.png", "mine.png"}
+    assert folder.sample(2).read_bytes() == b"x"
+
+
+@pytest.mark.parametrize("torn", ['{"step": 3, "seco', "{", '{"step": 3}}', "\x00\x00\x00"])
+def test_a_last_line_that_was_cut_off_is_left_out_and_written_again(tmp_path: Path, torn: str) -> None:
+    folder = RunFolder(tmp_path)
+    with folder.recorder(0) as recorder:
+        recorder([record(1), record(2)])
+    with (tmp_path / "metrics.jsonl").open("a") as file:
+        file.write(torn)
+    assert folder.records() == [record(1), record(2)]
+    with folder.recorder(2) as recorder:
+        recorder([record(3)])
+    assert folder.records() == [record(1), record(2), record(3)]
+
+
+def test_what_another_process_left_in_a_damaged_event_file_is_dropped(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    with folder.recorder(0) as recorder:
+        recorder([record(1), record(2)])
+    (events,) = tmp_path.glob("events.out.tfevents.*")
+    events.write_bytes(events.read_bytes()[:-5])
+    with folder.recorder(2):
+        pass
+    assert sorted(step for _, step, _ in scalars(tmp_path)) == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("content", "said"), [("", "Expecting value"), ('{"name": "x"', "delimiter"), ("[1]", "object"), (b"\xff", "utf-8")]
+)
+@pytest.mark.parametrize("name", ["spec.json", "environment.json"])
+def test_a_damaged_file_is_named(tmp_path: Path, name: str, content: str | bytes, said: str) -> None:
+    (tmp_path / name).write_bytes(content if isinstance(content, bytes) else content.encode())
+    folder = RunFolder(tmp_path)
+    with pytest.raises(SpecError) as caught:
+        folder.spec_json() if name == "spec.json" else folder.environment()
+    assert str(caught.value).startswith(f"{tmp_path / name} can't be read: ")
+    assert said in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_file_names_that_are_no_text_can_be_kept(tmp_path: Path) -> None:
+    content = {"skipped": ["\udcff.png: broken", "漢字 ü"], "nested": {"a": [1, 2.5, None]}}
+    folder = RunFolder(tmp_path)
+    folder.write_json("environment.json", content)
+    assert folder.environment() == content
+    assert "漢字 ü" in (tmp_path / "environment.json").read_text(encoding="utf-8")
+
+
+RUN = (
+    "spec.json",
+    "environment.json",
+    "evaluation.json",
+    "speed.json",
+    "metrics.jsonl",
+    "events.out.tfevents.1.host.2",
+)
+
+
+def populate(path: Path) -> dict[str, Any]:
+    """Writes a run and other files beside it, and returns {name of the other file: content}."""
+    for name in ("checkpoints/step-000002/state.pt", "checkpoints/.step-000004/state.pt", "samples/step-000002.png"):
+        (path / name).parent.mkdir(parents=True, exist_ok=True)
+        (path / name).write_text("run")
+    for name in RUN:
+        (path / name).write_text("{}")
+    notes = {"notes.txt": "mine", "events.txt": "mine", "my checkpoints/step-000002/x": "mine", "spec.json.bak": "mine"}
+    for name, content in notes.items():
+        (path / name).parent.mkdir(parents=True, exist_ok=True)
+        (path / name).write_text(content)
+    return notes
+
+
+def test_clearing_removes_the_run_and_nothing_beside_it(tmp_path: Path) -> None:
+    notes = populate(tmp_path)
+    RunFolder(tmp_path).clear()
+    left = {str(p.relative_to(tmp_path)): p.read_text() for p in tmp_path.rglob("*") if p.is_file()}
+    assert left == notes
+    assert {p.name for p in tmp_path.iterdir()} == {name.split("/")[0] for name in notes}
+    RunFolder(tmp_path).clear()
+
+
+class Stop(BaseException):
+    """Acts like a kill: no code catches it."""
+
+
+def stopped(at: int, work: Callable[[], Any]) -> bool:
+    """Does `work` up to its `at`-th call of any function. Returns False if it ended before."""
+    calls, over = 0, False
+
+    def count(frame: FrameType, event: str, arg: object) -> None:
+        nonlocal calls
+        calls += event in ("call", "c_call")
+        if calls == at and not over:
+            raise Stop
+
+    sys.setprofile(count)
+    try:
+        work()
+    except Stop:
+        return True
+    finally:
+        # do not raise at the call that ends the counting
+        over = True
+        sys.setprofile(None)
+    return False
+
+
+def test_clearing_can_be_stopped_anywhere_and_done_again(tmp_path: Path) -> None:
+    at = 0
+    while True:
+        at += 3
+        path = tmp_path / str(at)
+        path.mkdir()
+        notes = populate(path)
+        folder = RunFolder(path)
+        if not stopped(at, folder.clear):
+            break
+        # it is still a run with complete checkpoints, or none of its files is left
+        if folder.exists:
+            assert all((path / f"checkpoints/step-{step:06d}/state.pt").exists() for step in folder.steps)
+        else:
+            assert not [name for name in RUN if (path / name).exists()]
+        folder.clear()
+        assert {str(p.relative_to(path)): p.read_text() for p in path.rglob("*") if p.is_file()} == notes
+    assert at > 50
+
+
+def test_clearing_removes_a_link_and_not_what_it_leads_to(tmp_path: Path) -> None:
+    populate(tmp_path / "run")
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere/precious").write_text("mine")
+    (tmp_path / "run/samples/linked").symlink_to(tmp_path / "elsewhere", target_is_directory=True)
+    RunFolder(tmp_path / "run").clear()
+    assert (tmp_path / "elsewhere/precious").read_text() == "mine"
+
+
+def test_only_a_folder_with_something_else_in_it_is_foreign(tmp_path: Path) -> None:
+    def foreign(path: Path) -> bool:
+        return RunFolder(path).foreign
+
+    assert not foreign(tmp_path / "missing")
+    assert not foreign(tmp_path)
+    # a process that is killed before it writes the spec leaves these files
+    (tmp_path / ".lock").touch()
+    (tmp_path / ".spec.json.unfinished").touch()
+    assert not foreign(tmp_path)
+    (tmp_path / "holiday.jpg").touch()
+    assert foreign(tmp_path)
+    assert foreign(tmp_path / "holiday.jpg")
+    (tmp_path / "spec.json").touch()
+    assert not foreign(tmp_path)
+
+
+def test_one_at_a_time(tmp_path: Path) -> None:
+    with (
+        RunFolder(tmp_path / "run").locked(),
+        pytest.raises(SpecError, match="run: another process is training here"),
+        RunFolder(tmp_path / "run").locked(),
+    ):
+        pytest.fail("entered")
+    with RunFolder(tmp_path / "run").locked():
+        pass
+
+
+def test_a_folder_that_cannot_be_made_is_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with (
+        pytest.raises(RunError, match="file/run can't be written: Not a directory"),
+        RunFolder(tmp_path / "file/run").locked(),
+    ):
+        pytest.fail("entered")
+
+
+def test_a_file_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
+    path = tmp_path / "deep" / "file"
+    write(path, b"one")
+    write(path, b"other")
+    assert path.read_bytes() == b"other"
+    assert [p.name for p in path.parent.iterdir()] == ["file"]
+    (tmp_path / "in the way").touch()
+    with pytest.raises(RunError, match="in the way/file can't be written: "):
+        write(tmp_path / "in the way" / "file", b"x")
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(RunError, match="folder can't be written: Is a directory"):
+        write(tmp_path / "folder", b"x")
+    assert {p.name for p in tmp_path.iterdir()} == {"deep", "in the way", "folder"}
+
+
+def test_one_that_tidies_up_takes_nothing_from_one_that_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, sync, seen = tmp_path / "samples/step-000001.png", files._sync, []
+
+    def tidied(file: BinaryIO) -> None:
+        sync(file)
+        seen.append(sorted(p.name.split(".")[-1] for p in path.parent.iterdir()))
+        if len(seen) == 1:
+            RunFolder(tmp_path).tidy()
+
+    path.parent.mkdir()
+    (path.parent / ".step-000002.png.17.unfinished").touch()
+    monkeypatch.setattr(files, "_sync", tidied)
+    write(path, b"content")
+    assert path.read_bytes() == b"content"
+    assert seen == [["unfinished", "unfinished"], ["unfinished"]]
+    assert [p.name for p in path.parent.iterdir()] == [path.name]

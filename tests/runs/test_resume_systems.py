@@ -1,0 +1,100 @@
+"""Every experiment, made small, is killed and resumed. Its networks equal those of a run that never stopped.
+
+`make faults` kills each three times. The printed seed repeats a failure:
+GANLAB_KILL_SEED=SEED pytest tests/runs/test_resume_systems.py -m '' -k EXPERIMENT
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ganlab.spec.files import merge
+from helpers.experiments import FILES, small
+from helpers.processes import Forker, moments, networks, records
+
+# its fixtures are made once if one worker has all its tests
+pytestmark = pytest.mark.xdist_group("resume_systems")
+
+# experiments/paper/ has the same systems, larger
+EXPERIMENTS = [name for name in FILES if "/" not in name]
+STEPS = 8
+# some samples fall on a step without a checkpoint, and some checkpoints between two readings of the log
+PATCH = {
+    "schedule": {"steps": STEPS},
+    "samples": {"every": 3, "count": 2},
+    "checkpoints": {"every": 2},
+    "evaluation": None,
+    "runtime": {"log_every": 3},
+}
+
+
+@pytest.fixture(scope="module")
+def specs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    folder = tmp_path_factory.mktemp("specs")
+    found = {name: folder / name for name in EXPERIMENTS}
+    for name, path in found.items():
+        path.write_text(json.dumps(merge(small(name), PATCH)))
+    return found
+
+
+@pytest.fixture(scope="module")
+def forker(tmp_path_factory: pytest.TempPathFactory, specs: dict[str, Path]) -> Iterator[Forker]:
+    forker = Forker(tmp_path_factory.mktemp("forker"), *specs.values())
+    yield forker
+    forker.close()
+
+
+def kills(marks: list[int], seed: random.Random) -> list[dict[str, Any]]:
+    """Returns three kills in a random order: between two steps after a checkpoint, during the writing of a checkpoint,
+    and anywhere in three steps. A process adds at most one checkpoint before its kill, so no kill comes too late.
+    `marks` is the number of calls before each step."""
+    saving = (marks[2] - marks[1]) - (marks[1] - marks[0])
+    found = [
+        {"signals": [[signal.SIGKILL, "trainer.py:step", seed.randrange(3, 5), 0]]},
+        {"signals": [[signal.SIGKILL, "checkpoint.py:save", 1, seed.randrange(saving)]]},
+        {"killed_at": seed.randrange(marks[0], marks[3])},
+    ]
+    seed.shuffle(found)
+    return found
+
+
+def check(forker: Forker, spec: Path, folder: Path, jobs: Callable[[], list[dict[str, Any]]], **whole_job: str) -> None:
+    whole, killed = folder / "whole", folder / "killed"
+    words = ["run", str(spec), "--out"]
+    done = forker.run(*words, str(whole), **whole_job)
+    assert done.code == 0, done.said
+    for job in jobs():
+        done = forker.run(*words, str(killed), **job)
+        print(job, done.code, sorted(path.name for path in killed.glob("checkpoints/*")))
+        assert done.code == -signal.SIGKILL, done.said
+    done = forker.run(*words, str(killed))
+    assert done.code == 0, done.said
+    assert networks(killed, STEPS) == networks(whole, STEPS)
+    assert [record["step"] for record in records(killed)] == list(range(1, STEPS + 1))
+    assert records(killed) == records(whole)
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_a_killed_experiment_ends_as_one_that_was_not(
+    forker: Forker, specs: dict[str, Path], tmp_path: Path, name: str
+) -> None:
+    """Kills the run in a step after the first checkpoint."""
+    seed = moments()
+    job = {"signals": [[signal.SIGKILL, "trainer.py:step", seed.randrange(3, 5), seed.randrange(2000)]]}
+    check(forker, specs[name], tmp_path, lambda: [job])
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_an_experiment_killed_three_times_ends_as_one_that_was_not(
+    forker: Forker, specs: dict[str, Path], tmp_path: Path, name: str
+) -> None:
+    marks = tmp_path / "marks.json"
+    check(forker, specs[name], tmp_path, lambda: kills(json.loads(marks.read_text()), moments()), counted=str(marks))

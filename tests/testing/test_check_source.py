@@ -1,0 +1,132 @@
+"""`check_source` and each requirement that an image source can fail."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import ganlab
+from ganlab import testing
+from ganlab.testing import sources
+from helpers.broken import Broken, names_of, verify_every_condition_fails, verify_sentence
+
+
+class Squares(ganlab.Source):
+    """Passes the check; the broken ones derive from it."""
+
+    classes = 2
+
+    def keys(self, domain: str) -> list[str]:
+        return [f"{domain}{i}" for i in range(9)]
+
+    def image(self, key: str, size: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
+        return np.full((size, size, 3), 20 * int(key[1:]), np.uint8)
+
+    def label(self, key: str) -> int:
+        return int(key[1:]) % 2
+
+
+class NoPictures(Squares):
+    def __init__(self) -> None:
+        raise LookupError("there are none")
+
+
+class Numbered(Squares):
+    def keys(self, domain: str) -> Any:
+        return list(range(9))
+
+
+class Repeats(Squares):
+    def keys(self, domain: str) -> list[str]:
+        return ["a1", "a2", "a1"]
+
+
+class Shuffles(Squares):
+    order = itertools.count()
+
+    def keys(self, domain: str) -> list[str]:
+        keys = super().keys(domain)
+        start = next(self.order) % 2
+        return keys[start:] + keys[:start]
+
+
+class Floats(Squares):
+    def image(self, key: str, size: int) -> Any:
+        return super().image(key, size) / 255
+
+
+class Stream(Squares):
+    count = 0
+
+    def image(self, key: str, size: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
+        self.count += 1
+        return np.full((size, size, 3), self.count, np.uint8)
+
+
+class OneTooFar(Squares):
+    def label(self, key: str) -> int:
+        return int(key[1:]) % 3
+
+
+class NoLabels(Squares):
+    def label(self, key: str) -> Any:
+        return None
+
+
+class NumberedAttributes(Squares):
+    def attributes(self, key: str) -> Any:
+        return {"grey": 20}
+
+
+BROKEN: list[Broken] = [
+    (testing.check_source, NoPictures, "built from its options.* LookupError: there are none"),
+    (testing.check_source, Numbered, r"fixed order.* has the keys \[0, 1, "),
+    (testing.check_source, Repeats, "different keys.* 1 of 3 keys are repeated"),
+    (testing.check_source, Shuffles, "fixed order.*'a0', .* and then .'a1'"),
+    (testing.check_source, Floats, "uint8.* of float64"),
+    (testing.check_source, Stream, "same image.* differs in 768 values"),
+    (testing.check_source, OneTooFar, r"labels.* classes is 2, and the labels are \[0, 1, 2\]"),
+    (testing.check_source, NoLabels, "labels.* TypeError: 'NoneType' object cannot be interpreted as an integer"),
+    (testing.check_source, NumberedAttributes, "attributes.* {'grey': 20}"),
+]
+
+
+@pytest.mark.parametrize(("check", "cls", "sentence"), BROKEN, ids=names_of)
+def test_a_failed_requirement_is_named(check: Callable[..., None], cls: type, sentence: str) -> None:
+    verify_sentence(check, cls, sentence)
+
+
+def test_every_requirement_and_condition_fails_for_one_of_them() -> None:
+    verify_every_condition_fails([sources], BROKEN)
+
+
+def test_the_source_that_they_derive_from_passes() -> None:
+    testing.check_source(Squares)
+
+
+class Seeds(Squares):
+    def keys(self, domain: str) -> list[str]:
+        torch.manual_seed(5)
+        return super().keys(domain)
+
+
+def test_torchs_generator_is_restored_after_a_component_seeds_it() -> None:
+    before = torch.manual_seed(99).get_state()
+    with suppress(AssertionError):
+        testing.check_source(Seeds)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+class NumpyLabels(Squares):
+    def label(self, key: str) -> Any:
+        return np.int64(super().label(key))
+
+
+def test_labels_are_what_torch_takes_for_whole_numbers() -> None:
+    testing.check_source(NumpyLabels)
