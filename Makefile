@@ -19,7 +19,7 @@ run: venv
 test: venv
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup
 
-# kills runs many times, where `make test` kills each system once: a few minutes, not part of .ci/run
+# kills runs many times and tries thousands of mutated specs, where `make test` tries a few: not part of .ci/run
 faults: venv
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup -m faults
 

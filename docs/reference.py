@@ -270,7 +270,14 @@ def allowed(place: Json, whole: Json, null: bool = True) -> str:
     return {"array": _array, "object": _object}.get(kind, _plain)(place, whole, kind)
 
 
-_WORDS = {"boolean": "true or false", "integer": "an integer", "number": "a number", "string": "a string"}
+_WORDS = {
+    "boolean": "true or false",
+    "integer": "an integer",
+    "null": code("null"),
+    "number": "a number",
+    "string": "a string",
+    "path": "a path",
+}
 
 
 def _plain(place: Json, whole: Json, kind: str) -> str:
@@ -282,7 +289,7 @@ def _plain(place: Json, whole: Json, kind: str) -> str:
     else:
         said = (("of at least", least), ("above", above), ("of at most", most), ("below", below))
         bounds = [f"{word} {bound}" for word, bound in said if bound is not None]
-    return f"{_WORDS[kind]} {' and '.join(bounds)}".rstrip()
+    return f"{_WORDS[place.get('format', kind)]} {' and '.join(bounds)}".rstrip()
 
 
 def _array(place: Json, whole: Json, kind: str) -> str:

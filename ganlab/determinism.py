@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import os
-from collections.abc import Iterator
+import random
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,25 +27,64 @@ def untouched_randomness(device: torch.device) -> Iterator[None]:
         yield
 
 
+def _attribute(owner: object, name: str) -> tuple[Callable[[], Any], Callable[[Any], None]]:
+    return functools.partial(getattr, owner, name), functools.partial(setattr, owner, name)
+
+
+def _flushes_denormals() -> bool:
+    return (torch.tensor(1e-310, dtype=torch.float64, device="cpu") * 1.0).item() == 0.0
+
+
+_SETTINGS: tuple[tuple[Callable[[], Any], Callable[[Any], Any]], ...] = (
+    # None instead of "cpu", which would put a mode around every call of torch
+    (lambda: None if (device := torch.get_default_device()).type == "cpu" else device, torch.set_default_device),
+    (torch.get_default_dtype, torch.set_default_dtype),
+    (torch.get_num_threads, torch.set_num_threads),
+    (torch.get_float32_matmul_precision, torch.set_float32_matmul_precision),
+    (torch.get_deterministic_debug_mode, torch.set_deterministic_debug_mode),
+    (torch.is_grad_enabled, torch._C._set_grad_enabled),
+    (torch.is_anomaly_enabled, torch.autograd.set_detect_anomaly),
+    (_flushes_denormals, torch.set_flush_denormal),
+    *(_attribute(torch.backends.cudnn, name) for name in ("enabled", "benchmark", "deterministic", "allow_tf32")),
+    _attribute(torch.backends.mkldnn, "enabled"),
+    (np.geterr, lambda errors: np.seterr(**errors)),
+)
+"""(get, set) for each setting of a process that results depend on."""
+
+
+@contextmanager
+def untouched_settings() -> Iterator[None]:
+    """Restores afterwards the settings and random generators of torch, numpy and Python that results depend on."""
+    before = [get() for get, _ in _SETTINGS]
+    python, arrays = random.getstate(), np.random.get_state()  # noqa: NPY002 (plugins may use numpy's global generator)
+    started = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
+    devices = range(torch.cuda.device_count()) if started else ()
+    try:
+        with torch.random.fork_rng(devices):
+            yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(arrays)  # noqa: NPY002
+        for (get, put), value in zip(_SETTINGS, before, strict=True):
+            if get() != value:
+                put(value)
+
+
 @contextmanager
 def reproducible(device: torch.device, precision: str, threads: int) -> Iterator[None]:
     """Sets the number of CPU threads, TF32 (only for the precision "tf32") and deterministic cuDNN algorithms.
 
-    Restores torch's global random generators and these settings afterwards; the environment variable
+    Restores the global random generators and these settings afterwards; the environment variable
     CUBLAS_WORKSPACE_CONFIG stays set.
     """
-    threads_before, precision_before = torch.get_num_threads(), torch.get_float32_matmul_precision()
     tf32 = precision == "tf32"
     # cuBLAS reads it when it is first used
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    torch.set_num_threads(threads)
-    torch.set_float32_matmul_precision("high" if tf32 else "highest")
-    try:
-        with (
-            untouched_randomness(device),
-            torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=tf32),
-        ):
-            yield
-    finally:
-        torch.set_num_threads(threads_before)
-        torch.set_float32_matmul_precision(precision_before)
+    with (
+        untouched_settings(),
+        untouched_randomness(device),
+        torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=tf32),
+    ):
+        torch.set_num_threads(threads)
+        torch.set_float32_matmul_precision("high" if tf32 else "highest")
+        yield

@@ -4,11 +4,19 @@ MOST = 300
 """The most characters of another error's text that a message repeats."""
 
 
+LONGEST = 10_000
+"""The most characters of a message."""
+
+
 class GanlabError(Exception):
     """Base class of every error that ganlab raises on purpose. Its message is one sentence for a person."""
 
     exit_code = 1
     """The exit code of the command line."""
+
+    def __init__(self, message: str = "") -> None:
+        # it may repeat names of files and words of a command line, which hold any character
+        super().__init__(shortened(printable(message), LONGEST))
 
 
 class SpecError(GanlabError):
@@ -47,7 +55,22 @@ def one_line(error: BaseException) -> str:
     # a plugin's error may fail in any way
     except Exception:
         return ""
-    return text if len(text) <= MOST else f"{text[: MOST - 3]}..."
+    return shortened(text, MOST)
+
+
+def shortened(text: str, most: int) -> str:
+    """Returns the text, or its beginning and "..." if it has more than `most` characters."""
+    return text if len(text) <= most else f"{text[: most - 3]}..."
+
+
+def printable(text: str) -> str:
+    r"""Returns the text with escapes such as \n and \x1b for line ends, control codes, surrogates and the like.
+
+    Names of files and of third parties' components may hold them. A terminal would obey them.
+    """
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def text_of(error: BaseException) -> str:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import torch
 
 from ganlab.components.registry import registry
-from ganlab.data.dataset import Dataset, describe_skipped
+from ganlab.data.dataset import Dataset
 from ganlab.data.sampler import Sampler
 from ganlab.determinism import reproducible, untouched_randomness
 from ganlab.engine import summary
@@ -28,12 +28,14 @@ from ganlab.interfaces.callbacks import Callback, TrainingStart
 from ganlab.interfaces.networks import Domain
 from ganlab.report.grids import png, sample_grid
 from ganlab.report.samples import sample
+from ganlab.runs import checkpoint
 from ganlab.runs.folder import RunFolder
-from ganlab.runs.manifest import changed_code, check_same_data, check_same_spec, claim, keep_manifest
+from ganlab.runs.manifest import changed_code, check_same_spec, claim, keep_manifest
+from ganlab.runs.models import Manifest
 from ganlab.runs.provenance import metric_code_changes
 from ganlab.runs.writer import RunWriter, restore
-from ganlab.spec.files import assignment, merge, read
-from ganlab.spec.models import Evaluation, Json, Options, Spec
+from ganlab.spec.files import assignment, explaining, merge, read
+from ganlab.spec.models import Evaluation, Json, Options, Spec, check_json, differences
 from ganlab.spec.resolve import checked, resolve, resolve_evaluation
 from ganlab.system.build import System, build, build_data, build_schedule, build_sources
 
@@ -49,10 +51,13 @@ class Run(NamedTuple):
     """The step of the newest checkpoint; 0 if there is none."""
     steps: int
     """The number of steps of the whole run."""
-    records: list[Record]
-    """A record of each step: "step", "seconds", "images", every term, gradient norm and measured number by name."""
     evaluation: Json | None
     """The content of evaluation.json; None if the run is not measured."""
+
+    @property
+    def records(self) -> list[Record]:
+        """A record of each step, read from the folder: "step", "seconds", "images", every term and gradient norm."""
+        return list(RunFolder(self.folder).records())
 
     @property
     def finished(self) -> bool:
@@ -60,7 +65,7 @@ class Run(NamedTuple):
         return self.step >= self.steps
 
 
-def load_spec(spec: str | Path | Mapping[str, Any], set: Iterable[str] = ()) -> Spec:
+def load_spec(spec: str | Path | Mapping[str, Any] | Spec, set: Iterable[str] = ()) -> Spec:
     """Returns a spec, resolved: every default and every "auto" is filled in, every name is found.
 
     Args:
@@ -69,7 +74,9 @@ def load_spec(spec: str | Path | Mapping[str, Any], set: Iterable[str] = ()) -> 
 
     Raises SpecError with one sentence that names the value, what is allowed and where it stands.
     """
-    return resolve(*_asked(spec, set))
+    set = tuple(set)
+    with explaining(set):
+        return resolve(*_asked(spec, set))
 
 
 def load_run(folder: str | Path) -> Run:
@@ -99,20 +106,26 @@ def run(
     Raises SpecError, before anything is trained, if the spec, its data or the folder can't be used; RunError if the
     training fails; Interrupted after SIGINT or SIGTERM, with everything saved.
     """
-    callback = callback or Callback()
+    callback, set = callback or Callback(), tuple(set)
     asked, where = _asked(spec, set)
-    name = checked(asked, where).name
+    with explaining(set):
+        name = checked(asked, where).name
     folder = RunFolder(out or Path("runs") / name)
+    # safetensors reads and writes no file of another name
+    check_json(str(folder.path), "--out")
     if folder.foreign:
         raise SpecError(f"{folder.path} exists and is not a run; choose another folder with --out")
     kept = folder.spec() if folder.exists and not fresh else None
-    resolved = resolve(asked, where, like=kept)
+    with explaining(set):
+        resolved = resolve(asked, where, like=kept)
     if kept is not None:
         check_same_spec(folder, kept, resolved)
         found = _read_run(folder, kept)
         if (
             found.finished
-            and covers(found.evaluation, found.step, resolved.evaluation)
+            # at other locations there may be other images
+            and kept.locations() == resolved.locations()
+            and covers(found.evaluation, _newest(found), resolved.evaluation)
             and folder.sample(found.step).exists()
         ):
             measured_by = (found.evaluation or {}).get("protocol", {}).get("code", {})
@@ -120,10 +133,7 @@ def run(
                 callback.warn(sentence)
             return found
     with _reproducible(resolved):
-        datasets = build_data(resolved, callback.progress)
-        for domain, dataset in datasets.items():
-            if dataset.skipped:
-                callback.warn(describe_skipped(f"data.{domain}", dataset.skipped, dataset.keys))
+        datasets = _data(resolved, callback)
         system = build(resolved, _domains(datasets))
         data = resolved.data
         trainer = Trainer(system, Sampler(datasets, data.batch, data.flip, resolved.seed, system.device, system.dtype))
@@ -134,7 +144,7 @@ def run(
         )
         with folder.locked():
             kept = claim(folder, kept, resolved, fresh)
-            _train(trainer, datasets, folder, callback, evaluator)
+            _train(trainer, datasets, folder, kept, callback, evaluator)
             if evaluator is not None:
                 try:
                     measure_run(folder, evaluator, system, _domains(datasets), callback.warn)
@@ -151,6 +161,7 @@ def evaluate(
     images: tuple[str | Path, str | Path] | None = None,
     inputs: str | Path | None = None,
     callback: Callback | None = None,
+    set: Iterable[str] = (),
 ) -> Json:
     """Measures a run and keeps the results in its evaluation.json, or measures a folder of images.
 
@@ -159,8 +170,11 @@ def evaluate(
         metrics: Types of metrics, or objects with a type and options; by default those of the run's spec.
         features: The feature network, in the same form; by default the spec's, or else the first one that ships.
         images: Two folders, instead of a run: the images to measure, and real images.
-        inputs: The folder of the images from which those in `images[0]` were made, under the same names.
+        inputs: The folder of the images from which those in `images[0]` were made, under the same names except for
+            suffixes.
         callback: Receives the progress and warnings.
+        set: Changes to the run's spec for this evaluation, each "path.to.key=value". They may change only what does not
+            affect training, for example "data.a.path=photos" if the images have moved.
 
     Returns {"protocol", "results", "left_out"}. Raises SpecError, before anything is written, if an argument is wrong
     or something that it names is missing; Unavailable if no number could be measured.
@@ -169,9 +183,12 @@ def evaluate(
     if images is None:
         if inputs is not None:
             raise SpecError("--inputs goes with --images")
-        found = _evaluate_run(RunFolder(run) if run is not None else newest_run(), metrics, features, callback)
+        folder = RunFolder(run) if run is not None else newest_run()
+        found = _evaluate_run(folder, metrics, features, callback, tuple(set))
     elif run is not None:
         raise SpecError(f"either a run ({run}) or --images is measured, not both")
+    elif changes := tuple(set):
+        raise SpecError(f"--set {changes[0]}: goes with a run, not with --images")
     else:
         asked = resolve_evaluation(Evaluation(metrics=tuple(metrics), features=features), "eval")
         found = evaluate_folders(images, inputs, asked, callback.progress, callback.warn)
@@ -200,7 +217,7 @@ def check(
     valid, if the spec can't be trained.
     """
     callback = callback or Callback()
-    resolved = resolve(*_asked(spec, set))
+    resolved = load_spec(spec, set)
     with _reproducible(resolved):
         datasets = build_data(resolved, most=4)
         system = build(resolved, _domains(datasets))
@@ -241,24 +258,31 @@ def _asked(spec: str | Path | Mapping[str, Any] | Spec, set: Iterable[str]) -> t
 
 def _read_run(folder: RunFolder, spec: Spec) -> Run:
     steps = build_schedule(spec).steps
-    return Run(folder.path, spec, (folder.steps or [0])[-1], steps, folder.records(), folder.evaluation())
+    return Run(folder.path, spec, (folder.steps or [0])[-1], steps, folder.evaluation())
+
+
+def _newest(run: Run) -> Manifest:
+    return checkpoint.verify(RunFolder(run.folder).checkpoints, run.step, run.spec.trains(), run.steps)
 
 
 def _train(
     trainer: Trainer,
     datasets: dict[str, Dataset],
     folder: RunFolder,
+    kept: Spec,
     callback: Callback,
     evaluator: RunEvaluator | None,
 ) -> None:
-    """Trains to the schedule's end, from the newest checkpoint if there is one. `evaluator` measures during training.
+    """Trains to the schedule's end, from the newest checkpoint if there is one.
+
+    `kept` is the spec for the folder's spec.json, and `evaluator` measures during training.
 
     Raises SpecError if the data are not those that the run began with, RunError if a term stops being finite,
     Interrupted after SIGINT or SIGTERM, with everything saved.
     """
     system, state = trainer.system, trainer.state
     spec, runtime, steps = system.spec, system.spec.runtime, system.schedule.steps
-    keep_manifest(folder, system, datasets, callback.warn)
+    origin = keep_manifest(folder, kept, system, datasets, callback.warn)
     unrecorded = restore(trainer, folder)
     callback.begin(
         TrainingStart(
@@ -272,16 +296,18 @@ def _train(
             int(runtime.threads),
         )
     )
-    history = [record for record in folder.records() if record["step"] <= state.step]
 
     def draw() -> bytes:
         return png(sample_grid(sample(state.sampling_generators(), datasets, system, spec.samples.count)))
 
-    measurements = None
-    if evaluator is not None:
-        measurements = PeriodicEvaluation(evaluator, spec.evaluation.every, steps, history, callback.warn)
-    with folder.recorder(state.step) as recorder:
-        train(trainer, RunWriter(trainer, folder, recorder, callback, draw, measurements, history, unrecorded))
+    with folder.recorder(state.step, callback.warn) as recorder:
+        measurements = None
+        if evaluator is not None:
+            measurements = PeriodicEvaluation(evaluator, spec.evaluation.every, steps, folder.records(), callback.warn)
+        writer = RunWriter(
+            trainer, folder, origin, recorder, callback, draw, measurements, folder.records(), unrecorded
+        )
+        train(trainer, writer)
 
 
 def _run_evaluator(system: System, datasets: dict[str, Dataset], asked: Evaluation, callback: Callback) -> RunEvaluator:
@@ -291,9 +317,17 @@ def _run_evaluator(system: System, datasets: dict[str, Dataset], asked: Evaluati
 
 
 def _evaluate_run(
-    folder: RunFolder, metrics: Sequence[str | Options], features: str | Options | None, callback: Callback
+    folder: RunFolder,
+    metrics: Sequence[str | Options],
+    features: str | Options | None,
+    callback: Callback,
+    changes: Sequence[str],
 ) -> Json:
     spec = load_run(folder.path).spec
+    if changes:
+        spec, trained = load_spec(spec.as_json(), changes), spec
+        if differing := differences(trained, spec):
+            raise SpecError(f"eval --set: {folder.path} was trained otherwise (there / asked): {'; '.join(differing)}")
     asked = spec.evaluation.model_copy()
     if metrics:
         # a metric that the spec names too keeps the spec's options
@@ -307,14 +341,26 @@ def _evaluate_run(
     if not folder.steps:
         raise SpecError(f"{folder.path} has no checkpoint yet; train it with `ganlab run`")
     with _reproducible(spec):
-        datasets = build_data(spec, callback.progress)
-        check_same_data(folder, datasets)
+        try:
+            datasets = _data(spec, callback)
+        except SpecError as error:
+            paths = [place for place in spec.locations() if str(error).startswith(f"{place.rpartition('.')[0]}:")]
+            way_out = f"; if the images have moved, give their place with --set {paths[0]}=..." if paths else ""
+            raise SpecError(f"{error}{way_out}") from error
         folder.tidy()
         for sentence in changed_code(folder, spec):
             callback.warn(sentence)
         system = build(spec, _domains(datasets))
         evaluator = _run_evaluator(system, datasets, asked, callback)
         return measure_run(folder, evaluator, system, _domains(datasets), callback.warn)
+
+
+def _data(spec: Spec, callback: Callback) -> dict[str, Dataset]:
+    datasets = build_data(spec, callback.progress)
+    for dataset in datasets.values():
+        for sentence in dataset.warnings():
+            callback.warn(sentence)
+    return datasets
 
 
 def _domains(datasets: Mapping[str, Dataset]) -> dict[str, Domain]:

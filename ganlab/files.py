@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import functools
 import hashlib
 import os
-from collections.abc import Iterable, Iterator
+import stat
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from http.client import HTTPException
+from io import BufferedReader
 from pathlib import Path
 from typing import BinaryIO
 from urllib.request import urlopen
@@ -20,10 +23,42 @@ SECONDS = 10.0
 """Seconds without an answer after which a download fails."""
 
 
-def write(path: Path, content: bytes) -> None:
+def home_expanded(path: str | Path) -> Path:
+    """Returns the path with the home folder in place of "~" or "~user". Raises ValueError if that is not known."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        raise ValueError(f"{str(path)!r}: the home folder that its '~' stands for is not known") from error
+
+
+def user_folder(kind: Callable[[str], Path]) -> Path | None:
+    """Returns ganlab's folder of a kind, such as `platformdirs.user_cache_path`; None for a user without a home."""
+    with suppress(RuntimeError):
+        return kind("ganlab")
+    return None
+
+
+def opened(path: Path, flags: int = 0) -> BufferedReader:
+    """Opens a regular file to read bytes; `flags` are further ones of `os.open`. Raises OSError."""
+    return open(path, "rb", opener=lambda name, wanted: regular(name, wanted | flags))
+
+
+def regular(name: str, flags: int) -> int:
+    """Opens a file as `os.open` does, for `open(..., opener=regular)`.
+
+    Raises OSError if it is no regular file: an open pipe would wait for its other end.
+    """
+    handle = os.open(name, flags | getattr(os, "O_NONBLOCK", 0), 0o666)
+    if not stat.S_ISREG(os.fstat(handle).st_mode):
+        os.close(handle)
+        raise OSError(errno.EINVAL, "it is not a regular file", name)
+    return handle
+
+
+def write(path: Path, content: bytes | Callable[[], Iterable[bytes]]) -> None:
     """Writes the file and its missing folders. After a crash the file has its old content or all of the new.
 
-    Raises OSError.
+    A content that is too large for the memory is a function that returns its pieces. Raises OSError.
     """
     # more than one process may be writing it
     unfinished = path.with_name(f".{path.name}.{os.getpid()}{_UNFINISHED}")
@@ -48,9 +83,9 @@ def tidy(folder: Path) -> None:
             left.unlink()
 
 
-def _fill(path: Path, content: bytes) -> None:
+def _fill(path: Path, content: bytes | Callable[[], Iterable[bytes]]) -> None:
     with path.open("wb") as file:
-        file.write(content)
+        file.writelines([content] if isinstance(content, bytes) else content())
         _sync(file)
 
 
@@ -82,7 +117,7 @@ def download(url: str, path: Path, sha256: str) -> None:
 
 def digest(path: Path) -> str:
     """Returns the file's SHA-256. Raises OSError."""
-    with path.open("rb") as file:
+    with opened(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 

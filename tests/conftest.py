@@ -5,15 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import numpy as np
 import pytest
-from PIL import Image
 
 from ganlab.components.registry import registry
 from ganlab.engine.trainer import Trainer
 from ganlab.spec.files import merge
 from ganlab.spec.models import Json
 from helpers import systems
+from helpers.folders import draw
 from helpers.paths import INSTALLED
 
 
@@ -32,15 +31,7 @@ def make_trainer() -> Callable[..., Trainer]:
 @pytest.fixture
 def pictures(tmp_path: Path) -> dict[str, Path]:
     """{domain: a folder of a dozen small pictures}."""
-    folders = {}
-    for index, domain in enumerate("ab"):
-        folders[domain] = tmp_path / f"pictures-{domain}"
-        folders[domain].mkdir()
-        random = np.random.default_rng(index)
-        for number in range(12):
-            pixels = random.integers(0, 256, (systems.SIZE + 4, systems.SIZE, 3), dtype=np.uint8)
-            Image.fromarray(pixels).save(folders[domain] / f"{number:02}.png")
-    return folders
+    return draw(tmp_path)
 
 
 @pytest.fixture

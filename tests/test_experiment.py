@@ -36,6 +36,7 @@ from ganlab.spec.models import Json
 from ganlab.spec.resolve import resolve
 from ganlab.system.build import build, build_data
 from helpers.callbacks import Recording, interrupt
+from helpers.damage import forge
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -80,7 +81,7 @@ def test_a_run_leaves_the_files_that_are_documented(tiny: Json, tmp_path: Path) 
     assert len(list(out.glob("events.out.tfevents.*"))) == 1
     assert names(out / "samples") == ["step-000003.png", "step-000006.png"]
     assert names(out / "checkpoints") == ["step-000004", "step-000006"]
-    assert names(out / "checkpoints/step-000006") == ["networks.safetensors", "state.pt"]
+    assert names(out / "checkpoints/step-000006") == ["manifest.json", "networks.safetensors", "state.pt"]
     assert json.loads((out / "spec.json").read_text()) == ganlab.load_spec(tiny).as_json()
     facts = json.loads((out / "environment.json").read_text())
     assert facts["packages"]["torch"] == version("torch")
@@ -102,7 +103,12 @@ def test_a_run_leaves_the_files_that_are_documented(tiny: Json, tmp_path: Path) 
             ("discriminator", ("adversarial/real", "adversarial/fake")),
         )
         for term in terms
-    } | {"gradient/generator/ab+ba", "gradient/discriminator/ab+ba"}
+    } | {
+        "gradient/generator/ab+ba",
+        "gradient/discriminator/ab+ba",
+        "learning_rate/generator",
+        "learning_rate/discriminator",
+    }
 
 
 def test_a_spec_can_be_a_mapping_a_path_or_a_spec(tiny: Json, tmp_path: Path) -> None:
@@ -328,6 +334,60 @@ def test_a_feature_network_is_no_state_and_its_weight_file_is_of_the_run(cheap: 
     assert networks(run, 4) == networks(whole, 4)
 
 
+@pytest.mark.parametrize("change", [False, True])
+def test_without_its_environment_a_run_resumes_with_its_own_images_alone(
+    tiny: Json, pictures: dict[str, Path], tmp_path: Path, change: bool
+) -> None:
+    out = tmp_path / "run"
+    with pytest.raises(ganlab.Interrupted):
+        ganlab.run(tiny, out=out, callback=Recording(2, interrupt))
+    (out / "environment.json").unlink()
+    if change:
+        shutil.copy(pictures["b"] / "01.png", pictures["b"] / "00.png")
+        with pytest.raises(SpecError, match=r"data\.b: these are not the images that .*run began with"):
+            ganlab.run(tiny, out=out)
+        assert not (out / "environment.json").exists()
+    else:
+        callback = Recording()
+        assert ganlab.run(tiny, out=out, callback=callback).finished
+        assert callback.warned == [f"{out} has lost its environment.json: it can't be told what trained it up to here"]
+        assert (out / "environment.json").exists()
+
+
+def test_a_run_whose_folder_is_removed_stops_and_can_be_begun_again(tiny: Json, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    callback = Recording(1, lambda: shutil.rmtree(out))
+    with pytest.raises(RunError, match="run was removed or replaced while this run trained in it"):
+        ganlab.run(tiny, out=out, callback=callback)
+    assert not out.exists()
+    assert ganlab.run(tiny, out=out).finished
+
+
+def test_a_finished_run_is_not_taken_as_such_if_its_checkpoint_is_damaged(tiny: Json, tmp_path: Path) -> None:
+    ganlab.run(tiny, out=tmp_path / "run")
+    path = tmp_path / "run/checkpoints/step-000006/state.pt"
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(RunError, match=r"its content is not what was saved; remove .*step-000006 to resume"):
+        ganlab.run(tiny, out=tmp_path / "run")
+    shutil.rmtree(path.parent)
+    assert ganlab.run(tiny, out=tmp_path / "run").step == 6
+
+
+def test_checkpoints_can_lie_on_another_disk(tiny: Json, tmp_path: Path) -> None:
+    out, disk = tmp_path / "run", tmp_path / "disk"
+    disk.mkdir()
+    out.mkdir()
+    ganlab.run(tiny, out=out)
+    shutil.rmtree(out / "checkpoints")
+    (out / "checkpoints").symlink_to(disk, target_is_directory=True)
+    ganlab.run(tiny, ["schedule.steps=4"], out=out, fresh=True)
+    assert names(disk) == ["step-000002", "step-000004"]
+    ganlab.run(tiny, out=out, fresh=True)
+    assert names(disk) == ["step-000004", "step-000006"]
+    assert (out / "checkpoints").is_symlink()
+    assert not [name for name in names(out) if name.startswith(".") and name != ".lock"]
+
+
 def test_another_machine_is_a_warning(tiny: Json, tmp_path: Path) -> None:
     with pytest.raises(ganlab.Interrupted):
         ganlab.run(tiny, out=tmp_path / "run", callback=Recording(2, interrupt))
@@ -372,7 +432,9 @@ def test_a_damaged_checkpoint_is_named_and_left_as_it_is(tiny: Json, tmp_path: P
     path = tmp_path / "run/checkpoints/step-000004" / name
     whole = path.read_bytes()
     path.write_bytes(whole[:-100])
-    with pytest.raises(RunError, match=rf"step-000004/{name} can't be read: "):
+    with pytest.raises(
+        RunError, match=rf"step-000004/{name} can't be used: its content is not what was saved; remove "
+    ):
         ganlab.run(tiny, out=tmp_path / "run")
     assert len(ganlab.load_run(tmp_path / "run").records) == 4
     path.write_bytes(whole)
@@ -386,6 +448,7 @@ def test_the_state_of_another_system_is_named(tiny: Json, tmp_path: Path) -> Non
     path = tmp_path / "run/checkpoints/step-000004/state.pt"
     for state in ([1, 2], {"done": 4}, {**torch.load(path), "optimizers": {}}):
         torch.save(state, path)
+        forge(path.parent)
         with pytest.raises(RunError, match=r"state\.pt holds the state of another system"):
             ganlab.run(tiny, out=tmp_path / "run")
 
@@ -399,11 +462,11 @@ def test_a_run_can_be_read_while_it_trains(tiny: Json, tmp_path: Path) -> None:
     seen: list[Any] = []
 
     def look() -> None:
-        seen.append(ganlab.load_run(tmp_path / "run"))
+        found = ganlab.load_run(tmp_path / "run")
+        seen.append((found.step, found.finished, len(found.records)))
 
     ganlab.run(tiny, out=tmp_path / "run", callback=Recording(5, look))
-    (found,) = seen
-    assert (found.step, found.finished, len(found.records)) == (4, False, 5)
+    assert seen == [(4, False, 5)]
 
 
 # -- what it leaves alone ---------------------------------------------------------------------------------------

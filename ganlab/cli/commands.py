@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import json
+import io
 import shlex
 import signal
+import sys
 from collections.abc import Iterable
 from importlib.metadata import version
 from importlib.util import find_spec
@@ -13,7 +14,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ganlab.cli.process import Debug, errors, finish_imports, replace_interrupt_handler
+from ganlab.cli.process import (
+    Commands,
+    Debug,
+    errors,
+    finish_imports,
+    print_json,
+    replace_interrupt_handler,
+    say,
+    to_stderr,
+)
 from ganlab.errors import Interrupted, SpecError
 
 if TYPE_CHECKING:
@@ -21,6 +31,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     name="ganlab",
+    cls=Commands,
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -95,7 +106,7 @@ def run(
         if as_json:
             last = result.records[-1] if result.records else {}
             found = {"folder": str(result.folder), "step": result.step, "finished": result.finished, "last": last}
-            _print_json({**found, "evaluation": result.evaluation})
+            print_json({**found, "evaluation": result.evaluation})
         else:
             if result.evaluation is not None:
                 show_evaluation(result.evaluation)
@@ -112,14 +123,14 @@ def _show_paths(result: Run, trained: bool) -> None:
     from ganlab.runs.folder import RunFolder
 
     folder = RunFolder(result.folder)
-    typer.echo(f"{'trained' if trained else 'already trained'}: {result.step} steps, in {result.folder}")
-    typer.echo(f"  look at      {folder.sample(result.step)}")
-    typer.echo(f"  curves       tensorboard --logdir {result.folder}")
+    say(f"{'trained' if trained else 'already trained'}: {result.step} steps, in {result.folder}")
+    say(f"  look at      {folder.sample(result.step)}")
+    say(f"  curves       tensorboard --logdir {result.folder}")
     if result.evaluation is not None:
-        typer.echo(f"  results      {result.folder / 'evaluation.json'}")
-    typer.echo(f"  networks     {path_of(folder.checkpoints, result.step) / 'networks.safetensors'}")
+        say(f"  results      {result.folder / 'evaluation.json'}")
+    say(f"  networks     {path_of(folder.checkpoints, result.step) / 'networks.safetensors'}")
     if not trained:
-        typer.echo("  start over   the same command with --fresh")
+        say("  start over   the same command with --fresh")
 
 
 def _shorthand(metric: str, what: str) -> Any:
@@ -157,7 +168,17 @@ def evaluate(
     inputs: Annotated[
         Path | None,
         typer.Option(
-            metavar="DIR", help="With --images: the images from which those in A were made, under the same file names."
+            metavar="DIR",
+            help="With --images: the images from which those in A were made; only suffixes of names may differ.",
+        ),
+    ] = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="KEY=VALUE",
+            help="Change what trains nothing in the run's spec, for example --set data.a.path=photos for images that"
+            " have moved. May be given several times.",
         ),
     ] = None,
     as_json: AsJson = False,
@@ -176,8 +197,8 @@ def evaluate(
         short = {"kid": kid, "fid": fid, "prdc": prdc, "lpips": lpips, "content": content}
         metrics = dict.fromkeys([*(name for name, asked in short.items() if asked), *(metric or [])])
         with Console() as callback:
-            found = experiment.evaluate(run, list(metrics), features, images, inputs, callback)
-        _print_json(found) if as_json else show_evaluation(found)
+            found = experiment.evaluate(run, list(metrics), features, images, inputs, callback, set_ or ())
+        print_json(found) if as_json else show_evaluation(found)
 
 
 @app.command()
@@ -195,7 +216,7 @@ def check(spec: SpecFile, set_: Set = None, as_json: AsJson = False) -> None:
         finish_imports()
         with Console() as callback:
             found = experiment.check(spec, set_ or (), callback)
-        _print_json(found) if as_json else show_check(found)
+        print_json(found) if as_json else show_check(found)
 
 
 @app.command()
@@ -227,7 +248,7 @@ def plugins(
             "broken": [broken._asdict() for broken in registry().broken],
         }
         if as_json:
-            _print_json(found)
+            print_json(found)
         elif name:
             show_component(components[0])
         else:
@@ -244,7 +265,7 @@ def schema() -> None:
         from ganlab.components.registry import registry
         from ganlab.spec.schema import json_schema
 
-        _print_json(json_schema(registry().components))
+        print_json(json_schema(registry().components))
 
 
 @app.command()
@@ -264,24 +285,27 @@ def new(
 
         files = [str(path) for path in scaffold.new(kind, name)]
         if as_json:
-            _print_json({"folder": name, "files": files})
+            print_json({"folder": name, "files": files})
         else:
-            typer.echo(f"written: {', '.join(files)}")
+            say(f"written: {', '.join(files)}")
             # pip must download hatchling if it is not installed
             flag = "--no-build-isolation " if find_spec("hatchling") else ""
-            typer.echo(f"  install it   pip install {flag}-e {name}")
-            typer.echo(f"  test it      pytest {name}")
-
-
-def _print_json(value: Any) -> None:
-    typer.echo(json.dumps(value, indent=2, ensure_ascii=False))
+            say(f"  install it   pip install {flag}-e {name}")
+            say(f"  test it      pytest {name}")
 
 
 def main(words: Iterable[str] | None = None) -> None:
     """Runs the command line with the arguments `words`, by default the process's."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # for names that the terminal's encoding doesn't have
+            stream.reconfigure(errors="backslashreplace")
     # SIGINT ends the process at once: during its import torch swallows a KeyboardInterrupt, or aborts
     replace_interrupt_handler(signal.default_int_handler, signal.SIG_DFL)
     try:
         app(args=list(words) if words is not None else None)
     finally:
         replace_interrupt_handler(signal.SIG_DFL, signal.default_int_handler)
+        if words is None:
+            # what plugins print when the process ends
+            to_stderr()

@@ -10,6 +10,7 @@ from rich.console import Console as Terminal
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
+from ganlab.errors import printable
 from ganlab.interfaces.callbacks import Callback, TrainingStart
 
 QUIET_SECONDS = 10.0
@@ -28,12 +29,12 @@ class Console(Callback):
     def __init__(self) -> None:
         self._terminal = Terminal(stderr=True)
         self._bar = Progress(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=30),
             MofNCompleteColumn(),
             _Rate(),
             TimeRemainingColumn(),
-            TextColumn("{task.fields[terms]}"),
+            TextColumn("{task.fields[terms]}", markup=False),
             console=self._terminal,
             disable=not self._terminal.is_terminal,
         )
@@ -49,7 +50,7 @@ class Console(Callback):
         self._bar.stop()
 
     def progress(self, items: Iterable[Any], what: str, total: int) -> Iterable[Any]:
-        task = self._bar.add_task(what, total=total, terms="")
+        task = self._bar.add_task(printable(what), total=total, terms="")
         for item in items:
             yield item
             self._bar.advance(task)
@@ -61,8 +62,9 @@ class Console(Callback):
         how = f"resumes after step {start.step}" if start.step else "starts"
         self._terminal.print(
             f"{start.name} {how}: {start.steps} steps on {start.device}, {start.precision},"
-            f" {start.threads} threads, in {start.folder}",
+            f" {start.threads} threads, in {printable(str(start.folder))}",
             highlight=False,
+            markup=False,
         )
         self._task = self._bar.add_task("training", total=start.steps, completed=start.step, terms="")
 
@@ -79,10 +81,10 @@ class Console(Callback):
             self._printed = time.monotonic()
             left = (start.steps - done) * start.batch / rate if rate else 0.0
             line = f"step {done}/{start.steps}  {rate:.1f} images/s  {_clock(left)} left  {terms}"
-            self._terminal.print(line, highlight=False, soft_wrap=True)
+            self._terminal.print(line, highlight=False, markup=False, soft_wrap=True)
 
     def warn(self, sentence: str) -> None:
-        self._terminal.print(f"warning: {sentence}", highlight=False, markup=False, soft_wrap=True)
+        self._terminal.print(f"warning: {printable(sentence)}", highlight=False, markup=False, soft_wrap=True)
 
 
 def _short(record: dict[str, float]) -> dict[str, float]:

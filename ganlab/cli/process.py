@@ -1,18 +1,22 @@
-"""Ends a command: exit codes, one-sentence errors, and Ctrl-C."""
+"""Prints what a command finds and ends it: results apart from other output, exit codes, one-sentence errors, Ctrl-C."""
 
 from __future__ import annotations
 
+import io
+import json
+import os
 import signal
 import sys
 import threading
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import Any, NoReturn
+from contextlib import contextmanager, redirect_stdout, suppress
+from typing import Any, NoReturn, TextIO
 
 import typer
+from typer.core import TyperGroup
 
-from ganlab.errors import GanlabError
+from ganlab.errors import GanlabError, one_line, printable
 
 
 class Debug:
@@ -21,11 +25,35 @@ class Debug:
     on = False
 
 
+class Output:
+    """Holds the stream for the results of the command."""
+
+    stream: TextIO = sys.stdout
+
+
+def say(text: str) -> None:
+    """Prints a line of a result."""
+    print(printable(text), file=Output.stream, flush=True)
+
+
+def print_json(value: Any) -> None:
+    """Prints a result as JSON, with escapes for what a terminal would obey or its encoding doesn't have."""
+    everything = (Output.stream.encoding or "utf-8").lower() == "utf-8"
+    text = json.dumps(value, indent=2, ensure_ascii=not everything)
+    kept = (c if c == "\n" or c.isprintable() else json.dumps(c)[1:-1] for c in text)
+    print("".join(kept), file=Output.stream, flush=True)
+
+
 @contextmanager
 def errors() -> Iterator[None]:
-    """Ends the process with one sentence on stderr and an exit code instead of a traceback."""
+    """Ends the process with one sentence on stderr and an exit code instead of a traceback.
+
+    Within it only results reach stdout, through `Output.stream`. What plugins, C code or child processes print goes to
+    stderr.
+    """
     try:
-        yield
+        with _results_apart():
+            yield
     except GanlabError as error:
         _end(error, str(error), error.exit_code)
     except KeyboardInterrupt as error:
@@ -35,19 +63,100 @@ def errors() -> Iterator[None]:
         sys.stdout = None
         raise typer.Exit(1) from error
     except OSError as error:
-        _end(error, str(error), 1)
+        _end(error, one_line(error), 1)
     except (typer.Exit, typer.Abort):
         raise
-    except Exception as error:
-        what = f"{type(error).__name__}: {' '.join(str(error).split())}"
+    # a component may raise what is no Exception: sys.exit, pytest.skip, panics of Rust code
+    except BaseException as error:
+        what = f"{type(error).__name__}: {one_line(error)}"
         _end(error, f"{what} (unexpected; `ganlab --debug COMMAND` shows where)", 1)
 
 
 def _end(error: BaseException, sentence: str, code: int) -> NoReturn:
     if Debug.on:
-        traceback.print_exception(error)
-    typer.echo(f"ganlab: {' '.join(sentence.splitlines())}", err=True)
+        with suppress(OSError, ValueError):
+            traceback.print_exception(error)
+    print_error(sentence)
     raise typer.Exit(code) from error
+
+
+def print_error(sentence: str) -> None:
+    """Prints a sentence on stderr, which may be full or closed."""
+    with suppress(OSError, ValueError):
+        typer.echo(f"ganlab: {printable(sentence)}", err=True)
+
+
+@contextmanager
+def _results_apart() -> Iterator[None]:
+    stdout, results = sys.stdout, -1
+    # closed by the caller's shell
+    Output.stream = stdout or io.StringIO()
+    if _is_file_1(stdout):
+        results = os.dup(1)
+        # closed below
+        Output.stream = open(results, "w", encoding=stdout.encoding, errors="backslashreplace")  # noqa: SIM115
+        to_stderr()
+    try:
+        with redirect_stdout(sys.stderr):
+            yield
+        Output.stream.flush()
+    finally:
+        if results >= 0:
+            # what a plugin wrote to sys.__stdout__
+            with suppress(OSError, ValueError):
+                stdout.flush()
+            os.dup2(results, 1)
+            with suppress(OSError):
+                Output.stream.close()
+
+
+def to_stderr() -> None:
+    """Sends what is printed to stdout from now on to stderr, whoever prints it."""
+    if _is_file_1(sys.stdout):
+        sys.stdout.flush()
+        try:
+            os.dup2(2, 1)
+        except OSError:
+            # stderr is closed
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+
+
+def _is_file_1(stream: TextIO | None) -> bool:
+    with suppress(AttributeError, OSError, ValueError):
+        return stream is not None and stream.fileno() == 1
+    return False
+
+
+class Commands(TyperGroup):
+    """The commands, with usage errors that hold no control codes, and an error for help that can't be printed."""
+
+    def main(self, *args: Any, **options: Any) -> Any:
+        try:
+            return super().main(*args, **options)
+        except OSError as error:
+            print_error(f"the output can't be written: {error.strerror or error}")
+            # Python would raise again when it closes stdout
+            sys.stdout = None
+            sys.exit(1)
+
+    def make_context(self, *args: Any, **options: Any) -> Any:
+        with _printable():
+            return super().make_context(*args, **options)
+
+    def invoke(self, *args: Any) -> Any:
+        with _printable():
+            return super().invoke(*args)
+
+
+@contextmanager
+def _printable() -> Iterator[None]:
+    try:
+        yield
+    # typer has a copy of click of its own, so these errors have no class to name
+    except Exception as error:
+        if isinstance(message := getattr(error, "message", None), str) and type(error).__name__ != "NoArgsIsHelpError":
+            error.message = printable(message)  # type: ignore[attr-defined]
+        raise
 
 
 def finish_imports() -> None:

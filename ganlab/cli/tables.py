@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from typing import Any
 
 from rich.console import Console as Terminal
@@ -10,24 +11,36 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
+from ganlab.cli.process import Output
 from ganlab.components.options import schema
 from ganlab.components.registry import Component
+from ganlab.errors import printable
+
+
+def _terminal(width: int | None = None) -> Terminal:
+    return Terminal(file=Output.stream, width=width)
+
+
+def _cells(*texts: str) -> Iterator[Text]:
+    """Yields plain text, for a description or a name may look like rich's markup or hold control codes."""
+    return (Text("\n".join(map(printable, text.split("\n")))) for text in texts)
 
 
 def show_plugins(found: dict[str, Any]) -> None:
     """Prints the table of `ganlab plugins`, given what its --json prints."""
-    terminal = Terminal()
+    terminal = _terminal()
     table = Table("kind", "name", "description", "plugin", box=None, header_style="bold")
     kind = ""
     for c in found["components"]:
         plugin = c["plugin"] if c["package"] == "ganlab" else f"{c['plugin']} of {c['package']} {c['version']}"
-        # plain text: a component's description may look like rich's markup
-        table.add_row(*map(Text, (c["kind"] if c["kind"] != kind else "", c["name"], c["about"], plugin)))
+        table.add_row(*_cells(c["kind"] if c["kind"] != kind else "", c["name"], c["about"], plugin))
         kind = c["kind"]
     terminal.print(table)
     for broken in found["broken"]:
         terminal.print(
-            f"broken: plugin {broken['plugin']!r} of {broken['package']} {broken['version']}: {broken['reason']}",
+            printable(
+                f"broken: plugin {broken['plugin']!r} of {broken['package']} {broken['version']}: {broken['reason']}"
+            ),
             markup=False,
             soft_wrap=True,
         )
@@ -35,42 +48,43 @@ def show_plugins(found: dict[str, Any]) -> None:
 
 def show_component(component: Component) -> None:
     """Prints the name, the docstring and the options of a component: `ganlab plugins KIND NAME`."""
-    terminal = Terminal()
+    terminal = _terminal()
     options = schema(component.cls)
     table = Table("option", "default", "description", box=None, header_style="bold")
     for name, option in options["properties"].items():
         required = name in options.get("required", ())
         default = "required" if required else json.dumps(option["default"], ensure_ascii=False)
-        table.add_row(*map(Text, (name, default, option.get("description", ""))))
+        table.add_row(*_cells(name, default, option.get("description", "")))
     paragraphs = [component.full_name, *filter(None, [options.get("description")])]
-    terminal.print("\n\n".join(paragraphs), highlight=False, markup=False)
+    terminal.print(*_cells("\n\n".join(paragraphs)))
     terminal.print()
     terminal.print(table if table.rows else "It has no options.")
 
 
 def show_check(found: dict[str, Any]) -> None:
     """Prints the tables of `ganlab check`, given what `experiment.check` returns."""
-    terminal = Terminal()
+    terminal = _terminal()
     networks = Table("network", "type", "parameters", "input", "output", box=None, header_style="bold")
     for n in found["networks"]:
-        networks.add_row(n["name"], n["type"], f"{n['parameters']:,}", n["input"], n["output"])
+        networks.add_row(*_cells(n["name"], n["type"], f"{n['parameters']:,}", n["input"], n["output"]))
     terms = Table("player", "direction", "term", "weight", box=None, header_style="bold")
     for t in found["terms"]:
-        terms.add_row(t["player"], t["direction"], t["term"], f"{t['weight']:g}")
+        terms.add_row(*_cells(t["player"], t["direction"], t["term"], f"{t['weight']:g}"))
     turns = Table("turn", "player", "terms of", "moves", box=None, header_style="bold")
     if any(turn["new_batch"] for turn in found["turns"]):
         turns.add_column("batch")
     for index, turn in enumerate(found["turns"], 1):
         batch = ["new"] if turn["new_batch"] else []
-        turns.add_row(str(index), turn["player"], " ".join(turn["directions"]), ", ".join(turn["moves"]), *batch)
-    terminal.print(f"{found['name']}: {found['about']}", markup=False)
+        words = (turn["player"], " ".join(turn["directions"]), ", ".join(turn["moves"]), *batch)
+        turns.add_row(*_cells(str(index), *words))
+    terminal.print(printable(f"{found['name']}: {found['about']}"), markup=False)
     for table in (networks, terms, turns):
         terminal.print()
         terminal.print(table)
     if found["numbers"]:
         numbers = Table("number", "better", "description", box=None, header_style="bold")
         for n in found["numbers"]:
-            numbers.add_row(n["number"], n["better"] or "-", n["about"])
+            numbers.add_row(*_cells(n["number"], n["better"] or "-", n["about"]))
         terminal.print()
         terminal.print(numbers)
     memory = found["memory"]
@@ -87,7 +101,7 @@ def show_evaluation(found: dict[str, Any]) -> None:
 
     `found` is the content of an evaluation.json.
     """
-    terminal = Terminal()
+    terminal = _terminal()
     tables: dict[str, Table] = {}
     notes: dict[str, list[str]] = {}
     for f in found["results"]:
@@ -112,13 +126,13 @@ def show_evaluation(found: dict[str, Any]) -> None:
     for table in tables.values():
         # rather too wide for the terminal than with digits cut off
         natural = Measurement.get(terminal, terminal.options.update(max_width=1000), table).maximum
-        Terminal(width=max(terminal.width, natural)).print(table)
+        _terminal(max(terminal.width, natural)).print(table)
         terminal.print()
     for note, places in notes.items():
-        terminal.print(f"{note}: {', '.join(places)}", highlight=False, markup=False, soft_wrap=True)
+        terminal.print(printable(f"{note}: {', '.join(places)}"), highlight=False, markup=False, soft_wrap=True)
     for left in found["left_out"]:
         place = f"{left.get('number', left['metric'])} {left['direction']}".strip()
-        terminal.print(f"left out: {place}: {left['why']}", highlight=False, markup=False, soft_wrap=True)
+        terminal.print(printable(f"left out: {place}: {left['why']}"), highlight=False, markup=False, soft_wrap=True)
     if found["results"]:
         terminal.print(
             "real: real images instead of the outputs; identity: the inputs instead of the outputs;"
@@ -134,7 +148,7 @@ def _add_row(table: Table, result: dict[str, Any], real: float | None, identity:
     ]
     interval = " to ".join(f"{end:.4g}" for end in result["interval"])
     counts = ", ".join(f"{count} {what}" for what, count in result["counts"].items())
-    table.add_row(result["number"], result["direction"], shown[0], interval, *shown[1:], counts)
+    table.add_row(*_cells(result["number"], result["direction"], shown[0], interval, *shown[1:], counts))
 
 
 def _results_table(checkpoint: str) -> Table:

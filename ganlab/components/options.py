@@ -8,13 +8,16 @@ from __future__ import annotations
 import functools
 import inspect
 import json
+import os
 import typing
 from collections.abc import Hashable, Iterable, Iterator, Mapping
 from difflib import get_close_matches
-from typing import Any, NamedTuple, cast
+from pathlib import Path
+from types import NoneType
+from typing import Annotated, Any, NamedTuple, cast
 
 import torch
-from pydantic import BaseModel, ConfigDict, ValidationError, create_model
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 from pydantic_core import PydanticCustomError
 
 from ganlab.components.docstrings import about, described
@@ -55,6 +58,9 @@ class Signature(NamedTuple):
     """{option: kind} of the nested components."""
     supplied: tuple[str, ...]
     """The parameters that are a `Domain`, which the core supplies."""
+    paths: tuple[str, ...]
+    """The options that are paths: annotated `Path`, `Path | None` or `tuple[Path, ...]`. A relative one starts at the
+    folder of the spec file that gives it."""
 
 
 def signature(component: type) -> Signature:
@@ -67,7 +73,7 @@ def _signature(component: Any) -> Signature:
     name = component.__name__
     init = component.__init__
     if init in _NO_OPTIONS:
-        return Signature(create_model(name, __config__=STRICT), {}, ())
+        return Signature(create_model(name, __config__=STRICT), {}, (), ())
     try:
         hints = typing.get_type_hints(init, include_extras=True)
     except Exception as error:
@@ -75,6 +81,7 @@ def _signature(component: Any) -> Signature:
     fields: dict[str, Any] = {}
     nested: dict[str, str] = {}
     supplied: list[str] = []
+    paths: list[str] = []
     for parameter in list(inspect.signature(init).parameters.values())[1:]:
         option = parameter.name
         if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD, parameter.POSITIONAL_ONLY):
@@ -94,11 +101,20 @@ def _signature(component: Any) -> Signature:
                 raise TypeError(f"{name}.__init__ gives the nested component {option!r} a default; it can have none")
             nested[option] = next(kind for kind, interface in KINDS.items() if interface is hint)
         else:
+            if _is_path(hint):
+                paths.append(option)
+                hint = Annotated[hint, Field(json_schema_extra={"minLength": 1})]
             fields[option] = (hint, ... if parameter.default is parameter.empty else parameter.default)
     _check_supplied(component, supplied)
     for option, (hint, default) in fields.items():
         _check_fits_json(name, option, hint, default)
-    return Signature(create_model(name, __config__=STRICT, **fields), nested, tuple(supplied))
+    return Signature(create_model(name, __config__=STRICT, **fields), nested, tuple(supplied), tuple(paths))
+
+
+def _is_path(hint: Any) -> bool:
+    """Returns True for `Path`, and for types with no other parts than it, None and an ellipsis."""
+    parts = typing.get_args(hint.__origin__ if typing.get_origin(hint) is Annotated else hint)
+    return hint is Path or (bool(parts) and all(part in (NoneType, ...) or _is_path(part) for part in parts))
 
 
 def _check_fits_json(name: str, option: str, hint: Any, default: Any) -> None:
@@ -143,14 +159,21 @@ def _check_supplied(component: type, supplied: list[str]) -> None:
 def validate(component: type, options: Mapping[str, Any]) -> BaseModel:
     """Returns the options that are not components, checked and with defaults. Raises pydantic's ValidationError."""
     # in JSON mode pydantic accepts a list for a tuple, which JSON doesn't have
-    checked = signature(component).model.model_validate_json(json.dumps(options))
+    sign = signature(component)
+    checked = sign.model.model_validate_json(json.dumps(options, default=os.fspath))
     kept = json.loads(checked.model_dump_json())
     for option, asked in options.items():
-        if _retyped(asked, kept[option]):
-            wrong = PydanticCustomError("own_type", "Input should be {kept}", {"kept": json.dumps(kept[option])})
-            raise ValidationError.from_exception_data(
-                component.__name__, [{"type": wrong, "loc": (option,), "input": asked}]
-            )
+        if option in sign.paths and "" in (asked if isinstance(asked, list) else [asked]):
+            # pathlib takes it for the current folder
+            allowed = "the path of a file or a folder"
+        elif _retyped(asked, kept[option]):
+            allowed = json.dumps(kept[option])
+        else:
+            continue
+        wrong = PydanticCustomError("own_type", "Input should be {allowed}", {"allowed": allowed})
+        raise ValidationError.from_exception_data(
+            component.__name__, [{"type": wrong, "loc": (option,), "input": asked}]
+        )
     return checked
 
 

@@ -1,15 +1,19 @@
 """Loads the installed plugins and collects their components.
 
-A plugin that can't be loaded is kept with the reason. The others work without it.
+A plugin that can't be loaded is kept with the reason. The others work without it. Its import may raise anything: only
+KeyboardInterrupt, which is the user's, passes. Settings of torch and numpy, random generators, filters of warnings and
+the working folder are afterwards what they were before the import.
 """
 
 from __future__ import annotations
 
 import functools
+import os
 import re
 import sys
+import warnings
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import redirect_stdout
+from contextlib import contextmanager, redirect_stdout
 from importlib.metadata import Distribution, EntryPoint, distributions, entry_points
 from typing import Any, NamedTuple
 
@@ -17,6 +21,7 @@ import pluggy
 
 from ganlab.components.docstrings import about
 from ganlab.components.options import KINDS, nearest, schema, signature
+from ganlab.determinism import untouched_settings
 from ganlab.errors import SpecError, one_line
 from ganlab.interfaces import hooks as hookspecs
 from ganlab.interfaces.losses import Loss
@@ -26,6 +31,9 @@ from ganlab.interfaces.schedules import PLAYERS
 
 GROUP = "ganlab"
 """The entry-point group of plugins."""
+
+
+_NAME = "[A-Za-z0-9_][A-Za-z0-9._-]{0,99}"
 
 
 _PLURALS = {"loss": "losses", "features": "features"}
@@ -92,8 +100,10 @@ class Registry:
                 if point.name in self._plugins:
                     raise ValueError(f"the plugin name {point.name!r} is taken by {self._plugins[point.name]}")
                 found = self._load(point, package, version)
-            # an import may raise anything, and may call sys.exit
-            except (Exception, SystemExit) as error:
+            except KeyboardInterrupt:
+                raise
+            # an import may raise anything: sys.exit, pytest.skip and panics of Rust code raise no Exception
+            except BaseException as error:
                 self.broken.append(Broken(point.name, package, version, _reason(error)))
                 continue
             self._plugins[point.name] = f"{package} {version}"
@@ -106,7 +116,7 @@ class Registry:
         manager = pluggy.PluginManager("ganlab")
         manager.add_hookspecs(hookspecs)
         # the output of a plugin must not mix with the output of a command, which may be JSON
-        with redirect_stdout(sys.stderr):
+        with redirect_stdout(sys.stderr), warnings.catch_warnings(), untouched_settings(), _same_folder():
             plugin = point.load()
             kinds = _kinds(manager, plugin)
             manager.register(plugin, name=point.name)
@@ -114,6 +124,8 @@ class Registry:
         for kind, name, cls in found:
             if not isinstance(name, str) or not (isinstance(cls, type) and issubclass(cls, KINDS[kind])):
                 raise TypeError(f"{HOOKS[kind]} gives {name!r}: {cls!r}, which is no {KINDS[kind].__name__} class")
+            if re.fullmatch(_NAME, name) is None:
+                raise ValueError(f"the {kind} name {name!r} is not allowed: at most 100 letters, digits, '.', '_', '-'")
             if (taken := self._components.get((kind, name))) is not None:
                 raise ValueError(f"the {kind} name {name!r} is taken by {taken.owner}")
             signature(cls)
@@ -140,6 +152,20 @@ class Registry:
     def components(self) -> list[Component]:
         """All components, sorted by kind and name."""
         return sorted(self._components.values(), key=lambda c: (list(KINDS).index(c.kind), c.name))
+
+
+@contextmanager
+def _same_folder() -> Iterator[None]:
+    try:
+        before = os.getcwd()
+    except FileNotFoundError:
+        # somebody removed it
+        before = None
+    try:
+        yield
+    finally:
+        if before is not None:
+            os.chdir(before)
 
 
 def _kinds(manager: pluggy.PluginManager, plugin: object) -> list[str]:
@@ -178,6 +204,8 @@ def _owner(package: Distribution | None) -> tuple[str, str]:
 
 def check_contract(cls: type) -> None:
     """Raises TypeError if a class breaks a part of its interface that its constructor doesn't show."""
+    if not all(isinstance(base.__doc__, str | None) for base in cls.__mro__):
+        raise TypeError(f"{cls.__name__}.__doc__ is no text")
     if issubclass(cls, Loss) and cls.trains not in PLAYERS:
         raise TypeError(f"{cls.__name__}.trains is {cls.trains!r}, not one of {', '.join(PLAYERS)}")
     if issubclass(cls, Discriminator) and cls.sees not in SEES:

@@ -5,15 +5,15 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from ganlab.data.reading import describe, noting_warnings, read_all
 from ganlab.determinism import keyed
 from ganlab.errors import SpecError
 from ganlab.interfaces.networks import Domain
@@ -26,16 +26,6 @@ Progress = Callable[[Iterable[Any], str, int], Iterable[Any]]
 def silent(items: Iterable[Any], what: str, total: int) -> Iterable[Any]:
     """Returns the items without showing progress."""
     return items
-
-
-def describe_skipped(where: str, skipped: Sequence[str], kept: Sequence[str]) -> str:
-    """Returns a warning about files that could not be read.
-
-    `skipped` is a list of "key: reason". `kept` is a list of the keys of the other files.
-    """
-    some = "; ".join(skipped[:3]) + ("; ..." if len(skipped) > 3 else "")
-    files = f"{len(skipped)} of {len(skipped) + len(kept)} files"
-    return f"{where}: {files} are no readable images and are left out: {some}"
 
 
 @dataclass(frozen=True)
@@ -55,6 +45,15 @@ class Dataset:
     """The indices of the held-out images, ascending. No index is in both `train` and `holdout`."""
     skipped: tuple[str, ...]
     """"key: reason" for each image that could not be read."""
+    notes: dict[str, list[str]] = field(default_factory=dict)
+    """{warning: keys of the images that it was given for}."""
+
+    def warnings(self) -> list[str]:
+        """Returns sentences that a person should read before the images are used."""
+        colours = self.images.flatten(2)
+        constant = all(bool((image == image[:, :1]).all()) for image in colours)
+        brightest = int(self.images.max())
+        return [*describe(f"data.{self.domain.name}", self.keys, self.skipped, self.notes, brightest, constant)]
 
     def fingerprint(self) -> dict[str, Any]:
         """Returns {"images", "held_out", "skipped", "sha256"}: counts, and a hash of all keys, pixels and labels."""
@@ -100,19 +99,24 @@ def load(
     pixels = _allocate(total, source.channels, size, domain)
     kept: list[str] = []
     skipped: list[str] = []
-    for key, image in progress(_read(source, keys, size, most or 256), f"images of {domain}", total):
-        if isinstance(image, Exception):
-            skipped.append(f"{key}: {image}")
-            continue
-        if image.shape != (size, size, source.channels) or image.dtype != np.uint8:
-            raise SpecError(
-                f"data.{domain}: image {key!r} of the source: expected uint8 {(size, size, source.channels)},"
-                f" got {image.dtype} {image.shape}"
-            )
-        pixels[len(kept)] = image.transpose(2, 0, 1)
-        kept.append(key)
-        if len(kept) == most:
-            break
+    notes: dict[str, list[str]] = {}
+    images = read_all(lambda key: source.image(key, size), keys, most or 256)
+    with noting_warnings():
+        for key, image, noted in progress(images, f"images of {domain}", total):
+            if isinstance(image, Exception):
+                skipped.append(f"{key}: {image}")
+                continue
+            if image.shape != (size, size, source.channels) or image.dtype != np.uint8:
+                raise SpecError(
+                    f"data.{domain}: image {key!r} of the source: expected uint8 {(size, size, source.channels)},"
+                    f" got {image.dtype} {image.shape}"
+                )
+            for note in dict.fromkeys(noted):
+                notes.setdefault(note, []).append(key)
+            pixels[len(kept)] = image.transpose(2, 0, 1)
+            kept.append(key)
+            if len(kept) == most:
+                break
     if len(kept) < 2:
         raise SpecError(
             f"data.{domain}: {len(kept)} of {len(keys)} images can be read; at least two are needed, one to train on"
@@ -130,6 +134,7 @@ def load(
         order[held:].sort().values,
         order[:held].sort().values,
         tuple(skipped),
+        notes,
     )
 
 
@@ -139,20 +144,6 @@ def _allocate(count: int, channels: int, size: int, domain: str) -> np.ndarray[A
     except MemoryError as error:
         need = count * channels * size * size / 2**30
         raise SpecError(f"data.{domain}: {count} images at {size} pixels need {need:.1f} GiB of memory") from error
-
-
-def _read(source: Source, keys: list[str], size: int, at_once: int) -> Iterator[tuple[str, Any]]:
-    def one(key: str) -> Any:
-        try:
-            return source.image(key, size)
-        except (OSError, ValueError) as error:
-            return error
-
-    with ThreadPoolExecutor(torch.get_num_threads()) as pool:
-        # an interrupt waits until the present piece is read
-        for start in range(0, len(keys), at_once):
-            piece = keys[start : start + at_once]
-            yield from zip(piece, pool.map(one, piece), strict=True)
 
 
 def _labels(source: Source, keys: list[str], domain: str) -> Tensor:

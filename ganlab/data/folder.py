@@ -9,9 +9,10 @@ import numpy as np
 from PIL import Image, ImageOps
 from pydantic import Field
 
-from ganlab.data.image_files import found_below, picture
+from ganlab.data.image_files import Range, found_below, picture
 from ganlab.determinism import keyed
 from ganlab.errors import SpecError
+from ganlab.files import home_expanded
 from ganlab.interfaces.hooks import hookimpl
 from ganlab.interfaces.sources import Source
 
@@ -20,26 +21,38 @@ class Folder(Source):
     """Every image file below a folder, recursively, sorted by path.
 
     Hidden files and folders are left out. A folder is entered once, even if several links lead to it. The largest
-    centred square is cut out and resized (bicubic, antialiased). Transparent images are laid on white.
+    centred square is cut out and resized (bicubic, antialiased). Transparent images are laid on white. AVIF, BMP, GIF,
+    JPEG, JPEG 2000, PNG, PPM (also PBM, PGM, PFM), TIFF and WebP are read, whatever the file is named; of several
+    images in a file, the first.
 
     Args:
-        path: the folder; "~" is the user's home folder.
+        path: the folder. A relative path starts at the folder of the spec file, or with --set at the working folder;
+            "~" is the user's home folder.
         channels: 3 (RGB) or 1 (grey).
         limit: the number of images to keep, chosen at random; 0 keeps all.
         seed: the random seed of that choice.
+        range: [low, high], the values that become black and white in grey images of more than 8 bits. By default they
+            are the smallest and the largest value of the unsigned 12 or 16 bits that a file declares; files of floats,
+            signed integers or 32 bits are left out.
+
+    Raises ValueError if `low` is not below `high`.
     """
 
     def __init__(
         self,
-        path: Annotated[str, Field(min_length=1)],
+        path: Path,
         channels: Literal[1, 3] = 3,
-        limit: Annotated[int, Field(ge=0)] = 0,
-        seed: int = 0,
+        limit: Annotated[int, Field(ge=0, le=10**9)] = 0,
+        seed: Annotated[int, Field(ge=0, lt=2**63)] = 0,
+        range: Range | None = None,
     ) -> None:
-        self.path = Path(path).expanduser()
+        if range is not None and not range[0] < range[1]:
+            raise ValueError(f"range is {[*range]}; the first must be below the second")
+        self.path = home_expanded(path)
         self.channels = channels
         self.limit = limit
         self.seed = seed
+        self.range = range
 
     def keys(self, domain: str) -> list[str]:
         if not self.path.is_dir():
@@ -54,7 +67,7 @@ class Folder(Source):
         return found
 
     def image(self, key: str, size: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
-        square = ImageOps.fit(picture(self.path / key), (size, size), Image.Resampling.BICUBIC)
+        square = ImageOps.fit(picture(self.path / key, self.range), (size, size), Image.Resampling.BICUBIC)
         return np.array(square.convert("L" if self.channels == 1 else "RGB")).reshape(size, size, self.channels)
 
 

@@ -2,13 +2,30 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import warnings
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL.TiffImagePlugin import TiffImageFile
 from torch import Tensor, uint8
+
+FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
+"""The formats that are read. Pillow starts another program to read EPS, and takes any file for a TGA."""
+
+Range = tuple[float, float]
+"""The values of black and of white."""
+
+_BITS_PER_SAMPLE, _PHOTOMETRIC, _SAMPLE_FORMAT = 258, 262, 339
+_UNSIGNED, _SIGNED, _FLOAT = 1, 2, 3
+_KINDS = {_UNSIGNED: "unsigned integers", _SIGNED: "signed integers", _FLOAT: "floats"}
+
+# more samples of a TIFF than Pillow decodes are an error that it logs, and raises too
+logging.getLogger("PIL").addHandler(logging.NullHandler())
 
 
 def found_below(folder: Path) -> list[str]:
@@ -29,29 +46,100 @@ def found_below(folder: Path) -> list[str]:
     return sorted(files)
 
 
-def picture(path: Path) -> Image.Image:
+def picture(path: Path, range: Range | None = None) -> Image.Image:
     """Returns the image of a file as 8-bit RGB, rotated as its EXIF orientation says.
 
-    Images of 16 bits per pixel are scaled. Transparent images are laid on white.
+    Grey images of more than 8 bits are scaled: black is 0 and white the largest value of the bits that the file
+    declares, or both are those of `range`. Transparent images are laid on white. Of several images in a file, the first
+    is returned, with a Python warning.
 
-    Raises ValueError if the file cannot be read.
+    Raises ValueError if the file cannot be read, or if it holds floats, signed integers or integers of 32 bits and
+    `range` is None.
     """
     if not path.is_file():
         # opening a pipe would block
         raise ValueError("is not a file")
     try:
-        with Image.open(path) as opened:
-            return _eight_bit(ImageOps.exif_transpose(opened))
+        with Image.open(path, formats=FORMATS) as opened:
+            declared = _declared(opened)
+            if opened.format == "PNG" and "transparency" in opened.info and opened.tile[0].args == "RGB;16B":
+                _make_transparent(opened, path)
+            image = ImageOps.exif_transpose(opened)
+            pixels = _overlaid(image) if declared is None else _scaled(image, declared, range)
+            # a damaged second image must not cost the first
+            with suppress(Exception):
+                if getattr(opened, "is_animated", False):
+                    warnings.warn("holds several images; the first is used", stacklevel=2)
+            return pixels
+    except UnidentifiedImageError as error:
+        raise ValueError(f"is no image of a kind that is read ({', '.join(FORMATS)})") from error
     # Pillow's decoders raise many other errors than OSError for damaged files
     except Exception as error:
-        raise ValueError(str(error)) from error
+        raise ValueError(" ".join(str(error).split()) or type(error).__name__) from error
 
 
-def _eight_bit(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I"):
-        # Pillow's own conversion of 16-bit images clips at 255 instead of scaling
-        values = np.asarray(image, dtype=np.float64)
-        return Image.fromarray(np.clip(np.rint(values / 257), 0, 255).astype(np.uint8)).convert("RGB")
+class _Declared(NamedTuple):
+    """The grey values of an image that are not of 8 unsigned bits."""
+
+    bits: int
+    kind: int
+    inverted: bool
+    """True if white is the smallest value."""
+
+
+def _declared(image: Image.Image) -> _Declared | None:
+    """Returns what a file declares of its grey values; None for 8 bits or colour."""
+    deep = image.mode.startswith(("I", "F"))
+    if not isinstance(image, TiffImageFile):
+        # Pillow scales grey values of every other format to 16 bits; floats are those of PFM
+        return _Declared(*((32, _FLOAT) if image.mode == "F" else (16, _UNSIGNED)), False) if deep else None
+    tags = image.tag_v2
+    bits, kind = tags.get(_BITS_PER_SAMPLE, (1,))[0], tags.get(_SAMPLE_FORMAT, (_UNSIGNED,))[0]
+    return _Declared(bits, kind, tags.get(_PHOTOMETRIC, 0) == 0) if deep or kind != _UNSIGNED else None
+
+
+def _scaled(image: Image.Image, declared: _Declared, range: Range | None) -> Image.Image:
+    bits, kind, inverted = declared
+    if range is None and (kind != _UNSIGNED or bits > 16):
+        raise ValueError(
+            f"holds {_KINDS[kind]} of {bits} bits, of which the file declares no black and white; give both as the"
+            " option `range: [low, high]` of `folder`, or save it with 8 or 16 bits"
+        )
+    values = np.asarray(image)
+    # Pillow has one type of 32 bits and one of 8
+    values = values.view({(32, _UNSIGNED): np.uint32, (8, _SIGNED): np.int8}.get((bits, kind), values.dtype))
+    if np.isnan(values).any():
+        raise ValueError("holds values that are not a number")
+    low, high = range or (0, 2**bits - 1)
+    # in place, because a large picture is a gigabyte in float64
+    scaled = values.astype(np.float64)
+    scaled -= low
+    scaled *= 255 / (high - low)
+    grey = np.rint(scaled, out=scaled).clip(0, 255, out=scaled).astype(np.uint8)
+    if inverted:
+        grey = 255 - grey
+    if "transparency" in image.info:
+        grey[values == image.info["transparency"]] = 255
+    return Image.fromarray(grey).convert("RGB")
+
+
+def _make_transparent(image: Image.Image, path: Path) -> None:
+    """Gives a PNG of 16 bits in each colour an alpha channel from its transparent colour.
+
+    Pillow keeps the high bytes of the pixels and compares them with all 16 bits of the transparent colour.
+    """
+    high = np.asarray(image)
+    with Image.open(path, formats=FORMATS) as again:
+        again.tile = [tile._replace(args="RGB;16L") for tile in again.tile]
+        low = np.asarray(again)
+    transparent = (high.astype(np.uint16) * 256 + low == image.info.pop("transparency")).all(axis=-1)
+    image.putalpha(Image.fromarray(np.where(transparent, np.uint8(0), np.uint8(255))))
+
+
+def _overlaid(image: Image.Image) -> Image.Image:
+    if image.mode == "La":
+        # from premultiplied grey, Pillow converts to nothing else
+        image = image.convert("LA")
     if "A" in image.getbands() or "transparency" in image.info:
         rgba = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")

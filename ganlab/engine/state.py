@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Collection, Iterator
+from typing import Annotated, Any, NotRequired
 
 import torch
+from annotated_types import Ge
+from pydantic import AllowInfNan, ConfigDict, TypeAdapter
 from torch import Tensor, nn
+from typing_extensions import TypedDict
 
 from ganlab.data.sampler import BatchSource
 from ganlab.interfaces.schedules import PLAYERS
@@ -15,6 +18,31 @@ from ganlab.system.build import System
 from ganlab.system.error_attribution import Position
 from ganlab.system.module_state import load_own_state, own_state
 from ganlab.torch_utils import trainable
+
+EMA_RAMPUP = 0.05
+"""The half-life of the averaged generators is at most this share of the images so far, as in EDM (arXiv:2206.00364, its
+`ema_rampup_ratio`) and StyleGAN3 (arXiv:2106.12423, its `ema_rampup`): an average forgets the initial weights."""
+
+
+class _Optimizer(TypedDict):
+    __pydantic_config__ = ConfigDict(extra="allow")  # type: ignore[misc]
+    state: dict[Any, Any]
+    param_groups: list[dict[str, Any]]
+
+
+class _Saved(TypedDict):
+    __pydantic_config__ = ConfigDict(extra="allow", arbitrary_types_allowed=True, strict=True)  # type: ignore[misc]
+    step: Annotated[int, Ge(0)]
+    draws: Annotated[int, Ge(0)]
+    seconds: Annotated[float, Ge(0), AllowInfNan(False)]
+    optimizers: dict[str, _Optimizer]
+    losses: dict[str, dict[str, Any]]
+    pools: dict[str, dict[str, Any]]
+    random: Tensor
+    random_cuda: NotRequired[Tensor]
+
+
+_SAVED = TypeAdapter(_Saved)
 
 
 class TrainingState:
@@ -28,7 +56,6 @@ class TrainingState:
         base_rates: {player: [learning rate of each parameter group]}, without the schedule's factor.
         pools: {direction: pool of past fakes}, if the schedule has pools.
         average: {direction: averaged generator}, or None.
-        average_rate: the fraction of its distance to the weights that the average moves in a step.
     """
 
     def __init__(self, system: System, batches: BatchSource) -> None:
@@ -40,9 +67,8 @@ class TrainingState:
             self.pools = _make_pools(system, batches, position)
             self.optimizers = _make_optimizers(system, position)
         self.base_rates = {p: [float(g["lr"]) for g in o.param_groups] for p, o in self.optimizers.items()}
-        halflife = system.spec.ema_halflife_images
-        self.average = copy.deepcopy(self._generators()) if halflife else None
-        self.average_rate = 1 - 0.5 ** (batches.batch / halflife) if halflife else 0.0
+        self._batch = batches.batch
+        self.average = copy.deepcopy(self._generators()) if system.spec.ema_halflife_images else None
 
     def _generators(self) -> dict[str, nn.Module]:
         networks = self._system.networks
@@ -51,6 +77,20 @@ class TrainingState:
     def sampling_generators(self) -> dict[str, nn.Module]:
         """Returns {direction: generator} for samples and evaluation: the averaged generators if there are any."""
         return dict(self.average or self._generators())
+
+    def average_rate(self) -> float:
+        """Returns the fraction of its distance to the weights that the average moves in the next step."""
+        halflife = min(self._system.spec.ema_halflife_images or 0.0, EMA_RAMPUP * self.step * self._batch)
+        return 1 - 0.5 ** (self._batch / halflife) if halflife else 1.0
+
+    def learning_rates(self, players: Collection[str]) -> dict[str, float]:
+        """Returns {"learning_rate/PLAYER": rate of its last update}; several parameter groups add "/0", "/1", ..."""
+        return {
+            f"learning_rate/{player}{f'/{index}' if len(optimizer.param_groups) > 1 else ''}": float(group["lr"])
+            for player, optimizer in self.optimizers.items()
+            if player in players
+            for index, group in enumerate(optimizer.param_groups)
+        }
 
     def averaged_parameters(self) -> Iterator[tuple[Tensor, Tensor]]:
         """Yields (average, parameter) pairs. A parameter that both directions share comes once."""
@@ -84,14 +124,17 @@ class TrainingState:
         return state
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restores a state. Raises KeyError, TypeError, ValueError or RuntimeError if it is another system's."""
+        """Restores a state. Raises an exception of any type if it is another system's."""
+        _SAVED.validate_python(state)
+        for player, optimizer in self.optimizers.items():
+            _check_optimizer(player, optimizer, state["optimizers"][player])
         self.step, self.draws, self.seconds = state["step"], state["draws"], state["seconds"]
         for player, optimizer in self.optimizers.items():
             optimizer.load_state_dict(state["optimizers"][player])
         for label, loss in self._system.losses.items():
             load_own_state(loss, state["losses"][label])
         for direction, pool in self.pools.items():
-            pool.load_state_dict(state["pools"][direction])
+            load_own_state(pool, state["pools"][direction])
         torch.set_rng_state(state["random"])
         if self._system.device.type == "cuda" and "random_cuda" in state:
             torch.cuda.set_rng_state(state["random_cuda"], self._system.device)
@@ -120,3 +163,48 @@ def _make_optimizers(system: System, position: Position) -> dict[str, torch.opti
             raise TypeError(f"expected a torch.optim.Optimizer, got {made!r}")
         optimizers[player] = made
     return optimizers
+
+
+_STEP = torch.empty((), dtype=torch.float32, device="meta")
+"""The count of updates of a fused optimizer."""
+
+
+def _check_optimizer(player: str, optimizer: torch.optim.Optimizer, saved: _Optimizer) -> None:
+    """Raises ValueError if `saved` is not the state of this optimizer.
+
+    A fused update reads and writes as many values as the parameter has, whatever the shape of a moment is.
+    """
+    own = optimizer.state_dict()["param_groups"]
+    if [group.get("params") for group in saved["param_groups"]] != [group["params"] for group in own]:
+        raise ValueError(f"optimizers.{player}: its parameters are others")
+    for group, mine, then in zip(optimizer.param_groups, own, saved["param_groups"], strict=True):
+        for name in mine.keys() & then.keys():
+            if not _alike(name, mine[name], then[name]):
+                raise ValueError(f"optimizers.{player}: {name}: {then[name]!r} does not fit {mine[name]!r}")
+        for index, parameter in zip(mine["params"], group["params"], strict=True):
+            moments = saved["state"].get(index, {})
+            if not isinstance(moments, dict):
+                raise ValueError(f"optimizers.{player}: the state of parameter {index} is no dictionary")
+            for name, value in moments.items() if group.get("fused") else ():
+                expected = _STEP if name == "step" else torch.empty_like(parameter, device="meta")
+                if _layout(value) != _layout(expected):
+                    raise ValueError(
+                        f"optimizers.{player}: {name} of parameter {index}: expected {_layout(expected)},"
+                        f" got {_layout(value)}"
+                    )
+
+
+def _alike(name: str, one: Any, other: Any) -> bool:
+    """True if an optimizer's setting may become `other`: they choose the kernels, or have the same type."""
+    if name in ("fused", "foreach", "capturable", "differentiable", "amsgrad"):
+        return bool(one is other)
+    numbers = (int, float)
+    if isinstance(one, tuple | list) and isinstance(other, tuple | list):
+        return len(one) == len(other) and all(_alike("", *pair) for pair in zip(one, other, strict=True))
+    return type(one) is type(other) or (type(one) in numbers and type(other) in numbers)
+
+
+def _layout(value: Any) -> str:
+    if not isinstance(value, Tensor):
+        return type(value).__name__
+    return f"{str(value.dtype).removeprefix('torch.')} {tuple(value.shape)} with strides {value.stride()}"

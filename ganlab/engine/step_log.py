@@ -13,14 +13,14 @@ from ganlab.engine.state import TrainingState
 from ganlab.engine.turns import PlannedTurn
 
 Record = dict[str, float]
-"""One step: "step", "seconds", "images", and every term and gradient norm by name."""
+"""One step: "step", "seconds", "images", and every term, gradient norm and learning rate by name."""
 
 Terms = dict[tuple[str, str, str], tuple[float, Tensor]]
 """{(direction, label of the loss, part): (weight, scalar)}."""
 
 
 class StepLog:
-    """The terms and gradient norms of the steps since the last reading."""
+    """The terms, gradient norms and learning rates of the steps since the last reading."""
 
     def __init__(self) -> None:
         self._rows: list[tuple[Record, tuple[str, ...], Tensor]] = []
@@ -36,7 +36,8 @@ class StepLog:
         if self._values:
             row = torch.stack([torch.stack(values).mean() for values in self._values.values()])
             head = {"step": state.step, "seconds": round(state.seconds, 3), "images": state.draws * batch}
-            self._rows.append((head, tuple(self._values), row))
+            updated = {name.split("/")[1] for name in self._values if name.startswith("gradient/")}
+            self._rows.append((head | state.learning_rates(updated), tuple(self._values), row))
 
     def add(self, turn: PlannedTurn, terms: Terms, norm: Tensor | None) -> None:
         """Adds the terms of a turn, and the norm of its gradient if it updated anything."""

@@ -115,9 +115,10 @@ class Trainer:
     def update_average(self) -> None:
         """Moves the averaged generators towards the trained ones: average += rate * (weight - average)."""
         self.position.move("", "the average of the generators")
+        rate = self.state.average_rate()
         with torch.no_grad():
             for average, weight in self.state.averaged_parameters():
-                average.lerp_(weight, self.state.average_rate)
+                average.lerp_(weight, rate)
             for average, buffer in self.state.averaged_buffers():
                 average.copy_(buffer)
 

@@ -220,6 +220,10 @@ class Evaluator:
         """Returns the identity baseline: measures `inputs` as inputs and outputs."""
         return self._reference(data, inputs)
 
+    def measure_fewer(self, data: MetricInputs, count: int) -> Measured:
+        """Measures `count` of the outputs, to stand beside a reference that has only so many images."""
+        return self._apply(at_fewer(data, count))[0]
+
     def _reference(self, data: MetricInputs, images: Images) -> Measured:
         # no networks: a reference is the same for every checkpoint
         return self._apply(replace(data, inputs=images, outputs=images, cycled=None, encode=no_encoder))[0]
@@ -254,10 +258,18 @@ def _seeded(*key: int | str) -> Iterator[None]:
 
 def at_fewer(data: MetricInputs, count: int) -> MetricInputs:
     """Returns the inputs with `count` of the outputs, chosen at random."""
-    chosen = keyed("fewer", data.seed, len(data.outputs)).permutation(len(data.outputs))[:count]
-    members = sorted(int(i) for i in chosen)
 
     def some(images: Images | None) -> Images | None:
-        return None if images is None else images.take(members)
+        return None if images is None else fewer(images, count, data.seed)
 
-    return replace(data, outputs=data.outputs.take(members), inputs=some(data.inputs), cycled=some(data.cycled))
+    return replace(
+        data, outputs=fewer(data.outputs, count, data.seed), inputs=some(data.inputs), cycled=some(data.cycled)
+    )
+
+
+def fewer(images: Images, count: int, seed: int) -> Images:
+    """Returns at most `count` of the images, chosen at random; of sets of one size those at the same indices."""
+    if len(images) <= count:
+        return images
+    chosen = keyed("fewer", seed, len(images)).permutation(len(images))[:count]
+    return images.take(sorted(int(i) for i in chosen))

@@ -23,8 +23,8 @@ from PIL import Image
 from ganlab.data.dataset import Progress, silent
 from ganlab.determinism import keyed
 from ganlab.errors import GanlabError, SpecError, Unavailable
-from ganlab.files import hashes, write
-from ganlab.interfaces.metrics import Images, Pixels, Vectors
+from ganlab.files import hashes, opened, tidy, user_folder, write
+from ganlab.interfaces.metrics import Images, Pixels, Vectors, image_digest
 from ganlab.interfaces.networks import Features
 from ganlab.torch_utils import evaluating
 
@@ -51,13 +51,14 @@ def _planes(image: Pixels) -> Floats:
     return np.ascontiguousarray(image.transpose(2, 0, 1), np.float32)
 
 
-def cache_folder() -> Path:
+def cache_folder() -> Path | None:
     """Returns the folder that keeps the vectors of real images, in $GANLAB_CACHE or the user's cache folder.
 
-    It may be deleted at any time.
+    It may be deleted at any time. None if the user has no home folder.
     """
     own = os.environ.get("GANLAB_CACHE")
-    return (Path(own) if own else platformdirs.user_cache_path("ganlab")) / "features"
+    folder = Path(own) if own else user_folder(platformdirs.user_cache_path)
+    return folder and folder / "features"
 
 
 class Extractor:
@@ -91,7 +92,7 @@ class Extractor:
         if not len(images):
             raise Unavailable("needs images, and there are none")
         if images not in self._made:
-            digests = [_digest(image) for image in images.pixels]
+            digests = [*(images.digests or map(image_digest, images.pixels))]
             vectors = self._vectors(images, digests)
             if not np.isfinite(vectors).all():
                 raise Unavailable(f"features {self._identity} are not finite")
@@ -113,6 +114,7 @@ class Extractor:
             vectors = self._compute(images.pixels, self._progress)
             # a full or read-only disk costs only time
             with suppress(OSError):
+                tidy(self._cache)
                 write(path, _sealed(vectors))
         return vectors.astype(np.float64)
 
@@ -138,16 +140,21 @@ class Extractor:
 
     def _compute(self, pixels: Sequence[Pixels], progress: Progress) -> Floats:
         vectors = []
-        piece: list[Pixels] = []
+        batch: list[Floats] = []
         with self._exactly(), ThreadPoolExecutor(torch.get_num_threads()) as pool:
-            for number, image in enumerate(progress(pixels, "feature vectors", len(pixels)), 1):
-                piece.append(image)
-                if len(piece) == BATCH or number == len(pixels):
-                    vectors.append(
-                        self._forward(np.stack(list(pool.map(resized, piece, [self._network.size] * len(piece)))))
-                    )
-                    piece.clear()
+            images = progress(self._resized(pixels, pool), "feature vectors", len(pixels))
+            for number, image in enumerate(images, 1):
+                batch.append(image)
+                if len(batch) == BATCH or number == len(pixels):
+                    vectors.append(self._forward(np.stack(batch)))
+                    batch.clear()
         return np.concatenate(vectors)
+
+    def _resized(self, pixels: Sequence[Pixels], pool: ThreadPoolExecutor) -> Iterator[Floats]:
+        # no more than a batch at once, and images of a folder are read here
+        for start in range(0, len(pixels), BATCH):
+            places = range(start, min(start + BATCH, len(pixels)))
+            yield from pool.map(lambda place: resized(pixels[place], self._network.size), places)
 
     def _forward(self, batch: Floats) -> Floats:
         """(N, size, size, 3) in [0, 255] -> (N, D)."""
@@ -184,12 +191,6 @@ class Extractor:
             torch.set_float32_matmul_precision(precision)
 
 
-def _digest(image: Pixels) -> bytes:
-    hashed = hashlib.sha256(repr(image.shape).encode())
-    hashed.update(image.tobytes())
-    return hashed.digest()
-
-
 def _sealed(vectors: Floats) -> bytes:
     """Returns the content of a .npy file with its SHA-256 appended; readers of .npy files ignore the hash."""
     buffer = io.BytesIO()
@@ -200,7 +201,8 @@ def _sealed(vectors: Floats) -> bytes:
 def _read(path: Path, shape: tuple[int, int]) -> Floats | None:
     """Returns the vectors of a file with a hash; None if it does not exist, is damaged or has another shape."""
     try:
-        content = path.read_bytes()
+        with opened(path) as file:
+            content = file.read()
     except OSError:
         return None
     content, seal = content[:-32], content[-32:]

@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 import torch
 
 from ganlab.components.registry import registry
-from ganlab.data.dataset import Progress, describe_skipped
+from ganlab.data.dataset import Progress
 from ganlab.data.image_files import found_below, picture
+from ganlab.data.reading import describe, noting_warnings, read, read_all
 from ganlab.determinism import keyed, untouched_randomness
 from ganlab.errors import SpecError
-from ganlab.evaluation.evaluator import Measured, at_fewer, reasons
+from ganlab.evaluation.evaluator import Measured, reasons
 from ganlab.evaluation.metric_suite import SEED, MetricSuite
-from ganlab.interfaces.metrics import Images, MetricInputs, Pixels
+from ganlab.files import home_expanded
+from ganlab.interfaces.metrics import Images, LazyPixels, MetricInputs, Pixels, image_digest
 from ganlab.spec.devices import device
 from ganlab.spec.models import Evaluation, Json
 
@@ -26,48 +27,64 @@ from ganlab.spec.models import Evaluation, Json
 class Folder:
     """The readable images below a folder, sorted by path, at their own sizes.
 
+    Every image is read once to check it. Its hash is kept; its pixels are read again whenever they are needed, inside
+    `noting_warnings`.
+
     `real` marks them as real images. Raises SpecError if the folder does not exist or holds no readable image.
     """
 
     def __init__(self, path: str | Path, real: bool, progress: Progress) -> None:
-        self.path = Path(path).expanduser()
+        try:
+            self.path = home_expanded(path)
+        except ValueError as error:
+            raise SpecError(str(error)) from error
         if not self.path.is_dir():
             raise SpecError(f"{self.path} {'is not a folder' if self.path.exists() else 'does not exist'}")
-        keys = found_below(self.path)
+        found = found_below(self.path)
         self.keys: list[str] = []
         self.skipped: list[str] = []
-        pixels: list[Pixels] = []
+        self._digests: list[bytes] = []
+        notes: dict[str, list[str]] = {}
+        brightest, constant = 0, True
 
-        def read(key: str) -> Pixels | ValueError:
-            try:
-                return np.asarray(picture(self.path / key))
-            except ValueError as error:
-                return error
+        def look(key: str) -> tuple[bytes, int, bool]:
+            pixels = self._picture(key)
+            return image_digest(pixels), int(pixels.max()), bool((pixels == pixels[0, 0]).all())
 
-        with ThreadPoolExecutor(torch.get_num_threads()) as pool:
-            for key, found in zip(
-                keys, progress(pool.map(read, keys), f"images of {self.path.name}", len(keys)), strict=True
-            ):
-                if isinstance(found, ValueError):
-                    self.skipped.append(f"{key}: {found}")
-                else:
-                    self.keys.append(key)
-                    pixels.append(found)
-        if not pixels:
+        for key, seen, noted in progress(read_all(look, found, 256), f"images of {self.path.name}", len(found)):
+            if isinstance(seen, Exception):
+                self.skipped.append(f"{key}: {seen}")
+                continue
+            self.keys.append(key)
+            self._digests.append(seen[0])
+            brightest, constant = max(brightest, seen[1]), constant and seen[2]
+            for note in dict.fromkeys(noted):
+                notes.setdefault(note, []).append(key)
+        if not self.keys:
             why = f"; {self.skipped[0]}" if self.skipped else " and is empty"
             raise SpecError(f"{self.path} holds no readable image{why}")
-        self.images = Images(pixels, real=real)
+        self.warnings = [*describe(str(self.path), self.keys, self.skipped, notes, brightest, constant)]
+        self.images = Images(LazyPixels(self._pixels, range(len(self.keys))), real=real, digests=self._digests)
+
+    def _picture(self, key: str) -> Pixels:
+        return np.asarray(picture(self.path / key))
+
+    def _pixels(self, place: int) -> Pixels:
+        """Reads an image again. Raises SpecError if it has changed."""
+        key = self.keys[place]
+        pixels, _ = read(self._picture, key)
+        why = f" ({pixels})" if isinstance(pixels, Exception) else ""
+        if isinstance(pixels, Exception) or image_digest(pixels) != self._digests[place]:
+            raise SpecError(f"{self.path / key} has changed since it was first read{why}; measure again")
+        return pixels
 
     def fingerprint(self) -> Json:
         """Returns {"folder", "images", "left_out", "sha256"}: its name, counts, and a hash of all pixels."""
-        hashed = hashlib.sha256()
-        for image in self.images.pixels:
-            hashed.update(repr(image.shape).encode() + image.tobytes())
         return {
             "folder": self.path.name,
             "images": len(self.keys),
             "left_out": self.skipped,
-            "sha256": hashed.hexdigest(),
+            "sha256": hashlib.sha256(b"".join(self._digests)).hexdigest(),
         }
 
 
@@ -80,18 +97,18 @@ def evaluate_folders(
 ) -> Json:
     """Measures the first folder of `images` against the second, which holds real images.
 
-    `inputs` is the folder of the images from which those in the first folder were made, under the same names. `asked`
-    is resolved. Raises SpecError if no metric is asked for, or if a folder can't be used.
+    `inputs` is the folder of the images from which those in the first folder were made, under the same names except for
+    suffixes. `asked` is resolved. Raises SpecError if no metric is asked for, or if a folder can't be used.
     """
     suite = MetricSuite.build(asked, torch.device(device("auto", "eval")), progress)
     if not asked.metrics:
         raise SpecError(f"--images needs two folders and a metric; known are: {', '.join(registry().names('metric'))}")
     paths = [*images, *([inputs] if inputs is not None else [])]
-    folders = [Folder(path, index > 0, progress) for index, path in enumerate(paths)]
-    for folder in folders:
-        if folder.skipped:
-            warn(describe_skipped(str(folder.path), folder.skipped, folder.keys))
-    with untouched_randomness(torch.device("cpu")):
+    with noting_warnings(), untouched_randomness(torch.device("cpu")):
+        folders = [Folder(path, index > 0, progress) for index, path in enumerate(paths)]
+        for folder in folders:
+            for sentence in folder.warnings:
+                warn(sentence)
         return evaluate(suite, *folders)
 
 
@@ -103,15 +120,15 @@ def evaluate(
 ) -> Json:
     """Measures the images of `measured` against those of `real` and returns the content of an evaluation.json.
 
-    `inputs` holds the images from which those in `measured` were made, under the same names; None if not known. The
-    reference "real" compares one half of `real` with the other, and each result is also given for as few images.
+    `inputs` holds the images from which those in `measured` were made, under the same names except for suffixes; None
+    if not known. The reference "real" compares one half of `real` with the other, and each result is also given for as
+    few images.
     """
     made_from = None if inputs is None else _paired(measured, inputs)
     data = suite.seeing(MetricInputs("", measured.images, targets=real.images, inputs=made_from, seed=SEED))
     evaluator = suite.evaluator
     # the whole sets first, so that their parts need no further forwards
     found = evaluator.measure(data)
-    left_out = reasons(evaluator.left_out)
     references: dict[str, Measured] = {}
     beside: Measured = {}
     if (half := len(real.images) // 2) > 0:
@@ -119,7 +136,7 @@ def evaluate(
         others = real.images.take(sorted(dealt[: min(half, len(measured.images))]))
         against = replace(data, targets=real.images.take(sorted(dealt[half:])))
         references["real"] = evaluator.real(against, others)
-        beside = evaluator.measure(at_fewer(against, len(others)))
+        beside = evaluator.measure_fewer(against, len(others))
     if made_from is not None:
         references["identity"] = evaluator.identity(data, made_from)
     folders = {"measured": measured, "real": real, **({} if inputs is None else {"inputs": inputs})}
@@ -129,16 +146,46 @@ def evaluate(
             **suite.protocol(),
         },
         "results": [result.as_json() for result in evaluator.results("", found, references, beside)],
-        "left_out": left_out,
+        "left_out": reasons(evaluator.left_out),
     }
 
 
 def _paired(measured: Folder, inputs: Folder) -> Images:
+    """Returns the input of each image: that of the same name, or else the one whose name differs only in its suffix.
+
+    Raises SpecError if an image has none, or if another image or input could be meant.
+    """
     places = {key: place for place, key in enumerate(inputs.keys)}
-    missing = [key for key in measured.keys if key not in places]
+    alike = [_by_stem(folder.keys) for folder in (measured, inputs)]
+    made_from: list[int] = []
+    missing: list[str] = []
+    for key in measured.keys:
+        outputs, candidates = (found.get(_stem(key), []) for found in alike)
+        if key in places:
+            made_from.append(places[key])
+        elif not candidates:
+            missing.append(key)
+        elif len(outputs) == len(candidates) == 1:
+            made_from.append(places[candidates[0]])
+        else:
+            raise SpecError(
+                f"the input of {key!r} is not clear: {measured.path} holds {', '.join(outputs)}, and {inputs.path}"
+                f" holds {', '.join(candidates)}; give an image and its input the same name"
+            )
     if missing:
         raise SpecError(
-            f"{inputs.path} has no readable {missing[0]!r}, and each image of {measured.path} needs its input there,"
-            f" under the same name ({len(missing)} of {len(measured.keys)} have none)"
+            f"{inputs.path} has no readable {missing[0]!r}, with this suffix or another, and each image of"
+            f" {measured.path} needs its input there ({len(missing)} of {len(measured.keys)} have none)"
         )
-    return inputs.images.take([places[key] for key in measured.keys])
+    return inputs.images.take(made_from)
+
+
+def _stem(key: str) -> PurePosixPath:
+    return PurePosixPath(key).with_suffix("")
+
+
+def _by_stem(keys: Sequence[str]) -> dict[PurePosixPath, list[str]]:
+    found: dict[PurePosixPath, list[str]] = {}
+    for key in keys:
+        found.setdefault(_stem(key), []).append(key)
+    return found

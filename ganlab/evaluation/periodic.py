@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 
 from ganlab.engine.step_log import Record
 from ganlab.engine.trainer import Trainer
@@ -17,7 +17,7 @@ class PeriodicEvaluation:
         evaluator: RunEvaluator,
         every: int | None,
         steps: int,
-        history: Sequence[Record],
+        history: Iterable[Record],
         warn: Callable[[str], None],
     ) -> None:
         self._evaluator, self._every, self._steps, self._warn = evaluator, every, steps, warn

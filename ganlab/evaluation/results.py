@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 
 from ganlab.errors import RunError
 from ganlab.evaluation import speed
@@ -10,6 +11,8 @@ from ganlab.evaluation.run_evaluator import RunEvaluator
 from ganlab.interfaces.networks import Domain
 from ganlab.runs import checkpoint
 from ganlab.runs.folder import RunFolder
+from ganlab.runs.models import Manifest
+from ganlab.runs.records import append_to_tensorboard, result_records
 from ganlab.spec.models import Evaluation, Json
 from ganlab.system.build import System
 from ganlab.system.error_attribution import Position
@@ -29,24 +32,30 @@ def measure_run(
 
     Earlier results of other metrics are kept in evaluation.json if they were measured in the same way.
     """
-    with system.components.attributing(Position("", "the evaluation", folder.steps[-1])):
+    with system.components.attributing(Position("", "the evaluation", max(folder.steps, default=0))):
         found = evaluator.evaluate(folder)
         speeds = speed.measure(system, domains)
-    whole, differing = merge_results(folder.evaluation(), found)
+    before = folder.evaluation()
+    whole, differing = merge_results(before, found)
     if differing:
         warn(f"earlier results of {folder.path} are replaced: they had another {', '.join(differing)}")
+    new = [result for result in whole["results"] if before is None or result not in before["results"]]
     # evaluation.json last: a run that has it counts as measured
-    for name, content in (("speed.json", speeds), ("evaluation.json", whole)):
+    for keep in (
+        partial(append_to_tensorboard, folder.path, result_records(new)),
+        partial(folder.write_json, "speed.json", speeds),
+        partial(folder.write_json, "evaluation.json", whole),
+    ):
         try:
-            folder.write_json(name, content)
+            keep()
         except RunError as error:
             # the caller can still show the results
             warn(str(error))
     return found
 
 
-def covers(kept: Json | None, step: int, asked: Evaluation) -> bool:
-    """Returns True if a kept evaluation measured the checkpoint of `step` with everything that is asked for."""
+def covers(kept: Json | None, newest: Manifest, asked: Evaluation) -> bool:
+    """Returns True if a kept evaluation measured the newest checkpoint with everything that is asked for."""
     if not asked.metric_components:
         return True
     protocol = (kept or {}).get("protocol", {})
@@ -54,7 +63,8 @@ def covers(kept: Json | None, step: int, asked: Evaluation) -> bool:
     # a protocol names no features if no metric uses them
     if asked.features_component is not None and protocol.get("features"):
         wanted.append(("features", asked.features_component))
-    return checkpoint.name_of(step) in protocol.get("checkpoints", {}) and all(
+    measured = protocol.get("checkpoints", {}).get(checkpoint.name_of(newest["step"]), {})
+    return measured.get("sha256") == newest["files"][checkpoint.NETWORKS]["sha256"] and all(
         protocol.get(part, {}).get(resolved.component.name, {}).items() >= resolved.as_json().items()
         for part, resolved in wanted
     )

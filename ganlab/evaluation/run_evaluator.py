@@ -10,16 +10,17 @@ from torch import nn
 
 from ganlab.data.dataset import Dataset, Progress, silent
 from ganlab.engine.step_log import Record
-from ganlab.evaluation.evaluator import LeftOut, Measured, reasons
+from ganlab.errors import RunError, SpecError
+from ganlab.evaluation.evaluator import LeftOut, Measured, fewer, reasons
 from ganlab.evaluation.metric_suite import SEED, MetricSuite, evaluator_for
 from ganlab.evaluation.splits import split
 from ganlab.evaluation.translators import BATCH, Translators
-from ganlab.files import hashes
 from ganlab.interfaces.metrics import Images, MetricInputs
 from ganlab.interfaces.networks import Generator
 from ganlab.interfaces.sources import Source
 from ganlab.runs import checkpoint
 from ganlab.runs.folder import RunFolder
+from ganlab.runs.manifest import check_same_data
 from ganlab.spec.models import Evaluation, Json
 from ganlab.system.build import System
 
@@ -104,19 +105,42 @@ class RunEvaluator:
     def evaluate(self, folder: RunFolder) -> Json:
         """Measures the last and the best checkpoint on the test images. Returns the content of evaluation.json."""
         self.left_out.clear()
-        last = folder.steps[-1]
-        best = self.best(folder.records(), folder.steps)
-        roles = {last: ["last"]}
-        if best is not None:
-            roles.setdefault(best.step, []).append("best")
-        results = [result for step in roles for result in self._at(folder, step, roles[step])]
+        measured = [record for record in folder.records() if any(name.startswith(PREFIX) for name in record)]
+        while True:
+            steps = folder.steps
+            if not steps:
+                raise SpecError(f"{folder.path} has no checkpoint yet; train it with `ganlab run`")
+            best = self.best(measured, steps)
+            roles = {steps[-1]: ["last"]}
+            if best is not None:
+                roles.setdefault(best.step, []).append("best")
+            try:
+                loaded = {step: self._load(folder, step) for step in roles}
+                break
+            except RunError:
+                # a process that trains meanwhile may have dropped one
+                if roles.keys() <= set(folder.steps):
+                    raise
+        results = [
+            {**result, "step": step, "checkpoint": " = ".join(roles[step])}
+            for step, (generators, _) in loaded.items()
+            for result in self._results(generators)
+        ]
+        checkpoints = {
+            checkpoint.name_of(step): {"is": list(roles[step]), "sha256": sha256}
+            for step, (_, sha256) in sorted(loaded.items())
+        }
         return {
-            "protocol": {**self._protocol(folder, roles, best), **self._suite.protocol()},
+            "protocol": {**self._protocol(checkpoints, best), **self._suite.protocol()},
             "results": results,
             "left_out": reasons(self.left_out),
         }
 
-    def _at(self, folder: RunFolder, step: int, roles: list[str]) -> list[Json]:
+    def _load(self, folder: RunFolder, step: int) -> tuple[dict[str, nn.Module], str]:
+        """Returns {direction: generator} of a checkpoint, and the SHA-256 of the file that holds them."""
+        spec = folder.trained(self._system.spec)
+        manifest = checkpoint.verify(folder.checkpoints, step, spec, self._system.schedule.steps)
+        check_same_data(folder, manifest, self._datasets, self._system.spec)
         generators: dict[str, nn.Module] = {
             direction: self._system.networks.generator(direction) for direction in self._directions
         }
@@ -127,18 +151,25 @@ class RunEvaluator:
             f"{'ema' if averaged else 'generator'}/{direction}": generators[direction] for direction in self._directions
         }
         checkpoint.load_networks(checkpoint.path_of(folder.checkpoints, step), names)
+        return generators, manifest["files"][checkpoint.NETWORKS]["sha256"]
+
+    def _results(self, generators: Mapping[str, nn.Module]) -> list[Json]:
         translators = self._translators(generators)
         found: list[Json] = []
         for direction in self._directions:
             data = self._metric_inputs(direction, self._split.test, translators)
-            evaluator = self._suite.evaluator
+            evaluator, measured = self._suite.evaluator, self._suite.evaluator.measure(data)
+            # as many images as there are outputs, or else the outputs at their number too
+            others = fewer(self._split.validation[direction[1]], len(data.outputs), SEED)
             if direction not in self._references:
                 self._references[direction] = {
-                    "real": evaluator.real(data, self._split.validation[direction[1]]),
+                    "real": evaluator.real(data, others),
                     "identity": evaluator.identity(data, self._split.test[direction[0]]),
                 }
-            results = evaluator.results(direction, evaluator.measure(data), self._references[direction])
-            found += [{**result.as_json(), "step": step, "checkpoint": " = ".join(roles)} for result in results]
+            at_fewer = len(others) < len(data.outputs)
+            beside = evaluator.measure_fewer(data, len(others)) if at_fewer else None
+            results = evaluator.results(direction, measured, self._references[direction], beside)
+            found += [result.as_json() for result in results]
         return found
 
     def _translators(self, generators: Mapping[str, nn.Module]) -> Translators:
@@ -162,8 +193,7 @@ class RunEvaluator:
             )
         )
 
-    def _protocol(self, folder: RunFolder, roles: Mapping[int, Sequence[str]], best: Best | None) -> Json:
-        files = {step: checkpoint.path_of(folder.checkpoints, step) / "networks.safetensors" for step in sorted(roles)}
+    def _protocol(self, checkpoints: Json, best: Best | None) -> Json:
         return {
             "images": {
                 domain: {
@@ -176,14 +206,11 @@ class RunEvaluator:
             },
             "spec": self._system.spec.fingerprint(),
             "precision": self._system.spec.runtime.precision,
-            "split": "held-out images, halved at random: the validation half picks the best checkpoint and is the"
-            ' reference "real"; results come from the test half',
+            "split": "held-out images, each domain's halved at random: the validation half picks the best checkpoint"
+            ' and is the reference "real"; results come from the test half',
             "translated": f"in eval mode, {BATCH} images at a time, rounded to 8 bits, before the translation back too",
             "weights_averaged": self._system.spec.ema_halflife_images is not None,
-            "checkpoints": {
-                checkpoint.name_of(step): {"is": list(roles[step]), "sha256": next(iter(hashes([path]).values()))}
-                for step, path in files.items()
-            },
+            "checkpoints": checkpoints,
             "best_by": None
             if best is None
             else {"number": best.number, "mean_of_directions": best.value, "step": best.step},

@@ -23,26 +23,26 @@ class Split(NamedTuple):
     validation: dict[str, Images]
     """Held-out images that pick the best checkpoint. They are also the real images of the reference "real"."""
     test: dict[str, Images]
-    """Held-out images from which the results come: as many of each domain as in `validation`."""
+    """Held-out images from which the results come: of each domain as many as in `validation`."""
     train: dict[str, Images]
     """The training images."""
 
 
 def split(datasets: Mapping[str, Dataset], sources: Mapping[str, Source]) -> Split:
-    """Divides the held-out images into two halves, which have the same size for both domains.
+    """Divides the held-out images of each domain into two halves of one size; the domains may differ in size.
 
     The division depends on the domain and the number of held-out images alone, so that runs with different random seeds
     are measured on the same images. Raises Unavailable if a domain has fewer than two held-out images.
     """
     fewest = min(datasets, key=lambda domain: len(datasets[domain].holdout))
-    half = len(datasets[fewest].holdout) // 2
-    if half == 0:
+    if len(datasets[fewest].holdout) < 2:
         raise Unavailable(
             f"an evaluation needs two held-out images of each domain, and {fewest} has {len(datasets[fewest].holdout)};"
             " raise data.holdout"
         )
     parts = Split({}, {}, {})
     for domain, dataset in datasets.items():
+        half = len(dataset.holdout) // 2
         shuffled = torch.from_numpy(keyed("halves", domain, len(dataset.holdout)).permutation(len(dataset.holdout)))
         members = (dataset.holdout[shuffled[:half]], dataset.holdout[shuffled[half : 2 * half]], dataset.train)
         for part, indices in zip(parts, members, strict=True):

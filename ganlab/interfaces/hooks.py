@@ -1,4 +1,7 @@
-"""The hooks that a plugin implements. Each returns {name: class}; a spec uses the name under `type`."""
+"""The hooks that a plugin implements. Each returns {name: class}; a spec uses the name under `type`.
+
+A name has at most 100 letters (a to z, A to Z), digits, ".", "_" and "-".
+"""
 
 import pluggy
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import hashlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeVar
@@ -95,24 +96,56 @@ class Images:
     """The attributes of each image, such as {"hair": "black"}; None if the source knows none."""
     real: bool = False
     """True for images of a source or of a real folder. Their feature vectors are kept between evaluations."""
+    digests: Sequence[bytes] | None = None
+    """The `image_digest` of each image, if it is known: images of a folder are read from their files each time."""
 
     def __len__(self) -> int:
         return len(self.pixels)
 
     def tensor(self) -> Tensor:
         """Returns the images as (N, 3, H, W) float32 in [-1, 1]. Raises Unavailable if they differ in size."""
-        shapes = {image.shape[:2] for image in self.pixels}
-        if len(shapes) != 1:
-            height, width = min(shapes)
-            tall, wide = max(shapes)
-            raise Unavailable(f"needs images of one size, and they go from {height}x{width} to {tall}x{wide} pixels")
-        stacked = torch.from_numpy(np.stack(list(self.pixels)))
+        images = list(self.pixels)
+        one_size(images)
+        stacked = torch.from_numpy(np.stack(images))
         return stacked.permute(0, 3, 1, 2).float().div_(127.5).sub_(1)
 
     def take(self, indices: Sequence[int]) -> Images:
         """Returns the images at `indices`, in the order of `indices`."""
         attributes = None if self.attributes is None else [self.attributes[i] for i in indices]
-        return Images([self.pixels[i] for i in indices], self.domain, attributes, self.real)
+        digests = None if self.digests is None else [self.digests[i] for i in indices]
+        return Images(LazyPixels(self.pixels.__getitem__, indices), self.domain, attributes, self.real, digests)
+
+
+def one_size(*sets: Iterable[Pixels]) -> tuple[int, int]:
+    """Returns (height, width) of all images. Raises Unavailable if they differ in size."""
+    sizes: set[tuple[int, int]] = {image.shape[:2] for images in sets for image in images}
+    if len(sizes) != 1:
+        height, width = min(sizes)
+        tall, wide = max(sizes)
+        raise Unavailable(f"needs images of one size, and they go from {height}x{width} to {tall}x{wide} pixels")
+    return sizes.pop()
+
+
+class LazyPixels(Sequence[Pixels]):
+    """Images that are read when they are asked for, by `read(index)` for each of `indices`."""
+
+    def __init__(self, read: Callable[[int], Pixels], indices: Sequence[int]) -> None:
+        self._read, self._indices = read, indices
+
+    def __len__(self) -> int:
+        return len(self._indices)
+
+    def __getitem__(self, place: Any) -> Any:
+        if isinstance(place, slice):
+            return LazyPixels(self._read, self._indices[place])
+        return self._read(self._indices[place])
+
+
+def image_digest(image: Pixels) -> bytes:
+    """Returns a SHA-256 of an image's shape and values."""
+    hashed = hashlib.sha256(repr(image.shape).encode())
+    hashed.update(image.tobytes())
+    return hashed.digest()
 
 
 def _no_vectors(images: Images) -> Vectors:

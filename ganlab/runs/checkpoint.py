@@ -1,4 +1,4 @@
-"""Checkpoints: complete or absent after a crash, and read without running code from the file."""
+"""Checkpoints: complete or absent after a crash, verified before they are read, and read without running their code."""
 
 from __future__ import annotations
 
@@ -16,10 +16,15 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from ganlab.errors import RunError
+from ganlab import files
+from ganlab.errors import RunError, text_of
+from ganlab.runs.models import MANIFEST, FileContent, Manifest, Origin, read
+from ganlab.spec.models import Json, changes
 from ganlab.system.module_state import load_own_state, own_state
 
-_NAME = re.compile(r"step-(\d{6,})")
+NETWORKS, STATE = "networks.safetensors", "state.pt"
+
+_NAME = re.compile(r"step-(\d{6}|[1-9]\d{6,})", re.ASCII)
 
 _ALIASES = "aliases"
 """The metadata key of networks.safetensors that maps a shared tensor's other names to the stored one."""
@@ -30,10 +35,11 @@ def save(
     step: int,
     modules: Mapping[str, nn.Module],
     state: dict[str, Any],
+    origin: Origin,
     keep: int,
     spared: Collection[int] = (),
 ) -> Path:
-    """Writes `folder/step-NNNNNN` and returns its path.
+    """Writes `folder/step-NNNNNN` and returns its path; its manifest comes last. The folder's parent must exist.
 
     Removes the other checkpoints, except the newest `keep` and those of the steps in `spared`.
     Raises RunError if the disk fails.
@@ -41,27 +47,45 @@ def save(
     final = path_of(folder, step)
     unfinished = folder / f".{final.name}"
     try:
-        # left unfinished by killed processes
-        for left in folder.glob(".step-*"):
-            shutil.rmtree(left)
+        folder.mkdir(exist_ok=True)
+        remove_unfinished(folder)
         if not final.exists():
-            unfinished.mkdir(parents=True)
-            _save_networks(unfinished / "networks.safetensors", modules)
-            _save_state(unfinished / "state.pt", state)
+            unfinished.mkdir()
+            _save_networks(unfinished / NETWORKS, modules)
+            _save_state(unfinished / STATE, state)
+            content = {name: _content(unfinished / name) for name in (NETWORKS, STATE)}
+            manifest = Manifest(**origin, step=step, files=content)
+            (unfinished / "manifest.json").write_bytes(json.dumps(manifest).encode())
             for path in (*unfinished.iterdir(), unfinished):
                 _sync(path)
             unfinished.rename(final)
             _sync(folder)
         for old in steps(folder)[:-keep]:
-            if old in spared:
-                continue
-            # renamed first: a half removed checkpoint would look complete
-            shutil.rmtree(path_of(folder, old).rename(folder / f".{name_of(old)}"))
+            if old not in spared:
+                remove(folder, old)
     except (OSError, SafetensorError) as error:
         shutil.rmtree(unfinished, ignore_errors=True)
-        why = error.strerror if isinstance(error, OSError) and error.strerror else error
-        raise RunError(f"step {step} can't be saved to {folder}: {why}") from error
+        raise RunError(f"step {step} can't be saved to {folder}: {_reason(error)}") from error
     return final
+
+
+def remove(folder: Path, step: int) -> None:
+    """Removes a checkpoint. Raises OSError."""
+    # renamed first: a half removed checkpoint would look complete
+    _remove(path_of(folder, step).rename(folder / f".{name_of(step)}"))
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Removes what killed processes left of checkpoints. Raises OSError."""
+    for left in folder.glob(".step-*"):
+        _remove(left)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink()
 
 
 def steps(folder: Path) -> list[int]:
@@ -81,9 +105,39 @@ def path_of(folder: Path, step: int) -> Path:
     return folder / name_of(step)
 
 
+def verify(folder: Path, step: int, spec: Json, steps: int) -> Manifest:
+    """Returns the manifest of a checkpoint after comparing both files with it.
+
+    `spec` is what the run trains, `Spec.trains`, and `steps` its number of steps. Raises RunError if a file is missing
+    or damaged, or if the checkpoint is another run's or another step's.
+    """
+    checkpoint = path_of(folder, step)
+    path = checkpoint / "manifest.json"
+    try:
+        manifest = read(path, MANIFEST)
+        if manifest["step"] != step:
+            raise ValueError(f"it is the manifest of step {manifest['step']}")
+        if step > steps:
+            raise ValueError(f"the run ends at step {steps}")
+        if differing := changes(manifest["spec"], spec):
+            raise ValueError(f"another spec saved it (there / here): {'; '.join(differing)}")
+        for path in (checkpoint / NETWORKS, checkpoint / STATE):
+            if _content(path) != manifest["files"].get(path.name):
+                raise ValueError("its content is not what was saved")
+    except (OSError, ValueError) as error:
+        raise RunError(
+            f"{path} can't be used: {_reason(error)}; remove {checkpoint} to resume from the checkpoint before it, or"
+            " start over with --fresh"
+        ) from error
+    return manifest
+
+
 def load_networks(checkpoint: Path, modules: Mapping[str, nn.Module]) -> None:
-    """Loads {name in the file: module} in place. Raises RunError if the file is damaged or of other networks."""
-    path = checkpoint / "networks.safetensors"
+    """Loads {name in the file: module} in place.
+
+    Raises RunError if the file is damaged or of other networks, or if a value is not finite.
+    """
+    path = checkpoint / NETWORKS
     try:
         with safe_open(path, framework="pt") as file:
             aliases = json.loads((file.metadata() or {}).get(_ALIASES, "{}"))
@@ -91,28 +145,32 @@ def load_networks(checkpoint: Path, modules: Mapping[str, nn.Module]) -> None:
         tensors |= {alias: tensors[name] for alias, name in aliases.items()}
         for prefix, module in modules.items():
             start = f"{prefix}."
-            load_own_state(module, {k.removeprefix(start): v for k, v in tensors.items() if k.startswith(start)})
-    except (OSError, SafetensorError, RuntimeError, KeyError, ValueError) as error:
-        raise RunError(f"{path} can't be read: {_first_lines(error)}") from error
+            own = {k.removeprefix(start): v for k, v in tensors.items() if k.startswith(start)}
+            if not all(torch.isfinite(value).all() for value in own.values()):
+                raise ValueError(f"weights of {prefix} are not finite")
+            load_own_state(module, own)
+    # nothing that a file holds may end in a traceback
+    except Exception as error:
+        raise RunError(f"{path} can't be read: {_reason(error)}") from error
 
 
 def load_state(checkpoint: Path) -> dict[str, Any]:
     """Returns what `save` was given as `state`, on the CPU. Raises RunError if the file is damaged."""
-    path = checkpoint / "state.pt"
+    path = checkpoint / STATE
     try:
         state: dict[str, Any] = torch.load(path, weights_only=True, map_location="cpu")
-    except (FileNotFoundError, IsADirectoryError, PermissionError) as error:
-        raise RunError(f"{path} can't be read: {error.strerror}") from error
     # torch.load raises many types for a damaged file, and some of its messages advise to run code from the file
     except Exception as error:
         raise RunError(f"{path} can't be read: it is damaged, or holds more than tensors and plain values") from error
     return state
 
 
-def _first_lines(error: Exception) -> str:
-    """Returns the error's first two lines as one; torch's list of wrong tensors begins on the second."""
-    text = " ".join(line.strip() for line in (str(error) or type(error).__name__).splitlines()[:2])
-    return text if len(text) < 200 else text[:197] + "..."
+def _reason(error: Exception) -> str:
+    return error.strerror if isinstance(error, OSError) and error.strerror else text_of(error)
+
+
+def _content(path: Path) -> FileContent:
+    return {"size": path.stat().st_size, "sha256": files.digest(path)}
 
 
 def _save_networks(path: Path, modules: Mapping[str, nn.Module]) -> None:
@@ -142,7 +200,11 @@ def _save_state(path: Path, state: dict[str, Any]) -> None:
 
 
 def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
+    if os.name == "nt" and path.is_dir():
+        # Windows opens no folders
+        return
+    # Windows flushes only what can be written
+    handle = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
     try:
         os.fsync(handle)
     finally:

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
-import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
+
+from filelock import lock_descriptor
+from pydantic import TypeAdapter
 
 from ganlab import files
 from ganlab.engine.step_log import Record
-from ganlab.errors import SpecError
+from ganlab.errors import RunError, SpecError
 from ganlab.runs import checkpoint
-from ganlab.runs.records import Recorder, event_files, read_records, recording
+from ganlab.runs.models import ENVIRONMENT, EVALUATED, OBJECT, read
+from ganlab.runs.records import Recorder, event_files, read_records, recording, result_records
 from ganlab.spec.devices import moved_here
 from ganlab.spec.models import Json, Spec
 from ganlab.spec.resolve import resolve
@@ -25,9 +28,10 @@ class RunFolder:
 
     - spec.json: the resolved spec
     - environment.json: versions, device, hashes of data and code (`manifest`)
-    - metrics.jsonl: one record a line, each step once; events.out.tfevents.*: the same for TensorBoard (`records`)
+    - metrics.jsonl: one record a line, each step once (`records`)
+    - events.out.tfevents.*: the same for TensorBoard, with the sample grids and the results of the evaluation
     - samples/step-NNNNNN.png: grids of held-out images
-    - checkpoints/step-NNNNNN/: networks and the state of the training (`checkpoint`)
+    - checkpoints/step-NNNNNN/: networks, the state of the training and a manifest of both (`checkpoint`)
     - evaluation.json, speed.json: measurements of its checkpoints
     """
 
@@ -36,6 +40,7 @@ class RunFolder:
         self.checkpoints = self.path / "checkpoints"
         self.samples = self.path / "samples"
         self.metrics = self.path / "metrics.jsonl"
+        self._lock: BinaryIO | None = None
 
     @property
     def exists(self) -> bool:
@@ -61,24 +66,26 @@ class RunFolder:
 
     def spec_json(self) -> Json:
         """Reads spec.json. Raises SpecError if it can't be read."""
-        return self._json(self.path / "spec.json")
+        return self._json("spec.json", OBJECT)
+
+    def trained(self, here: Spec) -> Json:
+        """Returns `Spec.trains` of the run's spec on this machine, with the number format that it was trained in."""
+        found = here.trains()
+        found["runtime"]["precision"] = self.spec_json().get("runtime", {}).get("precision")
+        return found
 
     def environment(self) -> Json | None:
         """Reads environment.json; None if it was not written yet. Raises SpecError if it can't be read."""
-        return self._json_if_there("environment.json")
+        return self._json_if_there("environment.json", ENVIRONMENT)
 
     def evaluation(self) -> Json | None:
         """Reads evaluation.json; None if it is missing or damaged, since a run can be measured again."""
-        try:
-            found = self._json_if_there("evaluation.json")
-        except SpecError:
-            return None
-        whole = found is not None and {"protocol", "results", "left_out"} <= set(found)
-        return found if whole else None
+        with suppress(SpecError):
+            return self._json_if_there("evaluation.json", EVALUATED)
+        return None
 
-    def _json_if_there(self, name: str) -> Json | None:
-        path = self.path / name
-        return self._json(path) if path.exists() else None
+    def _json_if_there(self, name: str, kind: TypeAdapter[Any]) -> Json | None:
+        return self._json(name, kind) if (self.path / name).exists() else None
 
     def spec(self) -> Spec:
         """Returns the run's spec, resolved. Raises SpecError if its device is not available here."""
@@ -88,43 +95,45 @@ class RunFolder:
         """Returns the run's spec for reading or measuring on this machine, even if another machine trained the run."""
         return resolve(moved_here(self.spec_json()), str(self.path / "spec.json"))
 
-    def records(self) -> list[Record]:
-        """Reads metrics.jsonl, without a last line that a kill cut off."""
+    def records(self) -> Iterator[Record]:
+        """Reads metrics.jsonl line by line, without damaged lines."""
         return read_records(self.metrics)
 
-    @staticmethod
-    def _json(path: Path) -> Json:
+    def _json(self, name: str, kind: TypeAdapter[Any]) -> Json:
+        path = self.path / name
         try:
-            found = json.loads(path.read_text(encoding="utf-8"))
+            found: Json = read(path, kind)
         except (OSError, ValueError) as error:
             raise SpecError(f"{path} can't be read: {error}") from error
-        if not isinstance(found, dict):
-            raise SpecError(f"{path} can't be read: it holds no JSON object")
         return found
 
     def write_json(self, name: str, content: Any) -> None:
         """Writes a JSON file, complete or not at all. Raises RunError if the disk fails."""
+        self.check_lock()
         text = json.dumps(content, indent=2, ensure_ascii=False)
         # file names need not be text: a byte that UTF-8 can't hold stays a JSON escape
         write(self.path / name, text.encode(errors="backslashreplace") + b"\n")
 
     def clear(self) -> None:
         """Removes the run and keeps every other file in the folder."""
-        for folder in (self.checkpoints, self.samples):
-            if folder.exists():
-                # renamed first: a half removed checkpoint would look complete
-                folder.rename(_removed(folder))
         self.tidy()
-        names = ("environment.json", "evaluation.json", "speed.json")
-        paths = [*(self.path / name for name in names), self.metrics, *event_files(self.path)]
-        # the spec last: a folder without it is not recognised as a run
-        for path in (*paths, self.path / "spec.json"):
-            path.unlink(missing_ok=True)
+        with files.writing(self.path):
+            # the newest first: what is left by a kill is no finished run
+            for step in reversed(self.steps):
+                checkpoint.remove(self.checkpoints, step)
+            checkpoint.remove_unfinished(self.checkpoints)
+            names = ("environment.json", "evaluation.json", "speed.json")
+            paths = [*self.samples.glob("step-*.png"), *(self.path / name for name in names), self.metrics]
+            # the spec last: without it the other files would look like somebody else's
+            for path in (*paths, *event_files(self.path), self.path / "spec.json"):
+                path.unlink(missing_ok=True)
+            for folder in (self.checkpoints, self.samples):
+                # not one with somebody's files, nor a link to another disk
+                with suppress(OSError):
+                    folder.rmdir()
 
     def tidy(self) -> None:
         """Removes what killed processes left unfinished."""
-        for folder in (self.checkpoints, self.samples):
-            shutil.rmtree(_removed(folder), ignore_errors=True)
         for folder in (self.path, self.samples):
             files.tidy(folder)
 
@@ -136,30 +145,55 @@ class RunFolder:
         """
         with files.writing(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
-            lock = (self.path / ".lock").open("w")
-        with lock as handle:
+        path = self.path / ".lock"
+        if path.is_symlink():
+            raise SpecError(f"{path} is a symbolic link; remove it to train in {self.path}")
+        # truncates nothing: the file may be somebody's
+        with files.writing(path):
+            lock = files.opened(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0))
+        with lock:
+            with files.writing(path):
+                if not lock_descriptor(lock.fileno(), blocking=False):
+                    raise SpecError(f"{self.path}: another process is training here")
+            self._lock = lock
             try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as error:
-                raise SpecError(f"{self.path}: another process is training here") from error
-            self.tidy()
-            yield
+                self.check_lock()
+                self.tidy()
+                with files.writing(self.path):
+                    checkpoint.remove_unfinished(self.checkpoints)
+                yield
+            finally:
+                self._lock = None
+
+    def check_lock(self) -> None:
+        """Raises RunError if this process locked the folder, and the folder or its lock has been removed since.
+
+        Another process may then train under the same path.
+        """
+        if self._lock is None:
+            return
+        with suppress(OSError):
+            if os.path.samestat(os.fstat(self._lock.fileno()), os.lstat(self.path / ".lock")):
+                return
+        raise RunError(f"{self.path} was removed or replaced while this run trained in it; nothing more is written")
 
     @contextmanager
-    def recorder(self, step: int) -> Iterator[Recorder]:
-        """Drops the records and samples after `step` and yields a Recorder that appends.
+    def recorder(self, step: int, warn: Callable[[str], None]) -> Iterator[Recorder]:
+        """Drops the records and samples after `step` and yields a Recorder that appends. TensorBoard's events are
+        written again from what is left.
 
         Raises RunError if the disk fails.
         """
-        with recording(self.metrics, step) as recorder:
+        with recording(self.metrics, step, warn) as recorder:
             with files.writing(self.path):
-                for later in [path for path in self.samples.glob("step-*.png") if _step(path) > step]:
-                    later.unlink()
+                for path in sorted(self.samples.glob("step-*.png"), key=_step):
+                    if _step(path) > step:
+                        path.unlink()
+                    elif _step(path) and path.is_file():
+                        recorder.sample(_step(path), path.read_bytes())
+            measured = (self.evaluation() or {}).get("results", [])
+            recorder.to_tensorboard(result_records(result for result in measured if result["step"] <= step))
             yield recorder
-
-
-def _removed(folder: Path) -> Path:
-    return folder.with_name(f".{folder.name}.removed")
 
 
 def _step(sample: Path) -> int:

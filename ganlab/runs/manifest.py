@@ -1,4 +1,4 @@
-"""The manifest, environment.json: the versions, device, data and code of a run, compared again when it resumes."""
+"""environment.json and the origin of a run: its versions, device, data and code, compared again when it resumes."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from collections.abc import Callable, Iterator, Mapping
 from ganlab.data.dataset import Dataset
 from ganlab.errors import SpecError
 from ganlab.files import hashes
-from ganlab.runs import environment
+from ganlab.runs import checkpoint, environment
 from ganlab.runs.folder import RunFolder
+from ganlab.runs.models import Fingerprint, Manifest, Origin
 from ganlab.runs.provenance import code, code_changes
 from ganlab.spec.models import Json, Spec, differences
 from ganlab.system.build import System
@@ -21,17 +22,21 @@ BYTES_DEPEND_ON = ("python", "packages", "device_name", "cpu_capability", "code"
 
 
 def keep_manifest(
-    folder: RunFolder, system: System, datasets: Mapping[str, Dataset], warn: Callable[[str], None]
-) -> None:
+    folder: RunFolder, spec: Spec, system: System, datasets: Mapping[str, Dataset], warn: Callable[[str], None]
+) -> Origin:
     """Writes spec.json and environment.json of a new run; compares those of a resumed run with the present state.
 
-    Differences in `BYTES_DEPEND_ON` give a warning and an entry in environment.json's "continued".
-    Raises SpecError if the images or the weight files of feature networks differ.
+    `spec` is what spec.json then holds, once the images are known to be the same.
+
+    Returns what the manifests of the run's checkpoints repeat. Differences in `BYTES_DEPEND_ON` give a warning and an
+    entry in environment.json's "continued". Raises RunError if the newest checkpoint is damaged, SpecError if the
+    images or the weight files of feature networks are not those of its manifest.
     """
-    if not folder.exists:
-        folder.write_json("spec.json", system.spec.as_json())
+    if not folder.steps:
+        folder.write_json("spec.json", spec.as_json())
     modules = [*system.networks.modules.values(), *system.losses.values()]
     weights = hashes(file for module in modules for part in feature_networks(module).values() for file in part.files())
+    origin = Origin(spec=spec.trains(), data=fingerprints(datasets), weights=weights)
     now = {
         **environment.describe(system.spec.runtime),
         "code": code(system.spec.components.values()),
@@ -39,15 +44,20 @@ def keep_manifest(
         "weights": weights,
         "continued": [],
     }
-    kept = folder.environment()
-    if kept is None or not folder.steps:
+    if not folder.steps:
         # without a checkpoint nothing remains of an earlier process
         folder.write_json("environment.json", now)
-        return
-    check_same_data(folder, datasets)
-    if (before := kept.get("weights", {})) != weights:
+        return origin
+    newest = checkpoint.verify(folder.checkpoints, folder.steps[-1], origin["spec"], system.schedule.steps)
+    check_same_data(folder, newest, datasets, spec)
+    if (before := newest["weights"]) != weights:
         read = f"{', '.join(weights) or 'none'} now, {', '.join(before) or 'none'} then, or their content has changed"
         raise SpecError(f"these are not the weight files that {folder.path} began with: {read}")
+    folder.write_json("spec.json", spec.as_json())
+    if (kept := folder.environment()) is None:
+        warn(f"{folder.path} has lost its environment.json: it can't be told what trained it up to here")
+        kept = now
+        folder.write_json("environment.json", now)
     if named := [part for part in BYTES_DEPEND_ON if part != "code" and kept.get(part) != now[part]]:
         warn(f"{folder.path} began with another {', '.join(named)}: the last digits may differ")
     if (done := folder.steps[-1]) < system.schedule.steps:
@@ -55,6 +65,7 @@ def keep_manifest(
         folder.write_json("environment.json", kept)
     for sentence in code_changes(folder.path, kept, now["code"]):
         warn(sentence)
+    return origin
 
 
 def _continued(kept: Json, now: Json, done: int) -> Json:
@@ -76,9 +87,10 @@ def check_same_spec(folder: RunFolder, kept: Spec, asked: Spec) -> None:
 
 
 def claim(folder: RunFolder, kept: Spec | None, asked: Spec, fresh: bool) -> Spec:
-    """Prepares a locked folder for a run, and returns the run's spec.
+    """Prepares a locked folder for a run, and returns the spec for its spec.json.
 
-    `kept` is the spec that the folder held before it was locked. Raises SpecError if it now holds another one.
+    That is `asked` with the folder's `name`, `about` and device. `kept` is the spec that the folder held before it was
+    locked. Raises SpecError if it now trains something else.
     """
     if fresh:
         folder.clear()
@@ -88,9 +100,8 @@ def claim(folder: RunFolder, kept: Spec | None, asked: Spec, fresh: bool) -> Spe
         # another process has written here since the folder was read
         kept = folder.spec()
         check_same_spec(folder, kept, asked)
-    # only the evaluation may differ
-    folder.write_json("spec.json", {**folder.spec_json(), "evaluation": asked.as_json()["evaluation"]})
-    return kept.model_copy(update={"evaluation": asked.evaluation})
+    runtime = asked.runtime.model_copy(update={"device": kept.runtime.device})
+    return asked.model_copy(update={"name": kept.name, "about": kept.about, "runtime": runtime})
 
 
 def changed_code(folder: RunFolder, spec: Spec) -> Iterator[str]:
@@ -98,13 +109,22 @@ def changed_code(folder: RunFolder, spec: Spec) -> Iterator[str]:
     return code_changes(folder.path, folder.environment() or {}, code(spec.components.values()))
 
 
-def check_same_data(folder: RunFolder, datasets: Mapping[str, Dataset]) -> None:
-    """Raises SpecError if the images are not those that the run began with."""
-    before = (folder.environment() or {}).get("data", {})
-    for domain, dataset in datasets.items():
-        then, now = before.get(domain, {}), dataset.fingerprint()
-        if then.get("sha256") != now["sha256"]:
+def fingerprints(datasets: Mapping[str, Dataset]) -> dict[str, Fingerprint]:
+    """Returns {domain: the fingerprint of its images} as checkpoints keep it."""
+    every = {domain: dataset.fingerprint() for domain, dataset in datasets.items()}
+    return {domain: Fingerprint(images=kept["images"], sha256=kept["sha256"]) for domain, kept in every.items()}
+
+
+def check_same_data(folder: RunFolder, manifest: Manifest, datasets: Mapping[str, Dataset], spec: Spec) -> None:
+    """Raises SpecError if the images, at the locations of `spec`, are not those that a checkpoint was trained on."""
+    for domain, now in fingerprints(datasets).items():
+        then = manifest["data"].get(domain)
+        if then is None or then["sha256"] != now["sha256"]:
+            paths = {place: path for place, path in spec.locations().items() if place.startswith(f"data.{domain}.")}
+            read = "".join(f" (in {path})" for path in paths.values() if path)
+            way_out = [f"give the place of the run's images with --set {place}=..." for place in paths]
             raise SpecError(
-                f"data.{domain}: these are not the images that {folder.path} began with:"
-                f" {now['images']} now, {then.get('images')} then, or their order or content has changed"
+                f"data.{domain}: these are not the images that {folder.path} began with: {now['images']} now{read},"
+                f" {then and then['images']} then, or their names, order or content have changed;"
+                f" {', or '.join([*way_out, 'choose another folder with --out'])}"
             )

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from typing import Protocol
+
+from pydantic import ValidationError
 
 from ganlab.engine.monitors import SaturatedDiscriminator, first_non_finite, non_finite_state
 from ganlab.engine.step_log import Record
 from ganlab.engine.trainer import Trainer
-from ganlab.errors import RunError
+from ganlab.errors import RunError, text_of
 from ganlab.interfaces.callbacks import Callback
 from ganlab.runs import checkpoint
 from ganlab.runs.folder import RunFolder, write
+from ganlab.runs.models import Origin, described
+from ganlab.runs.models import records as checked_records
 from ganlab.runs.records import Recorder
 from ganlab.system.error_attribution import Position
 
@@ -36,25 +40,27 @@ class StepMeasurements(Protocol):
 class RunWriter:
     """Keeps a run's folder complete: after a kill at any moment the run resumes from its newest checkpoint.
 
-    `draw` returns the PNG of the sample grid; `history` holds the records of earlier processes.
+    `origin` goes into the manifests of checkpoints. `draw` returns the PNG of the sample grid. `history` holds the
+    records of earlier processes.
     """
 
     def __init__(
         self,
         trainer: Trainer,
         folder: RunFolder,
+        origin: Origin,
         recorder: Recorder,
         callback: Callback,
         draw: Callable[[], bytes],
         measurements: StepMeasurements | None,
-        history: Sequence[Record],
+        history: Iterable[Record],
         unrecorded: Sequence[Record],
     ) -> None:
         self._trainer, self._folder, self._recorder, self._callback = trainer, folder, recorder, callback
+        self._origin = origin
         self._draw, self._measurements = draw, measurements
         self._saturated = SaturatedDiscriminator(callback.warn, history)
-        last = history[-1]["step"] if history else 0
-        self._unrecorded = [record for record in unrecorded if record["step"] > last]
+        self._unrecorded = [record for record in unrecorded if record["step"] > recorder.last]
 
     def after_step(self, last: bool) -> None:
         """Writes a step's records, then its measurements and samples, then its checkpoint.
@@ -65,6 +71,7 @@ class RunWriter:
         measure, draw = self._measured(step), self._drawn(step)
         save = last or measure or step % spec.checkpoints.every == 0
         if save or draw or step % spec.runtime.log_every == 0:
+            self._folder.check_lock()
             records = self._trainer.log.read(self._trainer.state)
             self._check_records(records)
             if not measure:
@@ -122,6 +129,7 @@ class RunWriter:
             with components.attributing(Position("", "the samples", step)):
                 picture = self._draw()
             write(self._folder.sample(step), picture)
+            self._recorder.sample(step, picture)
 
     def _record(self, records: list[Record]) -> None:
         self._recorder(records)
@@ -129,6 +137,8 @@ class RunWriter:
         self._callback.records(records)
 
     def _save(self, unrecorded: Sequence[Record] = ()) -> None:
+        # a measurement takes its time
+        self._folder.check_lock()
         state, spec = self._trainer.state, self._trainer.system.spec
         spared = self._measurements.best_steps() if self._measurements is not None else set()
         checkpoint.save(
@@ -136,20 +146,29 @@ class RunWriter:
             state.step,
             state.modules(),
             {**state.state_dict(), _UNRECORDED: list(unrecorded)},
+            self._origin,
             spec.checkpoints.keep,
             spared,
         )
 
 
 def restore(trainer: Trainer, folder: RunFolder) -> list[Record]:
-    """Loads the newest checkpoint, if there is one. Returns the records that were not yet written when it was saved."""
+    """Loads the newest checkpoint, if there is one. Returns the records that were not yet written when it was saved.
+
+    Raises RunError if it holds anything else than the state of this system.
+    """
     if not folder.steps:
         return []
     newest = checkpoint.path_of(folder.checkpoints, folder.steps[-1])
-    checkpoint.load_networks(newest, trainer.state.modules())
     state = checkpoint.load_state(newest)
     try:
         trainer.state.load_state_dict(state)
-        return list(state.get(_UNRECORDED, ()))
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise RunError(f"{newest / 'state.pt'} holds the state of another system: {error!r}") from error
+        if trainer.state.step != folder.steps[-1]:
+            raise ValueError(f"it is the state of step {trainer.state.step}")
+        unrecorded = checked_records(state.get(_UNRECORDED))
+    # nothing that a file holds may end in a traceback
+    except Exception as error:
+        why = described(error) if isinstance(error, ValidationError) else text_of(error)
+        raise RunError(f"{newest / checkpoint.STATE} holds the state of another system: {why}") from error
+    checkpoint.load_networks(newest, trainer.state.modules())
+    return unrecorded

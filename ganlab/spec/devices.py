@@ -13,7 +13,10 @@ def moved_here(spec: Json) -> Json:
 
     A device that is missing here becomes "auto". The precision "tf32" becomes "float32" if the device has no tf32.
     """
-    runtime = {**spec.get("runtime", {})}
+    if not isinstance(runtime := spec.get("runtime", {}), dict):
+        # refused with the rest of the spec
+        return spec
+    runtime = {**runtime}
     if runtime.get("device") not in devices():
         runtime["device"] = "auto"
     if runtime.get("precision") == "tf32" and not device(str(runtime["device"]), "runtime").startswith("cuda"):

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from math import isfinite
 from pathlib import Path
 from typing import Any
 
-from ganlab.errors import SpecError
-from ganlab.spec.models import Json
+from ganlab.errors import SpecError, shortened
+from ganlab.spec.models import Json, check_json
+from ganlab.spec.paths import anchored
 
 
 def merge(target: Any, patch: Any) -> Any:
@@ -32,7 +35,8 @@ def merge(target: Any, patch: Any) -> Any:
 def read(path: str | Path) -> Json:
     """Returns the JSON of a spec file, merged with the files that it extends.
 
-    `name` is by default the name of the file. Raises SpecError if a file can't be read.
+    Relative paths, also those of components' options, start at the folder of the file that gives them; they become
+    absolute. `name` is by default the name of the file. Raises SpecError if a file can't be read.
     """
     path = Path(path)
     try:
@@ -56,13 +60,15 @@ def _read(path: Path, seen: tuple[Path, ...]) -> Json:
     spec = _parse(text, path)
     base = spec.pop("extends", None)
     if base is None:
-        alone: Json = merge({}, spec)
+        alone: Json = anchored(merge({}, spec), path.parent)
         return alone
     if not isinstance(base, str):
         raise SpecError(f"{path}: extends: {json.dumps(base)} is not allowed: it is the path of another spec")
     extended = _read(path.parent / base, (*seen, real))
     # these keys describe one file, and are not inherited
-    merged: Json = merge({k: v for k, v in extended.items() if k not in ("name", "about", "$schema")}, spec)
+    inherited = {k: v for k, v in extended.items() if k not in ("name", "about", "$schema")}
+    # the paths of the extended files are absolute already
+    merged: Json = anchored(merge(inherited, spec), path.parent)
     return merged
 
 
@@ -74,11 +80,12 @@ def _parse(text: str, path: Path) -> Json:
         return value if isfinite(value := float(text)) else constant(text)
 
     def unique(pairs: list[tuple[str, Any]]) -> Json:
-        keys = [k for k, _ in pairs]
-        for key in keys:
-            if keys.count(key) > 1:
+        found: Json = {}
+        for key, value in pairs:
+            if key in found:
                 raise SpecError(f"{path}: the key {key!r} appears twice in one object")
-        return dict(pairs)
+            found[key] = value
+        return found
 
     try:
         spec = json.loads(text, parse_constant=constant, parse_float=number, object_pairs_hook=unique)
@@ -89,7 +96,16 @@ def _parse(text: str, path: Path) -> Json:
         raise SpecError(f"{path}: is not allowed: {str(error).split(';')[0]}") from error
     if not isinstance(spec, dict):
         raise SpecError(f"{path}: is JSON, but not an object")
+    check_json(spec, str(path))
     return spec
+
+
+def _json(text: str) -> Any:
+    """Returns the value of JSON; text that is not JSON stands for itself."""
+    try:
+        return json.loads(text, parse_constant=str)
+    except (ValueError, RecursionError):
+        return text
 
 
 def assignment(text: str) -> Json:
@@ -98,11 +114,27 @@ def assignment(text: str) -> Json:
     keys = [key.strip() for key in path.split(".")]
     if not equals or not all(keys):
         raise SpecError(f"--set {text}: is not of the form path.to.key=value")
-    try:
-        patch: Any = json.loads(value, parse_constant=str)
-    except (ValueError, RecursionError):
-        patch = value
+    patch = _json(value)
     for key in reversed(keys):
         patch = {key: patch}
+    check_json(patch, f"--set {shortened(text, 80)}")
     result: Json = patch
     return result
+
+
+@contextmanager
+def explaining(assignments: Iterable[str]) -> Iterator[None]:
+    """Adds a hint to a SpecError about a value that one of the assignments gave as JSON, if a string may be meant."""
+    try:
+        yield
+    except SpecError as error:
+        for text in assignments:
+            path, _, value = text.partition("=")
+            read_as = _json(value)
+            wrong = (f"{json.dumps(read_as)} is not allowed: it should be a string", "is required")
+            if not isinstance(read_as, str) and any(f"{path}: {why}" in str(error) for why in wrong):
+                raise SpecError(
+                    f"{error}; --set reads {value} as JSON: the string is --set '{path}=\"{value}\"', and"
+                    f" a file or folder of that name is also ./{value}"
+                ) from error
+        raise

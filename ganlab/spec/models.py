@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
+import operator
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -11,8 +13,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PrivateAttr
 
-from ganlab.components.options import STRICT
+from ganlab.components.options import STRICT, signature
 from ganlab.components.registry import Component
+from ganlab.errors import SpecError, shortened
 
 Json = dict[str, Any]
 """A JSON object."""
@@ -22,11 +25,39 @@ Options = dict[str, Any]
 """A component as a spec writes it: {"type": its name, option: value}."""
 
 
+DEEPEST = 100
+"""The most objects and arrays that a spec may nest in one another."""
+
+
 LABEL = "[A-Za-z0-9_-]+"
 """The names that a spec may give its losses and discriminators, as a regular expression."""
 
 
+TRAINS_NOTHING = ("name", "about", "samples", "checkpoints", "evaluation", "runtime.device", "runtime.log_every")
+"""The keys of a spec that do not affect training, so that they may change when a run resumes."""
+
+
 _DEVICE = r"auto|cpu|mps|cuda(:[0-9]{1,3})?"
+
+
+def check_json(value: Any, where: str) -> None:
+    """Raises SpecError for JSON that no spec holds: nested deeper than `DEEPEST`, or with text that is not UTF-8.
+
+    The code that reads specs recurses into them. Names of files may be any bytes, which Python keeps as surrogates.
+    """
+    level = [value]
+    for _ in range(DEEPEST + 1):
+        within: list[Any] = []
+        for one in level:
+            if isinstance(one, dict):
+                within += (*one, *one.values())
+            elif isinstance(one, list | tuple):
+                within += one
+            elif isinstance(one, str) and re.search("[\ud800-\udfff]", one):
+                raise SpecError(f"{where}: {shortened(one, 80)!r} is not allowed: it is not UTF-8")
+        level = within
+    if level:
+        raise SpecError(f"{where}: is nested too deeply: at most {DEEPEST} levels are allowed")
 
 
 def _plain_name(name: str) -> str:
@@ -47,7 +78,12 @@ def _device_name(device: str) -> str:
     return device
 
 
-Positive = Annotated[int, Field(ge=1)]
+Steps = Annotated[int, Field(ge=1, le=10**9)]
+"""A number of steps between two things that a run does."""
+
+
+MOST_PARTS = 100
+"""The most losses, discriminators or metrics of a spec."""
 
 
 DESCRIBED = ConfigDict(**STRICT, use_attribute_docstrings=True)
@@ -117,9 +153,9 @@ class Samples(BaseModel):
     """The sample grids that a run draws."""
 
     model_config = DESCRIBED
-    every: Positive = 500
+    every: Steps = 500
     """The number of steps from one sample grid to the next."""
-    count: Positive = 16
+    count: Annotated[int, Field(ge=1, le=1024)] = 16
     """The number of held-out images of each direction in a grid."""
 
 
@@ -127,9 +163,9 @@ class Checkpoints(BaseModel):
     """The saved states of training."""
 
     model_config = DESCRIBED
-    every: Positive = 500
+    every: Steps = 500
     """The number of steps from one checkpoint to the next."""
-    keep: Positive = 2
+    keep: Annotated[int, Field(ge=1, le=10**6)] = 2
     """The number of checkpoints to keep: the newest ones."""
 
 
@@ -137,11 +173,11 @@ class Evaluation(BaseModel):
     """The metrics of a run, and the steps at which they are measured."""
 
     model_config = DESCRIBED
-    metrics: tuple[str | Options, ...] = ()
+    metrics: Annotated[tuple[str | Options, ...], Field(max_length=MOST_PARTS)] = ()
     """The metrics to measure, in this order. Each is a type, or an object with a type and options."""
     features: str | Options | None = None
     """The network whose feature vectors metrics such as FID compare: a type, or an object with a type and options."""
-    every: Positive | None = None
+    every: Steps | None = None
     """The number of steps from one measurement during training to the next. The best checkpoint is then kept. By
     default a run is measured only at its end."""
     monitor: str | None = None
@@ -176,7 +212,7 @@ class Runtime(BaseModel):
     """The number format of the computations. "auto" is tf32 on CUDA devices, otherwise float32."""
     threads: Literal["auto"] | Annotated[int, Field(ge=1, le=1024)] = "auto"
     """The number of CPU threads. The last digits of the results depend on it. "auto" is torch's choice."""
-    log_every: Positive = 20
+    log_every: Annotated[int, Field(ge=1, le=10_000)] = 20
     """The number of steps from one reading of the losses to the next. Each reading waits for the device."""
 
 
@@ -192,22 +228,24 @@ class Spec(BaseModel):
     """The random seed of the whole run: of initial weights, batches and noise."""
     data: Data
     """The images of both domains."""
-    directions: Annotated[tuple[Literal["ab", "ba"], ...], Field(min_length=1), AfterValidator(_distinct)] = (
+    directions: Annotated[
+        tuple[Literal["ab", "ba"], ...], Field(min_length=1, max_length=2), AfterValidator(_distinct)
+    ] = (
         "ab",
         "ba",
     )
     """The directions to train: "ab" translates images of domain a into images of domain b, "ba" the reverse."""
     generator: Options
     """The network that translates. One is built for each direction."""
-    discriminators: dict[str, Options] = Field(default_factory=dict)
+    discriminators: dict[str, Options] = Field(default_factory=dict, max_length=MOST_PARTS)
     """{name: a network that scores images or embeddings}. You choose the names."""
-    losses: Annotated[dict[str, Options], Field(min_length=1)]
+    losses: Annotated[dict[str, Options], Field(min_length=1, max_length=MOST_PARTS)]
     """{name: a loss that the players minimise}. You choose the names."""
     schedule: Options
     """The order in which generators and discriminators are updated, their optimizers, and the number of steps."""
     ema_halflife_images: Annotated[float, Field(gt=0)] | None = None
-    """The half-life, in images, of a moving average of the generators' weights. Samples and results are made with the
-    average; without one, with the weights as trained."""
+    """The half-life, in images, of a moving average of the generators' weights; early in training a twentieth of the
+    images so far. Samples and results are made with the average; without one, with the weights as trained."""
     samples: Samples = Samples()
     """Grids of held-out images and their translations."""
     checkpoints: Checkpoints = Checkpoints()
@@ -229,10 +267,28 @@ class Spec(BaseModel):
         result: Json = json.loads(self.model_dump_json())
         return result
 
+    def locations(self) -> dict[str, str | None]:
+        """Returns {place: path} for the paths of image sources and feature networks. A run compares the content of
+        their files instead. Empty if the spec is not resolved."""
+        return {
+            f"{part.place}.{option}": part.options[option]
+            for component in self._components.values()
+            for part in component.walk()
+            if part.component.kind in ("source", "features")
+            for option in signature(part.component.cls).paths
+        }
+
+    def trains(self) -> Json:
+        """Returns the part of the spec that affects training: everything except `TRAINS_NOTHING` and `locations`."""
+        spec = self.as_json()
+        for place in (*TRAINS_NOTHING, *self.locations()):
+            *outer, key = place.split(".")
+            functools.reduce(operator.getitem, outer, spec).pop(key)
+        return spec
+
     def fingerprint(self) -> str:
-        """Returns the SHA-256 of the part of the spec that affects training: everything except `name`, `about`,
-        `evaluation` and `runtime.device`."""
-        return hashlib.sha256(json.dumps(_trains(self.as_json()), sort_keys=True).encode()).hexdigest()
+        """Returns the SHA-256 of `trains`."""
+        return hashlib.sha256(json.dumps(self.trains(), sort_keys=True).encode()).hexdigest()
 
     def weight(self, loss: str) -> Mapping[str, float]:
         """Returns {player: weight} of a loss, by its name in a resolved spec."""
@@ -240,20 +296,20 @@ class Spec(BaseModel):
         return weight
 
 
-def _trains(spec: Json) -> Json:
-    """Returns the part of a spec that its fingerprint covers."""
-    runtime = {k: v for k, v in spec["runtime"].items() if k != "device"}
-    return {**{k: v for k, v in spec.items() if k not in ("name", "about", "evaluation")}, "runtime": runtime}
-
-
 def differences(one: Spec, other: Spec) -> list[str]:
-    """Returns "path: value in one / value in other" for each difference in the part that the fingerprint covers."""
-    a, b = (dict(_leaves(_trains(spec.as_json()))) for spec in (one, other))
+    """Returns "path: value in one / value in other" for each difference that the fingerprint covers."""
+    a, b = (dict(_leaves(spec.trains())) for spec in (one, other))
     return [f"{k}: {a.get(k, 'absent')} / {b.get(k, 'absent')}" for k in sorted(a | b) if a.get(k) != b.get(k)]
 
 
+def changes(saved: Json, now: Json) -> list[str]:
+    """Returns the differences of two `Spec.trains`, without options that only `now` has: components gain options."""
+    a, b = dict(_leaves(saved)), dict(_leaves(now))
+    return [f"{k}: {a[k]} / {b.get(k, 'absent')}" for k in sorted(a) if a[k] != b.get(k)]
+
+
 def _leaves(value: Any, path: str = "") -> Iterable[tuple[str, str]]:
-    if isinstance(value, dict) and value:
+    if isinstance(value, dict) and (value or not path):
         for key, inner in value.items():
             yield from _leaves(inner, f"{path}.{key}" if path else key)
     else:

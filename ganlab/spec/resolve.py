@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,13 +17,27 @@ from pydantic import ValidationError
 from ganlab.components.options import sentence, signature, validate
 from ganlab.components.registry import Registry
 from ganlab.components.registry import registry as installed_registry
-from ganlab.errors import SpecError
+from ganlab.errors import SpecError, one_line
 from ganlab.spec.devices import device
-from ganlab.spec.models import LABEL, Evaluation, Json, Options, ResolvedComponent, Runtime, Spec, Weight, as_options
+from ganlab.spec.models import (
+    LABEL,
+    Evaluation,
+    Json,
+    Options,
+    ResolvedComponent,
+    Runtime,
+    Spec,
+    Weight,
+    as_options,
+    check_json,
+)
+from ganlab.spec.paths import absolute
 
 
 def resolve(asked: Json, where: str = "spec", like: Spec | None = None, registry: Registry | None = None) -> Spec:
     """Returns a spec with every default and every "auto" filled in, and its components.
+
+    Relative paths start at the working folder and become absolute, so that the spec means the same everywhere.
 
     Args:
         asked: The spec as a JSON object, without `extends`.
@@ -72,6 +87,7 @@ def checked(asked: Json, where: str) -> Spec:
     """
     if "extends" in asked:
         raise SpecError(f"{where}: extends: only a file can extend another")
+    check_json(asked, where)
     # `$schema` tells an editor the place of the JSON Schema
     note = asked.get("$schema", "")
     if not isinstance(note, str):
@@ -82,7 +98,7 @@ def checked(asked: Json, where: str) -> Spec:
     except ValidationError as error:
         raise SpecError(f"{where}: {sentence(error, '', _known_keys(error), asked)}") from error
     except (TypeError, ValueError, RecursionError) as error:
-        raise SpecError(f"{where}: is not JSON: {error}") from error
+        raise SpecError(f"{where}: is not JSON: {one_line(error).split(';')[0]}") from error
     for key, names in (("discriminators", spec.discriminators), ("losses", spec.losses)):
         for name in names:
             if not re.fullmatch(LABEL, name):
@@ -129,6 +145,7 @@ class _Resolver:
                 case {"type": "extra_forbidden", "loc": (key,)} if path := self._path_to(sign.nested, asked, key):
                     said += f"; there is {place}.{path}"
             raise SpecError(f"{said} ({found.full_name})") from error
+        options |= {option: absolute(options[option], Path()) for option in sign.paths}
         nested = {}
         for option, inner in sign.nested.items():
             if not isinstance(value := asked.get(option), dict):
@@ -162,8 +179,8 @@ class _Resolver:
         full.metrics = tuple(metric.as_json() for metric in full._metrics)
         full.features = None if full._features is None else full._features.as_json()
         names = [metric.component.name for metric in full._metrics]
-        for name in names:
-            if names.count(name) > 1:
+        for index, name in enumerate(names):
+            if name in names[:index]:
                 raise SpecError(f"{where}.metrics: {name!r} is named twice")
         if full.every is not None and not names:
             raise SpecError(f"{where}.every: {full.every} is not allowed: there are no metrics to measure")

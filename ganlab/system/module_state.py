@@ -21,9 +21,18 @@ def own_state(module: nn.Module, keep_vars: bool = False) -> dict[str, Tensor]:
 
 
 def load_own_state(module: nn.Module, state: Mapping[str, Tensor]) -> None:
-    """Loads what `own_state` returned. Raises RuntimeError if it is the state of another module."""
+    """Loads what `own_state` returned.
+
+    Raises RuntimeError if it is the state of another module, TypeError if a tensor has another dtype, which torch would
+    convert.
+    """
     frozen = _prefixes(module)
-    kept = {key: value for key, value in module.state_dict().items() if key.startswith(frozen)}
+    now = module.state_dict()
+    for key in state.keys() & now.keys():
+        then, due = getattr(state[key], "dtype", None), getattr(now[key], "dtype", None)
+        if then != due:
+            raise TypeError(f"{key}: expected {due}, got {then}")
+    kept = {key: value for key, value in now.items() if key.startswith(frozen)}
     module.load_state_dict({**state, **kept})
 
 

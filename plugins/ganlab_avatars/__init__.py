@@ -86,7 +86,7 @@ class Avatars(ganlab.Source):
     def __init__(
         self,
         style: str,
-        count: Annotated[int, Field(ge=2)] = 2000,
+        count: Annotated[int, Field(ge=2, le=10**6)] = 2000,
         look: Literal["portrait", "style"] = "portrait",
         labels: Literal["none", "hair_color", "skin_color"] = "none",
     ) -> None:

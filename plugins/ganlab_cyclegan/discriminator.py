@@ -25,7 +25,7 @@ class Patch(ganlab.Discriminator):
     def __init__(
         self,
         shape: Domain,
-        width: Annotated[int, Field(ge=1)] = 64,
+        width: Annotated[int, Field(ge=1, le=1024)] = 64,
         layers: Annotated[int, Field(ge=1, le=6)] = 3,
         norm: Literal["instance", "batch", "none"] = "instance",
     ) -> None:

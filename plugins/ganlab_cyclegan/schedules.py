@@ -27,11 +27,11 @@ class _Adam(ganlab.Schedule):
 
     def __init__(
         self,
-        steps: Annotated[int, Field(ge=1)] = 1000,
+        steps: Annotated[int, Field(ge=1, le=10**9)] = 1000,
         lr: Annotated[float, Field(gt=0)] = 2e-4,
         betas: tuple[Probability, Probability] = (0.5, 0.999),
         decay_from: Annotated[float, Field(ge=0, le=1)] = 1.0,
-        pool: Annotated[int, Field(ge=0)] = 0,
+        pool: Annotated[int, Field(ge=0, le=10_000)] = 0,
     ) -> None:
         self.steps = steps
         self.lr = lr
@@ -74,11 +74,11 @@ class Alternating(_Adam):
 
     def __init__(
         self,
-        steps: Annotated[int, Field(ge=1)] = 1000,
+        steps: Annotated[int, Field(ge=1, le=10**9)] = 1000,
         lr: Annotated[float, Field(gt=0)] = 2e-4,
         betas: tuple[Probability, Probability] = (0.5, 0.999),
         decay_from: Annotated[float, Field(ge=0, le=1)] = 1.0,
-        pool: Annotated[int, Field(ge=0)] = 0,
+        pool: Annotated[int, Field(ge=0, le=10_000)] = 0,
         moves: Literal["own", "both"] = "own",
     ) -> None:
         super().__init__(steps, lr, betas, decay_from, pool)

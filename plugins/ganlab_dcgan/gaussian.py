@@ -32,7 +32,7 @@ class Gaussian(ganlab.Source):
 
     channels = 1
 
-    def __init__(self, count: Annotated[int, Field(ge=2)] = 10_000) -> None:
+    def __init__(self, count: Annotated[int, Field(ge=2, le=10**6)] = 10_000) -> None:
         self._count = count
 
     def keys(self, domain: str) -> list[str]:

@@ -10,7 +10,7 @@ import ganlab
 from ganlab import Domain
 from ganlab_dcgan.gaussian import BYTES, latents
 
-Width = Annotated[int, Field(ge=1)]
+Width = Annotated[int, Field(ge=1, le=1024)]
 
 
 class DCGANGenerator(ganlab.Generator):
@@ -30,7 +30,7 @@ class DCGANGenerator(ganlab.Generator):
     """
 
     def __init__(
-        self, source: Domain, target: Domain, latents: Annotated[int, Field(ge=1)] = 100, width: Width = 64
+        self, source: Domain, target: Domain, latents: Annotated[int, Field(ge=1, le=16384)] = 100, width: Width = 64
     ) -> None:
         super().__init__()
         have = source.channels * source.height * source.width

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 import ganlab
 from ganlab import Domain
 
-Width = Annotated[int, Field(ge=1)]
+Width = Annotated[int, Field(ge=1, le=1024)]
 
 
 def _normed(layer: nn.Module, channels: int) -> nn.Sequential:

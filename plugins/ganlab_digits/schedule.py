@@ -27,7 +27,7 @@ class FourUpdates(ganlab.Schedule):
 
     def __init__(
         self,
-        steps: Annotated[int, Field(ge=1)] = 1000,
+        steps: Annotated[int, Field(ge=1, le=10**9)] = 1000,
         lr: Annotated[float, Field(gt=0)] = 2e-4,
         betas: tuple[Probability, Probability] = (0.5, 0.999),
         reals: tuple[str, ...] = ("real",),

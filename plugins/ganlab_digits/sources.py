@@ -14,6 +14,7 @@ from PIL import Image
 from platformdirs import user_data_path
 
 import ganlab
+from ganlab.files import home_expanded, user_folder
 
 Pixels = np.ndarray[Any, np.dtype[np.uint8]]
 
@@ -81,13 +82,16 @@ class Torchvision(_Digits):
     """
 
     def __init__(
-        self, dataset: Literal["mnist", "svhn"], split: Literal["train", "test"] = "train", path: str = ""
+        self, dataset: Literal["mnist", "svhn"], split: Literal["train", "test"] = "train", path: Path | None = None
     ) -> None:
         self.channels = {"mnist": 1, "svhn": 3}[dataset]
         self._read = {"mnist": _torchvision_mnist, "svhn": _torchvision_svhn}[dataset]
         self._split = split
         own = path or os.environ.get("GANLAB_DATA")
-        self._root = Path(own).expanduser().absolute() if own else user_data_path("ganlab") / "data"
+        folder = home_expanded(own) if own else user_folder(user_data_path)
+        if folder is None:
+            raise ganlab.SpecError("the source 'torchvision' needs the option `path`: the user has no home folder")
+        self._root = folder.absolute() if own else folder / "data"
 
     def _all(self) -> _Set:
         return self._read(self._root, self._split)

@@ -31,7 +31,7 @@ class EmbeddingDiscriminator(ganlab.Discriminator):
     def __init__(
         self,
         shape: Domain,
-        width: Annotated[int, Field(ge=1)] = 64,
+        width: Annotated[int, Field(ge=1, le=1024)] = 64,
         layers: Annotated[int, Field(ge=0, le=6)] = 2,
     ) -> None:
         super().__init__()

@@ -29,7 +29,7 @@ class Dropout(Around):
         self,
         of: ganlab.Generator,
         p: Annotated[float, Field(ge=0, lt=1)] = 0.5,
-        layers: Annotated[int, Field(ge=1)] = 3,
+        layers: Annotated[int, Field(ge=1, le=256)] = 3,
     ) -> None:
         super().__init__(of)
         self.p = p

@@ -29,7 +29,7 @@ class InstanceNoise(ganlab.Discriminator):
         self,
         of: ganlab.Discriminator,
         std: Annotated[float, Field(ge=0)] = 0.1,
-        updates: Annotated[int, Field(ge=1)] = 1000,
+        updates: Annotated[int, Field(ge=1, le=10**9)] = 1000,
     ) -> None:
         super().__init__()
         self.of = of

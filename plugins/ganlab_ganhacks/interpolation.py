@@ -44,9 +44,9 @@ class Interpolation(ganlab.Source):
 
     def __init__(
         self,
-        walks: Annotated[int, Field(ge=1)] = 1000,
-        steps: Annotated[int, Field(ge=2)] = 8,
-        latents: Annotated[int, Field(ge=1)] = 100,
+        walks: Annotated[int, Field(ge=1, le=100_000)] = 1000,
+        steps: Annotated[int, Field(ge=2, le=1000)] = 8,
+        latents: Annotated[int, Field(ge=1, le=16384)] = 100,
         sphere: bool = False,
     ) -> None:
         self._walks = walks

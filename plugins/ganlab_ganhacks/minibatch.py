@@ -29,11 +29,11 @@ class MinibatchDiscrimination(Patch):
     def __init__(
         self,
         shape: Domain,
-        width: Annotated[int, Field(ge=1)] = 64,
+        width: Annotated[int, Field(ge=1, le=1024)] = 64,
         layers: Annotated[int, Field(ge=1, le=6)] = 3,
         norm: Literal["instance", "batch", "none"] = "batch",
-        kernels: Annotated[int, Field(ge=1)] = 32,
-        dimensions: Annotated[int, Field(ge=1)] = 5,
+        kernels: Annotated[int, Field(ge=1, le=1024)] = 32,
+        dimensions: Annotated[int, Field(ge=1, le=256)] = 5,
     ) -> None:
         super().__init__(shape, width, layers, norm)
         last = self.net.pop(-1)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 import ganlab
 from ganlab.components.registry import registry
-from ganlab.files import download, hashes
+from ganlab.files import download, hashes, user_folder
 
 NAME = "inception-2015-12-05.pt"
 SHA256 = "f58cb9b6ec323ed63459aa4fb441fe750cfe39fafad6da5cb504a16f19e958f4"
@@ -36,7 +36,7 @@ class Inception(ganlab.Features):
     size = 299
     packages = ("clean-fid",)
 
-    def __init__(self, path: str = "") -> None:
+    def __init__(self, path: Path | None = None) -> None:
         super().__init__()
         self._file = _named(path) if path else _found()
         try:
@@ -59,16 +59,16 @@ class Inception(ganlab.Features):
         return (self._file,)
 
 
-def _named(path: str) -> Path:
-    file = Path(path)
+def _named(file: Path) -> Path:
     if file.name != NAME or not file.is_file():
-        raise ganlab.Unavailable(f"path is {path!r}, which is not a file named {NAME}")
+        raise ganlab.Unavailable(f"path is {str(file)!r}, which is not a file named {NAME}")
     return file
 
 
 def _found() -> Path:
     own = os.environ.get("GANLAB_WEIGHTS")
-    folders = [*([Path(own)] if own else []), user_data_path("ganlab") / "weights", CLEAN_FID_FOLDER]
+    users = user_folder(user_data_path)
+    folders = [*([Path(own)] if own else []), *([users / "weights"] if users else []), CLEAN_FID_FOLDER]
     file = next((folder / NAME for folder in folders if (folder / NAME).is_file()), None)
     if file is None:
         file = folders[0] / NAME

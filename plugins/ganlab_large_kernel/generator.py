@@ -57,13 +57,13 @@ class LargeKernel(Backbone):
         self,
         source: Domain,
         target: Domain,
-        width: Annotated[int, Field(ge=1)] = 64,
-        blocks: Annotated[int, Field(ge=0)] = 9,
+        width: Annotated[int, Field(ge=1, le=1024)] = 64,
+        blocks: Annotated[int, Field(ge=0, le=256)] = 9,
         norm: Literal["instance", "batch", "none"] = "instance",
         kernel: Literal[5, 7, 9, 11, 13, 15, 31] = 7,
         upsampling: Literal["transposed", "resize"] = "transposed",
         form: Literal["dense", "depthwise"] = "dense",
-        expansion: Annotated[int, Field(ge=1)] = 4,
+        expansion: Annotated[int, Field(ge=1, le=16)] = 4,
     ) -> None:
         def block(channels: int) -> nn.Module:
             if form == "depthwise":

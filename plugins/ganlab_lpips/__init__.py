@@ -15,7 +15,7 @@ from ganlab.errors import Unavailable
 from ganlab.evaluation.estimates import mean, refuse_fewer
 from ganlab.evaluation.lpips import Trunk, distance
 from ganlab.files import digest, download
-from ganlab.interfaces.metrics import Images, MetricInputs
+from ganlab.interfaces.metrics import Images, MetricInputs, one_size
 
 URL = "https://download.pytorch.org/models/alexnet-owt-7be5be79.pth"
 """The weights of torchvision's AlexNet. The file's name ends with the first digits of its SHA-256."""
@@ -83,8 +83,7 @@ class LPIPS(ganlab.Metric):
         return self._loaded.files if isinstance(self._loaded, _Weights) else ()
 
     def _refuse_sizes(self, *sets: Images) -> None:
-        examples = {image.shape: image for images in sets for image in images.pixels}
-        height, width = Images([*examples.values()]).tensor().shape[2:]
+        height, width = one_size(*(images.pixels for images in sets))
         if min(height, width) < (least := LEAST[self._network]):
             raise Unavailable(
                 f"{self._name} needs images of at least {least}x{least} pixels; they are {height}x{width}"
@@ -120,6 +119,8 @@ class _Weights(NamedTuple):
 
 def _alex() -> _Weights:
     path = _downloaded()
+    if str(path).startswith("~"):
+        raise Unavailable("lpips-alex has no folder for its weights: the user has no home folder; set $TORCH_HOME")
     if not path.exists():
         try:
             download(URL, path, _sha256())

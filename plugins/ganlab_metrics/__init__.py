@@ -80,7 +80,7 @@ class PRDC(ganlab.Metric):
         ),
     }
 
-    def __init__(self, k: Annotated[int, Field(ge=1)] = 5) -> None:
+    def __init__(self, k: Annotated[int, Field(ge=1, le=1000)] = 5) -> None:
         self._k = k
 
     def measure(self, data: MetricInputs) -> Mapping[str, Estimate]:

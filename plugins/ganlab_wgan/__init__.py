@@ -89,11 +89,11 @@ class Wgan(ganlab.Schedule):
 
     def __init__(
         self,
-        steps: Annotated[int, Field(ge=1)] = 1000,
+        steps: Annotated[int, Field(ge=1, le=10**9)] = 1000,
         lr: Annotated[float, Field(gt=0)] = 5e-5,
-        critic_updates: Annotated[int, Field(ge=1)] = 5,
+        critic_updates: Annotated[int, Field(ge=1, le=1000)] = 5,
         long_start: bool = False,
-        long_updates: Annotated[int, Field(ge=1)] = 100,
+        long_updates: Annotated[int, Field(ge=1, le=1000)] = 100,
     ) -> None:
         self.steps = steps
         self.lr = lr

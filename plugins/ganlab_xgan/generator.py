@@ -43,8 +43,8 @@ class XGAN(ganlab.Generator):
         self,
         source: Domain,
         target: Domain,
-        width: Annotated[int, Field(ge=1)] = 32,
-        embedding: Annotated[int, Field(ge=1)] = 1024,
+        width: Annotated[int, Field(ge=1, le=1024)] = 32,
+        embedding: Annotated[int, Field(ge=1, le=16384)] = 1024,
     ) -> None:
         super().__init__()
         w = width

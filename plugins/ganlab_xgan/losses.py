@@ -47,7 +47,7 @@ class DomainAdversarial(ganlab.Loss):
         width: features of the classifier's hidden layer.
     """
 
-    def __init__(self, width: Annotated[int, Field(ge=1)] = 128) -> None:
+    def __init__(self, width: Annotated[int, Field(ge=1, le=1024)] = 128) -> None:
         super().__init__()
         self.width = width
         self.classifier = nn.Sequential()

@@ -119,6 +119,40 @@ def test_a_missing_option_and_an_unknown_one_are_named() -> None:
     assert said == "losses.a.cuont: unknown key; did you mean 'count'? known are: count, margin"
 
 
+def test_options_annotated_path_are_paths() -> None:
+    class Places(Loss):
+        def __init__(
+            self,
+            one: Path,
+            perhaps: Path | None = None,
+            many: tuple[Path, ...] = (),
+            bounded: Annotated[Path | None, Field(description="a file")] = None,
+            text: str = "",
+            either: Literal["auto"] | Path = "auto",
+            named: dict[str, Path] | None = None,
+        ) -> None:
+            super().__init__()
+
+    sign = signature(Places)
+    assert sign.paths == ("one", "perhaps", "many", "bounded")
+    given = validate(Places, {"one": "a/b", "many": ["c"], "either": "auto"})
+    assert given.model_dump() == {
+        "one": Path("a/b"),
+        "perhaps": None,
+        "many": (Path("c"),),
+        "bounded": None,
+        "text": "",
+        "either": "auto",
+        "named": None,
+    }
+    said = schema(Places)["properties"]
+    assert (said["one"]["format"], said["one"]["minLength"]) == ("path", 1)
+    assert said["bounded"]["description"] == "a file"
+    for empty in ({"perhaps": ""}, {"many": ["b", ""]}):
+        with pytest.raises(ValidationError, match="should be the path of a file or a folder"):
+            validate(Places, {"one": "a", **empty})
+
+
 def test_the_schema_accepts_what_the_options_accept() -> None:
     validator = Draft202012Validator(schema(Everything))
     Draft202012Validator.check_schema(validator.schema)

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import importlib
 import json
+import os
+import random
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from importlib.metadata import EntryPoint
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
 from jsonschema import Draft202012Validator
 
 from ganlab.components.options import KINDS
@@ -56,6 +61,11 @@ BROKEN = {
     "system_exit": ("raise SystemExit('I leave')", "SystemExit: I leave"),
     "mute": ("raise RuntimeError", "RuntimeError: no message"),
     "verbose": ("raise ValueError('first\\nsecond\\n\\tthird')", "ValueError: first second third"),
+    # what is no Exception
+    "skip": ("import pytest; pytest.skip('not here', allow_module_level=True)", "Skipped: not here"),
+    "panic": ("class Panic(BaseException): pass\nraise Panic('boom')", "Panic: boom"),
+    "cancelled": ("import asyncio; raise asyncio.CancelledError", "CancelledError: no message"),
+    "generator_exit": ("raise GeneratorExit", "GeneratorExit: no message"),
     # its hooks
     "misspelt": (HEAD + "@ganlab.hookimpl\ndef ganlab_loses(): return {'m': Some}", "did you mean 'ganlab_losses'?"),
     "unmarked": (HEAD + "def ganlab_losses(): return {'m': Some}", "ganlab_losses is not marked with @ganlab.hookimpl"),
@@ -73,6 +83,11 @@ BROKEN = {
     "foreign": (HEAD + HOOK + "{'m': ganlab.Generator}", "which is no Loss class"),
     "numbered": (HEAD + HOOK + "{3: Some}", "ganlab_losses gives 3: "),
     "half": (HEAD + HOOK + "{'half_good': Some, 'm': int}", "which is no Loss class"),
+    "untextual": (loss("m") + "Some.__doc__ = 3\n", "Some.__doc__ is no text"),
+    # names that a spec, a schema or a terminal can't hold
+    "braces": (HEAD + HOOK + "{'{x}': Some}", "the loss name '{x}' is not allowed: at most 100 letters, digits"),
+    "surrogate": (HEAD + HOOK + "{'\\udcff': Some}", "the loss name '\\udcff' is not allowed"),
+    "control": (HEAD + HOOK + "{'a\\x1b[2J\\n': Some}", "the loss name 'a\\x1b[2J\\n' is not allowed"),
     # their constructors
     "untyped": (loss("m", "margin=1.0"), "Some.__init__ gives its option 'margin' no type"),
     "variadic": (loss("m", "*margins: float"), "Some.__init__ takes *margins: float"),
@@ -87,6 +102,25 @@ BROKEN = {
 """{package: (its module, what its reason says)}; each has an entry point of its own name."""
 
 FINE = {
+    "settings": """
+import os, random, warnings
+import numpy, torch
+torch.set_default_dtype(torch.float64)
+torch.set_default_device("meta")
+torch.set_num_threads(torch.get_num_threads() + 1)
+torch.set_float32_matmul_precision("medium")
+torch.use_deterministic_algorithms(True, warn_only=True)
+torch.set_grad_enabled(False)
+torch.autograd.set_detect_anomaly(True)
+torch.set_flush_denormal(True)
+torch.backends.cudnn.benchmark = torch.backends.cudnn.deterministic = True
+torch.backends.cudnn.enabled = torch.backends.mkldnn.enabled = torch.backends.cudnn.allow_tf32 = False
+torch.manual_seed(1); numpy.random.seed(1); random.seed(1)
+numpy.seterr(all="raise")
+warnings.simplefilter("error")
+os.chdir("/")
+"""
+    + loss("settings"),
     "first": loss("shared"),
     "printing": "print('hello from a plugin')\n" + loss("printed"),
     "method": "import types\n" + loss("attributed") + "plugin = types.SimpleNamespace(ganlab_losses=ganlab_losses)",
@@ -180,10 +214,37 @@ def test_nothing_else_is_broken_and_nothing_of_a_broken_plugin_is_there(crowded:
     assert found - own == {
         ("loss", "shared", "first", "first"),
         ("loss", "printed", "printing", "printing"),
+        ("loss", "settings", "settings", "settings"),
         ("loss", "attributed", "method", "method"),
         ("loss", "twin_a", "twin", "twin_a"),
         ("loss", "anonymous", "nameless", "unknown"),
     }
+
+
+def settings() -> list[str]:
+    """Everything that results depend on and that an import may change, as text."""
+    cudnn = torch.backends.cudnn
+    found = [
+        *(torch.get_default_dtype(), torch.get_default_device(), torch.get_num_threads(), torch.is_grad_enabled()),
+        *(torch.get_float32_matmul_precision(), torch.get_deterministic_debug_mode(), torch.is_anomaly_enabled()),
+        *(cudnn.enabled, cudnn.benchmark, cudnn.deterministic, cudnn.allow_tf32, torch.backends.mkldnn.enabled),
+        *(torch.get_rng_state().sum(), random.getstate(), np.random.get_state()),  # noqa: NPY002
+        *(np.geterr(), warnings.filters, os.getcwd(), torch.tensor(1e-310, dtype=torch.float64) * 1),
+    ]
+    return [str(value) for value in found]
+
+
+def test_an_import_changes_no_setting_of_the_process(site: Path) -> None:
+    registry()
+    before = settings()
+    read_with([str(site), *sys.path])
+    assert settings() == before
+
+
+def test_a_keyboard_interrupt_during_an_import_stops_the_command(tmp_path: Path) -> None:
+    write_package(tmp_path, "stopped", "raise KeyboardInterrupt", {"stopped": "stopped_module"})
+    with pytest.raises(KeyboardInterrupt):
+        read_with([str(tmp_path), *sys.path])
 
 
 def test_what_is_not_broken_still_builds(crowded: Registry) -> None:

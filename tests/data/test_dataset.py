@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
+import ganlab
 from ganlab.data.dataset import Dataset, load
 from ganlab.errors import SpecError
+from ganlab.interfaces.callbacks import TrainingStart
 from ganlab.interfaces.sources import Source
 from ganlab.spec.files import merge
 from ganlab.spec.models import Json
 from ganlab.spec.resolve import resolve
 from ganlab.system.build import build_data
+from helpers.callbacks import Recording
 
 SIZE = 4
 
@@ -202,3 +208,30 @@ def test_pixels_reach_both_ends_exactly() -> None:
     torch.testing.assert_close(values.double(), expected[:, None].expand(-1, 3), rtol=0, atol=1e-7)
     # uint8 -> float -> uint8 loses nothing
     assert ((values.double() + 1) * 127.5).round().int()[:, 0].tolist() == list(range(256))
+
+
+@pytest.mark.usefixtures("trial")
+def test_a_dark_set_is_a_warning_before_training_and_before_measuring(tiny: Json, tmp_path: Path) -> None:
+    dark = tmp_path / "dark"
+    dark.mkdir()
+    for number in range(12):
+        values = np.random.default_rng(number).integers(0, 1401, (20, 20), dtype=np.uint16)
+        Image.fromarray(values).save(dark / f"{number:02}.tif")
+    spec = merge(tiny, {"data": {"a": {"path": str(dark)}}, "schedule": {"steps": 1}})
+
+    class Stops(Recording):
+        def begin(self, start: TrainingStart) -> None:
+            super().begin(start)
+            assert len(self.warned) == 1
+            assert self.warned[0].startswith("data.a: the brightest value of all 12 images is 5 of 255; if the files ")
+
+    training = Stops()
+    ganlab.run(spec, out=tmp_path / "run", callback=training)
+    assert training.begun == [0]
+    measuring = Recording()
+    with suppress(ganlab.Unavailable):
+        ganlab.evaluate(tmp_path / "run", metrics=["fid"], features="averages", callback=measuring)
+    assert measuring.warned[0] == training.warned[0]
+    # with the values that they use
+    scaled = build_data(resolve(merge(spec, {"data": {"a": {"range": [0, 1400]}}})))
+    assert scaled["a"].warnings() == []

@@ -33,7 +33,7 @@ def save(path: Path, seed: int = 0) -> None:
 
 def read(path: Path, channels: int = 3, size: int = SIZE) -> Array:
     """Reads one file with the source."""
-    found = Folder(str(path.parent), channels=channels).image(path.name, size)  # type: ignore[arg-type]
+    found = Folder(path.parent, channels=channels).image(path.name, size)  # type: ignore[arg-type]
     assert found.dtype == np.uint8
     assert found.shape == (size, size, channels)
     return found.astype(int)
@@ -62,24 +62,18 @@ def test_files_of_all_folders_below_come_in_the_order_of_their_paths(tmp_path: P
     ]
     for name in reversed(names):
         save(tmp_path / name)
-    keys = Folder(str(tmp_path)).keys("a")
+    keys = Folder(tmp_path).keys("a")
     assert keys == sorted(names)
-    dataset = load(Folder(str(tmp_path)), "a", SIZE, 0.1)
+    dataset = load(Folder(tmp_path), "a", SIZE, 0.1)
     assert dataset.keys == tuple(sorted(names))
     assert dataset.skipped == ()
-
-
-def test_the_path_may_begin_with_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    save(tmp_path / "faces/1.png")
-    monkeypatch.setenv("HOME", str(tmp_path))
-    assert Folder("~/faces").keys("a") == ["1.png"]
 
 
 def test_hidden_files_and_folders_are_left_out(tmp_path: Path) -> None:
     for name in ("1.png", "2.png", ".3.png", ".ipynb_checkpoints/1-checkpoint.png", "deep/.thumbnails/1.png"):
         save(tmp_path / name)
     (tmp_path / ".DS_Store").write_bytes(b"\x00\x00\x00\x01Bud1")
-    assert Folder(str(tmp_path)).keys("a") == ["1.png", "2.png"]
+    assert Folder(tmp_path).keys("a") == ["1.png", "2.png"]
 
 
 def test_links_that_lead_round_in_a_circle_are_followed_once(tmp_path: Path) -> None:
@@ -91,9 +85,9 @@ def test_links_that_lead_round_in_a_circle_are_followed_once(tmp_path: Path) -> 
     for name in ("m", "k", "l"):
         (tmp_path / "set" / name).symlink_to(tmp_path / "elsewhere", target_is_directory=True)
     (tmp_path / "set/self.png").symlink_to("self.png")
-    keys = Folder(str(tmp_path / "set")).keys("a")
+    keys = Folder(tmp_path / "set").keys("a")
     assert keys == ["1.png", "deep/2.png", "k/3.png", "self.png"]
-    dataset = load(Folder(str(tmp_path / "set")), "a", SIZE, 0.1)
+    dataset = load(Folder(tmp_path / "set"), "a", SIZE, 0.1)
     assert dataset.keys == ("1.png", "deep/2.png", "k/3.png")
     assert [text.split(":")[0] for text in dataset.skipped] == ["self.png"]
 
@@ -123,7 +117,7 @@ def test_what_is_no_picture_is_named_and_counted_and_never_fatal(tmp_path: Path)
     (tmp_path / "gone.png").symlink_to("nowhere.png")
     os.mkfifo(tmp_path / "pipe.png")
     named = {*broken, "gone.png", "pipe.png"}
-    dataset = load(Folder(str(tmp_path)), "a", SIZE, 0.25)
+    dataset = load(Folder(tmp_path), "a", SIZE, 0.25)
     assert dataset.keys == tuple(f"good {number}.png" for number in range(4))
     assert len(dataset.skipped) == len(named)
     reasons = dict(text.split(": ", 1) for text in dataset.skipped)
@@ -136,27 +130,27 @@ def test_a_file_that_may_not_be_read_is_named(tmp_path: Path) -> None:
     for number in range(3):
         save(tmp_path / f"{number}.png", number)
     (tmp_path / "1.png").chmod(0)
-    dataset = load(Folder(str(tmp_path)), "a", SIZE, 0.25)
+    dataset = load(Folder(tmp_path), "a", SIZE, 0.25)
     assert dataset.keys == ("0.png", "2.png")
     assert "1.png" in dataset.skipped[0]
 
 
 def test_one_picture_is_too_few_and_none_is_an_empty_folder(tmp_path: Path) -> None:
     with pytest.raises(SpecError, match=r"data\.b: the folder '.*' is empty"):
-        load(Folder(str(tmp_path)), "b", SIZE, 0.1)
+        load(Folder(tmp_path), "b", SIZE, 0.1)
     save(tmp_path / "1.png")
     with pytest.raises(SpecError, match=r"data\.b: 1 of 1 images can be read; at least two are needed"):
-        load(Folder(str(tmp_path)), "b", SIZE, 0.1)
+        load(Folder(tmp_path), "b", SIZE, 0.1)
     (tmp_path / "2.png").write_text("no picture")
     with pytest.raises(SpecError, match=r"data\.b: 1 of 2 images can be read; .*; 2\.png: "):
-        load(Folder(str(tmp_path)), "b", SIZE, 0.1)
+        load(Folder(tmp_path), "b", SIZE, 0.1)
 
 
 @pytest.mark.parametrize(("name", "said"), [("missing", "does not exist"), ("1.png", "is not a folder")])
 def test_a_path_that_is_no_folder_is_said_so(tmp_path: Path, name: str, said: str) -> None:
     save(tmp_path / "1.png")
     with pytest.raises(SpecError, match=rf"data\.a: the folder '.*{name}' {said}"):
-        Folder(str(tmp_path / name)).keys("a")
+        Folder(tmp_path / name).keys("a")
 
 
 def test_a_limit_keeps_so_many_chosen_by_the_seed_alone(tmp_path: Path) -> None:
@@ -165,7 +159,7 @@ def test_a_limit_keeps_so_many_chosen_by_the_seed_alone(tmp_path: Path) -> None:
         (tmp_path / name).touch()
 
     def keys(limit: int, seed: int) -> list[str]:
-        return Folder(str(tmp_path), limit=limit, seed=seed).keys("a")
+        return Folder(tmp_path, limit=limit, seed=seed).keys("a")
 
     assert keys(0, 1) == keys(30, 1) == keys(31, 1) == names
     assert len(keys(10, 1)) == 10

@@ -5,6 +5,7 @@ The references share only two things with the trainer: copies of the networks, a
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -26,7 +27,7 @@ from helpers.plain_loop import (
     rmsprop,
     stirred_copies,
 )
-from helpers.systems import DIRECTIONS, RandomImages
+from helpers.systems import DIRECTIONS, RandomImages, stir
 
 Make = Callable[..., Trainer]
 
@@ -466,20 +467,27 @@ def test_gradient_norms_are_those_of_the_updates(make_trainer: Make) -> None:
 
 
 def test_the_average_of_the_generators(make_trainer: Make) -> None:
-    """w' += (w - w') (1 - 2^(-batch / halflife)) after each step, from the initial weights."""
-    trainer = make_trainer({"ema_halflife_images": 10.0, "schedule": {"lr": LR}})
-    averages = {
-        direction: {
-            key: value.clone()
-            for key, value in trainer.system.networks.modules[f"generator/{direction}"].state_dict().items()
-        }
-        for direction in DIRECTIONS
-    }
-    for _ in range(3):
+    """The average is the sum of w_k (1 - b_k) b_(k+1) ... b_n over the steps k, b_k = 2^(-batch / h_k), with the
+    half-life h_k = min(h, 0.05 batch k) of EDM and StyleGAN3: 0 at the first step k = 0, h from step 5 on."""
+    batch, halflife, steps = 4, 1.0, 8
+    trainer = make_trainer({"ema_halflife_images": halflife, "schedule": {"lr": LR, "steps": steps}}, batch=batch)
+    stir(trainer)
+    kept = [0.0, *(0.5 ** (batch / min(halflife, 0.05 * batch * k)) for k in range(1, steps))]
+    share = [(1 - b) * math.prod(kept[k + 1 :]) for k, b in enumerate(kept)]
+    assert kept[4] < kept[5] == kept[6] == 0.5 ** (batch / halflife)
+    assert sum(share) == pytest.approx(1, abs=1e-15)
+    averages: dict[str, dict[str, Tensor]] = {direction: {} for direction in DIRECTIONS}
+    for step in range(steps):
         trainer.step()
         for direction, average in averages.items():
-            for key, value in trainer.system.networks.modules[f"generator/{direction}"].state_dict().items():
-                average[key] = 0.5 ** (4 / 10) * average[key] + (1 - 0.5 ** (4 / 10)) * value
+            network = trainer.system.networks.modules[f"generator/{direction}"]
+            for key, value in network.named_parameters():
+                average[key] = average.get(key, 0) + share[step] * value.detach().clone()
+            if step == 0:
+                # nothing of the initial weights is left
+                torch.testing.assert_close(
+                    trainer.state.sampling_generators()[direction].state_dict(), network.state_dict(), rtol=0, atol=0
+                )
     for direction, translator in trainer.state.sampling_generators().items():
-        torch.testing.assert_close(dict(translator.state_dict()), averages[direction], rtol=0, atol=1e-14)
+        torch.testing.assert_close(dict(translator.named_parameters()), averages[direction], rtol=0, atol=1e-14)
     assert {name for name in trainer.state.modules() if name.startswith("ema/")} == {"ema/ab", "ema/ba"}

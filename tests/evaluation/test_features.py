@@ -151,6 +151,14 @@ def test_vectors_of_real_sets_are_kept_on_disk(make: Make, tmp_path: Path) -> No
     np.testing.assert_array_equal(np.load(file, allow_pickle=False), found)
 
 
+def test_what_a_killed_process_left_is_removed(make: Make, tmp_path: Path) -> None:
+    (tmp_path / "cache").mkdir()
+    (tmp_path / "cache/.vectors.npy.17.unfinished").touch()
+    make()[1](pictures(3))
+    (file,) = (tmp_path / "cache").iterdir()
+    assert file.suffix == ".npy"
+
+
 def test_translated_sets_are_not_kept(make: Make, tmp_path: Path) -> None:
     make()[1](pictures(3, real=False))
     assert not (tmp_path / "cache").exists()
@@ -298,7 +306,9 @@ def test_the_cache_can_be_elsewhere(monkeypatch: pytest.MonkeyPatch, tmp_path: P
     monkeypatch.setenv("GANLAB_CACHE", str(tmp_path))
     assert cache_folder() == tmp_path / "features"
     monkeypatch.delenv("GANLAB_CACHE")
-    assert cache_folder().parent.name == "ganlab"
+    folder = cache_folder()
+    assert folder is not None
+    assert folder.parent.name == "ganlab"
 
 
 def test_files_of_one_name_are_told_apart(tmp_path: Path) -> None:
@@ -332,3 +342,12 @@ class Failing(Small):
 def test_a_network_that_fails_is_named(network: ganlab.Features, said: str) -> None:
     with pytest.raises(ganlab.Unavailable, match=said):
         Extractor(network, "failing", CPU)(pictures(4))
+
+
+def test_a_user_without_a_home_has_no_cache(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unknown(name: str) -> Path:
+        raise RuntimeError("could not determine the home directory")
+
+    monkeypatch.delenv("GANLAB_CACHE", raising=False)
+    monkeypatch.setattr("platformdirs.user_cache_path", unknown)
+    assert cache_folder() is None

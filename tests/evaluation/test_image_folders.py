@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import weakref
+from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import skimage.data
+import tifffile
 import torch
 from PIL import Image
 from torch.nn.functional import adaptive_avg_pool2d
 
 import ganlab
 from ganlab import SpecError, Unavailable
+from ganlab.data.dataset import silent
+from ganlab.data.image_files import picture
+from ganlab.evaluation import image_folders
 from ganlab.evaluation.features import resized
 from ganlab.evaluation.fid import frechet
+from ganlab.evaluation.image_folders import Folder
 from helpers.callbacks import Recording
 
 pytestmark = pytest.mark.usefixtures("trial")
@@ -80,10 +88,10 @@ def test_inputs_give_the_identity_baseline(tmp_path: Path) -> None:
     assert kid["references"]["identity"]["value"] > kid["value"]
     assert recording.warned == [
         f"{tmp_path / 'from'}: 1 of 21 files are no readable images and are left out: more.txt: "
-        f"cannot identify image file '{tmp_path / 'from' / 'more.txt'}'"
+        "is no image of a kind that is read (AVIF, BMP, GIF, JPEG, JPEG2000, PNG, PPM, TIFF, WEBP)"
     ]
     (tmp_path / "from" / "007.png").unlink()
-    with pytest.raises(SpecError, match=r"has no readable '007\.png', and each image of .* \(1 of 20 have none\)"):
+    with pytest.raises(SpecError, match=r"no readable '007\.png', with this suffix or another, .* \(1 of 20 have"):
         ganlab.evaluate(metrics=["kid"], features="averages", images=folders, inputs=tmp_path / "from")
 
 
@@ -136,11 +144,13 @@ def test_what_is_no_folder_of_images_is_refused(tmp_path: Path) -> None:
     for name, said in (
         ("lost", "lost does not exist"),
         ("empty", "empty holds no readable image and is empty"),
-        ("words", r"words holds no readable image; a\.txt: cannot identify"),
+        ("words", r"words holds no readable image; a\.txt: is no image of a kind"),
         ("b/000.png", r"000\.png is not a folder"),
     ):
         with pytest.raises(SpecError, match=said):
             ganlab.evaluate(metrics=["kid"], features="averages", images=(tmp_path / name, tmp_path / "b"))
+    with pytest.raises(SpecError, match="'~nosuchuser/x': the home folder that its '~' stands for is not known"):
+        ganlab.evaluate(metrics=["kid"], features="averages", images=("~nosuchuser/x", tmp_path / "b"))
 
 
 def test_one_image_is_too_few(tmp_path: Path) -> None:
@@ -166,3 +176,88 @@ def test_a_metric_of_pairs_is_left_out_where_sizes_differ(tmp_path: Path) -> Non
     images = ganlab.Images([np.asarray(Image.open(path)) for path in sorted((tmp_path / "a").iterdir())])
     with pytest.raises(Unavailable, match="needs images of one size, and they go from 40x32 to 80x90 pixels"):
         images.tensor()
+
+
+def test_inputs_are_found_by_their_names_without_the_suffixes(tmp_path: Path) -> None:
+    crops(tmp_path / "a", 8, 1, dim=0.9)
+    crops(tmp_path / "b", 8, 2)
+    pieces = crops(tmp_path / "from", 8, 1, dim=0.5)
+    folders = (tmp_path / "a", tmp_path / "b")
+
+    def identity() -> dict[str, Any]:
+        found = ganlab.evaluate(metrics=["kid"], features="averages", images=folders, inputs=tmp_path / "from")
+        reference: dict[str, Any] = found["results"][0]["references"]["identity"]
+        return reference
+
+    same_names = identity()
+    for number, piece in enumerate(pieces):
+        (tmp_path / "from" / f"{number:03}.png").unlink()
+        Image.fromarray(piece).save(tmp_path / "from" / f"{number:03}.bmp")
+    assert identity() == same_names
+    # an equal name decides before the stem does
+    Image.fromarray(pieces[3]).save(tmp_path / "from" / "003.png")
+    Image.new("RGB", (40, 32)).save(tmp_path / "from" / "003.gif")
+    assert identity() == same_names
+    (tmp_path / "from" / "003.png").unlink()
+    with pytest.raises(
+        SpecError, match=r"'003\.png' is not clear: .*a holds 003\.png, and .*from holds 003\.bmp, 003\.gif"
+    ):
+        identity()
+    (tmp_path / "from" / "003.gif").unlink()
+    (tmp_path / "a" / "003.png").rename(tmp_path / "a" / "003.webp")
+    Image.fromarray(pieces[3]).save(tmp_path / "a" / "003.jpg")
+    with pytest.raises(SpecError, match=r"'003\.jpg' is not clear: .*a holds 003\.jpg, 003\.webp, and .*003\.bmp"):
+        identity()
+
+
+def test_pictures_are_read_twice_at_most_and_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, seed in (("a", 1), ("b", 2)):
+        crops(tmp_path / name, 80, seed)
+    read: Counter[Path] = Counter()
+    alive: set[int] = set()
+    most = 0
+
+    def counted(path: Path) -> np.ndarray:
+        nonlocal most
+        read[path] += 1
+        pixels = np.asarray(picture(path)).copy()
+        alive.add(number := sum(read.values()))
+        weakref.finalize(pixels, alive.discard, number)
+        most = max(most, len(alive))
+        return pixels
+
+    monkeypatch.setattr(image_folders, "picture", counted)
+    ganlab.evaluate(metrics=["kid", "fid"], features="averages", images=(tmp_path / "a", tmp_path / "b"))
+    assert len(read) == 160
+    assert set(read.values()) == {2}
+    assert 1 <= most <= 2 * torch.get_num_threads()
+    # the vectors of the real images are known now
+    read.clear()
+    ganlab.evaluate(metrics=["kid", "fid"], features="averages", images=(tmp_path / "a", tmp_path / "b"))
+    assert {read[path] for path in read if path.parent.name == "b"} == {1}
+
+
+def test_a_picture_that_changes_meanwhile_is_not_measured(tmp_path: Path) -> None:
+    crops(tmp_path / "a", 4)
+    images = Folder(tmp_path / "a", True, silent).images
+    before = images.pixels[1]
+    Image.fromarray(255 - before).save(tmp_path / "a" / "001.png")
+    (tmp_path / "a" / "002.png").unlink()
+    with pytest.raises(SpecError, match=r"001\.png has changed since it was first read; measure again"):
+        images.take([1]).tensor()
+    with pytest.raises(
+        SpecError, match=r"002\.png has changed since it was first read \(is not a file\); measure again"
+    ):
+        images.take([2]).tensor()
+    assert images.take([3, 0]).tensor().shape == (2, 3, 40, 32)
+
+
+def test_a_measured_folder_has_the_refusals_and_warnings_of_a_source(tmp_path: Path) -> None:
+    crops(tmp_path / "a", 8, 1, dim=0.05)
+    crops(tmp_path / "b", 8, 2)
+    tifffile.imwrite(tmp_path / "b" / "float.tif", np.zeros((8, 8), np.float32))
+    recording = Recording()
+    ganlab.evaluate(metrics=["kid"], features="averages", images=(tmp_path / "a", tmp_path / "b"), callback=recording)
+    dark, left_out = recording.warned
+    assert dark.startswith(f"{tmp_path / 'a'}: the brightest value of all 8 images is 12 of 255; ")
+    assert "1 of 9 files are no readable images and are left out: float.tif: holds floats of 32 bits" in left_out

@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
 import ganlab
 from ganlab import SpecError, Unavailable
 from ganlab.evaluation.splits import split
+from ganlab.runs import checkpoint
 from ganlab.spec.files import merge
 from ganlab.spec.models import Json
 from ganlab.system.build import build, build_data, build_sources
 from helpers.callbacks import Recording, stop
+from helpers.damage import forge
 
 BRIGHT = {"type": "brightness", "better": "higher"}
 
@@ -105,6 +109,34 @@ def test_the_references_are_real_images_of_the_other_half_and_the_inputs(spec: J
         worse = any("worse than the identity baseline" in note for note in result["notes"])
         better = any("better than real images" in note for note in result["notes"])
         assert (worse, better) == (result["value"] < identity, result["value"] > real)
+
+
+@pytest.mark.parametrize("fewer", ["a", "b"])
+def test_domains_of_other_sizes_are_measured_on_all_of_their_test_images(
+    spec: Json, pictures: dict[str, Path], tmp_path: Path, fewer: str
+) -> None:
+    for name in ("00", "01", "02", "03"):
+        (pictures[fewer] / f"{name}.png").unlink()
+    done = ganlab.run(spec, ["schedule.steps=2"], out=tmp_path / "run")
+    assert done.evaluation is not None
+    counts = {domain: 2 if domain == fewer else 3 for domain in "ab"}
+    resolved = ganlab.load_spec(spec)
+    parts = split(build_data(resolved), build_sources(resolved))
+    for part in (parts.validation, parts.test):
+        assert {domain: len(images) for domain, images in part.items()} == counts
+    for (_, direction, step), result in results(done.evaluation).items():
+        source, target = direction
+        assert result["counts"] == {"outputs": counts[source]}
+        assert result["value"] == pytest.approx(brightness(spec, tmp_path / "run", step, "test")[direction], abs=0.02)
+        assert result["references"]["identity"]["counts"] == {"outputs": counts[source]}
+        real = result["references"]["real"]
+        assert real["counts"] == {"outputs": 2}
+        if target == fewer:
+            # too few real images: the result stands beside the reference at their count too
+            assert real["result_at_these_counts"]["counts"] == {"outputs": 2}
+            assert real["value"] == pytest.approx(np.mean(np.stack(list(parts.validation[target].pixels))))
+        else:
+            assert "result_at_these_counts" not in real
 
 
 def test_twice_the_same_bytes_whatever_is_kept_on_disk(spec: Json, tmp_path: Path) -> None:
@@ -309,8 +341,70 @@ def test_a_damaged_checkpoint_is_named(spec: Json, tmp_path: Path) -> None:
     ganlab.run(spec, out=out)
     path = out / "checkpoints/step-000006/networks.safetensors"
     path.write_bytes(path.read_bytes()[:100])
-    with pytest.raises(ganlab.RunError, match=r"networks\.safetensors can't be read"):
+    with pytest.raises(ganlab.RunError, match=r"networks\.safetensors can't be used: its content is not"):
         ganlab.evaluate(out)
+
+
+def test_networks_that_are_not_finite_are_refused(spec: Json, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    ganlab.run(spec, out=out)
+    path = out / "checkpoints/step-000006/networks.safetensors"
+    tensors = load_file(path)
+    with safe_open(path, "pt") as file:
+        metadata = file.metadata()
+    next(value for name, value in tensors.items() if name.startswith("ema/ba")).fill_(torch.inf)
+    save_file(tensors, path, metadata)
+    forge(path.parent)
+    with pytest.raises(ganlab.RunError, match=r"weights of ema/ba are not finite"):
+        ganlab.evaluate(out)
+
+
+def test_a_checkpoint_that_is_dropped_meanwhile_is_not_missed(
+    spec: Json, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "run"
+    ganlab.run(merge(spec, {"evaluation": {"every": None}, "checkpoints": {"keep": 2}}), out=out)
+    verify = checkpoint.verify
+
+    def dropped(folder: Path, step: int, *rest: Any) -> Any:
+        if step == 6:
+            shutil.rmtree(folder / "step-000006")
+        return verify(folder, step, *rest)
+
+    monkeypatch.setattr(checkpoint, "verify", dropped)
+    assert list(ganlab.evaluate(out)["protocol"]["checkpoints"]) == ["step-000004"]
+
+    def all_dropped(folder: Path, *rest: Any) -> Any:
+        shutil.rmtree(folder)
+        return verify(folder, *rest)
+
+    monkeypatch.setattr(checkpoint, "verify", all_dropped)
+    with pytest.raises(SpecError, match="has no checkpoint yet"):
+        ganlab.evaluate(out)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda whole: whole["protocol"].update(checkpoints={"step-000006": {"is": ["last"], "sha256": "0"}}),
+        lambda whole: whole.update(protocol=[]),
+        lambda whole: whole.update(left_out=[{}]),
+        lambda whole: whole["results"][0].update(interval=[1]),
+        lambda whole: whole["results"][0]["references"].update(real=None),
+    ],
+)
+def test_results_that_are_damaged_or_of_another_checkpoint_are_measured_again(
+    spec: Json, tmp_path: Path, damage: Callable[[Json], Any]
+) -> None:
+    out = tmp_path / "run"
+    ganlab.run(merge(spec, {"schedule": {"steps": 1}, "evaluation": {"every": None}}), out=out)
+    path = out / "evaluation.json"
+    measured = path.read_bytes()
+    whole = json.loads(measured)
+    damage(whole)
+    path.write_text(json.dumps(whole))
+    ganlab.run(merge(spec, {"schedule": {"steps": 1}, "evaluation": {"every": None}}), out=out)
+    assert path.read_bytes() == measured
 
 
 def test_other_images_than_the_runs_are_refused(spec: Json, tmp_path: Path) -> None:
@@ -357,6 +451,10 @@ def test_a_run_of_another_machine_is_read_and_measured_here(spec: Json, tmp_path
     kept = json.loads((out / "spec.json").read_text())
     kept["runtime"] |= {"device": "cuda:99", "precision": "tf32"}
     (out / "spec.json").write_text(json.dumps(kept))
+    for manifest in out.glob("checkpoints/*/manifest.json"):
+        saved = json.loads(manifest.read_text())
+        saved["spec"]["runtime"]["precision"] = "tf32"
+        manifest.write_text(json.dumps(saved))
     found = ganlab.load_run(out).spec.runtime
     assert (found.device, found.precision) == (("cuda", "tf32") if torch.cuda.is_available() else ("cpu", "float32"))
     assert torch.cuda.is_available() or ganlab.evaluate(out) == here

@@ -51,13 +51,13 @@ def numbers(images: Images) -> list[int]:
     return [int(pixels[0, 0, 0]) for pixels in images.pixels]
 
 
-def test_the_parts_share_no_image_and_the_halves_are_of_one_size() -> None:
+def test_the_parts_share_no_image_and_each_domain_is_halved_by_itself() -> None:
     found, sources = datasets(40, 61)
     parts = split(found, sources)
-    for domain, count in (("a", 40), ("b", 61)):
+    for domain, count, half in (("a", 40, 5), ("b", 61, 7)):
         validation, test, train = (set(numbers(part[domain])) for part in parts)
-        # five of 10 and five of 15 held-out images
-        assert len(validation) == len(test) == 5
+        # of 10 and 15 held-out images
+        assert len(validation) == len(test) == half
         assert len(train) == count - round(count * 0.25)
         assert not validation & test
         assert not (validation | test) & train

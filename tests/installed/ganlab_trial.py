@@ -172,7 +172,7 @@ class Weighed(ganlab.Features):
 
     size = 8
 
-    def __init__(self, file: str) -> None:
+    def __init__(self, file: Path) -> None:
         super().__init__()
         self._file = Path(file)
         self.weight = nn.Parameter(torch.tensor(json.loads(self._file.read_text())))

@@ -170,7 +170,7 @@ def test_the_split_is_the_one_asked_for(tmp_path: Path) -> None:
     for name, kept in (("images-idx3", images[:5]), ("labels-idx1", labels[:5])):
         head = struct.pack(f">BBBB{kept.ndim}I", 0, 0, 8, kept.ndim, *kept.shape)
         (folder / f"t10k-{name}-ubyte").write_bytes(head + kept.tobytes())
-    counts = [len(Torchvision("mnist", split, str(tmp_path)).keys("a")) for split in ("train", "test")]  # type: ignore[arg-type]
+    counts = [len(Torchvision("mnist", split, tmp_path).keys("a")) for split in ("train", "test")]  # type: ignore[arg-type]
     assert counts == [12, 5]
 
 
@@ -198,14 +198,14 @@ def test_what_is_missing_is_downloaded_once(dataset: str, tmp_path: Path, monkey
                 resources.append((f"{file.name}.gz", md5((there / f"{file.name}.gz").read_bytes())))
             monkeypatch.setattr("torchvision.datasets.MNIST.resources", resources)
             monkeypatch.setattr("torchvision.datasets.MNIST.mirrors", [address])
-        assert len(Torchvision(dataset, path=str(here)).keys("a")) == 12  # type: ignore[arg-type]
+        assert len(Torchvision(dataset, path=here).keys("a")) == 12  # type: ignore[arg-type]
     # the server is gone
     for load in (sources._torchvision_mnist, sources._torchvision_svhn):
         load.cache_clear()
     for file in here.glob("MNIST/raw/*-ubyte"):
         # as if a user had put only the archive there
         file.unlink()
-    source = Torchvision(dataset, path=str(here))  # type: ignore[arg-type]
+    source = Torchvision(dataset, path=here)  # type: ignore[arg-type]
     images, labels = drawn(dataset)
     np.testing.assert_array_equal(source.image("07", images.shape[1]).squeeze(), images[7])
     assert source.label("11") == labels[11]
@@ -264,17 +264,17 @@ def test_a_damaged_file_is_one_sentence(tmp_path: Path, damage: Callable[[bytes]
         whole = (folder / name).read_bytes()
         (folder / name).write_bytes(damage(whole))
         with pytest.raises(SpecError, match=f"^the source 'torchvision' can't read .*{name}.* in {folder} ") as refused:
-            Torchvision("mnist", path=str(tmp_path)).keys("a")
+            Torchvision("mnist", path=tmp_path).keys("a")
         assert "\n" not in str(refused.value)
         (folder / name).write_bytes(whole)
-    assert len(Torchvision("mnist", path=str(tmp_path)).keys("a")) == 12
+    assert len(Torchvision("mnist", path=tmp_path).keys("a")) == 12
 
 
 def test_a_file_that_is_not_the_published_one_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = write_svhn(tmp_path, monkeypatch)
     file.write_bytes(file.read_bytes()[:-1])
     with pytest.raises(SpecError, match=f"^the source 'torchvision' can't read train_32x32.mat in {tmp_path} "):
-        Torchvision("svhn", path=str(tmp_path)).keys("a")
+        Torchvision("svhn", path=tmp_path).keys("a")
 
 
 def test_by_default_files_are_in_the_users_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -282,6 +282,17 @@ def test_by_default_files_are_in_the_users_folder(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(sources, "user_data_path", lambda name: tmp_path / name)
     write_mnist(tmp_path / "ganlab" / "data", *drawn("mnist"))
     assert len(Torchvision("mnist").keys("a")) == 12
+
+
+def test_a_user_without_a_home_names_a_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def unknown(name: str) -> Path:
+        raise RuntimeError("could not determine the home directory")
+
+    monkeypatch.delenv("GANLAB_DATA", raising=False)
+    monkeypatch.setattr(sources, "user_data_path", unknown)
+    with pytest.raises(SpecError, match="needs the option `path`: the user has no home folder"):
+        Torchvision("mnist")
+    Torchvision("mnist", path=str(tmp_path))
 
 
 def test_the_published_numbers_of_parameters() -> None:

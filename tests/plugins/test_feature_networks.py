@@ -232,7 +232,7 @@ def test_inception_is_clean_fids_pipeline(published: Path) -> None:
     with torchscript():
         theirs = InceptionV3W(str(published.parent), download=False)
     resize = build_resizer("clean")
-    extract = Extractor(Inception(str(published)), "inception", CPU)
+    extract = Extractor(Inception(published), "inception", CPU)
     pairs = []
     for images in sets:
         batch = torch.from_numpy(np.stack([resize(image) for image in images])).permute(0, 3, 1, 2)
@@ -248,7 +248,7 @@ def test_inception_is_clean_fids_pipeline(published: Path) -> None:
 
 
 def test_inception_gives_the_same_bytes_at_every_call(published: Path) -> None:
-    network = Inception(str(published))
+    network = Inception(published)
     images = torch.rand(2, 3, 299, 299, generator=torch.Generator().manual_seed(0)) * 2 - 1
     first, *later = (network(images) for _ in range(4))
     assert all(torch.equal(first, vectors) for vectors in later)
@@ -265,7 +265,7 @@ def test_the_places_are_searched_in_order(published: Path, nowhere: Path, monkey
         file.parent.mkdir(parents=True)
         file.write_bytes(published.read_bytes())
         assert Inception().files() == (file,)
-    assert Inception(str(published)).files() == (published,)
+    assert Inception(published).files() == (published,)
 
 
 def test_without_weights_one_sentence_says_what_to_do(nowhere: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -346,18 +346,18 @@ def test_another_file_is_refused_unless_it_is_named(published: Path, nowhere: Pa
     with pytest.raises(ganlab.Unavailable, match=f"{file} is damaged or not the file at .*; delete it"):
         Inception()
     assert file.exists()
-    assert Inception(str(file)).files() == (file,)
+    assert Inception(file).files() == (file,)
 
 
 def test_a_damaged_file_is_named(published: Path, tmp_path: Path) -> None:
     file = tmp_path / NAME
     file.write_bytes(published.read_bytes()[:-1000])
     with pytest.raises(ganlab.Unavailable, match=f"{file} is damaged or holds another network; delete it"):
-        Inception(str(file))
+        Inception(file)
     with torchscript():
         torch.jit.script(nn.Linear(2, 2)).save(file)
     with pytest.raises(ganlab.Unavailable, match=f"{file} is damaged or holds another network; delete it"):
-        Inception(str(file))
+        Inception(file)
 
 
 @pytest.mark.parametrize("name", ["weights.pt", NAME])
@@ -365,4 +365,4 @@ def test_a_path_that_names_no_weights(tmp_path: Path, name: str) -> None:
     if name != NAME:
         (tmp_path / name).touch()
     with pytest.raises(ganlab.Unavailable, match=f"path is '.*{name}', which is not a file named {NAME}"):
-        Inception(str(tmp_path / name))
+        Inception(tmp_path / name)

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
+import tracemalloc
 from collections import Counter
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from types import FrameType
 from typing import Any, BinaryIO
@@ -35,16 +38,16 @@ def scalars(folder: Path) -> Counter[tuple[str, int, float]]:
 
 def test_records_are_read_as_they_were_written(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path)
-    assert folder.records() == []
+    assert list(folder.records()) == []
     given = [record(step, 1 / 3) for step in range(1, 6)]
-    with folder.recorder(0) as recorder:
+    with folder.recorder(0, pytest.fail) as recorder:
         recorder(given[:2])
         # a reader sees whole records while the run writes
-        assert folder.records() == given[:2]
+        assert list(folder.records()) == given[:2]
         assert sum(scalars(tmp_path).values()) == 2
         recorder([])
         recorder(given[2:])
-    assert folder.records() == given
+    assert list(folder.records()) == given
     lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
     assert [json.loads(line) for line in lines] == given
     name = "loss/generator/ab/cycle"
@@ -54,7 +57,7 @@ def test_records_are_read_as_they_were_written(tmp_path: Path) -> None:
 def test_tensorboard_can_follow_the_events(tmp_path: Path) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    with RunFolder(tmp_path).recorder(0) as recorder:
+    with RunFolder(tmp_path).recorder(0, pytest.fail) as recorder:
         recorder([record(1), record(2)])
         accumulator = EventAccumulator(str(tmp_path))
         accumulator.Reload()
@@ -68,17 +71,17 @@ def test_tensorboard_can_follow_the_events(tmp_path: Path) -> None:
 @pytest.mark.parametrize("kept", [0, 2, 5, 9])
 def test_a_run_that_resumes_records_each_step_once(tmp_path: Path, kept: int) -> None:
     folder = RunFolder(tmp_path)
-    with folder.recorder(0) as recorder:
+    with folder.recorder(0, pytest.fail) as recorder:
         recorder([record(step) for step in range(1, 6)])
     (events,) = tmp_path.glob("events.out.tfevents.*")
     # as if another process had written it in another second
     events.rename(f"{events}.0")
-    with folder.recorder(kept) as recorder:
+    with folder.recorder(kept, pytest.fail) as recorder:
         recorder([record(step, 0.25) for step in range(kept + 1, 8)])
     expected = [record(step) for step in range(1, min(kept, 5) + 1)] + [
         record(step, 0.25) for step in range(kept + 1, 8)
     ]
-    assert folder.records() == expected
+    assert list(folder.records()) == expected
     name = "loss/generator/ab/cycle"
     assert scalars(tmp_path) == Counter((name, int(r["step"]), float(np.float32(r[name]))) for r in expected)
     assert len(list(tmp_path.glob("events.out.tfevents.*"))) == 1
@@ -88,7 +91,7 @@ def test_samples_of_steps_that_are_dropped_are_dropped(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path)
     for name in ("step-000002.png", "step-000003.png", "step-1000000.png", "step-best.png", "mine.png"):
         write(tmp_path / "samples" / name, b"x")
-    with folder.recorder(2):
+    with folder.recorder(2, pytest.fail):
         pass
     assert {path.name for path in folder.samples.iterdir()} == {"step-000002.png", "step-best.png", "mine.png"}
     assert folder.sample(2).read_bytes() == b"x"
@@ -97,29 +100,36 @@ def test_samples_of_steps_that_are_dropped_are_dropped(tmp_path: Path) -> None:
 @pytest.mark.parametrize("torn", ['{"step": 3, "seco', "{", '{"step": 3}}', "\x00\x00\x00"])
 def test_a_last_line_that_was_cut_off_is_left_out_and_written_again(tmp_path: Path, torn: str) -> None:
     folder = RunFolder(tmp_path)
-    with folder.recorder(0) as recorder:
+    with folder.recorder(0, pytest.fail) as recorder:
         recorder([record(1), record(2)])
     with (tmp_path / "metrics.jsonl").open("a") as file:
         file.write(torn)
-    assert folder.records() == [record(1), record(2)]
-    with folder.recorder(2) as recorder:
+    assert list(folder.records()) == [record(1), record(2)]
+    with folder.recorder(2, pytest.fail) as recorder:
         recorder([record(3)])
-    assert folder.records() == [record(1), record(2), record(3)]
+    assert list(folder.records()) == [record(1), record(2), record(3)]
 
 
 def test_what_another_process_left_in_a_damaged_event_file_is_dropped(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path)
-    with folder.recorder(0) as recorder:
+    with folder.recorder(0, pytest.fail) as recorder:
         recorder([record(1), record(2)])
     (events,) = tmp_path.glob("events.out.tfevents.*")
     events.write_bytes(events.read_bytes()[:-5])
-    with folder.recorder(2):
+    with folder.recorder(2, pytest.fail):
         pass
     assert sorted(step for _, step, _ in scalars(tmp_path)) == [1, 2]
 
 
 @pytest.mark.parametrize(
-    ("content", "said"), [("", "Expecting value"), ('{"name": "x"', "delimiter"), ("[1]", "object"), (b"\xff", "utf-8")]
+    ("content", "said"),
+    [
+        ("", "Expecting value"),
+        ('{"name": "x"', "delimiter"),
+        ("[1]", "dictionary"),
+        (b"\xff", "utf-8"),
+        ("[" * 100_000, "nested"),
+    ],
 )
 @pytest.mark.parametrize("name", ["spec.json", "environment.json"])
 def test_a_damaged_file_is_named(tmp_path: Path, name: str, content: str | bytes, said: str) -> None:
@@ -228,6 +238,18 @@ def test_clearing_removes_a_link_and_not_what_it_leads_to(tmp_path: Path) -> Non
     assert (tmp_path / "elsewhere/precious").read_text() == "mine"
 
 
+def test_clearing_empties_folders_on_another_disk_and_keeps_the_links(tmp_path: Path) -> None:
+    populate(tmp_path / "run")
+    for name in ("checkpoints", "samples"):
+        (tmp_path / "run" / name).rename(tmp_path / name)
+        (tmp_path / "run" / name).symlink_to(tmp_path / name, target_is_directory=True)
+        (tmp_path / name / "notes").write_text("mine")
+    RunFolder(tmp_path / "run").clear()
+    for name in ("checkpoints", "samples"):
+        assert (tmp_path / "run" / name).is_symlink()
+        assert [path.name for path in (tmp_path / name).iterdir()] == ["notes"]
+
+
 def test_only_a_folder_with_something_else_in_it_is_foreign(tmp_path: Path) -> None:
     def foreign(path: Path) -> bool:
         return RunFolder(path).foreign
@@ -254,6 +276,70 @@ def test_one_at_a_time(tmp_path: Path) -> None:
         pytest.fail("entered")
     with RunFolder(tmp_path / "run").locked():
         pass
+
+
+def test_a_lock_that_is_a_link_is_refused_and_one_with_content_keeps_it(tmp_path: Path) -> None:
+    mine, run = tmp_path / "mine", tmp_path / "run"
+    mine.write_text("precious")
+    run.mkdir()
+    (run / ".lock").symlink_to(mine)
+    with pytest.raises(SpecError, match=r"\.lock is a symbolic link; remove it"), RunFolder(run).locked():
+        pytest.fail("entered")
+    (run / ".lock").unlink()
+    (run / ".lock").hardlink_to(mine)
+    with RunFolder(run).locked():
+        pass
+    assert mine.read_text() == "precious"
+    (run / ".lock").unlink()
+    (run / ".lock").mkdir()
+    with pytest.raises(RunError, match=r"\.lock can't be written: Is a directory"), RunFolder(run).locked():
+        pytest.fail("entered")
+
+
+@pytest.mark.parametrize("begun_again", [False, True])
+def test_a_folder_that_was_removed_is_written_no_more(tmp_path: Path, begun_again: bool) -> None:
+    folder = RunFolder(tmp_path / "run")
+    with folder.locked():
+        folder.write_json("spec.json", {})
+        shutil.rmtree(tmp_path / "run")
+        with RunFolder(tmp_path / "run").locked() if begun_again else nullcontext():
+            with pytest.raises(RunError, match="run was removed or replaced while this run trained in it"):
+                folder.write_json("evaluation.json", {})
+            assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == [".lock"] * begun_again
+
+
+def test_a_damaged_line_costs_itself_and_is_told(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    with folder.recorder(0, pytest.fail) as recorder:
+        recorder([record(step) for step in range(1, 12)])
+    lines = (tmp_path / "metrics.jsonl").read_bytes().splitlines(True)
+    damages = (b"\xff", b"[1]\n", b"{}\n", b'{"step": 5, "loss/x": 1}\n', b'{"step": true}\n', b"[" * 100_000 + b"\n")
+    for at, damaged in zip((1, 2, 3, 4, 5, 6), damages, strict=True):
+        lines[at] = damaged + lines[at] if damaged == b"\xff" else damaged
+    (tmp_path / "metrics.jsonl").write_bytes(b"".join(lines))
+    told: list[str] = []
+    with folder.recorder(11, told.append):
+        pass
+    assert told == [f"{tmp_path / 'metrics.jsonl'}: 6 damaged lines are left out: 2, 3, 4, ..."]
+    assert [r["step"] for r in folder.records()] == [1, 8, 9, 10, 11]
+    assert sorted(step for _, step, _ in scalars(tmp_path)) == [1, 8, 9, 10, 11]
+    with folder.recorder(11, pytest.fail):
+        pass
+
+
+def test_records_are_read_as_a_stream(tmp_path: Path) -> None:
+    folder, count = RunFolder(tmp_path), 1000
+    many = {f"loss/generator/ab/term{number}": number / 7 for number in range(20)}
+    (tmp_path / "metrics.jsonl").write_text(
+        "".join(json.dumps({"step": step, **many}) + "\n" for step in range(1, count + 1))
+    )
+    # about 2.5 MB as a list
+    tracemalloc.start()
+    try:
+        assert sum(1 for _ in folder.records()) == count
+        assert tracemalloc.get_traced_memory()[1] < 1e6
+    finally:
+        tracemalloc.stop()
 
 
 def test_a_folder_that_cannot_be_made_is_one_sentence(tmp_path: Path) -> None:

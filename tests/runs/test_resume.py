@@ -109,13 +109,15 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
     forker.close()
 
 
-def events(run: Path) -> Counter[tuple[str, int, float]]:
-    """Returns {scalar: number of times that the event files hold it}."""
-    found: Counter[tuple[str, int, float]] = Counter()
+def events(run: Path) -> Counter[tuple[str, int, float | bytes]]:
+    """Returns {scalar or sample grid: number of times that the event files hold it}."""
+    found: Counter[tuple[str, int, float | bytes]] = Counter()
     for path in run.glob("events.out.tfevents.*"):
         for event in EventFileLoader(str(path)).Load():
             for value in event.summary.value:
-                found[value.tag, event.step, float(tensor_util.make_ndarray(value.tensor))] += 1
+                content = tensor_util.make_ndarray(value.tensor)
+                # an image is its width, its height and its file
+                found[value.tag, event.step, content[2] if value.tag == "samples" else float(content)] += 1
     return found
 
 
@@ -130,7 +132,8 @@ def same(run: Path, whole: Path) -> None:
         for name, value in record.items()
         if name not in ("step", "images")
     ]
-    assert events(run) == Counter(scalars)
+    samples = [("samples", int(path.stem[5:]), path.read_bytes()) for path in run.glob("samples/*.png")]
+    assert events(run) == Counter([*scalars, *samples])
     assert set(Counter(scalars).values()) == {1}
     for kind in ("samples/*.png", "checkpoints/*"):
         assert sorted(p.name for p in run.glob(kind)) == sorted(p.name for p in whole.glob(kind))

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import re
+import time
 from collections.abc import Callable, Iterator, Mapping
 from importlib.metadata import EntryPoint
 from pathlib import Path
@@ -15,15 +17,15 @@ import torch
 from jsonschema import Draft202012Validator
 
 import ganlab
-from ganlab.components.options import signature
+from ganlab.components.options import schema, signature
 from ganlab.components.registry import Component, Registry, installed, registry
 from ganlab.errors import SpecError
 from ganlab.spec.files import assignment, merge, read
 from ganlab.spec.models import Json, Spec, differences
 from ganlab.spec.resolve import resolve
 from ganlab.spec.schema import json_schema
-from ganlab.system.build import sees
-from helpers.systems import TINY
+from ganlab.system.build import build_data, sees
+from helpers.systems import SHIPPED, TINY
 
 
 def resolved(patch: Mapping[str, Any] | None = None, **more: Any) -> Spec:
@@ -117,8 +119,9 @@ def test_a_chain_of_specs_is_merged_from_the_base_on(save: Save) -> None:
     save("deep/other.json", {"extends": "../middle.json", "losses": {"cycle": None, "id": {"type": "identity"}}})
     top = save("top.json", {"extends": "deep/other.json", "schedule": {"type": "alternating", "steps": 7}})
     found = read(top)
+    sources = {domain: {"type": "folder", "path": str(top.parent / domain)} for domain in "ab"}
     losses = {"adversarial": {"type": "lsgan"}, "id": {"type": "identity"}}
-    expected = {**TINY, "name": "top", "seed": 2, "losses": losses}
+    expected = {**TINY, "name": "top", "seed": 2, "losses": losses, "data": {**TINY["data"], **sources}}
     assert found == {**expected, "schedule": {"type": "alternating", "steps": 7}}
 
 
@@ -136,11 +139,68 @@ def test_the_name_is_the_files_by_default_and_is_not_inherited(save: Save) -> No
 def test_an_absolute_path_can_be_extended(save: Save) -> None:
     base = save("base.json", TINY)
     child = save("elsewhere/child.json", {"extends": str(base)})
-    assert read(child) == {**TINY, "name": "child"}
+    assert read(child) == {**read(base), "name": "child"}
 
 
 def test_a_byte_order_mark_is_no_error(save: Save) -> None:
-    assert read(save("bom.json", "\ufeff" + json.dumps(TINY))) == TINY
+    assert read(save("bom.json", "\ufeff" + json.dumps(TINY))) == read(save("plain.json", TINY))
+
+
+WEIGHED = {"type": "perceptual", "features": {"type": "weighed", "file": "weights"}}
+
+
+def test_a_relative_path_starts_at_the_file_that_gives_it(
+    trial: None, save: Save, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # neither the other's path nor its type is in one file with it
+    untyped = {"a": {"path": "faces"}, "b": {"type": "folder", "path": "x"}}
+    evaluation = {"metrics": ["kid"], "features": {"type": "inception", "path": "weights"}}
+    save(
+        "one/base.json",
+        {**TINY, "data": {**TINY["data"], **untyped}, "losses": {"look": WEIGHED}, "evaluation": evaluation},
+    )
+    there = {"a": {"type": "folder"}, "b": {"path": "comics"}}
+    top = save("two/top.json", {"extends": "../one/base.json", "data": there})
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", "/home/me")
+    # the file may be named from any folder
+    for path in (top, Path("two/top.json")):
+        spec = ganlab.load_spec(path)
+        one = tmp_path / "one"
+        assert spec.data.a["path"] == str(one / "faces")
+        assert spec.data.b["path"] == str(tmp_path / "two/comics")
+        assert spec.losses["look"]["features"]["file"] == str(one / "weights")
+        assert spec.evaluation.features == {"type": "inception", "path": str(one / "weights")}
+        assert resolve(spec.as_json()) == spec
+    for value, found in (("new", tmp_path / "new"), ("~/new", "/home/me/new"), ("/new", "/new"), (".", tmp_path)):
+        assert ganlab.load_spec(top, [f"data.b.path={value}"]).data.b["path"] == str(found)
+        assert ganlab.load_spec(TINY, [f"data.b.path={value}"]).data.b["path"] == str(found)
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        ("", '"" is not allowed: it should be the path of a file or a folder'),
+        (2024, "2024 is not allowed: it should be a string"),
+        (True, "true is not allowed: it should be a string"),
+    ],
+)
+def test_what_is_no_path_is_refused(save: Save, value: Any, said: str) -> None:
+    spec = merge(TINY, {"data": {"a": {"path": value}}})
+    for form in (spec, save("spec.json", spec)):
+        assert f"data.a.path: {said}" in refusal(lambda form=form: ganlab.load_spec(form))  # type: ignore[misc]
+
+
+def test_a_path_that_json_cannot_hold_is_refused(tmp_path: Path) -> None:
+    folder = tmp_path / os.fsdecode(b"\xff")
+    folder.mkdir()
+    (folder / "spec.json").write_text(json.dumps(TINY))
+    assert "a name that is not UTF-8 can't be kept" in refusal(lambda: read(folder / "spec.json"))
+
+
+def test_a_home_folder_that_does_not_exist_is_one_sentence() -> None:
+    spec = ganlab.load_spec(merge(TINY, {"data": {"a": {"path": "~nosuchuser/x"}}}))
+    assert "'~nosuchuser/x': the home folder that its '~' stands for is not known" in refusal(lambda: build_data(spec))
 
 
 @pytest.mark.parametrize(
@@ -229,6 +289,97 @@ def test_assignments_are_merged_one_after_another() -> None:
     assert spec.losses["adversarial"]["type"] == "noisy_lsgan"
 
 
+# --- hostile ones
+
+
+def deep(levels: int) -> Any:
+    value: Any = 1
+    for level in range(levels):
+        value = {"a": value} if level % 2 else [value]
+    return value
+
+
+@pytest.mark.parametrize("levels", [101, 3000])
+def test_a_spec_that_is_nested_too_deeply_is_refused(save: Save, levels: int) -> None:
+    said = "is nested too deeply: at most 100 levels are allowed"
+    path = ".".join(["a"] * levels)
+    assert refusal(lambda: ganlab.load_spec(TINY, [f"{path}=1"])) == f"--set {path[:77]}...: {said}"
+    assert refusal(lambda: ganlab.load_spec({**TINY, "about": deep(levels)})) == f"spec: {said}"
+    file = save("deep.json", '{"about": ' + "[" * levels + "]" * levels + "}")
+    assert said.split(":")[0] in refusal(lambda: ganlab.load_spec(file))
+    wrapped = TINY["generator"]
+    for _ in range(levels):
+        wrapped = {"type": "dropout", "of": wrapped}
+    assert refusal(lambda: ganlab.load_spec({**TINY, "generator": wrapped})) == f"spec: {said}"
+
+
+def test_wrappers_may_be_nested() -> None:
+    wrapped = TINY["generator"]
+    for _ in range(50):
+        wrapped = {"type": "dropout", "of": wrapped}
+    assert len(list(ganlab.load_spec({**TINY, "generator": wrapped}).components["generator"].walk())) == 51
+
+
+def test_a_spec_of_many_keys_is_read_in_linear_time(save: Save) -> None:
+    file = save("keys.json", json.dumps({f"k{number}": 1 for number in range(20_000)}))
+    started = time.process_time()
+    assert "is required" in refusal(lambda: ganlab.load_spec(file))
+    # code that compares each key with all others takes four seconds and more
+    assert time.process_time() - started < 2
+
+
+@pytest.mark.parametrize("value", ["2024", "null", "true", "[1]", "1e3"])
+def test_a_setting_that_json_reads_otherwise_gets_a_hint(value: str) -> None:
+    said = refusal(lambda: ganlab.load_spec(TINY, [f"data.a.path={value}"]))
+    assert said.endswith(f"""; --set reads {value} as JSON: the string is --set 'data.a.path="{value}"', and a file\
+ or folder of that name is also ./{value}""")
+    for meant in (f'"{value}"', f"./{value}"):
+        path = ganlab.load_spec(TINY, [f"data.a.path={meant}"]).data.a["path"]
+        assert path == str(Path(meant.strip('"')).absolute())
+    assert "as JSON" not in refusal(lambda: ganlab.load_spec(TINY, ["data.size=wide", "seed=3"]))
+
+
+@pytest.mark.parametrize("path", ["about", "data.a.path", "generator.type", "generator.\udcff"])
+def test_text_that_is_not_utf_8_is_refused(path: str) -> None:
+    assert refusal(lambda: ganlab.load_spec(TINY, [f"{path}=a\udcff"])).endswith("is not allowed: it is not UTF-8")
+
+
+def test_every_whole_number_of_a_spec_and_of_the_shipped_components_has_bounds() -> None:
+    def unbounded(place: Any, path: str) -> Iterator[str]:
+        if isinstance(place, list):
+            for inner in place:
+                yield from unbounded(inner, path)
+        if isinstance(place, dict):
+            whole = "integer" in place.get("type", ()) and not place.keys() & {"enum", "const"}
+            upper, lower = {"maximum", "exclusiveMaximum"}, {"minimum", "exclusiveMinimum"}
+            if whole and not (place.keys() & upper and place.keys() & lower):
+                yield path
+            for key, inner in place.items():
+                yield from unbounded(inner, f"{path}.{key}")
+
+    assert len(SHIPPED) > 40
+    assert [path for c in SHIPPED for path in unbounded(schema(c.cls), c.name)] == []
+
+    assert list(unbounded(Spec.model_json_schema(), "spec")) == []
+
+
+@pytest.mark.parametrize(
+    ("patch", "place"),
+    [
+        ({"generator": {"blocks": 10**9}}, "generator.blocks"),
+        ({"generator": {"width": 10**9}}, "generator.width"),
+        ({"data": {"a": {"type": "avatars", "style": "big-ears", "count": 10**9}}}, "data.a.count"),
+        ({"schedule": {"pool": 10**9}}, "schedule.pool"),
+        ({"samples": {"count": 10**9}}, "samples.count"),
+        ({"losses": {f"l{number}": {"type": "lsgan"} for number in range(101)}}, "losses"),
+        ({"discriminators": {f"d{number}": {"type": "patch"} for number in range(101)}}, "discriminators"),
+        ({"evaluation": {"metrics": ["kid"] * 101}}, "evaluation.metrics"),
+    ],
+)
+def test_what_would_take_all_memory_is_refused(patch: Json, place: str) -> None:
+    assert re.match(rf"spec: {place}: .* is not allowed: it should ", refusal(lambda: resolved(patch)))
+
+
 # --- resolving
 
 
@@ -236,7 +387,8 @@ def test_every_default_is_filled_and_no_auto_is_left() -> None:
     nothing = {"device": None, "threads": None, "log_every": None}
     spec = resolved({"runtime": nothing, "data": {"holdout": None}, "schedule": {"steps": None}})
     assert spec.data.holdout == 0.1
-    assert spec.data.a == {"type": "folder", "path": "a", "channels": 3, "limit": 0, "seed": 0}
+    options = {"channels": 3, "limit": 0, "seed": 0, "range": None}
+    assert spec.data.a == {"type": "folder", "path": str(Path("a").absolute()), **options}
     assert spec.schedule["steps"] == 1000
     assert spec.losses["adversarial"]["weight"] == {"generator": 1.0, "discriminator": 1.0}
     assert "auto" not in json.dumps(spec.as_json()["runtime"])
@@ -333,11 +485,13 @@ def test_a_mapping_that_is_no_json_is_refused() -> None:
     assert refusal(lambda: ganlab.load_spec({**TINY, "seed": math.nan})).startswith("spec: seed: NaN is not allowed")
     loop: Json = {**TINY}
     loop["about"] = loop
-    assert refusal(lambda: ganlab.load_spec(loop)).startswith("spec: is not JSON")
+    assert refusal(lambda: ganlab.load_spec(loop)) == "spec: is nested too deeply: at most 100 levels are allowed"
     assert (
         refusal(lambda: ganlab.load_spec({**TINY, "extends": "x"})) == "spec: extends: only a file can extend another"
     )
-    assert refusal(lambda: ganlab.load_spec({**TINY, "about": "\ud800"})).startswith("spec: is not JSON")
+    assert refusal(lambda: ganlab.load_spec({**TINY, "about": "\ud800"})) == (
+        "spec: '\\ud800' is not allowed: it is not UTF-8"
+    )
 
 
 # --- what a spec computes
@@ -362,28 +516,40 @@ def changed(value: Any) -> Any:
     return {None: 2.5, "float32": "float64", "cpu": "cuda"}.get(value, f"{value}x")
 
 
-FULL = resolved(
+RESOLVED = resolved(
     {
         "discriminators": {"critic": {"type": "critic", "of": {"type": "patch"}}},
         "about": "words",
         "evaluation": {"metrics": ["kid", "fid"], "features": "lite0", "every": 5, "monitor": "fid-lite0"},
     }
-).as_json()
+)
+FULL = RESOLVED.as_json()
 
 
 @pytest.mark.parametrize("path", list(leaves(FULL)), ids=".".join)
-def test_the_fingerprint_covers_all_but_name_about_evaluation_and_device(path: tuple[str, ...]) -> None:
+def test_the_fingerprint_covers_what_trains(path: tuple[str, ...]) -> None:
     asked = json.loads(json.dumps(FULL))
     place = asked
     for key in path[:-1]:
         place = place[key]
     place[path[-1]] = changed(place[path[-1]])
     one, other = (Spec.model_validate_json(json.dumps(spec)) for spec in (FULL, asked))
-    same = path in (("name",), ("about",), ("runtime", "device")) or path[0] == "evaluation"
+    for spec in (one, other):
+        spec._components = dict(RESOLVED.components)
+    nothing = ("name", "about", "runtime.device", "runtime.log_every", "data.a.path", "data.b.path")
+    same = ".".join(path) in nothing or path[0] in ("evaluation", "samples", "checkpoints")
     assert one != other
     assert (one.fingerprint() == other.fingerprint()) == same
     found = differences(one, other)
     assert [line.startswith(f"{'.'.join(path)}: ") for line in found] == ([] if same else [True])
+
+
+def test_a_location_nested_anywhere_is_no_part_of_what_trains(trial: None) -> None:
+    losses = [{"look": merge(WEIGHED, {"features": {"file": name}})} for name in ("here", "there")]
+    one, other = (resolve({**TINY, "losses": each}) for each in losses)
+    assert list(one.locations()) == ["data.a.path", "data.b.path", "losses.look.features.file"]
+    assert one.losses != other.losses
+    assert one.fingerprint() == other.fingerprint()
 
 
 def test_the_fingerprint_does_not_depend_on_how_the_spec_is_written() -> None:
@@ -442,11 +608,12 @@ def test_a_nested_component_that_is_not_there_has_no_keys() -> None:
 
 
 def test_a_note_on_the_schema_is_no_part_of_a_spec(save: Save) -> None:
-    plain = save("spec.json", TINY)
+    tiny = merge(TINY, {"data": {"a": {"path": "/a"}, "b": {"path": "/b"}}})
+    plain = save("spec.json", tiny)
     bare = ganlab.load_spec(plain)
-    noted = save("noted/spec.json", {"$schema": "./.schema.json", **TINY})
+    noted = save("noted/spec.json", {"$schema": "./.schema.json", **tiny})
     child = save("child/spec.json", {"extends": "../noted/spec.json", "name": TINY["name"]})
-    for spec in (noted, child, {"$schema": "./.schema.json", **TINY}):
+    for spec in (noted, child, {"$schema": "./.schema.json", **tiny}):
         loaded = ganlab.load_spec(spec)
         assert loaded == bare
         assert loaded.fingerprint() == bare.fingerprint()
@@ -547,6 +714,8 @@ def test_the_schema_accepts_specs_and_what_holds_only_differences(validator: Dra
         {"data": {"size": "16"}},
         {"data": {"size": 3}},
         {"data": {"a": {"pth": "x"}}},
+        {"data": {"a": {"path": ""}}},
+        {"data": {"a": {"path": 3}}},
         {"generator": {"type": "resnt"}},
         {"generator": {"widht": 3}},
         {"generator": "resnet"},

@@ -79,11 +79,11 @@ def test_every_shipped_component_passes_its_check(
     monkeypatch.setattr("socket.create_connection", refuse)
     where = WHERE.get((component.kind, component.name), {})
     if component.name == "folder":
-        where = {"path": str(pictures["a"])}
+        where = {"path": pictures["a"]}
     if component.name == "torchvision":
         digits = np.arange(12, dtype=np.uint8)
         write_mnist(tmp_path, np.broadcast_to(20 * digits[:, None, None], (12, 28, 28)), digits % 10)
-        where = {"dataset": "mnist", "path": str(tmp_path)}
+        where = {"dataset": "mnist", "path": tmp_path}
     if (kernel := variant.get("kernel", 0)) > 7:
         # at a quarter of the images' size, padding by reflection needs a side of more than half the kernel
         where = {**where, "images": IMAGES._replace(height=4 * (kernel // 2 + 1), width=4 * (kernel // 2 + 1))}

@@ -1,0 +1,100 @@
+"""Reads many images in threads, and describes what a person should know about them before they are used."""
+
+from __future__ import annotations
+
+import threading
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+import torch
+
+T = TypeVar("T")
+
+DARK = 16
+"""A set whose brightest value of 255 is below this is suspicious: its files may hold fewer bits than they declare."""
+
+_thread = threading.local()
+
+
+@contextmanager
+def noting_warnings() -> Iterator[None]:
+    """Gives Python warnings, which name no file, to the `read` of the same thread that raised them."""
+    with warnings.catch_warnings():
+        for category in (UserWarning, RuntimeWarning):
+            warnings.simplefilter("always", category)
+        show = warnings.showwarning
+
+        def note(message: Warning | str, *rest: Any, **named: Any) -> None:
+            notes = getattr(_thread, "notes", None)
+            if notes is None:
+                show(message, *rest, **named)
+            else:
+                notes.append(" ".join(str(message).split()))
+
+        warnings.showwarning = note
+        yield
+
+
+def read(one: Callable[[str], T], key: str) -> tuple[T | OSError | ValueError, Sequence[str]]:
+    """Returns `one(key)`, or the error that it raised, and the warnings that it gave inside `noting_warnings`."""
+    notes: list[str] = []
+    _thread.notes = notes
+    try:
+        return one(key), notes
+    except (OSError, ValueError) as error:
+        return error, notes
+    finally:
+        _thread.notes = None
+
+
+def read_all(
+    one: Callable[[str], T], keys: Sequence[str], at_once: int
+) -> Iterator[tuple[str, T | OSError | ValueError, Sequence[str]]]:
+    """Yields (key, *read(one, key)) of all keys, in their order."""
+    with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+        # in pieces, so that an interrupt waits for one piece only
+        for start in range(0, len(keys), at_once):
+            piece = keys[start : start + at_once]
+            for key, found in zip(piece, pool.map(lambda key: read(one, key), piece), strict=True):
+                yield key, *found
+
+
+def describe(
+    where: str,
+    kept: Sequence[str],
+    skipped: Sequence[str],
+    notes: Mapping[str, Sequence[str]],
+    brightest: int,
+    constant: bool,
+) -> Iterator[str]:
+    """Yields the warnings about a set of images.
+
+    Args:
+        where: the set.
+        kept: the keys of its images.
+        skipped: "key: reason" of each file that could not be read.
+        notes: {warning: keys of the images that it was given for}.
+        brightest: the largest value of all images.
+        constant: whether no image has two different colours.
+    """
+    if skipped:
+        files = f"{len(skipped)} of {len(skipped) + len(kept)} files"
+        yield f"{where}: {files} are no readable images and are left out: {_some(skipped, '; ')}"
+    for note, keys in list(notes.items())[:3]:
+        yield f"{where}: {_some(keys, ', ')}: {note}"
+    if others := list(notes.values())[3:]:
+        yield f"{where}: {len(others)} other warnings were given, the first for {others[0][0]}"
+    if brightest < DARK:
+        yield (
+            f"{where}: the brightest value of all {len(kept)} images is {brightest} of 255; if the files declare more"
+            " bits than they use, give their black and white as the option `range: [low, high]` of `folder`"
+        )
+    if constant:
+        yield f"{where}: each of the {len(kept)} images has one colour only"
+
+
+def _some(items: Sequence[str], separator: str) -> str:
+    return separator.join([*items[:3], *(["..."] if len(items) > 3 else [])])

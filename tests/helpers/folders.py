@@ -1,0 +1,23 @@
+"""Folders of small pictures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from helpers.systems import SIZE
+
+
+def draw(folder: Path) -> dict[str, Path]:
+    """Returns {domain: a new folder of a dozen pictures of noise}."""
+    folders = {}
+    for index, domain in enumerate("ab"):
+        folders[domain] = folder / f"pictures-{domain}"
+        folders[domain].mkdir()
+        random = np.random.default_rng(index)
+        for number in range(12):
+            pixels = random.integers(0, 256, (SIZE + 4, SIZE, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(folders[domain] / f"{number:02}.png")
+    return folders
