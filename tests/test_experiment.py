@@ -10,7 +10,7 @@ import re
 import shutil
 import signal
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -355,10 +355,17 @@ def test_without_its_environment_a_run_resumes_with_its_own_images_alone(
 
 
 def test_a_run_whose_folder_is_removed_stops_and_can_be_begun_again(tiny: Json, tmp_path: Path) -> None:
-    out = tmp_path / "run"
-    callback = Recording(1, lambda: shutil.rmtree(out))
+    out, seen = tmp_path / "run", list[float]()
+
+    class Steps(Recording):
+        def records(self, records: Sequence[Record]) -> None:
+            seen.extend(record["step"] for record in records)
+            super().records(records)
+
+    callback = Steps(1, lambda: shutil.rmtree(out))
     with pytest.raises(RunError, match="run was removed or replaced while this run trained in it"):
-        ganlab.run(tiny, out=out, callback=callback)
+        ganlab.run(tiny, ["checkpoints.every=100", "samples.every=100"], out=out, callback=callback)
+    assert seen == [1]
     assert not out.exists()
     assert ganlab.run(tiny, out=out).finished
 
