@@ -155,8 +155,8 @@ def evaluate(
         str | None,
         typer.Option(
             metavar="NAME",
-            help="The feature network whose vectors metrics compare. Default: the spec's, otherwise the first that"
-            " needs no download.",
+            help="The feature network for metrics that compare feature vectors. Default: the spec's, otherwise the"
+            " first that needs no download.",
         ),
     ] = None,
     images: Annotated[

@@ -145,7 +145,7 @@ class Registry:
         return [name for k, name in self._components if k == kind]
 
     def shipped_features(self) -> list[str]:
-        """Returns the names of the feature networks whose weights come inside a package."""
+        """Returns the names of the feature networks that a package ships with their weights."""
         return [c.name for c in self.components if issubclass(c.cls, Features) and c.cls.shipped]
 
     @property

@@ -14,7 +14,8 @@ import torch
 T = TypeVar("T")
 
 DARK = 16
-"""A set whose brightest value of 255 is below this is suspicious: its files may hold fewer bits than they declare."""
+"""A set is reported as dark if its brightest value, of 255, is below this. Its files may hold fewer bits than they
+declare."""
 
 _thread = threading.local()
 

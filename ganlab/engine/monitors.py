@@ -55,7 +55,7 @@ def _tensors(state: Any) -> Iterator[Tensor]:
 
 
 class SaturatedDiscriminator:
-    """Warns once about each discriminator whose loss stays near zero. `before` holds the records of earlier processes.
+    """Warns once about each discriminator with a loss near zero. `before` holds the records of earlier processes.
 
     The generators may still learn: with some losses their gradients vanish when the discriminator recognises every
     fake, with others they do not.

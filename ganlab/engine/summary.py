@@ -79,7 +79,7 @@ def describe_turns(trainer: Trainer) -> list[dict[str, Any]]:
 
 
 def updated_by(trainer: Trainer, turn: PlannedTurn) -> list[str]:
-    """The networks and losses whose parameters a turn updates; none if it has no terms."""
+    """Returns the names of the networks and losses that a turn updates; none if the turn has no terms."""
     if not any(trainer.dry_run.requests[turn.player, direction, label].parts for direction, label in turn.terms):
         return []
     losses = trainer.system.losses

@@ -59,7 +59,10 @@ class Trainer:
         return ForwardCache(self.networks, batch, self.state.pools, self.system.spec.seed)
 
     def loss_terms(self, turn: PlannedTurn, cache: ForwardCache) -> Terms:
-        """Calls each loss of the turn whose weight is not 0. Returns {(direction, label, part): (weight, scalar)}."""
+        """Calls the losses of the turn, except those of weight 0.
+
+        Returns {(direction, label, part): (weight, scalar)}.
+        """
         terms: Terms = {}
         for direction, label in turn.terms:
             if (weight := self.weight(label, turn.player)) == 0:

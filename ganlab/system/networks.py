@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ganlab.errors import SpecError, text_of
 from ganlab.interfaces.networks import Discriminator, Generator
-from ganlab.torch_utils import as_float, stateful
+from ganlab.torch_utils import as_float
 
 
 class _TensorKind(NamedTuple):
@@ -66,10 +66,6 @@ class Networks:
             and name.count("/") == slashes
             and (domain is None or name.endswith(f"/{domain}"))
         ]
-
-    def stateful(self, name: str) -> bool:
-        """True if a forward of the network changes the next one or draws at random."""
-        return stateful(self.modules[name])
 
     def computing(self) -> torch.autocast | nullcontext[None]:
         """Returns the context for the networks' computations alone: autocast if the precision requires it."""

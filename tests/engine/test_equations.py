@@ -23,6 +23,7 @@ from helpers.plain_loop import (
     adam,
     check_training,
     images,
+    networks_of,
     record_gradients,
     rmsprop,
     stirred_copies,
@@ -85,11 +86,7 @@ def test_terms_of_the_paper_of_face2comic(make_trainer: Make, target: str, norm:
     expected = {}
     for index, direction in enumerate(DIRECTIONS):
         a, b = x[direction[0]], x[direction[1]]
-        g, back, d = (
-            nets[f"generator/{direction}"],
-            nets[f"generator/{direction[::-1]}"],
-            nets[f"discriminator/image/{direction[1]}"],
-        )
+        g, back, d = networks_of(nets, direction)
         embedded, fake = g.encode(a), g(a)  # type: ignore[operator]
         t = other[direction] if target == "other" else printed[direction]
         cycled = back(fake)
@@ -111,11 +108,7 @@ def test_terms_of_cyclegan(make_trainer: Make) -> None:
     expected = {}
     for direction in DIRECTIONS:
         a, b = x[direction[0]], x[direction[1]]
-        g, back, d = (
-            nets[f"generator/{direction}"],
-            nets[f"generator/{direction[::-1]}"],
-            nets[f"discriminator/image/{direction[1]}"],
-        )
+        g, back, d = networks_of(nets, direction)
         expected |= {
             f"loss/generator/{direction}/adversarial": torch.mean((d(g(a)) - 1) ** 2),
             f"loss/generator/{direction}/cycle": torch.mean(abs(back(g(a)) - a)),
@@ -282,11 +275,7 @@ def face2comic_step(nets: Modules, moves: str, variant: bool) -> tuple[PlainLoop
             )
         for index, direction in enumerate(DIRECTIONS):
             a, b = x[direction[0]], x[direction[1]]
-            g, back, d = (
-                nets[f"generator/{direction}"],
-                nets[f"generator/{direction[::-1]}"],
-                nets[f"discriminator/image/{direction[1]}"],
-            )
+            g, back, d = networks_of(nets, direction)
             u = 0.2 * uniform(number, 1 + 2 * index, direction, 1) if variant else 0.0
 
             def eq_2(a: Tensor = a, b: Tensor = b, g: Any = g, d: Any = d, u: Any = u) -> Tensor:

@@ -28,6 +28,15 @@ def stirred_copies(trainer: Trainer, critics: bool = True) -> Modules:
     return copy.deepcopy(trainer.system.networks.modules)
 
 
+def networks_of(modules: Modules, direction: str) -> tuple[Any, Any, Any]:
+    """Returns the direction's generator, the other direction's, and the discriminator of the target domain."""
+    return (
+        modules[f"generator/{direction}"],
+        modules[f"generator/{direction[::-1]}"],
+        modules[f"discriminator/image/{direction[1]}"],
+    )
+
+
 def adam(parameters: Any) -> torch.optim.Optimizer:
     return torch.optim.Adam(parameters, lr=LR, betas=(0.5, 0.999), fused=False, foreach=False)
 
@@ -54,12 +63,7 @@ class PlainLoop:
             self.optimizers[tuple(names)] = optimizer(list(unique.values()))
 
     def direction(self, direction: str) -> tuple[Any, Any, Any]:
-        """Returns the direction's generator, the other direction's, and the discriminator of the target domain."""
-        return (
-            self.modules[f"generator/{direction}"],
-            self.modules[f"generator/{direction[::-1]}"],
-            self.modules[f"discriminator/image/{direction[1]}"],
-        )
+        return networks_of(self.modules, direction)
 
     def update(self, moves: Iterable[str], loss: Callable[[], Tensor]) -> None:
         """Updates the networks named in `moves`; `requires_grad` freezes the others."""
