@@ -102,8 +102,8 @@ def _scaled(image: Image.Image, declared: _Declared, range: Range | None) -> Ima
     bits, kind, inverted = declared
     if range is None and (kind != _UNSIGNED or bits > 16):
         raise ValueError(
-            f"holds {_KINDS[kind]} of {bits} bits, and the file does not say which values are black and white; give both"
-            " as the option `range: [low, high]` of `folder`, or save it with 8 or 16 bits"
+            f"holds {_KINDS[kind]} of {bits} bits, and the file does not say which values are black and white; give"
+            " both as the option `range: [low, high]` of `folder`, or save it with 8 or 16 bits"
         )
     values = np.asarray(image)
     # Pillow has one type of 32 bits and one of 8
