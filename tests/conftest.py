@@ -22,6 +22,14 @@ def pytest_report_header(config: pytest.Config) -> str:
     return "without the tests marked `faults`, which take long: `make faults` runs them" if left_out else ""
 
 
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Prints what the tests counted: `record_property("counted", text)`."""
+    for report in terminalreporter.getreports("passed"):
+        for name, text in report.user_properties:
+            if name == "counted":
+                terminalreporter.write_line(f"counted: {text}")
+
+
 @pytest.fixture
 def make_trainer() -> Callable[..., Trainer]:
     """`make_trainer(patch)` returns a trainer of TINY, patched, on noise in float64."""

@@ -112,7 +112,9 @@ def harmless(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callab
 
 
 @pytest.mark.parametrize("count", [150, pytest.param(10_000, marks=pytest.mark.faults)])
-def test_mutated_specs_resolve_or_are_refused_with_a_sentence(count: int, harmless: Callable[[], None]) -> None:
+def test_mutated_specs_resolve_or_are_refused_with_a_sentence(
+    count: int, harmless: Callable[[], None], record_property: Callable[[str, object], None]
+) -> None:
     r = random.Random(count)
     resolved = 0
     for number in range(count):
@@ -126,7 +128,7 @@ def test_mutated_specs_resolve_or_are_refused_with_a_sentence(count: int, harmle
         except GanlabError as error:
             one_sentence(str(error))
     harmless()
-    print(f"{count} specs: {resolved} resolved")
+    record_property("counted", f"{count} mutated specs, {resolved} of them resolved")
     assert count // 50 < resolved < count
 
 
@@ -142,7 +144,7 @@ def random_component(r: random.Random, kind: str) -> Json:
 
 @pytest.mark.parametrize("count", [12, pytest.param(300, marks=pytest.mark.faults)])
 def test_random_components_are_checked_or_refused_with_a_sentence(
-    count: int, tiny: Json, harmless: Callable[[], None]
+    count: int, tiny: Json, harmless: Callable[[], None], record_property: Callable[[str, object], None]
 ) -> None:
     r = random.Random(count)
     checked = 0
@@ -166,7 +168,7 @@ def test_random_components_are_checked_or_refused_with_a_sentence(
         except GanlabError as error:
             one_sentence(str(error))
     harmless()
-    print(f"{count} specs: {checked} checked")
+    record_property("counted", f"{count} specs of random components, {checked} of them checked")
     assert 0 < checked < count
 
 
@@ -190,7 +192,7 @@ VALUES = [
 
 @pytest.mark.parametrize("count", [25, pytest.param(500, marks=pytest.mark.faults)])
 def test_random_command_lines_end_with_a_sentence(
-    count: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+    count: int, tmp_path: Path, request: pytest.FixtureRequest, record_property: Callable[[str, object], None]
 ) -> None:
     (tmp_path / "wrong.json").write_text('{"extends": "base.json", "seed": "x"}')
     (tmp_path / "base.json").write_text(json.dumps(TINY))
@@ -215,4 +217,5 @@ def test_random_command_lines_end_with_a_sentence(
         assert "\x1b" not in result.output
         codes.append(result.exit_code)
         harmless()
-    print(f"{len(codes)} command lines: exit codes {[codes.count(code) for code in (0, 1, 2)]}")
+    ended = ", ".join(f"{codes.count(code)} with {code}" for code in (0, 1, 2))
+    record_property("counted", f"{count} command lines, ended {ended}")

@@ -176,7 +176,10 @@ def no_programs(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("no_programs")
 @pytest.mark.parametrize("as_training_set", [True, False])
 def test_hostile_files_are_pictures_or_one_sentence(
-    tmp_path: Path, as_training_set: bool, capfd: pytest.CaptureFixture[str]
+    tmp_path: Path,
+    as_training_set: bool,
+    capfd: pytest.CaptureFixture[str],
+    record_property: Callable[[str, object], None],
 ) -> None:
     folder, files = tmp_path / "set", hostile()
     folder.mkdir()
@@ -187,6 +190,7 @@ def test_hostile_files_are_pictures_or_one_sentence(
     pictures = sorted(name for name, (_, is_picture) in files.items() if is_picture)
     others = sorted({*files, "pipe.png", "endless.png"} - {*pictures})
     assert len(files) > 50
+    record_property("counted", f"{len(others)} hostile files and {len(pictures)} unusual pictures")
     if as_training_set:
         dataset = load(Folder(str(folder)), "a", 8, 0.1)
         kept, skipped, said = list(dataset.keys), list(dataset.skipped), dataset.warnings()
@@ -268,11 +272,14 @@ def test_a_set_that_is_dark_or_constant_is_a_warning(tmp_path: Path, name: str) 
 
 
 @pytest.mark.faults
-def test_damaged_pictures_are_pictures_or_one_sentence(tmp_path: Path) -> None:
-    random = np.random.default_rng(0)
+def test_damaged_pictures_are_pictures_or_one_sentence(
+    tmp_path: Path, record_property: Callable[[str, object], None]
+) -> None:
+    random, count = np.random.default_rng(0), 3000
     undamaged = [content for content, _ in hostile().values() if 0 < len(content) < 2000]
     undamaged += [*DEEP.values(), *(content for content, _, _ in UNDECLARED.values())]
-    for number in range(3000):
+    record_property("counted", f"{count} damaged pictures")
+    for number in range(count):
         content = bytearray(undamaged[number % len(undamaged)])
         for place in random.integers(len(content), size=random.integers(1, 6)).tolist():
             damage = (b"\xff\xff\xff\x7f", b"", random.bytes(1), random.bytes(9))[random.integers(4)]

@@ -5,7 +5,7 @@ Each source of the specs reads one image before the forks, so that every fork in
 Reads one job per line, {"words": [...], "log": path, ...}, forks, prints the child's id, waits, and prints its exit
 code, or minus the signal's number if a signal ended it. A job may contain:
 
-- "killed_at": n: the child gets SIGKILL at its n-th call of any function;
+- "at": [number, n]: the child gets the signal at its n-th call of any function;
 - "signals": [[number, "file.py:function", nth, after], ...]: the child gets the signal `after` calls after the nth call
   of the function;
 - "counted": the file that receives the number of calls before each step;
@@ -39,8 +39,9 @@ class CallCounter:
 
     def __init__(self, job: dict[str, Any]) -> None:
         self.due: dict[int, int] = {}
-        if "killed_at" in job:
-            self.due[job["killed_at"]] = signal.SIGKILL
+        if "at" in job:
+            number, call = job["at"]
+            self.due[call] = number
         self.signals = {(name, nth): (number, after) for number, name, nth, after in job.get("signals", [])}
         self.calls = 0
         self.seen: Counter[str] = Counter()
@@ -72,7 +73,7 @@ def child(job: dict[str, Any]) -> int:
     # tests that a shell starts in the background inherit an ignored SIGINT
     signal.signal(signal.SIGINT, signal.default_int_handler)
     counter = CallCounter(job)
-    if job.keys() & {"killed_at", "signals", "counted"}:
+    if job.keys() & {"at", "signals", "counted"}:
         sys.setprofile(counter)
     try:
         main(job["words"])

@@ -1,7 +1,7 @@
 """A run that is stopped in any way and resumed has the same networks, to the byte, as a run that never stopped.
 
 The runs are processes that receive real signals. The moment of a signal is counted in the process's own calls, never in
-seconds. `make faults` kills a run ten times.
+seconds. `make faults` kills runs a hundred times and interrupts them thirty times.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import signal
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -205,8 +205,8 @@ def kill_while_importing(bench: Bench, out: Path, seed: random.Random) -> Outcom
 def kills(bench: Bench, seed: random.Random) -> list[tuple[str, dict[str, Any]]]:
     """Returns ten kills in a random order."""
     marks = bench.marks
-    anywhere = [{"killed_at": seed.randrange(marks[0], marks[9])} for _ in range(3)]
-    early = [{"killed_at": seed.randrange(1, marks[at])} for at in (0, 3)]
+    anywhere = [{"at": [signal.SIGKILL, seed.randrange(marks[0], marks[9])]} for _ in range(3)]
+    early = [{"at": [signal.SIGKILL, seed.randrange(1, marks[at])]} for at in (0, 3)]
     saving = [
         {"signals": [[signal.SIGKILL, "checkpoint.py:save", seed.randrange(1, 3), int(2 ** seed.uniform(0, 11))]]}
         for _ in range(2)
@@ -217,14 +217,16 @@ def kills(bench: Bench, seed: random.Random) -> list[tuple[str, dict[str, Any]]]
     return found
 
 
-@pytest.mark.parametrize("count", [1, pytest.param(10, marks=pytest.mark.faults)])
-def test_a_killed_run_ends_as_one_that_was_not(bench: Bench, tmp_path: Path, count: int) -> None:
+@pytest.mark.parametrize("count", [1, pytest.param(100, marks=pytest.mark.faults)])
+def test_a_killed_run_ends_as_one_that_was_not(
+    bench: Bench, tmp_path: Path, count: int, record_property: Callable[[str, object], None]
+) -> None:
     seed = moments()
-    plan = kills(bench, seed)[:count]
-    assert len(plan) == count
-    out = tmp_path / "killed-0"
-    while plan:
-        how, job = plan[-1]
+    plan = [kill for _ in range(0, count, 10) for kill in kills(bench, seed)][:count]
+    killed, runs = 0, 1
+    while killed < count:
+        out = tmp_path / f"killed-{runs}"
+        how, job = plan[killed]
         if how == "polls":
             done = kill_by_polls(bench, out, seed)
         elif how == "importing":
@@ -233,16 +235,44 @@ def test_a_killed_run_ends_as_one_that_was_not(bench: Bench, tmp_path: Path, cou
             done = bench.run(out, **job)
         print(how, job, done.code, sorted(p.name for p in out.glob("checkpoints/*")))
         if done.code == -signal.SIGKILL:
-            plan.pop()
+            killed += 1
         else:
             # the kill came too late and the run is finished; another run takes the kill
             assert done.code == 0, done.said
             same(out, bench.whole)
-            out = tmp_path / f"killed-{len(plan)}-{out.name}"
-            assert len(out.name) < 100, "the kills miss"
-    done = bench.run(out)
+            runs += 1
+            assert runs < 10 * (count + 1), "the kills miss"
+    done = bench.run(tmp_path / f"killed-{runs}")
     assert done.code == 0, done.said
-    same(out, bench.whole)
+    same(tmp_path / f"killed-{runs}", bench.whole)
+    record_property("counted", f"{killed} SIGKILLs, {runs} runs with the bytes of one that never stopped")
+
+
+@pytest.mark.parametrize("count", [1, pytest.param(30, marks=pytest.mark.faults)])
+def test_an_interrupted_run_ends_as_one_that_was_not(
+    bench: Bench, tmp_path: Path, count: int, record_property: Callable[[str, object], None]
+) -> None:
+    """Interrupts each process once, at any moment from its first call on."""
+    seed = moments()
+    interrupted, runs = 0, 1
+    while interrupted < count:
+        out = tmp_path / f"interrupted-{runs}"
+        at = seed.randrange(1, bench.marks[seed.randrange(12)])
+        done = bench.run(out, at=[signal.SIGINT, at])
+        print(at, done.code, sorted(p.name for p in out.glob("checkpoints/*")), done.said)
+        assert "Traceback" not in done.said
+        assert done.code in (0, 130), done
+        if done.code == 130:
+            interrupted += 1
+            assert re.match("ganlab: (interrupted$|stopped after step )", done.said.splitlines()[-1]), done.said
+        else:
+            same(out, bench.whole)
+            runs += 1
+            assert runs < 10 * (count + 1), "the interrupts miss"
+    done = bench.run(tmp_path / f"interrupted-{runs}")
+    assert done.code == 0, done.said
+    same(tmp_path / f"interrupted-{runs}", bench.whole)
+    record_property("counted", f"{interrupted} SIGINTs, {runs} runs with the bytes of one that never stopped")
 
 
 def test_a_run_killed_while_it_ends_lacks_nothing(bench: Bench, tmp_path: Path) -> None:

@@ -59,7 +59,7 @@ def kills(marks: list[int], seed: random.Random) -> list[dict[str, Any]]:
     found = [
         {"signals": [[signal.SIGKILL, "trainer.py:step", seed.randrange(3, 5), 0]]},
         {"signals": [[signal.SIGKILL, "checkpoint.py:save", 1, seed.randrange(saving)]]},
-        {"killed_at": seed.randrange(marks[0], marks[3])},
+        {"at": [signal.SIGKILL, seed.randrange(marks[0], marks[3])]},
     ]
     seed.shuffle(found)
     return found
