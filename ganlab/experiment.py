@@ -34,7 +34,7 @@ from ganlab.runs.manifest import changed_code, check_same_spec, claim, keep_mani
 from ganlab.runs.models import Manifest
 from ganlab.runs.provenance import metric_code_changes
 from ganlab.runs.writer import RunWriter, restore
-from ganlab.spec.files import assignment, explaining, merge, read
+from ganlab.spec.files import assigned, explaining, read
 from ganlab.spec.models import Evaluation, Json, Options, Spec, check_json, differences
 from ganlab.spec.resolve import checked, resolve, resolve_evaluation
 from ganlab.system.build import System, build, build_data, build_schedule, build_sources
@@ -252,7 +252,7 @@ def _asked(spec: str | Path | Mapping[str, Any] | Spec, set: Iterable[str]) -> t
         spec = spec.as_json()
     asked, where = (dict(spec), "spec") if isinstance(spec, Mapping) else (read(spec), str(spec))
     for text in set:
-        asked = merge(asked, assignment(text))
+        asked = assigned(asked, text)
     return asked, where
 
 

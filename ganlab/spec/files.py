@@ -9,6 +9,7 @@ from math import isfinite
 from pathlib import Path
 from typing import Any
 
+from ganlab.components.options import nearest
 from ganlab.errors import SpecError, shortened
 from ganlab.spec.models import Json, check_json
 from ganlab.spec.paths import anchored
@@ -106,6 +107,19 @@ def _json(text: str) -> Any:
         return json.loads(text, parse_constant=str)
     except (ValueError, RecursionError):
         return text
+
+
+def assigned(spec: Json, text: str) -> Json:
+    """Returns a spec changed by `--set path.to.key=value`. Raises SpecError."""
+    patch = assignment(text)
+    for key in ("discriminators", "losses"):
+        named, parts = patch.get(key), spec.get(key) or {}
+        for name, part in named.items() if isinstance(named, dict) and isinstance(parts, dict) else ():
+            # a merge patch removes what is not there without a word
+            if part is None and name not in parts:
+                raise SpecError(f"--set {text}: there is no {name!r} to remove from {key}{nearest(name, parts)}")
+    result: Json = merge(spec, patch)
+    return result
 
 
 def assignment(text: str) -> Json:

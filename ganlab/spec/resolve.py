@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from pydantic import ValidationError
 
-from ganlab.components.options import sentence, signature, validate
+from ganlab.components.options import nearest, sentence, signature, validate
 from ganlab.components.registry import Registry
 from ganlab.components.registry import registry as installed_registry
 from ganlab.errors import SpecError, one_line
@@ -59,7 +59,7 @@ def resolve(asked: Json, where: str = "spec", like: Spec | None = None, registry
     }
     components = {
         # a weight belongs to a loss's place in the spec, not to the loss: a nested one has none
-        place: resolver.component(kind, options, place, ("weight",) if kind == "loss" else ())
+        place: resolver.component(kind, options, place, ("weight",) if kind == "loss" else (), named)
         for place, (kind, options) in named.items()
     }
     full = spec.model_copy(deep=True)
@@ -123,16 +123,30 @@ class _Resolver:
     def __init__(self, registry: Registry, prefix: str = "") -> None:
         self._registry, self._prefix = registry, prefix
 
-    def component(self, kind: str, asked: Options, place: str, beside: tuple[str, ...] = ()) -> ResolvedComponent:
+    def component(
+        self,
+        kind: str,
+        asked: Options,
+        place: str,
+        beside: tuple[str, ...] = (),
+        others: Mapping[str, tuple[str, Options]] = {},
+    ) -> ResolvedComponent:
         """Returns the component that `asked` describes, with its nested ones.
 
-        The keys in `beside`, such as a loss's `weight`, are no options of the component and are left out. Raises
-        SpecError.
+        The keys in `beside`, such as a loss's `weight`, are no options of the component and are left out. `others`,
+        {place: (kind, options)}, are the spec's components, one of which may be meant. Raises SpecError.
         """
         where = f"{self._prefix}{place}"
         name = asked.get("type")
         if not isinstance(name, str):
-            raise SpecError(f"{where}: names no {kind}: its type is {'missing' if name is None else json.dumps(name)}")
+            parent, _, own = place.rpartition(".")
+            whole = [
+                at.removeprefix(f"{parent}.") for at, (of, part) in others.items() if of == kind and "type" in part
+            ]
+            meant = nearest(own, whole) if name is None and whole else ""
+            raise SpecError(
+                f"{where}: names no {kind}: its type is {'missing' if name is None else json.dumps(name)}{meant}"
+            )
         found = self._registry.find(kind, name, where)
         sign = signature(found.cls)
         plain = {k: v for k, v in asked.items() if k not in ("type", *sign.nested, *beside)}

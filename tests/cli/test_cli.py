@@ -128,6 +128,7 @@ UNKNOWN_KEYS: list[tuple[Patch, str]] = [
     ({"samples": {"evry": 1}}, "samples.evry: unknown key; did you mean 'every'?"),
     ({"checkpoints": {"kep": 1}}, "checkpoints.kep: unknown key; did you mean 'keep'?"),
     ({"runtime": {"thread": 1}}, "runtime.thread: unknown key; did you mean 'threads'?"),
+    ({"translations": ["ab"]}, "translations: unknown key; known are: about, checkpoints, data, directions, "),
 ]
 
 WRONG_VALUES: list[tuple[Patch, str]] = [
@@ -189,7 +190,17 @@ UNKNOWN_COMPONENTS: list[tuple[Patch, str]] = [
         "discriminators.image.of: there is no discriminator 'resnet'; known are: ",
     ),
     ({"discriminators": {"image": {"type": "critic"}}}, "discriminators.image.of: is required"),
-    ({"losses": {"new": {"weight": 3}}}, "losses.new: names no loss: its type is missing"),
+    (
+        {"losses": {"cyle": {"weight": 3}}},
+        "losses.cyle: names no loss: its type is missing; did you mean 'cycle'? known are: adversarial, cycle\n",
+    ),
+    (
+        {"discriminators": {"imag": {"width": 8}}},
+        "discriminators.imag: names no discriminator: its type is missing; did you mean 'image'? known are: image\n",
+    ),
+    ({"data": {"a": None}}, "data.a: is required"),
+    ({"generator": None}, "generator: is required"),
+    ({"schedule": {"type": None}}, "schedule: names no schedule: its type is missing\n"),
     ({"losses": {"new": {"type": 3}}}, "losses.new: names no loss: its type is 3"),
 ]
 
@@ -200,7 +211,7 @@ def test_a_wrong_spec_is_refused(
     here: Path, tiny: Json, refused: Refused, command: str, patch: Patch, said: str
 ) -> None:
     (here / "wrong.json").write_text(json.dumps(merge(tiny, patch)))
-    assert refused(command, "wrong.json").startswith(f"wrong.json: {said}")
+    assert f"{refused(command, 'wrong.json')}\n".startswith(f"wrong.json: {said}")
 
 
 def test_an_option_of_a_component_is_refused_with_whose_it_is(refused: Refused) -> None:
@@ -313,6 +324,11 @@ def test_a_file_that_is_not_there_is_refused(here: Path, refused: Refused) -> No
         ("name=../elsewhere", "tiny.json: name: '../elsewhere' is not allowed"),
         ("extends=other.json", "tiny.json: extends: only a file can extend another"),
         ("losses=null", "tiny.json: losses: is required and has no default"),
+        ("losses.cyle.weight=3", "tiny.json: losses.cyle: names no loss: its type is missing; did you mean 'cycle'?"),
+        (
+            "losses.cyle=null",
+            "--set losses.cyle=null: there is no 'cyle' to remove from losses; did you mean 'cycle'? known are: ",
+        ),
     ],
 )
 def test_a_wrong_setting_is_refused(refused: Refused, asked: str, said: str) -> None:
