@@ -307,7 +307,11 @@ def _train(
         writer = RunWriter(
             trainer, folder, origin, recorder, callback, draw, measurements, folder.records(), unrecorded
         )
-        train(trainer, writer)
+        try:
+            train(trainer, writer, callback.warn)
+        except KeyboardInterrupt as stopped:
+            at = f"the newest checkpoint is that of step {folder.steps[-1]}" if folder.steps else "no step is saved"
+            raise Interrupted(f"stopped at once; {at}", signal.SIGINT) from stopped
 
 
 def _run_evaluator(system: System, datasets: dict[str, Dataset], asked: Evaluation, callback: Callback) -> RunEvaluator:

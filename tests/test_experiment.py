@@ -817,12 +817,14 @@ def test_a_discriminator_that_wins_outright_is_told_once(cheap: Json, tmp_path: 
     callback = Recording(100, interrupt)
     with pytest.raises(ganlab.Interrupted):
         ganlab.run(spec, out=tmp_path / "run", callback=callback)
-    assert callback.warned == []
+    stopping = "stopping after this step; Ctrl-C again stops now"
+    assert callback.warned == [stopping]
     # the steps of the first process are counted
     callback = Recording(210, interrupt)
     with pytest.raises(ganlab.Interrupted):
         ganlab.run(spec, out=tmp_path / "run", callback=callback)
-    (told,) = callback.warned
+    told, last = callback.warned
+    assert last == stopping
     assert "loss/discriminator/ab/won has been below 0.01 for 200 steps and is 0.004 at step 202" in told
     # the warning is not repeated
     callback = Recording()

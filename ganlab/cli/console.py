@@ -50,6 +50,8 @@ class Console(Callback):
         self._bar.stop()
 
     def progress(self, items: Iterable[Any], what: str, total: int) -> Iterable[Any]:
+        if self._bar.disable:
+            self._line(f"{printable(what)}: {total}")
         task = self._bar.add_task(printable(what), total=total, terms="")
         for item in items:
             yield item
@@ -60,11 +62,9 @@ class Console(Callback):
         self.trained = True
         self._start, self._begun = start, time.monotonic()
         how = f"resumes after step {start.step}" if start.step else "starts"
-        self._terminal.print(
+        self._line(
             f"{start.name} {how}: {start.steps} steps on {start.device}, {start.precision},"
-            f" {start.threads} threads, in {printable(str(start.folder))}",
-            highlight=False,
-            markup=False,
+            f" {start.threads} threads, in {printable(str(start.folder))}"
         )
         self._task = self._bar.add_task("training", total=start.steps, completed=start.step, terms="")
 
@@ -77,14 +77,18 @@ class Console(Callback):
         rate = (done - start.step) * start.batch / seconds if seconds else 0.0
         terms = "  ".join(f"{name} {value:.3f}" for name, value in _short(last).items())
         self._bar.update(self._task, completed=done, terms=terms, rate=rate)
-        if self._bar.disable and (time.monotonic() - self._printed > QUIET_SECONDS or done == start.steps):
+        if self._bar.disable and (
+            time.monotonic() - self._printed > QUIET_SECONDS or done in (start.step + 1, start.steps)
+        ):
             self._printed = time.monotonic()
             left = (start.steps - done) * start.batch / rate if rate else 0.0
-            line = f"step {done}/{start.steps}  {rate:.1f} images/s  {_clock(left)} left  {terms}"
-            self._terminal.print(line, highlight=False, markup=False, soft_wrap=True)
+            self._line(f"step {done}/{start.steps}  {rate:.1f} images/s  {_clock(left)} left  {terms}")
 
     def warn(self, sentence: str) -> None:
-        self._terminal.print(f"warning: {printable(sentence)}", highlight=False, markup=False, soft_wrap=True)
+        self._line(f"warning: {printable(sentence)}")
+
+    def _line(self, text: str) -> None:
+        self._terminal.print(text, highlight=False, markup=False, soft_wrap=True)
 
 
 def _short(record: dict[str, float]) -> dict[str, float]:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Protocol
 
@@ -23,10 +23,13 @@ class StepWriter(Protocol):
         """Called after each step; `last` is true for the last step of this process."""
 
 
-def train(trainer: Trainer, writer: StepWriter) -> None:
-    """Trains to the schedule's end. Raises Interrupted after SIGINT or SIGTERM, when the current step is saved."""
+def train(trainer: Trainer, writer: StepWriter, warn: Callable[[str], None]) -> None:
+    """Trains to the schedule's end. Raises Interrupted after SIGINT or SIGTERM, when the current step is saved.
+
+    The second signal raises KeyboardInterrupt at once.
+    """
     state, steps = trainer.state, trainer.schedule.steps
-    with _signals() as received:
+    with _signals(warn) as received:
         if state.step:
             writer.finish_last_step()
         while state.step < steps:
@@ -39,7 +42,7 @@ def train(trainer: Trainer, writer: StepWriter) -> None:
 
 
 @contextmanager
-def _signals() -> Iterator[list[int]]:
+def _signals(warn: Callable[[str], None]) -> Iterator[list[int]]:
     """Collects SIGINT and SIGTERM instead of letting them act; the second one acts at once."""
     received: list[int] = []
 
@@ -47,6 +50,9 @@ def _signals() -> Iterator[list[int]]:
         if received:
             raise KeyboardInterrupt
         received.append(number)
+        # the signal may have come while something was printed
+        with suppress(Exception):
+            warn("stopping after this step; Ctrl-C again stops now")
 
     if threading.current_thread() is not threading.main_thread():
         yield received

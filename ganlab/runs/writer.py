@@ -61,6 +61,7 @@ class RunWriter:
         self._draw, self._measurements = draw, measurements
         self._saturated = SaturatedDiscriminator(callback.warn, history)
         self._unrecorded = [record for record in unrecorded if record["step"] > recorder.last]
+        self._first = trainer.state.step + 1
 
     def after_step(self, last: bool) -> None:
         """Writes a step's records, then its measurements and samples, then its checkpoint.
@@ -70,7 +71,8 @@ class RunWriter:
         spec, step = self._trainer.system.spec, self._trainer.state.step
         measure, draw = self._measured(step), self._drawn(step)
         save = last or measure or step % spec.checkpoints.every == 0
-        if save or draw or step % spec.runtime.log_every == 0:
+        # the first one, so that nobody waits long to see what a step takes
+        if save or draw or step % spec.runtime.log_every == 0 or step == self._first:
             self._folder.check_lock()
             records = self._trainer.log.read(self._trainer.state)
             self._check_records(records)

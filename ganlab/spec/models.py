@@ -213,7 +213,8 @@ class Runtime(BaseModel):
     threads: Literal["auto"] | Annotated[int, Field(ge=1, le=1024)] = "auto"
     """The number of CPU threads. The last digits of the results depend on it. "auto" is torch's choice."""
     log_every: Annotated[int, Field(ge=1, le=10_000)] = 20
-    """The number of steps from one reading of the losses to the next. Each reading waits for the device."""
+    """The number of steps from one reading of the losses to the next. Each reading waits for the device. The first step
+    of a process is read at once."""
 
 
 class Spec(BaseModel):

@@ -264,7 +264,9 @@ def test_an_interrupted_run_ends_as_one_that_was_not(
         assert done.code in (0, 130), done
         if done.code == 130:
             interrupted += 1
-            assert re.match("ganlab: (interrupted$|stopped after step )", done.said.splitlines()[-1]), done.said
+            assert re.match("ganlab: (interrupted$|stopped (after step|at once))", done.said.splitlines()[-1]), (
+                done.said
+            )
         else:
             same(out, bench.whole)
             runs += 1
@@ -329,7 +331,8 @@ def test_an_interrupted_run_is_saved_and_says_how_to_resume(
     done = bench.run(out, signals=[[number, "trainer.py:step", 7, 20]])
     assert done.code == code
     assert "Traceback" not in done.said
-    told = done.said.splitlines()[-1]
+    *_, before, told = done.said.splitlines()
+    assert before == "warning: stopping after this step; Ctrl-C again stops now"
     assert told.startswith(f"ganlab: stopped after step 7 of {STEPS}; everything is saved; resume with: ganlab run ")
     assert [p.name for p in sorted(out.glob("checkpoints/*"))] == ["step-000004", "step-000007"]
     assert len(records(out)) == 7
@@ -347,13 +350,23 @@ def test_the_command_that_resumes_keeps_what_was_set_and_drops_fresh(bench: Benc
     assert asked == ["ganlab", "run", str(bench.spec), "--set", "about=two words", "--out", str(tmp_path / "run")]
 
 
-def test_a_second_interrupt_stops_at_once(bench: Bench, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("step", "again", "kept"),
+    [
+        (7, ["trainer.py:loss_terms", 14, 30], "the newest checkpoint is that of step 4"),
+        (7, ["checkpoint.py:_save_networks", 2, 30], "the newest checkpoint is that of step 4"),
+        (3, ["trainer.py:loss_terms", 6, 30], "no step is saved"),
+    ],
+)
+def test_a_second_interrupt_stops_at_once(bench: Bench, tmp_path: Path, step: int, again: list[Any], kept: str) -> None:
+    """`loss_terms` runs twice in each step: the first interrupt is answered while its step lasts."""
     out = tmp_path / "run"
-    again = [[signal.SIGINT, "trainer.py:step", 7, 20], [signal.SIGINT, "checkpoint.py:_save_networks", 2, 30]]
-    done = bench.run(out, signals=again)
+    done = bench.run(out, signals=[[signal.SIGINT, "trainer.py:step", step, 20], [signal.SIGINT, *again]])
     assert done.code == 130
-    assert done.said.splitlines()[-1] == "ganlab: interrupted"
-    assert [p.name for p in out.glob("checkpoints/step-*")] == ["step-000004"]
+    *_, before, told = done.said.splitlines()
+    assert before == "warning: stopping after this step; Ctrl-C again stops now"
+    assert told.startswith(f"ganlab: stopped at once; {kept}; resume with: ganlab run ")
+    assert [p.name for p in out.glob("checkpoints/step-*")] == (["step-000004"] if step > 4 else [])
     assert bench.run(out).code == 0
     same(out, bench.whole)
 
@@ -365,7 +378,7 @@ def test_an_interrupt_while_images_are_read_writes_nothing(
     out = tmp_path / "run"
     done = bench.run(out, signals=[[number, "dataset.py:_allocate", 2, 5]])
     assert done.code == code
-    assert done.said.strip() == ("ganlab: interrupted" if code == 130 else "")
+    assert done.said.splitlines() == ["images of a: 9", *(["ganlab: interrupted"] if code == 130 else [])]
     assert not out.exists()
 
 
