@@ -115,7 +115,7 @@ def run(
     check_json(str(folder.path), "--out")
     if folder.foreign:
         raise SpecError(f"{folder.path} exists and is not a run; choose another folder with --out")
-    kept = folder.spec() if folder.exists and not fresh else None
+    kept = folder.spec() if folder.exists and not (fresh or folder.untrained) else None
     with explaining(set):
         resolved = resolve(asked, where, like=kept)
     if kept is not None:

@@ -10,7 +10,7 @@ import re
 import shutil
 import signal
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -35,7 +35,7 @@ from ganlab.spec.files import merge
 from ganlab.spec.models import Json
 from ganlab.spec.resolve import resolve
 from ganlab.system.build import build, build_data
-from helpers.callbacks import Recording, interrupt
+from helpers.callbacks import Recording, interrupt, stop
 from helpers.damage import forge
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -249,6 +249,23 @@ def test_another_spec_is_refused_and_every_difference_named(tiny: Json, tmp_path
     assert networks(tmp_path / "run", 1) != before
 
 
+def test_a_folder_in_which_nothing_was_trained_takes_another_spec(tiny: Json, tmp_path: Path) -> None:
+    def start(spec: Json, **named: Any) -> ganlab.Run:
+        return ganlab.run(spec, ["schedule.steps=3", "samples.every=2"], out=tmp_path / "run", **named)
+
+    other = merge(tiny, {"seed": 3})
+    with pytest.raises(ganlab.Interrupted, match="no step is saved"):
+        start(tiny, callback=Recording(1, stop))
+    assert (tmp_path / "run/spec.json").exists()
+    assert start(other).spec.seed == 3
+    assert [record["step"] for record in ganlab.load_run(tmp_path / "run").records] == [1, 2, 3]
+    # somebody may have removed the checkpoints alone, which take the most room
+    shutil.rmtree(tmp_path / "run/checkpoints")
+    with pytest.raises(SpecError, match="holds another spec"):
+        start(tiny)
+    assert names(tmp_path / "run/samples") == ["step-000002.png", "step-000003.png"]
+
+
 @pytest.mark.parametrize("patch", ["name=other", "about=something else"])
 def test_a_name_makes_no_other_spec(tiny: Json, tmp_path: Path, patch: str) -> None:
     ganlab.run(tiny, ["schedule.steps=1"], out=tmp_path / "run")
@@ -405,7 +422,8 @@ def test_another_machine_is_a_warning(tiny: Json, tmp_path: Path) -> None:
     callback = Recording()
     assert ganlab.run(tiny, out=tmp_path / "run", callback=callback).finished
     (told,) = callback.warned
-    assert "began with another packages" in told
+    run = tmp_path / "run"
+    assert told == f"the environment has changed since {run} began (packages): the last digits may differ"
 
 
 def test_files_that_are_no_images_are_a_warning_and_in_the_environment(
@@ -458,6 +476,30 @@ def test_the_state_of_another_system_is_named(tiny: Json, tmp_path: Path) -> Non
         forge(path.parent)
         with pytest.raises(RunError, match=r"state\.pt holds the state of another system"):
             ganlab.run(tiny, out=tmp_path / "run")
+
+
+@pytest.mark.parametrize("place", ["", "losses.cycle."])
+def test_a_run_of_another_version_is_said_to_be_one(tiny: Json, tmp_path: Path, place: str) -> None:
+    ganlab.run(tiny, ["schedule.steps=1"], out=tmp_path / "run")
+    path = tmp_path / "run/spec.json"
+    spec = json.loads(path.read_text())
+    (spec["losses"]["cycle"] if place else spec)["translations"] = ["ab"]
+    path.write_text(json.dumps(spec))
+    calls: list[Callable[[], object]] = [
+        lambda: ganlab.run(tiny, ["schedule.steps=1"], out=tmp_path / "run"),
+        lambda: ganlab.evaluate(tmp_path / "run", ["brightness"]),
+        lambda: ganlab.load_run(tmp_path / "run"),
+    ]
+    for call in calls:
+        with pytest.raises(SpecError) as caught:
+            call()
+        said = str(caught.value)
+        assert said.startswith(f"{path}: {place}translations: unknown key; known are: ")
+        assert said.endswith(
+            "; the run was made with another version of ganlab or of a plugin, which had this key: use that version to"
+            " read it, or start over with --fresh or in another folder with --out"
+        )
+    assert ganlab.run(tiny, ["schedule.steps=1"], out=tmp_path / "run", fresh=True).finished
 
 
 def test_a_folder_without_a_run_is_said_so(tmp_path: Path) -> None:

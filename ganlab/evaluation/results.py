@@ -33,12 +33,14 @@ def measure_run(
     Earlier results of other metrics are kept in evaluation.json if they were measured in the same way.
     """
     with system.components.attributing(Position("", "the evaluation", max(folder.steps, default=0))):
-        found = evaluator.evaluate(folder)
+        found = evaluator.evaluate(folder, warn)
         speeds = speed.measure(system, domains)
     before = folder.evaluation()
     whole, differing = merge_results(before, found)
     if differing:
-        warn(f"earlier results of {folder.path} are replaced: they had another {', '.join(differing)}")
+        warn(
+            f"earlier results of {folder.path} are replaced, because their protocol differs in: {', '.join(differing)}"
+        )
     new = [result for result in whole["results"] if before is None or result not in before["results"]]
     # evaluation.json last: a run that has it counts as measured
     for keep in (

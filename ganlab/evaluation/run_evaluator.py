@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from torch import nn
@@ -102,10 +102,10 @@ class RunEvaluator:
             return min(reversed(scores), key=lambda score: sign * score.value, default=None)
         return None
 
-    def evaluate(self, folder: RunFolder) -> Json:
+    def evaluate(self, folder: RunFolder, warn: Callable[[str], object] = str) -> Json:
         """Measures the last and the best checkpoint on the test images. Returns the content of evaluation.json."""
         self.left_out.clear()
-        measured = [record for record in folder.records() if any(name.startswith(PREFIX) for name in record)]
+        measured = [record for record in folder.records(warn) if any(name.startswith(PREFIX) for name in record)]
         while True:
             steps = folder.steps
             if not steps:

@@ -17,7 +17,7 @@ from ganlab.engine.step_log import Record
 from ganlab.errors import RunError, SpecError
 from ganlab.runs import checkpoint
 from ganlab.runs.models import ENVIRONMENT, EVALUATED, OBJECT, read
-from ganlab.runs.records import Recorder, event_files, read_records, recording, result_records
+from ganlab.runs.records import Recorder, event_files, recording, result_records, undamaged_records
 from ganlab.spec.devices import moved_here
 from ganlab.spec.models import Json, Spec
 from ganlab.spec.resolve import resolve
@@ -56,6 +56,11 @@ class RunFolder:
         return self.path.exists()
 
     @property
+    def untrained(self) -> bool:
+        """True if no training has left anything to keep: no checkpoint, no sample and no results."""
+        return not (self.steps or any(self.samples.glob("step-*.png")) or (self.path / "evaluation.json").exists())
+
+    @property
     def steps(self) -> list[int]:
         """The steps of the complete checkpoints, oldest first."""
         return checkpoint.steps(self.checkpoints)
@@ -89,15 +94,26 @@ class RunFolder:
 
     def spec(self) -> Spec:
         """Returns the run's spec, resolved. Raises SpecError if its device is not available here."""
-        return resolve(self.spec_json(), str(self.path / "spec.json"))
+        return self._resolved(self.spec_json())
 
     def spec_here(self) -> Spec:
         """Returns the run's spec for reading or measuring on this machine, even if another machine trained the run."""
-        return resolve(moved_here(self.spec_json()), str(self.path / "spec.json"))
+        return self._resolved(moved_here(self.spec_json()))
 
-    def records(self) -> Iterator[Record]:
-        """Reads metrics.jsonl line by line, without damaged lines."""
-        return read_records(self.metrics)
+    def _resolved(self, kept: Json) -> Spec:
+        try:
+            return resolve(kept, str(self.path / "spec.json"))
+        except SpecError as error:
+            if "unknown key" not in str(error):
+                raise
+            raise SpecError(
+                f"{error}; the run was made with another version of ganlab or of a plugin, which had this key: use that"
+                " version to read it, or start over with --fresh or in another folder with --out"
+            ) from error
+
+    def records(self, warn: Callable[[str], object] = str) -> Iterator[Record]:
+        """Reads metrics.jsonl line by line, without damaged lines, which it names to `warn` at the end."""
+        return undamaged_records(self.metrics, warn)
 
     def _json(self, name: str, kind: TypeAdapter[Any]) -> Json:
         path = self.path / name

@@ -59,7 +59,7 @@ def keep_manifest(
         kept = now
         folder.write_json("environment.json", now)
     if named := [part for part in BYTES_DEPEND_ON if part != "code" and kept.get(part) != now[part]]:
-        warn(f"{folder.path} began with another {', '.join(named)}: the last digits may differ")
+        warn(f"the environment has changed since {folder.path} began ({', '.join(named)}): the last digits may differ")
     if (done := folder.steps[-1]) < system.schedule.steps:
         kept = _continued(kept, now, done)
         folder.write_json("environment.json", kept)
@@ -92,7 +92,8 @@ def claim(folder: RunFolder, kept: Spec | None, asked: Spec, fresh: bool) -> Spe
     That is `asked` with the folder's `name`, `about` and device. `kept` is the spec that the folder held before it was
     locked. Raises SpecError if it now trains something else.
     """
-    if fresh:
+    # where nothing was trained, another spec may start
+    if fresh or folder.untrained:
         folder.clear()
     if not folder.exists:
         return asked

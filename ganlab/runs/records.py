@@ -25,13 +25,14 @@ from ganlab.spec.models import Json
 _NOT_DRAWN = ("step", "seconds", "images")
 
 
-def read_records(metrics: Path, damaged: Callable[[int], object] = int) -> Iterator[Record]:
-    """Yields the records in metrics.jsonl without damaged lines, whose numbers go to `damaged`.
+def undamaged_records(metrics: Path, warn: Callable[[str], object] = str) -> Iterator[Record]:
+    """Yields the records in metrics.jsonl without damaged lines, which it names to `warn` at the end.
 
     A last line that a kill cut off is no damage. Raises SpecError if the file can't be read.
     """
     if not metrics.exists():
         return
+    damaged: list[int] = []
     try:
         with files.opened(metrics) as file:
             for number, line in enumerate(file, 1):
@@ -39,9 +40,12 @@ def read_records(metrics: Path, damaged: Callable[[int], object] = int) -> Itera
                     yield models.record(line)
                 except ValueError:
                     if line.endswith(b"\n"):
-                        damaged(number)
+                        damaged.append(number)
     except OSError as error:
         raise SpecError(f"{metrics} can't be read: {error.strerror or error}") from error
+    if damaged:
+        named = ", ".join(map(str, damaged[:3])) + (", ..." if len(damaged) > 3 else "")
+        warn(f"{metrics}: damaged lines are left out ({len(damaged)}): {named}")
 
 
 def event_files(folder: Path) -> list[Path]:
@@ -56,15 +60,10 @@ def recording(metrics: Path, step: int, warn: Callable[[str], None]) -> Iterator
     Raises RunError if the disk fails.
     """
     folder = metrics.parent
-    damaged: set[int] = set()
     with files.writing(metrics):
         files.write(
-            metrics,
-            lambda: (_line(record) for record in read_records(metrics, damaged.add) if record["step"] <= step),
+            metrics, lambda: (_line(record) for record in undamaged_records(metrics, warn) if record["step"] <= step)
         )
-    if damaged:
-        named = ", ".join(map(str, sorted(damaged)[:3])) + (", ..." if len(damaged) > 3 else "")
-        warn(f"{metrics}: {len(damaged)} damaged lines are left out: {named}")
     name = f"events.out.tfevents.{int(time.time())}.{socket.gethostname()}.{os.getpid()}"
     with ExitStack() as opened:
         with files.writing(folder):
@@ -74,7 +73,7 @@ def recording(metrics: Path, step: int, warn: Callable[[str], None]) -> Iterator
             events_file = opened.enter_context((folder / name).open("ab", 0))
             metrics_file = opened.enter_context(metrics.open("ab", 0))
         recorder = Recorder(metrics_file, events_file, folder)
-        records = read_records(metrics)
+        records = undamaged_records(metrics)
         while piece := list(islice(records, 100)):
             recorder.to_tensorboard(piece)
             recorder.last = int(piece[-1]["step"])

@@ -213,7 +213,7 @@ def test_results_of_another_protocol_are_replaced_with_a_warning(spec: Json, tmp
     (out / "evaluation.json").write_text(json.dumps(other))
     ganlab.evaluate(out, callback=recording)
     assert ganlab.load_run(out).evaluation == first
-    assert recording.warned == [f"earlier results of {out} are replaced: they had another threads"]
+    assert recording.warned == [f"earlier results of {out} are replaced, because their protocol differs in: threads"]
     (out / "evaluation.json").write_text("{}")
     assert ganlab.load_run(out).evaluation is None
     assert ganlab.run(spec, out=out).evaluation == first
@@ -405,6 +405,16 @@ def test_results_that_are_damaged_or_of_another_checkpoint_are_measured_again(
     path.write_text(json.dumps(whole))
     ganlab.run(merge(spec, {"schedule": {"steps": 1}, "evaluation": {"every": None}}), out=out)
     assert path.read_bytes() == measured
+
+
+def test_damaged_records_are_told_before_the_best_checkpoint_is_picked(spec: Json, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    ganlab.run(spec, out=out)
+    lines = (out / "metrics.jsonl").read_bytes().splitlines(True)
+    (out / "metrics.jsonl").write_bytes(b"".join([*lines[:2], b"{\n", *lines[3:]]))
+    callback = Recording()
+    ganlab.evaluate(out, callback=callback)
+    assert f"{out / 'metrics.jsonl'}: damaged lines are left out (1): 3" in callback.warned
 
 
 def test_other_images_than_the_runs_are_refused(spec: Json, tmp_path: Path) -> None:

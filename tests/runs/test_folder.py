@@ -320,7 +320,7 @@ def test_a_damaged_line_costs_itself_and_is_told(tmp_path: Path) -> None:
     told: list[str] = []
     with folder.recorder(11, told.append):
         pass
-    assert told == [f"{tmp_path / 'metrics.jsonl'}: 6 damaged lines are left out: 2, 3, 4, ..."]
+    assert told == [f"{tmp_path / 'metrics.jsonl'}: damaged lines are left out (6): 2, 3, 4, ..."]
     assert [r["step"] for r in folder.records()] == [1, 8, 9, 10, 11]
     assert sorted(step for _, step, _ in scalars(tmp_path)) == [1, 8, 9, 10, 11]
     with folder.recorder(11, pytest.fail):
