@@ -261,13 +261,17 @@ def test_an_interrupted_run_ends_as_one_that_was_not(
         done = bench.run(out, at=[signal.SIGINT, at])
         print(at, done.code, sorted(p.name for p in out.glob("checkpoints/*")), done.said)
         assert "Traceback" not in done.said
-        assert done.code in (0, 130), done
-        if done.code == 130:
+        if done.code == -signal.SIGINT:
+            # before the plugins are imported, a signal ends the process as it ends any
+            interrupted += 1
+            assert done.said == ""
+        elif done.code == 130:
             interrupted += 1
             assert re.match("ganlab: (interrupted$|stopped (after step|at once))", done.said.splitlines()[-1]), (
                 done.said
             )
         else:
+            assert done.code == 0, done.said
             same(out, bench.whole)
             runs += 1
             assert runs < 10 * (count + 1), "the interrupts miss"
