@@ -24,6 +24,7 @@ from ganlab.evaluation.metric_suite import evaluator_for
 from ganlab.evaluation.periodic import PeriodicEvaluation
 from ganlab.evaluation.results import covers, measure_run
 from ganlab.evaluation.run_evaluator import RunEvaluator
+from ganlab.evaluation.splits import every_image
 from ganlab.interfaces.callbacks import Callback, TrainingStart
 from ganlab.interfaces.networks import Domain
 from ganlab.report.grids import png, sample_grid
@@ -142,6 +143,7 @@ def run(
         evaluator = (
             _run_evaluator(system, datasets, resolved.evaluation, callback) if resolved.evaluation.metrics else None
         )
+        _warn_of_missing(evaluator.missing if evaluator is not None else {}, callback)
         with folder.locked():
             kept = claim(folder, kept, resolved, fresh)
             _train(trainer, datasets, folder, kept, callback, evaluator)
@@ -211,10 +213,10 @@ def check(
 ) -> Json:
     """Builds a spec, evaluates its losses once on two images, and returns what a run would train. Writes nothing.
 
-    Returns {"name", "about", "networks", "terms", "turns", "numbers", "memory"}. "memory" is an estimate in bytes:
-    "states" of weights, gradients and optimizers, "activations" that autograd keeps for the larger player's turn,
-    "images" of the datasets, and their "total". Raises SpecError, or RunError for turns that are not
-    valid, if the spec can't be trained.
+    Returns {"name", "about", "images", "networks", "terms", "turns", "numbers", "memory"}. "images" has the number of
+    images of each domain, before any turns out to be unreadable. "memory" is an estimate in bytes: "states" of weights,
+    gradients and optimizers, "activations" that autograd keeps for the larger player's turn, "images" of the datasets,
+    and their "total". Raises SpecError, or RunError for turns that are not valid, if the spec can't be trained.
     """
     callback = callback or Callback()
     resolved = load_spec(spec, set)
@@ -222,7 +224,8 @@ def check(
         datasets = build_data(resolved, most=4)
         system = build(resolved, _domains(datasets))
         trainer = Trainer(system, Sampler(datasets, 2, False, resolved.seed, system.device, system.dtype))
-        counts = {domain: len(source.keys(domain)) for domain, source in build_sources(resolved).items()}
+        sources = build_sources(resolved)
+        counts = {domain: len(source.keys(domain)) for domain, source in sources.items()}
         memory = {
             "states": summary.state_bytes(trainer),
             "activations": summary.activation_bytes(trainer, resolved.data.batch),
@@ -233,9 +236,11 @@ def check(
     evaluator = evaluator_for(resolved.evaluation)
     # raises SpecError if the spec's monitor is not measured
     evaluator.monitors(resolved.evaluation.monitor)
+    _warn_of_missing(evaluator.missing(every_image(datasets, sources)), callback)
     return {
         "name": resolved.name,
         "about": resolved.about,
+        "images": counts,
         "networks": summary.describe_networks(system, _domains(datasets)),
         "terms": summary.describe_terms(trainer),
         "turns": summary.describe_turns(trainer),
@@ -355,6 +360,9 @@ def _evaluate_run(
         for sentence in changed_code(folder, spec):
             callback.warn(sentence)
         system = build(spec, _domains(datasets))
+        if (step := folder.steps[-1]) < (steps := system.schedule.steps):
+            images = f"{step * spec.data.batch} of {steps * spec.data.batch} images of each domain"
+            callback.warn(f"{folder.path} is unfinished: step {step} of {steps}, {images}")
         evaluator = _run_evaluator(system, datasets, asked, callback)
         return measure_run(folder, evaluator, system, _domains(datasets), callback.warn)
 
@@ -365,6 +373,12 @@ def _data(spec: Spec, callback: Callback) -> dict[str, Dataset]:
         for sentence in dataset.warnings():
             callback.warn(sentence)
     return datasets
+
+
+def _warn_of_missing(missing: Mapping[str, str], callback: Callback) -> None:
+    for why in dict.fromkeys(missing.values()):
+        numbers = ", ".join(number for number in missing if missing[number] == why)
+        callback.warn(f"{numbers} can't be measured on these images: {why}")
 
 
 def _domains(datasets: Mapping[str, Dataset]) -> dict[str, Domain]:

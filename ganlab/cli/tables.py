@@ -78,6 +78,8 @@ def show_check(found: dict[str, Any]) -> None:
         words = (turn["player"], " ".join(turn["directions"]), ", ".join(turn["moves"]), *batch)
         turns.add_row(*_cells(str(index), *words))
     terminal.print(printable(f"{found['name']}: {found['about']}"), markup=False)
+    images = ", ".join(f"{count:,} of {domain}" for domain, count in found["images"].items())
+    terminal.print(f"images: {images}", highlight=False)
     for table in (networks, terms, turns):
         terminal.print()
         terminal.print(table)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from numbers import Integral, Real
 from typing import Any, NamedTuple
@@ -133,6 +133,15 @@ class Evaluator:
                     raise SpecError(
                         f"{self._full(kind)} and {self._full(other)} describe the number {name!r} differently"
                     )
+
+    def missing(self, images: Mapping[str, Images]) -> dict[str, str]:
+        """Returns {full name: reason} of the numbers that can't be measured on the domains' images."""
+        found: dict[str, str] = {}
+        for metric in self.metrics.values():
+            # an error is named when the metric is measured
+            with suppress(Exception):
+                found |= {self._named(metric, name): why for name, why in metric.missing(images).items()}
+        return found
 
     def _named(self, metric: Metric, name: str) -> str:
         return f"{name}-{self._features}" if metric.on_features else name

@@ -22,7 +22,7 @@ class PeriodicEvaluation:
     ) -> None:
         self._evaluator, self._every, self._steps, self._warn = evaluator, every, steps, warn
         self._records = [record for record in history if any(name.startswith(PREFIX) for name in record)]
-        self._warned: set[str] = set()
+        self._warned = set(evaluator.missing)
 
     def due(self, step: int) -> bool:
         return self._every is not None and (step == self._steps or step % self._every == 0)

@@ -13,7 +13,7 @@ from ganlab.engine.step_log import Record
 from ganlab.errors import RunError, SpecError
 from ganlab.evaluation.evaluator import LeftOut, Measured, fewer, reasons
 from ganlab.evaluation.metric_suite import SEED, MetricSuite, evaluator_for
-from ganlab.evaluation.splits import split
+from ganlab.evaluation.splits import every_image, split
 from ganlab.evaluation.translators import BATCH, Translators
 from ganlab.interfaces.metrics import Images, MetricInputs
 from ganlab.interfaces.networks import Generator
@@ -54,6 +54,8 @@ class RunEvaluator:
         self._suite = MetricSuite.build(evaluation, system.device, progress)
         self._split = split(datasets, sources)
         self._datasets = datasets
+        self.missing = self._suite.evaluator.missing(every_image(datasets, sources))
+        """{number: reason} of the numbers that can't be measured on the run's images."""
         # kept for all checkpoints, because the values depend on real images alone
         self._kept: dict[str, dict[Any, Any]] = {direction: {} for direction in self._directions}
         self._references: dict[str, dict[str, Measured]] = {}

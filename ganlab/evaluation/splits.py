@@ -50,6 +50,14 @@ def split(datasets: Mapping[str, Dataset], sources: Mapping[str, Source]) -> Spl
     return parts
 
 
+def every_image(datasets: Mapping[str, Dataset], sources: Mapping[str, Source]) -> dict[str, Images]:
+    """Returns {domain: its images}."""
+    return {
+        domain: _images(dataset, sources[domain], torch.arange(len(dataset.keys)))
+        for domain, dataset in datasets.items()
+    }
+
+
 def _images(dataset: Dataset, source: Source, indices: Tensor) -> Images:
     has_attributes = type(source).attributes is not Source.attributes or dataset.labels is not None
     attributes = _Attributes(dataset, source, indices) if has_attributes else None

@@ -79,6 +79,13 @@ class Metric:
         """
         raise NotImplementedError(f"{type(self).__name__} has no measure")
 
+    def missing(self, images: Mapping[str, Images]) -> Mapping[str, str]:
+        """Returns {name of a number: reason} of the numbers that can't be measured on such images, {domain: some}.
+
+        It is asked before a run trains, so that nobody waits for them.
+        """
+        return {}
+
     def files(self) -> Sequence[Path]:
         """Returns the weight files that the metric read. An evaluation records their hashes."""
         return ()

@@ -55,6 +55,11 @@ class Content(ganlab.Metric):
         }
         self.numbers: Mapping[str, MetricInfo] = {**judged, "content-colour": COLOUR, "content-edges": EDGES}
 
+    def missing(self, images: Mapping[str, Images]) -> dict[str, str]:
+        without = ", ".join(domain for domain, of in sorted(images.items()) if of.attributes is None)
+        why = f"it needs attributes of the images, and those of {without} have none"
+        return {f"content-{name}": why for name in self._shared} if without else {}
+
     def measure(self, data: MetricInputs) -> dict[str, Estimate | Unavailable]:
         """Measures all numbers. Raises Unavailable if there are no inputs, or fewer than four pairs.
 
@@ -63,7 +68,7 @@ class Content(ganlab.Metric):
         """
         inputs, outputs = data.inputs, data.outputs
         if inputs is None:
-            raise Unavailable("needs the input of each output, and there are none")
+            raise Unavailable("needs the input of each output; give their folder with --inputs")
         estimates.refuse_fewer({"pairs": len(outputs)}, FEWEST_PAIRS)
         found: dict[str, Estimate | Unavailable] = {}
         for name, shared in self._shared.items():

@@ -521,6 +521,7 @@ def test_a_run_of_another_spec_is_refused_with_the_differences(here: Path, refus
 def test_check_says_what_would_be_built_and_writes_nothing(here: Path) -> None:
     before = sorted(here.rglob("*"))
     found = json.loads(CliRunner().invoke(app, ["check", "tiny.json", "--json"]).stdout)
+    assert found["images"] == {"a": 12, "b": 12}
     # by hand: the weights and biases of each layer; instance norms have none
     widths = [3, 4, 8, 16]
     down = sum(i * o * k * k + o for i, o, k in zip(widths, widths[1:], (7, 3, 3), strict=False))

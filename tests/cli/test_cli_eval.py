@@ -12,9 +12,11 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner, Result
 
+from ganlab import Interrupted, experiment
 from ganlab.cli.commands import app
 from ganlab.spec.files import merge
 from ganlab.spec.models import Json
+from helpers.callbacks import Recording, interrupt
 
 
 @pytest.fixture
@@ -132,6 +134,40 @@ def test_check_explains_each_number(here: Path) -> None:
     numbers = json.loads(ganlab("check", "tiny.json", "--json").stdout)["numbers"]
     assert [number["number"] for number in numbers] == ["kid-averages", "brightness"]
     assert all(number["about"] for number in numbers)
+
+
+def test_content_of_folders_names_the_option_that_is_missing(here: Path, pictures: dict[str, Path]) -> None:
+    said = ganlab("eval", "--images", *map(str, pictures.values()), "--content", code=2).stderr
+    assert said.splitlines()[-1] == (
+        "ganlab: nothing could be measured: content needs the input of each output; give their folder with --inputs"
+    )
+
+
+def test_what_the_images_do_not_allow_is_said_once_and_before_anything_is_trained(here: Path) -> None:
+    shared = {name: {"attribute": name} for name in ("hair", "skin")}
+    evaluation = {"metrics": [{"type": "content", "shared": shared}, "brightness"], "every": 1}
+    spec = merge(json.loads((here / "tiny.json").read_text()), {"evaluation": evaluation})
+    (here / "shared.json").write_text(json.dumps(spec))
+    why = "it needs attributes of the images, and those of a, b have none"
+    warning = f"warning: content-hair, content-skin can't be measured on these images: {why}"
+    checked = ganlab("check", "shared.json")
+    assert checked.stderr.splitlines() == [warning]
+    assert "\nimages: 12 of a, 12 of b\n" in checked.stdout
+    said = ganlab("run", "shared.json").stderr.splitlines()
+    assert said[2] == warning
+    assert "".join(said).count("content-hair") == 1
+
+
+def test_an_unfinished_run_is_measured_and_said_to_be_one(here: Path) -> None:
+    spec = merge(json.loads((here / "tiny.json").read_text()), {"data": {"batch": 3}, "schedule": {"steps": 3}})
+    with pytest.raises(Interrupted):
+        experiment.run(spec, out="half", callback=Recording(1, interrupt))
+    words = ["eval", "half", "--metric", "brightness"]
+    assert ganlab(*words).stderr.splitlines()[2:] == [
+        "warning: half is unfinished: step 2 of 3, 6 of 9 images of each domain"
+    ]
+    assert experiment.run(spec, out="half").finished
+    assert "unfinished" not in ganlab(*words).stderr
 
 
 WRONG: list[tuple[dict[str, Any], str]] = [
