@@ -270,7 +270,8 @@ class Spec(BaseModel):
 
     def locations(self) -> dict[str, str | None]:
         """Returns {place: path} for the paths of image sources and feature networks. A run compares the content of
-        their files instead. Empty if the spec is not resolved."""
+        their files instead. The paths of other components are compared, since nothing says what they read. Empty if
+        the spec is not resolved."""
         return {
             f"{part.place}.{option}": part.options[option]
             for component in self._components.values()

@@ -23,6 +23,13 @@ METRIC = (DOCS / "fifteen-lines.md").read_text("utf-8")
 NUMBERS = (DOCS / "numbers.md").read_text("utf-8")
 
 
+def test_git_ignores_what_a_reader_creates_in_the_clone() -> None:
+    files = re.findall(r"`(mine\.json)`", README)[:1] + re.findall(r'"path": "(\w+)"', README)
+    assert files == ["mine.json", "photos", "comics"]
+    ignored = [line.strip("/") for line in (ROOT / ".gitignore").read_text("utf-8").splitlines()]
+    assert set(files) <= set(ignored)
+
+
 @pytest.fixture
 def plugins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
     """The Python blocks of README.md and fifteen-lines.md, each installed as a package of its own."""
