@@ -100,7 +100,7 @@ def load(
     kept: list[str] = []
     skipped: list[str] = []
     notes: dict[str, list[str]] = {}
-    images = read_all(lambda key: source.image(key, size), keys, most or 256)
+    images = read_all(lambda key: source.image(key, size), keys)
     with noting_warnings():
         for key, image, noted in progress(images, f"images of {domain}", total):
             if isinstance(image, Exception):

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageMode, ImageOps, UnidentifiedImageError
 from PIL.TiffImagePlugin import TiffImageFile
 from torch import Tensor, uint8
 
@@ -20,7 +20,7 @@ FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP
 Range = tuple[float, float]
 """The values of black and of white."""
 
-_BITS_PER_SAMPLE, _PHOTOMETRIC, _SAMPLE_FORMAT = 258, 262, 339
+_BITS_PER_SAMPLE, _PHOTOMETRIC, _SAMPLES, _SAMPLE_FORMAT = 258, 262, 277, 339
 _UNSIGNED, _SIGNED, _FLOAT = 1, 2, 3
 _KINDS = {_UNSIGNED: "unsigned integers", _SIGNED: "signed integers", _FLOAT: "floats"}
 
@@ -61,6 +61,7 @@ def picture(path: Path, range: Range | None = None) -> Image.Image:
         raise ValueError("is not a file")
     try:
         with Image.open(path, formats=FORMATS) as opened:
+            _check_bytes(opened)
             declared = _declared(opened)
             if opened.format == "PNG" and "transparency" in opened.info and opened.tile[0].args == "RGB;16B":
                 _make_transparent(opened, path)
@@ -76,6 +77,24 @@ def picture(path: Path, range: Range | None = None) -> Image.Image:
     # Pillow's decoders raise many other errors than OSError for damaged files
     except Exception as error:
         raise ValueError(" ".join(str(error).split()) or type(error).__name__) from error
+
+
+def _check_bytes(image: Image.Image) -> None:
+    """Raises ValueError if a picture's pixels take more bytes than 8-bit RGB takes at the most pixels that are read."""
+    if Image.MAX_IMAGE_PIXELS is None:
+        return
+    mode = ImageMode.getmode(image.mode)
+    per_pixel = len(mode.bands) * np.dtype(mode.typestr).itemsize
+    if isinstance(image, TiffImageFile):
+        bits = image.tag_v2.get(_BITS_PER_SAMPLE, (1,))
+        declared = sum(bits) * (image.tag_v2.get(_SAMPLES, 1) if len(bits) == 1 else 1)
+        per_pixel = max(per_pixel, declared // 8)
+    most = 2 * Image.MAX_IMAGE_PIXELS * 3 // per_pixel
+    if (pixels := image.width * image.height) > most:
+        raise ValueError(
+            f"Image size ({pixels} pixels) exceeds limit of {most} pixels of {per_pixel} bytes, could be decompression"
+            " bomb DOS attack."
+        )
 
 
 class _Declared(NamedTuple):
@@ -108,14 +127,14 @@ def _scaled(image: Image.Image, declared: _Declared, range: Range | None) -> Ima
     values = np.asarray(image)
     # Pillow has one type of 32 bits and one of 8
     values = values.view({(32, _UNSIGNED): np.uint32, (8, _SIGNED): np.int8}.get((bits, kind), values.dtype))
-    if np.isnan(values).any():
-        raise ValueError("holds values that are not a number")
     low, high = range or (0, 2**bits - 1)
-    # in place, because a large picture is a gigabyte in float64
-    scaled = values.astype(np.float64)
-    scaled -= low
-    scaled *= 255 / (high - low)
-    grey = np.rint(scaled, out=scaled).clip(0, 255, out=scaled).astype(np.uint8)
+    grey = np.empty(values.shape, np.uint8)
+    # row by row, because a large picture is gigabytes in float64
+    for row, out in zip(values, grey, strict=True):
+        if np.isnan(row).any():
+            raise ValueError("holds values that are not a number")
+        scaled = (row.astype(np.float64) - low) * (255 / (high - low))
+        out[:] = np.rint(scaled).clip(0, 255)
     if inverted:
         grey = 255 - grey
     if "transparency" in image.info:

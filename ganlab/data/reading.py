@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import threading
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from itertools import islice
 from typing import Any, TypeVar
 
 import torch
 
+S = TypeVar("S")
 T = TypeVar("T")
 
 DARK = 16
@@ -52,15 +55,22 @@ def read(one: Callable[[str], T], key: str) -> tuple[T | OSError | ValueError, S
 
 
 def read_all(
-    one: Callable[[str], T], keys: Sequence[str], at_once: int
+    one: Callable[[str], T], keys: Sequence[str]
 ) -> Iterator[tuple[str, T | OSError | ValueError, Sequence[str]]]:
     """Yields (key, *read(one, key)) of all keys, in their order."""
+    for key, found in zip(keys, in_threads(lambda key: read(one, key), keys), strict=True):
+        yield key, *found
+
+
+def in_threads(one: Callable[[S], T], items: Iterable[S]) -> Iterator[T]:
+    """Yields `one(item)` of all items, in their order, computed in as many threads as torch has."""
+    left = iter(items)
     with ThreadPoolExecutor(torch.get_num_threads()) as pool:
-        # in pieces, so that an interrupt waits for one piece only
-        for start in range(0, len(keys), at_once):
-            piece = keys[start : start + at_once]
-            for key, found in zip(piece, pool.map(lambda key: read(one, key), piece), strict=True):
-                yield key, *found
+        # few ahead: what comes after an interrupt or an error waits for them
+        ahead = deque(pool.submit(one, item) for item in islice(left, 2 * torch.get_num_threads()))
+        while ahead:
+            yield ahead.popleft().result()
+            ahead.extend(pool.submit(one, item) for item in islice(left, 1))
 
 
 def describe(

@@ -8,7 +8,6 @@ import io
 import json
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ import torch
 from PIL import Image
 
 from ganlab.data.dataset import Progress, silent
+from ganlab.data.reading import in_threads
 from ganlab.determinism import keyed
 from ganlab.errors import GanlabError, SpecError, Unavailable
 from ganlab.files import hashes, opened, tidy, user_folder, write
@@ -141,20 +141,15 @@ class Extractor:
     def _compute(self, pixels: Sequence[Pixels], progress: Progress) -> Floats:
         vectors = []
         batch: list[Floats] = []
-        with self._exactly(), ThreadPoolExecutor(torch.get_num_threads()) as pool:
-            images = progress(self._resized(pixels, pool), "feature vectors", len(pixels))
-            for number, image in enumerate(images, 1):
+        # images of a folder are read here
+        images = in_threads(lambda place: resized(pixels[place], self._network.size), range(len(pixels)))
+        with self._exactly():
+            for number, image in enumerate(progress(images, "feature vectors", len(pixels)), 1):
                 batch.append(image)
                 if len(batch) == BATCH or number == len(pixels):
                     vectors.append(self._forward(np.stack(batch)))
                     batch.clear()
         return np.concatenate(vectors)
-
-    def _resized(self, pixels: Sequence[Pixels], pool: ThreadPoolExecutor) -> Iterator[Floats]:
-        # no more than a batch at once, and images of a folder are read here
-        for start in range(0, len(pixels), BATCH):
-            places = range(start, min(start + BATCH, len(pixels)))
-            yield from pool.map(lambda place: resized(pixels[place], self._network.size), places)
 
     def _forward(self, batch: Floats) -> Floats:
         """(N, size, size, 3) in [0, 255] -> (N, D)."""

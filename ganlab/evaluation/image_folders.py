@@ -51,7 +51,7 @@ class Folder:
             pixels = self._picture(key)
             return image_digest(pixels), int(pixels.max()), bool((pixels == pixels[0, 0]).all())
 
-        for key, seen, noted in progress(read_all(look, found, 256), f"images of {self.path.name}", len(found)):
+        for key, seen, noted in progress(read_all(look, found), f"images of {self.path.name}", len(found)):
             if isinstance(seen, Exception):
                 self.skipped.append(f"{key}: {seen}")
                 continue

@@ -219,6 +219,31 @@ def test_billions_of_pixels_take_no_memory(tmp_path: Path, monkeypatch: pytest.M
                 picture(tmp_path / name)
 
 
+PIXELS: dict[str, tuple[int, bytes]] = {
+    "RGBA": (4, saved(Image.new("RGBA", (10, 15), "red"), "PNG")),
+    "floats": (4, tiff(10, 15, bytes(600), {258: 32, 339: 3})),
+    "int32": (4, tiff(10, 15, bytes(600), {258: 32, 339: 2})),
+    "PFM": (4, b"Pf 10 15 -1.0\n" + bytes(600)),
+    "RGB of 16 bits": (6, tiff(10, 10, bytes(600), {258: 16, 262: 2, 277: 3})),
+}
+"""{name: (bytes of a pixel, file)}. Each has 600 bytes of pixels, as many as 200 pixels of 8-bit RGB."""
+
+
+@pytest.mark.filterwarnings("ignore:Image size")
+@pytest.mark.parametrize("name", PIXELS)
+def test_a_picture_is_too_large_by_its_bytes(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    per_pixel, content = PIXELS[name]
+    (tmp_path / "x").write_bytes(content)
+    pixels = 600 // per_pixel
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    assert picture(tmp_path / "x", (0, 1)).size == (10, pixels // 10)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 99)
+    monkeypatch.setattr(ImageFile.ImageFile, "load_prepare", forbidden)
+    said = f"Image size ({pixels} pixels) exceeds limit of {594 // per_pixel} pixels of {per_pixel} bytes, could be"
+    with pytest.raises(ValueError, match=re.escape(said)):
+        picture(tmp_path / "x", (0, 1))
+
+
 def test_a_large_picture_is_read_and_its_warning_names_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
     for size in (8, 9, 12):
