@@ -594,7 +594,7 @@ def test_an_interrupt_saves_and_the_run_resumes_to_the_same_end(cheap: Json, tmp
     for number, code in ((signal.SIGINT, 130), (signal.SIGTERM, 143)):
         out = tmp_path / f"run {code}"
         with pytest.raises(ganlab.Interrupted, match="stopped after step 6 of 12; everything is saved") as caught:
-            ganlab.run(cheap, out=out, callback=Recording(5, lambda number=number: os.kill(os.getpid(), number)))
+            ganlab.run(cheap, out=out, callback=Recording(5, lambda number=number: signal.raise_signal(number)))
         assert caught.value.exit_code == code
         callback = Recording()
         assert ganlab.run(cheap, out=out, callback=callback).finished

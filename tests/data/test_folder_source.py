@@ -17,6 +17,7 @@ from PIL import Image
 from ganlab.data.dataset import load
 from ganlab.data.folder import Folder
 from ganlab.errors import SpecError
+from helpers.folders import add_special_files
 
 Array = np.ndarray[Any, np.dtype[Any]]
 SIZE = 8
@@ -115,8 +116,7 @@ def test_what_is_no_picture_is_named_and_counted_and_never_fatal(tmp_path: Path)
     for name, content in broken.items():
         (tmp_path / name).write_bytes(content)
     (tmp_path / "gone.png").symlink_to("nowhere.png")
-    os.mkfifo(tmp_path / "pipe.png")
-    named = {*broken, "gone.png", "pipe.png"}
+    named = {*broken, "gone.png", *add_special_files(tmp_path)}
     dataset = load(Folder(tmp_path), "a", SIZE, 0.25)
     assert dataset.keys == tuple(f"good {number}.png" for number in range(4))
     assert len(dataset.skipped) == len(named)
@@ -125,7 +125,9 @@ def test_what_is_no_picture_is_named_and_counted_and_never_fatal(tmp_path: Path)
     assert all(reasons.values())
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="the superuser reads what nobody may read")
+@pytest.mark.skipif(
+    getattr(os, "geteuid", lambda: 0)() == 0, reason="the superuser, and every user of Windows, reads what is forbidden"
+)
 def test_a_file_that_may_not_be_read_is_named(tmp_path: Path) -> None:
     for number in range(3):
         save(tmp_path / f"{number}.png", number)

@@ -20,6 +20,7 @@ from ganlab.data.folder import Folder
 from ganlab.data.image_files import picture
 from ganlab.data.reading import noting_warnings
 from ganlab.evaluation.image_folders import Folder as ImageFolder
+from helpers.folders import add_special_files
 from helpers.pictures import colourful, deep_png, hostile, saved, tiff
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -185,10 +186,9 @@ def test_hostile_files_are_pictures_or_one_sentence(
     folder.mkdir()
     for name, (content, _) in files.items():
         (folder / name).write_bytes(content)
-    os.mkfifo(folder / "pipe.png")
-    (folder / "endless.png").symlink_to("/dev/zero")
+    special = add_special_files(folder)
     pictures = sorted(name for name, (_, is_picture) in files.items() if is_picture)
-    others = sorted({*files, "pipe.png", "endless.png"} - {*pictures})
+    others = sorted({*files, *special} - {*pictures})
     assert len(files) > 50
     record_property("counted", f"{len(others)} hostile files and {len(pictures)} unusual pictures")
     if as_training_set:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -21,3 +22,12 @@ def draw(folder: Path) -> dict[str, Path]:
             pixels = random.integers(0, 256, (SIZE + 4, SIZE, 3), dtype=np.uint8)
             Image.fromarray(pixels).save(folders[domain] / f"{number:02}.png")
     return folders
+
+
+def add_special_files(folder: Path) -> set[str]:
+    """Adds a pipe and a link to an endless device, if the system has them. Returns the names of what it added."""
+    if hasattr(os, "mkfifo"):
+        os.mkfifo(folder / "pipe.png")
+    if os.path.exists("/dev/zero"):
+        (folder / "endless.png").symlink_to("/dev/zero")
+    return {path.name for path in folder.iterdir()} & {"pipe.png", "endless.png"}

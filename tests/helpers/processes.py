@@ -11,6 +11,8 @@ import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import pytest
+
 from helpers.paths import INSTALLED, TESTS
 
 PATH = os.pathsep.join([str(INSTALLED), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep)
@@ -29,6 +31,8 @@ class Forker:
     """Starts `ganlab ...` in forks, one at a time; see forker.py, which reads `specs` beforehand."""
 
     def __init__(self, folder: Path, *specs: Path) -> None:
+        if not hasattr(os, "fork"):
+            pytest.skip("this system has no os.fork, with which these processes are started")
         self.log, self.errors = folder / "log", folder / "errors"
         self._server = subprocess.Popen(
             [sys.executable, str(TESTS / "helpers" / "forker.py"), *map(str, specs)],

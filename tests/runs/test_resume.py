@@ -95,10 +95,10 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
     specs = {"full": FULL, "plain": merge(TINY, {"schedule": {"steps": 4}})}
     for name, spec in specs.items():
         (folder / f"{name}.json").write_text(json.dumps(merge(spec, {"name": name, "data": sources})))
+    forker = Forker(folder, *(folder / f"{name}.json" for name in specs))
     whole = folder / "whole"
     command = [*COMMAND, "run", str(folder / "full.json"), "--out", str(whole)]
     real = subprocess.Popen(command, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    forker = Forker(folder, *(folder / f"{name}.json" for name in specs))
     said, _ = real.communicate()
     assert real.returncode == 0, said
     twin, marks = folder / "twin", folder / "marks.json"
