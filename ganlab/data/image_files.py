@@ -65,6 +65,8 @@ def picture(path: Path, range: Range | None = None) -> Image.Image:
             declared = _declared(opened)
             if opened.format == "PNG" and "transparency" in opened.info and opened.tile[0].args == "RGB;16B":
                 _make_transparent(opened, path)
+            if isinstance(opened, TiffImageFile):
+                _correct_planes(opened)
             image = ImageOps.exif_transpose(opened)
             pixels = _overlaid(image) if declared is None else _scaled(image, declared, range)
             # a damaged second image must not cost the first
@@ -140,6 +142,18 @@ def _scaled(image: Image.Image, declared: _Declared, range: Range | None) -> Ima
     if "transparency" in image.info:
         grey[values == image.info["transparency"]] = 255
     return Image.fromarray(grey).convert("RGB")
+
+
+def _correct_planes(image: TiffImageFile) -> None:
+    """Lets Pillow read 16 bits a sample from a TIFF with a plane for each colour. It takes them for samples of 8."""
+    if image.tag_v2.get(_BITS_PER_SAMPLE, (1,))[0] == 16:
+        order = "L" if image.tag_v2.prefix == b"II" else "B"
+        image.tile = [
+            tile._replace(args=(f"{tile.args[0]};16{order}", *tile.args[1:]))
+            if tile.codec_name == "raw" and isinstance(tile.args, tuple) and tile.args[0] in tuple("RGBACMYK")
+            else tile
+            for tile in image.tile
+        ]
 
 
 def _make_transparent(image: Image.Image, path: Path) -> None:

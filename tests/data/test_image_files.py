@@ -78,6 +78,15 @@ def test_a_deep_picture_is_turned_upright(tmp_path: Path, order: str, orientatio
     assert (grey(tmp_path / "x") == upright).all()
 
 
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("bits", [8, 16])
+def test_colours_in_separate_planes_keep_their_values(tmp_path: Path, bits: int, order: Any) -> None:
+    colours = [of_depth(bits), of_depth(bits)[::-1], of_depth(bits)[:, ::-1]]
+    planes = np.stack(colours).astype(f"{order}u{bits // 8}")
+    tifffile.imwrite(tmp_path / "x", planes, photometric="rgb", planarconfig="separate", byteorder=order)
+    assert (np.asarray(picture(tmp_path / "x")) == np.stack([RAMP, RAMP[::-1], RAMP[:, ::-1]], axis=-1)).all()
+
+
 UNDECLARED: dict[str, tuple[bytes, str, tuple[float, float]]] = {
     "floats to 1": (tiff(8, 8, (RAMP / 255).astype("<f4").tobytes(), {258: 32, 339: 3}), "floats of 32", (0, 1)),
     "floats from -1": (tiff(8, 8, (RAMP / 127.5 - 1).astype("<f4").tobytes(), {258: 32, 339: 3}), "floats", (-1, 1)),
