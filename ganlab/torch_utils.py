@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -50,6 +51,18 @@ def shape_lazy(module: nn.Module, images: Tensor) -> None:
     if any(map(is_lazy, [*module.parameters(), *module.buffers()])):
         with evaluating(module), torch.no_grad():
             module(images)
+
+
+def checked_activations(network: nn.Module, found: Any) -> list[Tensor]:
+    """Returns the activations that a network's `features` gave. Raises TypeError unless they are a list of tensors."""
+    # `network` is the first argument so that error attribution finds it
+    if not isinstance(found, list | tuple) or not found:
+        got = "an empty one" if isinstance(found, list | tuple) else f"a {type(found).__name__}"
+        raise TypeError(f"features: expected a list of tensors, got {got}")
+    for output in found:
+        if not isinstance(output, Tensor):
+            raise TypeError(f"expected a tensor, got {type(output).__name__}")
+    return list(found)
 
 
 def as_float(network: nn.Module, output: Tensor) -> Tensor:

@@ -1,9 +1,9 @@
-"""The terms and gradient norms of each step, kept on the device until they are read."""
+"""The terms, logged values and gradient norms of each step, kept on the device until they are read."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 import torch
@@ -11,9 +11,10 @@ from torch import Tensor
 
 from ganlab.engine.state import TrainingState
 from ganlab.engine.turns import PlannedTurn
+from ganlab.system.forward_cache import Logged
 
 Record = dict[str, float]
-"""One step: "step", "seconds", "images", and every term, gradient norm and learning rate by name."""
+"""One step: "step", "seconds", "images", and every term, logged value, gradient norm and learning rate by name."""
 
 Terms = dict[tuple[str, str, str], tuple[float, Tensor]]
 """{(direction, label of the loss, part): (weight, scalar)}."""
@@ -46,6 +47,11 @@ class StepLog:
             self._values.setdefault(name, []).append(value.detach())
         if norm is not None:
             self._values.setdefault(f"gradient/{turn.player}/{turn.name}", []).append(norm)
+
+    def add_logged(self, player: str, label: str, logged: Iterable[Logged]) -> None:
+        """Adds the values that a loss logged."""
+        for direction, name, value in logged:
+            self._values.setdefault(f"log/{player}/{direction}/{label}/{name}", []).append(value)
 
     def read(self, state: TrainingState) -> list[Record]:
         """Returns the records since the last reading. Waits for the device."""

@@ -52,13 +52,20 @@ def describe_networks(system: System, domains: Mapping[str, Domain]) -> list[dic
 
 
 def describe_terms(trainer: Trainer) -> list[dict[str, Any]]:
-    """[{"player", "direction", "term", "weight"}] of every term that the dry run found."""
-    return [
-        {"player": player, "direction": direction, "term": f"{label}{f'/{part}' if part else ''}", "weight": weight}
-        for (player, direction, label), requests in trainer.dry_run.requests.items()
-        for part in requests.parts
-        if (weight := trainer.system.spec.weight(label)[player])
-    ]
+    """[{"player", "direction", "term", "weight"}] of every term that the dry run found, and of every logged value.
+
+    The weight of a logged value is None.
+    """
+    found: list[dict[str, Any]] = []
+    for (player, direction, label), requests in trainer.dry_run.requests.items():
+        if weight := trainer.system.spec.weight(label)[player]:
+            terms = [(direction, part, weight) for part in requests.parts]
+            logged = [(way, name, None) for way, name in requests.logged]
+            found += [
+                {"player": player, "direction": way, "term": f"{label}/{part}".rstrip("/"), "weight": factor}
+                for way, part, factor in (*terms, *logged)
+            ]
+    return found
 
 
 def describe_turns(trainer: Trainer) -> list[dict[str, Any]]:

@@ -71,6 +71,7 @@ class Trainer:
             parts = checked_terms(self.system.losses[label], turn.player, Translation(direction, cache))
             for part, value in parts.items():
                 terms[direction, label, part] = weight, value
+            self.log.add_logged(turn.player, label, cache.take_logged())
         return terms
 
     def update(self, turn: PlannedTurn, terms: Terms) -> Tensor | None:

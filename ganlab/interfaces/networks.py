@@ -89,6 +89,9 @@ class Pair(dict[str, Generator]):
 class Discriminator(nn.Module):
     """Scores images of one domain, or embeddings. A critic is a discriminator with unbounded scores.
 
+    Implement either `features` or `forward`. The core calls `features`; a wrapper overrides `features`, so that losses
+    can read the activations inside the discriminator that it wraps.
+
     The constructor may take one `Domain`: the shape of the images, or of the embeddings (`name` is "embedding").
     """
 
@@ -99,9 +102,13 @@ class Discriminator(nn.Module):
     stateful = False
     """Same as `Generator.stateful`. A network is stateful if any of its submodules is."""
 
+    def features(self, x: Tensor) -> Sequence[Tensor]:
+        """Returns activations of a batch (N, C, H, W), in order; the last of them are the scores (N, K, h, w)."""
+        return [self(x)]
+
     def forward(self, x: Tensor) -> Tensor:
         """Returns the scores (N, K, h, w) of a batch (N, C, H, W); K is 1 unless the discriminator predicts classes."""
-        raise NotImplementedError(f"{type(self).__name__} does not implement forward")
+        return self.features(x)[-1]
 
     def after_update(self) -> None:
         """Called without gradients after each update of this network's parameters. The default calls it for every

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ganlab.errors import SpecError, text_of
 from ganlab.interfaces.networks import Discriminator, Generator
-from ganlab.torch_utils import as_float
+from ganlab.torch_utils import as_float, checked_activations
 
 
 class _TensorKind(NamedTuple):
@@ -78,7 +78,8 @@ class Networks:
         self.forwards[f"generator/{direction}.features"] += 1
         with self.computing():
             network = self.generator(direction)
-            return [as_float(network, activation) for activation in network.features(images)]
+            activations = checked_activations(network, network.features(images))
+            return [as_float(network, activation) for activation in activations]
 
     def decode(self, direction: str, embedding: Tensor) -> Tensor:
         self.forwards[f"generator/{direction}.decode"] += 1
@@ -87,7 +88,11 @@ class Networks:
             return as_float(network, network.decode(embedding))
 
     def score(self, name: str, x: Tensor) -> Tensor:
-        """A discriminator's scores.
+        """A discriminator's scores. Raises SpecError as `activations` does."""
+        return as_float(self.modules[name], self.activations(name, x)[-1])
+
+    def activations(self, name: str, x: Tensor) -> list[Tensor]:
+        """A discriminator's activations in the precision of the computation; the last of them are the scores.
 
         Raises SpecError if the discriminator fails at a tensor unlike all that it has scored before. The loss is then
         at fault.
@@ -97,14 +102,14 @@ class Networks:
         kind = _TensorKind(tuple(x.shape[1:]), x.dtype, x.device.type)
         try:
             with self.computing():
-                scores = as_float(network, network(x))
+                activations = checked_activations(network, network.features(x))
         except Exception as error:
             if not scored or kind in scored:
                 raise
             raise SpecError(f"asks {name} to score {_contrast(x, next(iter(scored)))}: {text_of(error)}") from error
         # ordered: the first is the dry run's, which fits
         scored[kind] = None
-        return scores
+        return activations
 
     def updated(self, parameters: Iterable[nn.Parameter]) -> list[str]:
         """Raises the version of every network that holds one of the parameters. Returns the networks' names."""
