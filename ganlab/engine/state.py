@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from typing_extensions import TypedDict
 
 from ganlab.data.sampler import BatchSource
+from ganlab.errors import SpecError
 from ganlab.interfaces.schedules import PLAYERS
 from ganlab.system.build import System
 from ganlab.system.error_attribution import Position
@@ -145,6 +146,16 @@ def _make_pools(system: System, batches: BatchSource, position: Position) -> dic
     for direction in system.schedule.directions:
         position.move_to_schedule(f"pool of direction {direction}")
         if (pool := system.schedule.pool(batches.domains[direction[1]])) is not None:
+            pairs = [
+                name
+                for name in system.networks.discriminators("images", direction[1])
+                if system.networks.discriminator(name).sees == "pairs"
+            ]
+            if pairs:
+                raise SpecError(
+                    f"its pool of past fakes keeps no sources, and {pairs[0]} sees pairs of a source and a fake: use a"
+                    " schedule without a pool"
+                )
             pools[direction] = pool.to(system.device, system.dtype)
             system.components.add(pool, system.components.at("schedule"))
     return pools

@@ -91,8 +91,7 @@ class Trainer:
         norm = torch.nn.utils.get_total_norm([p.grad for p in updated if p.grad is not None])
         self.step_optimizer(turn.player)
         changed = self.networks.updated(updated)
-        if turn.player == "discriminator":
-            self.after_update([name for name in turn.networks if name in changed])
+        self.after_update([name for name in turn.networks if name in changed])
         for p in updated:
             p.grad = None
         return norm
@@ -108,12 +107,12 @@ class Trainer:
         optimizer.step()
         self.position.move("", "the turn")
 
-    def after_update(self, discriminators: list[str]) -> None:
-        """Lets each updated discriminator adjust its parameters: WGAN clips them (arXiv:1701.07875, algorithm 1)."""
+    def after_update(self, networks: list[str]) -> None:
+        """Lets each updated network adjust its parameters: WGAN clips its critics (arXiv:1701.07875, algorithm 1)."""
         with torch.no_grad():
-            for name in discriminators:
-                self.position.move_to_discriminator(name, "after_update")
-                self.networks.discriminator(name).after_update()
+            for name in networks:
+                self.position.move_to_network(name, "after_update")
+                self.networks[name].after_update()
         self.position.move("", "the turn")
 
     def update_average(self) -> None:

@@ -69,7 +69,8 @@ class Translation:
 
     @property
     def target(self) -> Tensor:
-        """A batch of real images of the target domain, (N, C, H, W). They are not paired with `source`."""
+        """A batch of real images of the target domain, (N, C, H, W). Image i is the pair of `source`'s image i if the
+        spec's `data.paired` is true; otherwise they are not paired."""
         return self._values.images(self._target)
 
     @property

@@ -13,6 +13,9 @@ from ganlab.interfaces.networks import Domain
 PLAYERS = ("generator", "discriminator")
 """The players' names."""
 
+SEEN_IN_TURN = ("images", "embeddings")
+"""The values of `Turn.sees`."""
+
 
 class Turn(NamedTuple):
     """One update of one player."""
@@ -29,9 +32,9 @@ class Turn(NamedTuple):
     """If true, a new batch of both domains is drawn for this turn and for the later turns of the step. The first turn
     of a step always has a new batch."""
     sees: str | None = None
-    """Limits a discriminators' turn to the discriminators that see "images" or "embeddings". "embeddings" sums only the
-    losses that use a discriminator on embeddings, "images" all others and those that use one on images. None for no
-    limit."""
+    """Limits a discriminators' turn to the discriminators that see "images", pairs included, or "embeddings".
+    "embeddings" sums only the losses that use a discriminator on embeddings, "images" all others and those that use one
+    on images. None for no limit."""
 
 
 class Schedule:

@@ -31,8 +31,8 @@ class MutationCheckingCache(ForwardCache):
         self._versions[half, f"{generator} {id(x)}"] = [(tensor, tensor._version) for tensor in tensors]
         return tensors
 
-    def _score(self, name: str, x: Tensor) -> Scored:
-        found = super()._score(name, x)
+    def _score(self, name: str, x: Tensor, source: Tensor) -> Scored:
+        found = super()._score(name, x, source)
         self._versions["activations", f"{name} {id(x)}"] = [(tensor, tensor._version) for tensor in found.inner]
         self._versions["scores", f"{name} {id(x)}"] = [(found.scores, found.scores._version)]
         return found

@@ -155,7 +155,7 @@ class _Checks:
         if source._version + embedding._version != versions:
             raise SpecError("changes in place the images or the embedding that it is given")
         for name in self._networks.discriminators("images", direction[1]):
-            self._discriminator_fits(name, target)
+            self._discriminator_fits(name, self._networks.seen(name, source, target))
         for name in self._networks.discriminators("embeddings"):
             self._discriminator_fits(name, embedding)
         self.position.move("generator", "generator")

@@ -127,10 +127,7 @@ class ForwardCache:
             translates = (recipe.by, recipe.half) == ("own", "decode")
             made_from = self.get(direction, recipe.made_from, up_to_date or translates)
         with torch.set_grad_enabled(self.with_graph):
-            if recipe.half == "encode":
-                tensors = self.networks.features(generator, made_from.tensors[-1])
-            else:
-                tensors = [self.networks.decode(generator, made_from.tensors[-1])]
+            tensors = self._half(generator, recipe.half, made_from.tensors[-1])
         # the input's version of a network is the older one, and wins
         name = f"generator/{generator}"
         return CacheEntry(tensors, {name: self.networks.versions[name]} | made_from.versions)
@@ -202,11 +199,11 @@ class ForwardCache:
         self._check_trained(generator)
         trains = self.player == "generator"
         with torch.set_grad_enabled(trains):
-            if half == "encode":
-                tensors = self.networks.features(generator, x)
-            else:
-                tensors = [self.networks.decode(generator, x)]
+            tensors = self._half(generator, half, x)
         return tensors if trains else [tensor.detach().requires_grad_() for tensor in tensors]
+
+    def _half(self, generator: str, half: str, x: Tensor) -> list[Tensor]:
+        return self.networks.features(generator, x) if half == "encode" else [self.networks.decode(generator, x)]
 
     def _check_trained(self, generator: str) -> None:
         if f"generator/{generator}" not in self.networks.modules:
@@ -240,12 +237,12 @@ class ForwardCache:
         if (name, id(x)) not in self._scores:
             # scores are shared by losses: one that asks without gradients must not take them from the others
             with torch.enable_grad():
-                self._scores[name, id(x)] = self._score(name, x)
+                self._scores[name, id(x)] = self._score(name, x, self.images(direction[0]))
         return self._scores[name, id(x)]
 
-    def _score(self, name: str, x: Tensor) -> Scored:
+    def _score(self, name: str, x: Tensor, source: Tensor) -> Scored:
         network = self.networks.discriminator(name)
-        *inner, scores = self.networks.activations(name, x)
+        *inner, scores = self.networks.activations(name, self.networks.seen(name, source, x))
         return Scored(x, network, inner, as_float(network, scores))
 
     def discriminator(self, direction: str, label: str | None) -> Discriminator:

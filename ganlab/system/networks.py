@@ -46,6 +46,11 @@ class Networks:
         self._scored: dict[str, dict[_TensorKind, None]] = {name: {} for name in self.modules}
         self._autocast = autocast
 
+    def __getitem__(self, name: str) -> Generator | Discriminator:
+        module = self.modules[name]
+        assert isinstance(module, Generator | Discriminator)
+        return module
+
     def generator(self, direction: str) -> Generator:
         module = self.modules[f"generator/{direction}"]
         assert isinstance(module, Generator)
@@ -57,7 +62,7 @@ class Networks:
         return module
 
     def discriminators(self, sees: str, domain: str | None = None) -> list[str]:
-        """The names of the discriminators that see "images" (of one domain, if given) or "embeddings"."""
+        """The names of the discriminators that see "embeddings", or "images" (of one domain, if given) or pairs."""
         slashes = 2 if sees == "images" else 1
         return [
             name
@@ -66,6 +71,10 @@ class Networks:
             and name.count("/") == slashes
             and (domain is None or name.endswith(f"/{domain}"))
         ]
+
+    def seen(self, name: str, source: Tensor, images: Tensor) -> Tensor:
+        """Returns the input of a discriminator for images of its domain: with their sources, if it sees pairs."""
+        return torch.cat([source, images], dim=1) if self.discriminator(name).sees == "pairs" else images
 
     def computing(self) -> torch.autocast | nullcontext[None]:
         """Returns the context for the networks' computations alone: autocast if the precision requires it."""

@@ -11,8 +11,8 @@ import torch
 from torch import nn
 
 from ganlab.determinism import keyed
-from ganlab.interfaces.networks import SEES, Domain
-from ganlab.interfaces.schedules import PLAYERS, Schedule, Turn
+from ganlab.interfaces.networks import Domain
+from ganlab.interfaces.schedules import PLAYERS, SEEN_IN_TURN, Schedule, Turn
 from ganlab.testing.building import build, check_class
 from ganlab.testing.requirement import keeps_random_state, max_difference, requirement, shape_text
 from ganlab.testing.simple import DIRECTIONS, IMAGES, noise
@@ -101,7 +101,7 @@ def _fits(turn: Turn, directions: tuple[str, ...]) -> bool:
     named = (turn.directions, turn.moves or ())
     return (
         turn.player in PLAYERS
-        and turn.sees in (None, *SEES)
+        and turn.sees in (None, *SEEN_IN_TURN)
         and not any(isinstance(each, str) or not set(each) <= set(directions) for each in named)
     )
 
