@@ -28,12 +28,18 @@ def evaluating(module: nn.Module) -> Iterator[None]:
 
 def trainable(modules: Iterable[nn.Module]) -> Iterator[nn.Parameter]:
     """Yields the parameters that take gradients, each once."""
+    for _, parameter in named_trainable((str(index), module) for index, module in enumerate(modules)):
+        yield parameter
+
+
+def named_trainable(modules: Iterable[tuple[str, nn.Module]]) -> Iterator[tuple[str, nn.Parameter]]:
+    """Yields (name, parameter) of the parameters that take gradients, each once, for (name, module) pairs."""
     seen: set[int] = set()
-    for module in modules:
-        for parameter in module.parameters():
+    for prefix, module in modules:
+        for name, parameter in module.named_parameters(prefix):
             if parameter.requires_grad and id(parameter) not in seen:
                 seen.add(id(parameter))
-                yield parameter
+                yield name, parameter
 
 
 def stateful(module: nn.Module) -> bool:

@@ -29,7 +29,7 @@ class StepLog:
 
     @contextmanager
     def step(self, state: TrainingState, batch: int) -> Iterator[None]:
-        """Times a step and keeps its values. If several turns have the same term, their mean is kept."""
+        """Times a step and keeps its values. If several turns or batches have the same term, their mean is kept."""
         started = time.perf_counter()
         self._values = {}
         yield
@@ -40,11 +40,14 @@ class StepLog:
             updated = {name.split("/")[1] for name in self._values if name.startswith("gradient/")}
             self._rows.append((head | state.learning_rates(updated), tuple(self._values), row))
 
-    def add(self, turn: PlannedTurn, terms: Terms, norm: Tensor | None) -> None:
-        """Adds the terms of a turn, and the norm of its gradient if it updated anything."""
+    def add(self, turn: PlannedTurn, terms: Terms) -> None:
+        """Adds a turn's terms of one batch."""
         for (direction, label, part), (_, value) in terms.items():
             name = f"loss/{turn.player}/{direction}/{label}{f'/{part}' if part else ''}"
             self._values.setdefault(name, []).append(value.detach())
+
+    def add_norm(self, turn: PlannedTurn, norm: Tensor | None) -> None:
+        """Adds the norm of a turn's gradient, if the turn updated anything."""
         if norm is not None:
             self._values.setdefault(f"gradient/{turn.player}/{turn.name}", []).append(norm)
 

@@ -114,9 +114,10 @@ def build_schedule(spec: Spec, components: Components | None = None) -> Schedule
     """Builds the schedule, which needs no data, and adds it to `components`."""
     schedule = _make(spec.components["schedule"], Schedule, components)
     schedule.directions = spec.directions
-    steps = getattr(schedule, "steps", None)
-    if type(steps) is not int or steps < 1:
-        raise SpecError(f"schedule: {spec.schedule['type']!r} has steps {steps!r}, not a number from 1 up")
+    for name in ("steps", "batches"):
+        count = getattr(schedule, name, None)
+        if type(count) is not int or count < 1:
+            raise SpecError(f"schedule: {spec.schedule['type']!r} has {name} {count!r}, not a number from 1 up")
     return schedule
 
 

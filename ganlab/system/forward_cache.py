@@ -75,10 +75,16 @@ class Logged(NamedTuple):
 
 
 class ForwardCache:
-    """The values of one batch in both directions. `begin` says whose turn it is."""
+    """The values of one batch in both directions. `begin` says whose turn it is.
 
-    def __init__(self, networks: Networks, batch: Batch, pools: dict[str, nn.Module], seed: int) -> None:
+    `number` counts the batches over which gradients are averaged, from 0; each has random numbers of its own.
+    """
+
+    def __init__(
+        self, networks: Networks, batch: Batch, pools: dict[str, nn.Module], seed: int, number: int = 0
+    ) -> None:
         self.networks, self.batch, self.pools, self.seed = networks, batch, pools, seed
+        self._number = number
         self.requests: set[str] = set()
         """The values that were read, as "DIRECTION.VALUE", and the names of the discriminators that scored."""
         self._logged: list[Logged] = []
@@ -215,7 +221,7 @@ class ForwardCache:
         if direction not in self.pools:
             return self.leaf(fake)
         if direction not in self._pooled:
-            rolls = keyed(self.seed, "pool", *self.position, direction).random((len(fake), 2))
+            rolls = self._keyed("pool", direction).random((len(fake), 2))
             with torch.no_grad():
                 pooled = checked_pool(self.pools[direction], fake.detach(), self._below_one(rolls))
             self._pooled[direction] = pooled.detach().requires_grad_()
@@ -289,7 +295,12 @@ class ForwardCache:
 
     def _random(self, direction: str) -> np.random.Generator:
         draw = self._draws[direction] = self._draws.get(direction, -1) + 1
-        return keyed(self.seed, "draw", *self.position, direction, draw)
+        return self._keyed("draw", direction, draw)
+
+    def _keyed(self, what: str, *rest: int | str) -> np.random.Generator:
+        # without the first batch's number, which keeps the random numbers of a run that does not accumulate
+        number = (self._number,) if self._number else ()
+        return keyed(self.seed, what, *self.position, *number, *rest)
 
     def _below_one(self, values: np.ndarray) -> Tensor:
         # a float64 just below 1 becomes 1 in float32

@@ -107,7 +107,7 @@ class Wgan(ganlab.Schedule):
         critic = Turn("discriminator", self.directions, new_batch=True)
         return [*[critic] * updates, Turn("generator", self.directions, new_batch=True)]
 
-    def optimizer(self, player: str, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
+    def optimizer(self, player: str, parameters: list[tuple[str, nn.Parameter]]) -> torch.optim.Optimizer:
         return torch.optim.RMSprop(parameters, lr=self.lr)
 
 
