@@ -19,6 +19,7 @@ from torch.nn.functional import cross_entropy, l1_loss, normalize
 import ganlab
 from ganlab import Translation
 from ganlab.components.registry import Registry, installed
+from ganlab.engine.summary import describe_terms
 from ganlab.engine.trainer import Trainer
 from ganlab.errors import SpecError
 from ganlab.spec.files import merge
@@ -401,7 +402,12 @@ def test_the_step_is_known_and_logged_values_are_recorded() -> None:
         name = f"log/generator/{direction}/step"
         assert [record[f"{name}/step"] for record in records] == [0, 1, 2]
         assert [record.get(f"{name}/twice") for record in records] == [None, 1.5, None]
-    assert trainer.dry_run.requests["generator", "ab", "step"].logged == (("ab", "step"),)
+    rows = [tuple(row.values()) for row in describe_terms(trainer) if row["term"].startswith("step")]
+    assert rows == [
+        row
+        for direction in DIRECTIONS
+        for row in (("generator", direction, "step", 1), ("generator", direction, "step/step", None))
+    ]
 
 
 @pytest.mark.parametrize(
