@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
-from contextlib import nullcontext
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, nullcontext
 from typing import NamedTuple
 
 import torch
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ganlab.errors import SpecError, text_of
 from ganlab.interfaces.networks import Discriminator, Generator
-from ganlab.torch_utils import as_float
+from ganlab.torch_utils import as_float, checked_activations
 
 
 class _TensorKind(NamedTuple):
@@ -43,8 +43,14 @@ class Networks:
         self.versions = dict.fromkeys(self.modules, 0)
         self.forwards: Counter[str] = Counter()
         """The number of calls of each network's `features`, `decode` or `forward`, by "NAME.METHOD"."""
-        self._scored: dict[str, dict[_TensorKind, None]] = {name: {} for name in self.modules}
+        self._known: dict[tuple[str, str], dict[_TensorKind, None]] = {}
+        """{(network, verb): the kinds of tensors that it has been given for it}."""
         self._autocast = autocast
+
+    def __getitem__(self, name: str) -> Generator | Discriminator:
+        module = self.modules[name]
+        assert isinstance(module, Generator | Discriminator)
+        return module
 
     def generator(self, direction: str) -> Generator:
         module = self.modules[f"generator/{direction}"]
@@ -57,7 +63,7 @@ class Networks:
         return module
 
     def discriminators(self, sees: str, domain: str | None = None) -> list[str]:
-        """The names of the discriminators that see "images" (of one domain, if given) or "embeddings"."""
+        """The names of the discriminators that see "embeddings", or "images" (of one domain, if given) or pairs."""
         slashes = 2 if sees == "images" else 1
         return [
             name
@@ -67,6 +73,10 @@ class Networks:
             and (domain is None or name.endswith(f"/{domain}"))
         ]
 
+    def seen(self, name: str, source: Tensor, images: Tensor) -> Tensor:
+        """Returns the input of a discriminator for images of its domain: with their sources, if it sees pairs."""
+        return torch.cat([source, images], dim=1) if self.discriminator(name).sees == "pairs" else images
+
     def computing(self) -> torch.autocast | nullcontext[None]:
         """Returns the context for the networks' computations alone: autocast if the precision requires it."""
         if self._autocast is None:
@@ -74,37 +84,48 @@ class Networks:
         return torch.autocast(self._autocast, torch.bfloat16)
 
     def features(self, direction: str, images: Tensor) -> list[Tensor]:
-        """The activations of a generator's encoder, the last of them the embedding."""
+        """The activations of a generator's encoder, the last of them the embedding. Raises SpecError as `activations`
+        does."""
         self.forwards[f"generator/{direction}.features"] += 1
-        with self.computing():
+        with self._asked(f"generator/{direction}", "encode", images), self.computing():
             network = self.generator(direction)
-            return [as_float(network, activation) for activation in network.features(images)]
+            activations = checked_activations(network, network.features(images))
+            return [as_float(network, activation) for activation in activations]
 
     def decode(self, direction: str, embedding: Tensor) -> Tensor:
         self.forwards[f"generator/{direction}.decode"] += 1
-        with self.computing():
+        with self._asked(f"generator/{direction}", "decode", embedding), self.computing():
             network = self.generator(direction)
             return as_float(network, network.decode(embedding))
 
     def score(self, name: str, x: Tensor) -> Tensor:
-        """A discriminator's scores.
+        """A discriminator's scores. Raises SpecError as `activations` does."""
+        return as_float(self.modules[name], self.activations(name, x)[-1])
 
-        Raises SpecError if the discriminator fails at a tensor unlike all that it has scored before. The loss is then
-        at fault.
+    def activations(self, name: str, x: Tensor) -> list[Tensor]:
+        """A discriminator's activations in the precision of the computation; the last of them are the scores.
+
+        Raises SpecError if the network fails at a tensor unlike all that it has been given before. The loss is then at
+        fault.
         """
         self.forwards[f"{name}.forward"] += 1
-        network, scored = self.discriminator(name), self._scored[name]
+        network = self.discriminator(name)
+        with self._asked(name, "score", x), self.computing():
+            return checked_activations(network, network.features(x))
+
+    @contextmanager
+    def _asked(self, name: str, verb: str, x: Tensor) -> Iterator[None]:
+        known = self._known.setdefault((name, verb), {})
         kind = _TensorKind(tuple(x.shape[1:]), x.dtype, x.device.type)
         try:
-            with self.computing():
-                scores = as_float(network, network(x))
+            yield
         except Exception as error:
-            if not scored or kind in scored:
+            if not known or kind in known:
                 raise
-            raise SpecError(f"asks {name} to score {_contrast(x, next(iter(scored)))}: {text_of(error)}") from error
-        # ordered: the first is the dry run's, which fits
-        scored[kind] = None
-        return scores
+            # ordered: the first is the dry run's, which fits
+            what = _contrast(x, next(iter(known)), f"{verb}d")
+            raise SpecError(f"asks {name} to {verb} {what}: {text_of(error)}") from error
+        known[kind] = None
 
     def updated(self, parameters: Iterable[nn.Parameter]) -> list[str]:
         """Raises the version of every network that holds one of the parameters. Returns the networks' names."""
@@ -119,8 +140,8 @@ class Networks:
         return [name for name, module in self.modules.items() if any(id(p) in asked for p in module.parameters())]
 
 
-def _contrast(x: Tensor, known: _TensorKind) -> str:
+def _contrast(x: Tensor, known: _TensorKind, done: str) -> str:
     """Returns a sentence's part that says how a tensor differs from a known kind."""
     if x.shape[1:] != known.shape:
-        return f"{tuple(x.shape)}, unlike the (N, {', '.join(map(str, known.shape))}) that it has scored before"
-    return f"{x.dtype} on {x.device.type}, unlike the {known.dtype} on {known.device} that it has scored before"
+        return f"{tuple(x.shape)}, unlike the (N, {', '.join(map(str, known.shape))}) that it has {done} before"
+    return f"{x.dtype} on {x.device.type}, unlike the {known.dtype} on {known.device} that it has {done} before"
