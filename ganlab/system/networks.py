@@ -106,6 +106,10 @@ class Networks:
         scored[kind] = None
         return scores
 
+    def used(self) -> set[str]:
+        """The names of the networks with a forward since `forwards` was cleared."""
+        return {key.rpartition(".")[0] for key in self.forwards}
+
     def updated(self, parameters: Iterable[nn.Parameter]) -> list[str]:
         """Raises the version of every network that holds one of the parameters. Returns the networks' names."""
         changed = self.holding(map(id, parameters))
