@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from ganlab.interfaces.networks import Discriminator, Domain, Generator
-from ganlab.testing.building import build, build_pair, check_class
+from ganlab.testing.building import build, build_pair, check_class, sees
+from ganlab.testing.plain_state import TORCH, drawn_by, moved_by
 from ganlab.testing.requirement import (
     check_gradients,
     close,
@@ -22,7 +23,7 @@ from ganlab.testing.requirement import (
     weighted_sum,
 )
 from ganlab.testing.simple import DIRECTIONS, EMBEDDING, IMAGES, noise
-from ganlab.torch_utils import evaluating, shape_lazy, stateful
+from ganlab.torch_utils import evaluating, shape_lazy, stateful, trainable
 
 __tracebackhide__ = True
 
@@ -36,12 +37,12 @@ def check_generator(cls: type[Generator], /, *, images: Domain = IMAGES, **optio
         x = noise(images, "generator", direction)
 
         def make(direction: str = direction, x: Tensor = x) -> Generator:
-            network = build_pair(cls, domains, options)[direction]
+            network = build_pair(cls, domains, DIRECTIONS, options)[direction]
             shape_lazy(network, x.float())
             return network
 
         with requirement(cls, "can be built from its options"):
-            build_pair(cls, domains, options)[direction]
+            make()
         torch.manual_seed(0)
         with requirement(cls, "encodes to (N, E, h, w)") as check:
             network = make().double()
@@ -87,8 +88,8 @@ def check_discriminator(cls: type[Discriminator], /, *, images: Domain | None = 
     check_class(cls, "discriminator", options)
     torch.manual_seed(0)
     with requirement(cls, "can be built from its options"):
-        sees = build(cls, options, IMAGES if images is None else images).sees
-    shape = images or (EMBEDDING if sees == "embeddings" else IMAGES)
+        shape = images or (EMBEDDING if sees(cls, options) == "embeddings" else IMAGES)
+        build(cls, options, shape)
 
     def make() -> Discriminator:
         network: Discriminator = build(cls, options, shape)
@@ -138,8 +139,11 @@ def _check_network(cls: type, make: Callable[[], nn.Module], run: Callable[[Any,
         torch.manual_seed(0)
         return make().to(dtype)
 
-    full = fresh()
+    full, others = fresh(), 0.5 * x
     with requirement(cls, "gives the same output for the same seed, and for any seed unless stateful is True") as check:
+        drawn = drawn_by(lambda: run(full, others))
+        check(set(drawn) <= {TORCH}, f"it draws from {', '.join(drawn)}, not from torch's generator alone")
+        check(not drawn or stateful(full), f"stateful is False, but it draws from {TORCH}")
         one, other = (run_seeded(run, fresh(), x) for _ in range(2))
         check(torch.equal(one, other), f"with one seed two outputs differ by up to {max_difference(one, other):.3g}")
         if not stateful(full):
@@ -157,7 +161,9 @@ def _check_network(cls: type, make: Callable[[], nn.Module], run: Callable[[Any,
             gradients = torch.autograd.grad(weighted_sum(run(full, x)), list(named.values()), allow_unused=True)
             check_gradients(dict(zip(named, gradients, strict=True)), check, nonzero=False)
     with requirement(cls, "keeps its state in parameters and buffers: a copy that loads them gives the same") as check:
-        run(full, x)
+        moved = moved_by(_use(network := fresh(), run, x), network)
+        check(not moved, f"each use changes {', '.join(moved)}, which checkpoints do not keep: use register_buffer")
+        run(full, others)
         torch.manual_seed(1)
         loaded = make().double()
         loaded.load_state_dict(full.state_dict())
@@ -177,6 +183,21 @@ def _check_network(cls: type, make: Callable[[], nn.Module], run: Callable[[Any,
         last = fresh(torch.float32).to(memory_format=torch.channels_last)
         other = run_seeded(run, last, x.float().contiguous(memory_format=torch.channels_last))
         check(close(expected, other, 1e-3), f"outputs differ by up to {max_difference(expected, other):.3g}")
+
+
+def _use(network: nn.Module, run: Callable[[Any, Tensor], Tensor], x: Tensor) -> Callable[[], None]:
+    """Returns a function that uses a network, each time from the same parameters, buffers and seed."""
+    initial = {name: value.clone() for name, value in network.state_dict().items()}
+
+    def use() -> None:
+        network.load_state_dict(initial)
+        torch.manual_seed(0)
+        run(network, x)
+        if isinstance(network, Discriminator):
+            with torch.no_grad():
+                network.after_update()
+
+    return use
 
 
 def _forward(network: Any, x: Tensor) -> Tensor:
@@ -223,19 +244,16 @@ def _second_derivative(make: Callable[[], Discriminator], x: Tensor) -> tuple[fl
     def penalty_at(sign: float) -> float:
         moved = settled()
         with torch.no_grad():
-            for parameter, change in zip(moved.parameters(), changes, strict=True):
+            for parameter, change in zip(trainable([moved]), changes, strict=True):
                 parameter.add_(change, alpha=sign * step)
         return float(penalty(moved).detach())
 
     step = 1e-7
     network = settled()
     random = torch.Generator().manual_seed(0)
-    changes = [
-        p.detach() * (1 + 0.5 * torch.randn(p.shape, generator=random, dtype=p.dtype)) for p in network.parameters()
-    ]
+    parameters = list(trainable([network]))
+    changes = [p.detach() * (1 + 0.5 * torch.randn(p.shape, generator=random, dtype=p.dtype)) for p in parameters]
     value = penalty(network)
-    parameters = [p for p in network.parameters() if p.requires_grad]
     slopes = torch.autograd.grad(value, parameters, allow_unused=True) if value.requires_grad else ()
-    trained = [change for p, change in zip(network.parameters(), changes, strict=True) if p.requires_grad]
-    by_autograd = sum(float((s * c).sum()) for s, c in zip(slopes, trained, strict=False) if s is not None)
+    by_autograd = sum(float((s * c).sum()) for s, c in zip(slopes, changes, strict=False) if s is not None)
     return by_autograd, (penalty_at(1) - penalty_at(-1)) / (2 * step), float(value.detach())

@@ -43,6 +43,12 @@ class SimpleDiscriminator(Discriminator):
         return scores
 
 
+class SimpleEmbeddingDiscriminator(SimpleDiscriminator):
+    """The same for embeddings."""
+
+    sees = "embeddings"
+
+
 class SimpleLoss(Loss):
     """Least squares (arXiv:1611.04076)."""
 

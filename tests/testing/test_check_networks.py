@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import random
 import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
@@ -14,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import pixel_shuffle, pixel_unshuffle, relu
 
+import ganlab
 from ganlab import Domain, testing
 from ganlab.testing import networks, requirement
 from ganlab.testing.simple import IMAGES, SimpleDiscriminator, SimpleGenerator
@@ -111,6 +113,34 @@ class HiddenNoise(SimpleGenerator):
         return embedding + torch.randn_like(embedding)
 
 
+class DrawsRarely(SimpleGenerator):
+    def encode(self, images: Tensor) -> Tensor:
+        return super().encode(images if random.random() > 1e-9 else images.flip(3))
+
+
+class HiddenTurns(SimpleGenerator):
+    """Turns every second image, as a buffer counts them."""
+
+    def __init__(self, source: Domain, target: Domain) -> None:
+        super().__init__(source, target)
+        self.register_buffer("uses", torch.zeros(()))
+
+    def encode(self, images: Tensor) -> Tensor:
+        self.uses += 1
+        return super().encode(images.flip(3) if self.uses % 2 else images)
+
+
+class Centred(SimpleGenerator):
+    """Subtracts the mean of the first images that it sees."""
+
+    stateful = True
+    mean: Tensor | None = None
+
+    def encode(self, images: Tensor) -> Tensor:
+        self.mean = images.detach().mean() if self.mean is None else self.mean
+        return super().encode(images - self.mean)
+
+
 class OutsideState(SimpleGenerator):
     stateful = True
     uses = 0
@@ -204,6 +234,13 @@ class DividesByZero(SimpleDiscriminator):
         self.net[0].weight /= 0
 
 
+class CountsUpdates(SimpleDiscriminator):
+    updates = 0
+
+    def after_update(self) -> None:
+        self.updates += 1
+
+
 class NumpyWeights(SimpleDiscriminator):
     def __init__(self, shape: Domain) -> None:
         super().__init__(shape)
@@ -233,8 +270,12 @@ BROKEN: list[Broken] = [
     (testing.check_generator, UnusedLayer, "all parameters.* no gradient reaches head.weight, head.bias"),
     (testing.check_generator, Clock, "initial weights.* encoder.0.weight differ"),
     (testing.check_generator, OwnRandom, "same seed.* with one seed two outputs differ by up to"),
-    (testing.check_generator, HiddenNoise, "stateful is False, but two outputs differ by up to"),
-    (testing.check_generator, OutsideState, "state.* in eval mode outputs differ by up to"),
+    (testing.check_generator, DrawsRarely, "same seed.* it draws from Python's random, not from torch's generator"),
+    (testing.check_generator, HiddenNoise, "stateful is False, but it draws from torch's global generator"),
+    (testing.check_generator, HiddenTurns, "stateful is False, but two outputs differ by up to"),
+    (testing.check_generator, OutsideState, r"state.* each use changes 'uses' \(1, then 2\), .* use register_buffer"),
+    (testing.check_generator, Centred, "state.* in eval mode outputs differ by up to"),
+    (testing.check_discriminator, CountsUpdates, r"state.* each use changes 'updates' \(1, then 2\)"),
     (testing.check_generator, Lerps, "autocast.* RuntimeError"),
     (testing.check_generator, Chaotic, "autocast.* mean error of the output is"),
     (testing.check_generator, Strides, "channels_last.* outputs differ by up to"),
@@ -287,6 +328,29 @@ def test_a_nested_component_is_the_class_that_is_given() -> None:
     testing.check_discriminator(Around)
     with pytest.raises(AssertionError, match=r'^Around failed the requirement "gives scores'):
         testing.check_discriminator(Around, of=Flat)
+
+
+class Projected(ganlab.Discriminator):
+    """A fixed projection and a head (arXiv:2111.01007)."""
+
+    def __init__(self, shape: Domain, width: int = 8) -> None:
+        super().__init__()
+        self.fixed = nn.Conv2d(shape.channels, width, 3, 1, 1).requires_grad_(False)
+        self.head = nn.Conv2d(width, 1, 3, 1, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        scores: Tensor = self.head(self.fixed(x).tanh())
+        return scores
+
+
+def test_parameters_may_be_frozen() -> None:
+    testing.check_discriminator(Projected)
+
+
+def test_a_nested_component_has_options() -> None:
+    testing.check_discriminator(Around, of=(Around, {"of": (Projected, {"width": 2})}))
+    with pytest.raises(AssertionError, match=r'^Projected failed the requirement "is a Discriminator .* depth: 1: '):
+        testing.check_discriminator(Around, of=(Around, {"of": (Projected, {"depth": 1})}))
 
 
 def test_an_option_that_is_not_allowed_is_named() -> None:
