@@ -39,9 +39,9 @@ def plain_state(component: object) -> dict[str, Snapshot]:
     and buffers that are not persistent.
     """
     found: dict[str, Snapshot] = {}
-    for name, value in _flattened(component, "", ()):
+    for name, snapshot in _snapshots(component, "", ()):
         # an object's own attribute hides its class's
-        found.setdefault(name, Snapshot(_comparable(value), _text(value)))
+        found.setdefault(name, snapshot)
     return found
 
 
@@ -82,10 +82,10 @@ def _random_states() -> dict[str, Any]:
     }
 
 
-def _flattened(component: object, prefix: str, inside: Collection[int]) -> Iterator[tuple[str, Any]]:
+def _snapshots(component: object, prefix: str, inside: Collection[int]) -> Iterator[tuple[str, Snapshot]]:
     """Yields (name, value) of all attributes; in place of an attribute that is an author's object, its attributes."""
-    modules = component.named_modules() if isinstance(component, nn.Module) else [("", component)]
-    inside = {*inside, id(component)}
+    modules = list(component.named_modules()) if isinstance(component, nn.Module) else [("", component)]
+    inside = {*inside, *(id(part) for _, part in modules)}
     for path, part in modules:
         # torch's own modules keep their state in buffers
         if isinstance(part, nn.Module) and _is_of(type(part), "torch"):
@@ -93,9 +93,9 @@ def _flattened(component: object, prefix: str, inside: Collection[int]) -> Itera
         for name, value in _attributes(part):
             full = f"{prefix}{path}{path and '.'}{name}"
             if _is_object(value) and id(value) not in inside:
-                yield from _flattened(value, f"{full}.", inside)
+                yield from _snapshots(value, f"{full}.", inside)
             else:
-                yield full, value
+                yield full, Snapshot(_comparable(value, inside), _text(value))
 
 
 _MODULE = vars(nn.Module())
