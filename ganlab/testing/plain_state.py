@@ -13,7 +13,7 @@ import random
 import sys
 from collections import deque
 from collections.abc import Callable, Collection, Iterator, Mapping
-from types import SimpleNamespace
+from types import CellType, SimpleNamespace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -35,8 +35,8 @@ class Snapshot(NamedTuple):
 def plain_state(component: object) -> dict[str, Snapshot]:
     """Returns {attribute: its value} of everything that a component keeps and no checkpoint saves.
 
-    "part.attribute" is an attribute of an object or a module inside the component. Attributes of classes are included,
-    and buffers that are not persistent.
+    "part.attribute" is an attribute of an object or a module inside the component. Buffers that are not persistent are
+    included, and so are attributes of classes and the global variables that methods name.
     """
     found: dict[str, Snapshot] = {}
     for name, snapshot in _snapshots(component, "", ()):
@@ -49,7 +49,11 @@ def differences(before: Mapping[str, Snapshot], after: Mapping[str, Snapshot]) -
     """Returns "'name' (VALUE, then VALUE)" for each attribute with another value."""
     missing = Snapshot(None, "missing")
     pairs = {name: (before.get(name, missing), after.get(name, missing)) for name in (*before, *after)}
-    return [f"{name!r} ({one.text}, then {two.text})" for name, (one, two) in pairs.items() if one.value != two.value]
+    return [
+        f"{name!r} ({one.text}, then {two.text if two.text != one.text else 'other values'})"
+        for name, (one, two) in pairs.items()
+        if one.value != two.value
+    ]
 
 
 def moved_by(use: Callable[[], object], component: object) -> list[str]:
@@ -103,7 +107,7 @@ _OPTIMIZER = vars(torch.optim.SGD([nn.Parameter(torch.zeros(()))]))
 
 
 def _attributes(part: object) -> Iterator[tuple[str, Any]]:
-    """Yields the attributes of an object, then those of its classes."""
+    """Yields the attributes of an object, then those of its classes and the variables outside that methods name."""
     own = dict(vars(part))
     if isinstance(part, nn.Module):
         # torch's old norms set the weight that they make anew in each forward
@@ -115,7 +119,20 @@ def _attributes(part: object) -> Iterator[tuple[str, Any]]:
     yield from own.items()
     for cls in type(part).__mro__:
         if not _is_of(cls, "torch", "builtins", "ganlab.interfaces"):
-            yield from (pair for pair in vars(cls).items() if not pair[0].startswith("__") and _is_data(pair[1]))
+            outside = [_variables(method) for method in map(inspect.unwrap, vars(cls).values())]
+            for names in (vars(cls), *outside):
+                yield from (pair for pair in names.items() if not pair[0].startswith("__") and _is_data(pair[1]))
+
+
+def _variables(method: object) -> dict[str, Any]:
+    """Returns the global variables, and those of functions around it, that a method names."""
+    if not inspect.isfunction(method):
+        return {}
+    # inspect.getclosurevars takes ten times as long
+    known = method.__globals__
+    found = {name: known[name] for name in method.__code__.co_names if name in known}
+    cells = zip(method.__code__.co_freevars, method.__closure__ or (), strict=True)
+    return found | {name: cell.cell_contents for name, cell in cells if cell != CellType()}
 
 
 def _is_of(cls: type, *packages: str) -> bool:

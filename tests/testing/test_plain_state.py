@@ -29,10 +29,16 @@ class Critic(nn.Module):
     calls = 0
 
 
+BANK: list[int] = []
+
+
 class Component(nn.Module):
     """Keeps something of every kind."""
 
     shared: ClassVar[list[int]] = []
+
+    def remember(self, value: int) -> None:
+        BANK.append(value)
 
     def __init__(self) -> None:
         super().__init__()
@@ -65,21 +71,22 @@ STATE: dict[str, tuple[str, Callable[[Component], object]]] = {
     "number": ("'count' (1, then 2)", lambda c: increase(c, "count")),
     "tiny change": ("'rate' (1.0000000000000002, then 1.0000000000000004)", lambda c: increase_little(c)),
     "list": ("'bank' (list of 1, then list of 2)", lambda c: c.bank.append(torch.zeros(2))),
-    "full queue": ("'queue' (deque of 4, then deque of 4)", lambda c: c.queue.extend([c.queue[-1] + 1] * 4)),
+    "full queue": ("'queue' (deque of 4, then other values)", lambda c: c.queue.extend([c.queue[-1] + 1] * 4)),
     "set": ("'seen' (set of 1, then set of 2)", lambda c: c.seen.add(len(c.seen))),
-    "counter": ("'votes' (Counter of 1, then Counter of 1)", lambda c: c.votes.update("a")),
-    "tensor": ("'mean' (an array (3), then an array (3))", lambda c: c.mean.add_(1)),
-    "array": ("'array' (an array (3), then an array (3))", lambda c: np.add(c.array, 1, out=c.array)),
-    "Python's generator": ("'python' (Random, then Random)", lambda c: c.python.random()),
-    "numpy's generator": ("'numpy' (Generator, then Generator)", lambda c: c.numpy.random()),
-    "torch's generator": ("'torch' (Generator, then Generator)", lambda c: torch.rand(1, generator=c.torch)),
-    "iterator": ("'numbers' (count, then count)", lambda c: next(c.numbers)),
+    "counter": ("'votes' (Counter of 1, then other values)", lambda c: c.votes.update("a")),
+    "tensor": ("'mean' (an array (3), then other values)", lambda c: c.mean.add_(1)),
+    "array": ("'array' (an array (3), then other values)", lambda c: np.add(c.array, 1, out=c.array)),
+    "Python's generator": ("'python' (Random, then other values)", lambda c: c.python.random()),
+    "numpy's generator": ("'numpy' (Generator, then other values)", lambda c: c.numpy.random()),
+    "torch's generator": ("'torch' (Generator, then other values)", lambda c: torch.rand(1, generator=c.torch)),
+    "iterator": ("'numbers' (count, then other values)", lambda c: next(c.numbers)),
     "object": ("'record.count' (1, then 2)", lambda c: increase(c.record, "count")),
     "namespace": ("'space.epoch' (1, then 2)", lambda c: increase(c.space, "epoch")),
-    "module in a list": ("'listed' (list of 1, then list of 1)", lambda c: c.listed[0].bias.data.add_(1)),
+    "module in a list": ("'listed' (list of 1, then other values)", lambda c: c.listed[0].bias.data.add_(1)),
     "submodule": ("'critic.calls' (1, then 2)", lambda c: increase(c.critic, "calls")),
-    "lost buffer": ("'lost' (an array (), then an array ())", lambda c: c.lost.add_(1)),
+    "lost buffer": ("'lost' (an array (), then other values)", lambda c: c.lost.add_(1)),
     "attribute of the class": ("'shared' (list of 1, then list of 2)", lambda c: c.shared.append(1)),
+    "global variable": ("'BANK' (list of 1, then list of 2)", lambda c: c.remember(1)),
     "new attribute": ("'new' (1, then 2)", lambda c: setattr(c, "new", getattr(c, "new", 0) + 1)),
 }
 
@@ -92,6 +99,7 @@ def increase_little(component: Component) -> None:
 def test_state_is_found(what: str) -> None:
     expected, use = STATE[what]
     Component.shared.clear()
+    BANK.clear()
     component = Component()
     assert moved_by(lambda: use(component), component) == [expected]
 
