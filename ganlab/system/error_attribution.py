@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from types import FrameType, MethodType
 from typing import Any, NamedTuple
 
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx
 
 from ganlab.errors import GanlabError, RunError, SpecError, text_of
@@ -53,9 +53,10 @@ class Position:
     def move_to_schedule(self, task: str) -> None:
         self.move("schedule", f"schedule's {task}")
 
-    def move_to_discriminator(self, name: str, task: str) -> None:
-        """`name` is the network's: "discriminator/LABEL" or "discriminator/LABEL/DOMAIN"."""
-        place = f"discriminators.{name.split('/')[1]}"
+    def move_to_network(self, name: str, task: str) -> None:
+        """`name` is "generator/DIRECTION", "discriminator/LABEL" or "discriminator/LABEL/DOMAIN"."""
+        kind, label = name.split("/")[:2]
+        place = "generator" if kind == "generator" else f"discriminators.{label}"
         self.move(place, f"{place}'s {task}")
 
     def move_to_gradients(self, player: str, labels: Iterable[str], directions: Iterable[str]) -> None:
@@ -99,10 +100,15 @@ class Components:
         if frame.f_code.co_name == "backward" and isinstance(_first_argument(frame), FunctionCtx):
             # autograd calls `backward` with a context, which does not tell the component
             return self._by_package(frame, place)
+        if frame.f_code is nn.Module.__getattr__.__code__:
+            # an attribute that a component lacks is the fault of the code that reads it
+            return None
         return self._known.get(id(_first_argument(frame)), (None, None))[1]
 
     def _by_class(self, frame: FrameType, place: str) -> ComponentRef | None:
         # averaged generators and checkpoints are copies of the components
+        if frame.f_code is nn.Module.__getattr__.__code__:
+            return None
         cls = type(_first_argument(frame))
         return _join({ref for component, ref in self._known.values() if type(component) is cls}, place)
 
