@@ -102,6 +102,8 @@ def build(cls: type, options: Mapping[str, Any], domain: Domain | None = None) -
         **dict.fromkeys(sign.supplied, domain),
     )
     finish_construction(made)
+    if isinstance(made, Discriminator):
+        made.sees = sees(cls, options)
     return made
 
 

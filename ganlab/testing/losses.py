@@ -93,8 +93,12 @@ def check_loss(
             cls, "shows discriminators t.fake_for_discriminator, which the schedule's pool gives"
         ) as check:
             requests = caches["discriminator"].requests
-            # a critic that belongs to the loss may need a fake's input, which a pool does not keep
-            scoring = any(name.startswith("discriminator/") for name in requests)
+            # a critic that belongs to the loss, or sees pairs, may need a fake's input, which a pool does not keep
+            scoring = any(
+                name in requests and system.networks.discriminator(name).sees != "pairs"
+                for name in system.networks.modules
+                if name.startswith("discriminator/")
+            )
             direct = [direction for direction in recipe.directions if scoring and f"{direction}.fake" in requests]
             check(
                 not direct,

@@ -35,10 +35,11 @@ def check_schedule(cls: type[Schedule], /, *, images: Domain = IMAGES, **options
         schedule.directions = directions
         return schedule
 
-    with requirement(cls, "has steps, an integer of at least 1") as check:
-        steps = getattr(make(), "steps", None)
-        check(type(steps) is int and steps >= 1, f"steps is {steps!r}")
-    assert isinstance(steps, int)
+    with requirement(cls, "has steps and batches, integers of at least 1") as check:
+        for name in ("steps", "batches"):
+            count = getattr(make(), name, None)
+            check(type(count) is int and count >= 1, f"{name} is {shown(count)}")
+        steps = make().steps
     checked = sorted({*range(min(steps, STEPS)), steps - 1})
     with requirement(cls, "gives turns of known players, in directions that the core has set") as check:
         for directions in (DIRECTIONS, DIRECTIONS[:1]):
@@ -142,7 +143,7 @@ def _descend(optimizer: torch.optim.Optimizer, parameters: list[nn.Parameter]) -
 def _moved_by_step(schedule: Schedule, player: str) -> list[str]:
     """Returns the plain attributes of a player's optimizer that change with each step from the same state."""
     parameters = _parameters()
-    optimizer = schedule.optimizer(player, parameters)
+    optimizer = schedule.optimizer(player, _named(player, parameters))
     initial = [parameter.detach().clone() for parameter in parameters]
     state = copy.deepcopy(optimizer.state_dict())
 

@@ -18,7 +18,7 @@ from ganlab.system.networks import Networks
 from ganlab.system.terms import checked_terms
 from ganlab.system.weights import WeightsCopy
 from ganlab.testing.building import Given, build, build_pair, check_given, sees
-from ganlab.testing.simple import DIRECTIONS, noise
+from ganlab.testing.simple import DIRECTIONS, noise, paired
 from ganlab.torch_utils import shape_lazy
 
 __tracebackhide__ = True
@@ -61,11 +61,13 @@ class Recipe:
         on_images: dict[tuple[str, str], Discriminator] = {}
         on_embeddings: dict[str, Discriminator] = {}
         for label, given in self.discriminators.items():
-            if sees(*given) == "embeddings":
+            kind = sees(*given)
+            if kind == "embeddings":
                 on_embeddings[label] = _discriminator(given, embedding)
                 continue
-            for target in sorted({direction[1] for direction in self.directions}):
-                on_images[label, target] = _discriminator(given, domains[target])
+            for direction in sorted(self.directions, key=lambda direction: direction[1]):
+                target = domains[direction[1]]
+                on_images[label, direction[1]] = _discriminator(given, paired(target) if kind == "pairs" else target)
         networks = Networks(generators, on_images, on_embeddings)
         for module in networks.modules.values():
             module.to(dtype)

@@ -130,8 +130,8 @@ class ListedCritic(SimpleDiscriminator):
         super().__init__(shape)
         self.more = [nn.Conv2d(shape.channels, shape.channels, 1, bias=False)]
 
-    def forward(self, x: Tensor) -> Tensor:
-        return super().forward(self.more[0].to(x)(x))
+    def features(self, x: Tensor) -> list[Tensor]:
+        return super().features(self.more[0].to(x)(x))
 
 
 class Doubtful(SimpleGenerator):
@@ -166,8 +166,8 @@ class InPlace(SimpleDiscriminator):
     def __init__(self, shape: Domain) -> None:
         super().__init__(shape)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return super().forward(x.detach().mul_(2))
+    def features(self, x: Tensor) -> list[Tensor]:
+        return super().features(x.detach().mul_(2))
 
 
 def clamp_data(weights: nn.Parameter) -> None:
@@ -206,10 +206,10 @@ class Clamping(ganlab.Loss):
 class Normalising(SimpleDiscriminator):
     """Divides its weights by their norms in every forward (arXiv:2312.02696, section 2.3)."""
 
-    def forward(self, x: Tensor) -> Tensor:
+    def features(self, x: Tensor) -> list[Tensor]:
         for layer in (self.net[0], self.net[2]):
             layer.weight.data /= torch.linalg.vector_norm(layer.weight.data, dim=(1, 2, 3), keepdim=True)
-        return super().forward(x)
+        return super().features(x)
 
 
 @ganlab.hookimpl

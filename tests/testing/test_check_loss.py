@@ -12,6 +12,7 @@ import pytest
 import torch
 from pydantic import AfterValidator
 from torch import Tensor, nn
+from torch.nn.functional import l1_loss
 
 import ganlab
 from ganlab import Domain, Translation, testing
@@ -191,6 +192,11 @@ class Clamps(SimpleLoss):
         return super().discriminator(t)
 
 
+class TakesCritic(SimpleLoss):
+    def __init__(self, critic: ganlab.Discriminator) -> None:
+        super().__init__()
+
+
 class Overdescribed(Required):
     """A loss.
 
@@ -230,6 +236,11 @@ BROKEN: list[Broken] = [
         partial(testing.check_loss, margin=1.0),
         Overdescribed,
         "describes only options.* there is no option 'gamma'.* known are: margin",
+    ),
+    (
+        testing.check_loss,
+        TakesCritic,
+        "is a Loss.* takes a discriminator, 'critic': name it in the spec's `discriminators` and read its scores with",
     ),
     (partial(testing.check_loss, of=SimpleLoss()), Scaled, r"round trip.* of is SimpleLoss\(\); pass a class, or "),
     (testing.check_loss, Misspelt, "spells.* it has 'prepair'; did you mean 'prepare'"),
@@ -462,3 +473,97 @@ class LogsConstant(SimpleLoss):
 
 def test_a_part_may_be_there_to_be_logged() -> None:
     testing.check_loss(LogsConstant)
+
+
+class Sometimes(ganlab.Loss):
+    """R1 (arXiv:1801.04406) in every 16th step alone, beginning with `first`, and a term that sets in later."""
+
+    def __init__(self, first: int = 0, warmup: int = 0) -> None:
+        super().__init__()
+        self.first, self.warmup = first, warmup
+
+    def generator(self, t: Translation) -> Tensor:
+        if t.step < self.warmup:
+            return torch.zeros(())
+        return -t.score(t.fake).mean()
+
+    def discriminator(self, t: Translation) -> Tensor | None:
+        if t.step % 16 != self.first:
+            return None
+        x = t.target
+        (gradient,) = torch.autograd.grad(t.score(x).mean(), x, create_graph=True)
+        return 16 * gradient.square().sum()
+
+
+class SometimesBroken(Sometimes):
+    def discriminator(self, t: Translation) -> Tensor | None:
+        return None if (term := super().discriminator(t)) is None else term / 0
+
+
+@pytest.mark.parametrize(("first", "warmup"), [(0, 0), (15, 0), (3, 1000)])
+def test_a_loss_may_have_terms_in_some_steps_alone(first: int, warmup: int) -> None:
+    testing.check_loss(Sometimes, first=first, warmup=warmup)
+    with pytest.raises(AssertionError, match=r"gives finite scalars.* discriminator/ab = inf"):
+        testing.check_loss(SometimesBroken, first=first, warmup=warmup)
+
+
+class LearnsLate(SimpleLoss):
+    """Has a parameter of its own, which a later step's term reaches."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(()))
+
+    def generator(self, t: Translation) -> Tensor:
+        return super().generator(t) * (self.scale if t.step >= 20 else 1)
+
+
+def test_an_own_parameter_may_be_reached_in_a_later_step() -> None:
+    testing.check_loss(LearnsLate)
+
+
+class FeatureMatching(ganlab.Loss):
+    """The mean distance of the activations of fakes and reals (arXiv:1711.11585, eq. 4)."""
+
+    def generator(self, t: Translation) -> Tensor:
+        reals, fakes = t.activations(t.target)[:-1], t.activations(t.fake)[:-1]
+        t.log("number of activations", len(reals))
+        return torch.stack([l1_loss(f, r.detach()) for f, r in zip(fakes, reals, strict=True)]).mean()
+
+
+class Attentive(ganlab.Discriminator):
+    """Gives class activation logits before the scores, as U-GAT-IT's discriminator (arXiv:1907.10830)."""
+
+    def __init__(self, shape: Domain) -> None:
+        super().__init__()
+        self.encoder = nn.Conv2d(shape.channels, 4, 4, 2, 1)
+        self.cam, self.head = nn.Linear(4, 1, bias=False), nn.Conv2d(4, 1, 3, 1, 1)
+
+    def features(self, x: Tensor) -> list[Tensor]:
+        hidden = self.encoder(x).relu()
+        return [hidden, self.cam(hidden.mean((2, 3))), self.head(hidden * self.cam.weight[0, :, None, None])]
+
+
+class CAM(ganlab.Loss):
+    """Least squares on the class activation logits."""
+
+    def generator(self, t: Translation) -> Tensor:
+        return (t.activations(t.fake)[-2] - 1).square().mean()
+
+    def discriminator(self, t: Translation) -> Tensor:
+        real, fake = t.activations(t.target)[-2], t.activations(t.fake_for_discriminator)[-2]
+        return (real - 1).square().mean() + fake.square().mean()
+
+
+def test_losses_may_read_inside_a_discriminator() -> None:
+    testing.check_loss(FeatureMatching)
+    testing.check_loss(CAM, discriminators={"image": Attentive})
+
+
+class OfPairs(SimpleDiscriminator):
+    sees = "pairs"
+
+
+def test_a_discriminator_of_pairs_has_no_pool() -> None:
+    testing.check_loss(SimpleLoss, discriminators={"image": OfPairs})
+    testing.check_loss(Bypasses, discriminators={"image": OfPairs})

@@ -179,28 +179,40 @@ class Strides(SimpleGenerator):
         return embedding.as_strided(embedding.shape, torch.empty(embedding.shape).stride())
 
 
+class Plain(ganlab.Discriminator):
+    """Implements `forward` alone."""
+
+    def __init__(self, shape: Domain) -> None:
+        super().__init__()
+        self.net = nn.Sequential(nn.Conv2d(shape.channels, 4, 4, 2, 1), nn.Tanh(), nn.Conv2d(4, 1, 3, 1, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        scores: Tensor = self.net(x)
+        return scores
+
+
 class OddScores(SimpleDiscriminator):
     def __init__(self, shape: Domain) -> None:
         super().__init__(shape)
         self.grouped = nn.Conv2d(shape.channels, 4, 3, groups=2)
 
 
-class Frozen(SimpleDiscriminator):
+class Frozen(Plain):
     def forward(self, x: Tensor) -> Tensor:
         return super().forward(x).detach()
 
 
-class ScoresRootAtZero(SimpleDiscriminator):
+class ScoresRootAtZero(Plain):
     def forward(self, x: Tensor) -> Tensor:
         return super().forward(x) + (x - x.detach()).square().sum().sqrt()
 
 
-class Flat(SimpleDiscriminator):
+class Flat(Plain):
     def forward(self, x: Tensor) -> Tensor:
         return super().forward(x).mean((1, 2, 3))
 
 
-class Blind(SimpleDiscriminator):
+class Blind(Plain):
     def forward(self, x: Tensor) -> Tensor:
         return super().forward(x.detach())
 
@@ -218,7 +230,7 @@ class _OneSided(torch.autograd.Function):
         return gradient * ctx.slope
 
 
-class FirstOrder(SimpleDiscriminator):
+class FirstOrder(Plain):
     def forward(self, x: Tensor) -> Tensor:
         scores: Tensor = _OneSided.apply(super().forward(x))
         return scores
@@ -232,6 +244,16 @@ class Replaces(SimpleDiscriminator):
 class DividesByZero(SimpleDiscriminator):
     def after_update(self) -> None:
         self.net[0].weight /= 0
+
+
+class TwoScores(SimpleDiscriminator):
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x).tanh()
+
+
+class SharpensAfterUpdate(SimpleGenerator):
+    def after_update(self) -> None:
+        self.encoder[0].weight = nn.Parameter(2 * self.encoder[0].weight)
 
 
 class CountsUpdates(SimpleDiscriminator):
@@ -288,6 +310,8 @@ BROKEN: list[Broken] = [
     (testing.check_discriminator, FirstOrder, r"differentiated twice.* is \S+ by autograd, \S+ by finite differences"),
     (testing.check_discriminator, Replaces, "after_update.* some of its 4 parameters were replaced"),
     (testing.check_discriminator, DividesByZero, "after_update.* not finite: net.0.weight"),
+    (testing.check_generator, SharpensAfterUpdate, "after_update.* some of its 4 parameters were replaced"),
+    (testing.check_discriminator, TwoScores, r"has features.* they differ by up to \S+; losses read the features"),
     (testing.check_discriminator, NumpyWeights, "initial weights.* net.0.weight differ"),
 ]
 
@@ -328,6 +352,21 @@ def test_a_nested_component_is_the_class_that_is_given() -> None:
     testing.check_discriminator(Around)
     with pytest.raises(AssertionError, match=r'^Around failed the requirement "gives scores'):
         testing.check_discriminator(Around, of=Flat)
+
+
+class OfPairs(SimpleDiscriminator):
+    """Sees a source and its translation."""
+
+    sees = "pairs"
+
+    def __init__(self, shape: Domain) -> None:
+        super().__init__(shape)
+        assert shape.channels in (2, 6)
+
+
+def test_a_discriminator_of_pairs_is_given_both_images() -> None:
+    testing.check_discriminator(OfPairs)
+    testing.check_discriminator(Around, of=OfPairs, images=IMAGES._replace(channels=1))
 
 
 class Projected(ganlab.Discriminator):

@@ -31,6 +31,10 @@ class NoSteps(Valid):
     steps = 0
 
 
+class HalfBatches(Valid):
+    batches = 0.5  # type: ignore[assignment]
+
+
 class OwnDirections(Valid):
     def turns(self, step: int) -> Iterable[Turn]:
         return [Turn("generator", ("ab", "ba"))]
@@ -158,6 +162,7 @@ class LatePool(Valid):
 
 BROKEN: list[Broken] = [
     (testing.check_schedule, NoSteps, "has steps.* steps is 0"),
+    (testing.check_schedule, HalfBatches, "has steps and batches.* batches is 0.5"),
     (
         testing.check_schedule,
         OwnDirections,
@@ -192,3 +197,34 @@ def test_the_schedule_that_they_derive_from_passes() -> None:
     testing.check_schedule(Valid)
     # the check leaves torch's global generator as it was
     assert torch.equal(torch.get_rng_state(), before)
+
+
+class Warmup(ganlab.ScheduleWrapper):
+    """Lets the learning rate of another schedule rise."""
+
+    def __init__(self, of: ganlab.Schedule, over: int = 5) -> None:
+        super().__init__(of)
+        self.over = over
+
+    def learning_rate(self, player: str, step: int) -> float:
+        return super().learning_rate(player, step) * min(1, (step + 1) / self.over)
+
+
+def test_a_wrapper_passes_around_any_schedule() -> None:
+    testing.check_schedule(Warmup)
+    testing.check_schedule(Warmup, of=(Warmup, {"over": 3, "of": Valid}))
+    with pytest.raises(AssertionError, match=r"^Warmup failed .* each use changes 'of\.asked' "):
+        testing.check_schedule(Warmup, of=Plateau)
+
+
+class Grouped(Valid):
+    """Decays weights, but no biases."""
+
+    def optimizer(self, player: str, parameters: list[tuple[str, nn.Parameter]]) -> torch.optim.Optimizer:
+        decaying = [(name, parameter) for name, parameter in parameters if name.endswith("0.weight")]
+        others = [(name, parameter) for name, parameter in parameters if not name.endswith("0.weight")]
+        return torch.optim.AdamW([{"params": decaying}, {"params": others, "weight_decay": 0.0}])
+
+
+def test_parameters_have_names() -> None:
+    testing.check_schedule(Grouped)
