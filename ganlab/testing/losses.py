@@ -28,28 +28,26 @@ def check_loss(
     *,
     images: Domain = IMAGES,
     scores: int = 1,
-    generator: Given = SimpleGenerator,
+    generator: Given | None = None,
     discriminators: Mapping[str, Given] | None = None,
     directions: Sequence[str] = DIRECTIONS,
     **options: Any,
 ) -> None:
-    """Checks a loss in a small system, which consists of simple networks unless others are passed.
+    """Checks a loss in a small system.
 
-    Args:
-        cls: the class of the loss.
-        images: the shape of both domains' images. If `images.classes` is not 0, the images have labels.
-        scores: K, if the discriminators are not passed: their scores are (N, K, h, w).
-        generator: the generators' class, or (class, {option: value}).
-        discriminators: {label: class, or (class, {option: value})}, as in a spec. By default "image" and "embedding".
-        directions: the directions of the spec; ("ab",) for a loss that needs one alone.
-        **options: the loss's options, as in a spec. A nested component is a class, or (class, {option: value}).
+    If `images.classes` is not 0, the images have labels. A network is passed as its class, or as (class, {option:
+    value}): one as `generator`, and `discriminators` as {label: network}. By default they are simple ones, with the
+    labels "image" and "embedding"; the first one's scores are (N, `scores`, h, w). `directions` are those of a spec:
+    ("ab",) for a loss that needs one direction alone.
     """
     check_class(cls, "loss", options)
     simple: dict[str, Given] = {
         "image": (SimpleDiscriminator, {"scores": scores}),
         "embedding": SimpleEmbeddingDiscriminator,
     }
-    recipe = Recipe(images, generator, simple if discriminators is None else discriminators, directions)
+    recipe = Recipe(
+        images, generator or SimpleGenerator, simple if discriminators is None else discriminators, directions
+    )
 
     def make(seed: int, dtype: torch.dtype = torch.float64) -> tuple[Loss, SmallSystem]:
         system = recipe.make(dtype)
