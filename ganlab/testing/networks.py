@@ -148,6 +148,10 @@ def _check_network(cls: type, make: Callable[[], Network], run: Callable[[Any, T
             made.append(make().state_dict())
         differ = [name for name, value in made[0].items() if not torch.equal(value, made[1][name])]
         check(not differ, f"built twice with seed 0, {', '.join(differ)} differ")
+        used = _fresh(make)
+        run(used, x)
+        late = [name for name, _ in used.named_parameters() if name not in made[0]]
+        check(not late, f"its first forward makes {', '.join(late)}; make layers in the constructor, or lazy ones")
 
     full, others = _fresh(make), 0.5 * x
     with requirement(cls, "gives the same output for the same seed, and for any seed unless stateful is True") as check:

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import inspect
-import itertools
 import random
 import sys
+import warnings
 from collections import deque
 from collections.abc import Callable, Collection, Iterator, Mapping
-from types import CellType, SimpleNamespace
+from contextlib import suppress
+from types import CellType, GeneratorType, SimpleNamespace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -157,7 +158,7 @@ def _comparable(value: Any, inside: Collection[int] = ()) -> Any:
     match value:
         case None | bool() | int() | str() | bytes():
             return value
-        case float() | complex() | itertools.count():
+        case float() | complex():
             # nan differs from itself
             return repr(value)
         case Tensor():
@@ -171,6 +172,11 @@ def _comparable(value: Any, inside: Collection[int] = ()) -> Any:
             return kind, frozenset(each(value))
         case Mapping():
             return kind, tuple(zip(each(value), each(value.values()), strict=True))
+        case GeneratorType():
+            frame = value.gi_frame
+            return kind, frame and (frame.f_lasti, _comparable(dict(frame.f_locals), inside))
+        case Iterator():
+            return kind, _comparable(_position(value), inside)
         case random.Random():
             return value.getstate()
         case np.random.Generator():
@@ -180,6 +186,14 @@ def _comparable(value: Any, inside: Collection[int] = ()) -> Any:
         case nn.Module() | torch.optim.Optimizer():
             return kind, _comparable(value.state_dict()), each(_attributes(value))
     return (kind, each(_attributes(value))) if _is_object(value) else kind
+
+
+def _position(iterator: Iterator[Any]) -> Any:
+    """Returns what an iterator of Python or itertools holds: its items and its position among them."""
+    # Python 3.14 no longer tells it of those of itertools; files never tell
+    with suppress(TypeError), warnings.catch_warnings(action="ignore"):
+        return iterator.__reduce__()[1:]
+    return None
 
 
 def _is_object(value: object) -> bool:

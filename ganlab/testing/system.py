@@ -86,11 +86,27 @@ class SmallSystem:
             name: {key: value.clone() for key, value in module.state_dict().items()}
             for name, module in networks.modules.items()
         }
+        self._initial_modes = {name: _modes(module) for name, module in networks.modules.items()}
+
+    def disturbed(self) -> str:
+        """Returns what a term has done to the networks besides using them, for a message; "" if nothing."""
+        if names := self.weights.changed():
+            kind = names[0].split("/")[0].capitalize()
+            return f"changes the weights of {', '.join(names)}; a network adjusts its weights in {kind}.after_update"
+        for name, module in self.networks.modules.items():
+            if _modes(module) != self._initial_modes[name]:
+                return f"leaves {name} in another mode; a copy can be put into eval mode"
+            if any(parameter.grad is not None for parameter in module.parameters()):
+                return f"gives gradients to the parameters of {name}; return the term instead of calling backward"
+        return ""
 
     def restore(self) -> None:
-        """Gives the networks their initial weights and buffers."""
+        """Gives the networks their initial weights, buffers and modes, and takes their gradients away."""
         for name, module in self.networks.modules.items():
             module.load_state_dict(self._initial[name])
+            module.zero_grad()
+            for part, mode in zip(module.modules(), self._initial_modes[name], strict=True):
+                part.training = mode
 
     def cache(self, player: str = "generator", step: int = 0, batch: int = 0) -> MutationCheckingCache:
         """Returns an empty cache in the turn of `player`."""
@@ -147,6 +163,10 @@ def _discriminator(given: tuple[type, Mapping[str, Any]], domain: Domain) -> Dis
     network: Discriminator = build(*given, domain)
     shape_lazy(network, _blank(domain))
     return network
+
+
+def _modes(module: nn.Module) -> list[bool]:
+    return [part.training for part in module.modules()]
 
 
 def _blank(domain: Domain) -> Tensor:

@@ -256,6 +256,21 @@ class SharpensAfterUpdate(SimpleGenerator):
         self.encoder[0].weight = nn.Parameter(2 * self.encoder[0].weight)
 
 
+class LateHead(ganlab.Discriminator):
+    """Makes a layer once it knows the size of its input."""
+
+    def __init__(self, shape: Domain) -> None:
+        super().__init__()
+        self.body, self.head = nn.Conv2d(shape.channels, 4, 3), nn.Sequential()
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden = self.body(x).tanh()
+        if not self.head:
+            self.head.append(nn.Conv2d(hidden.shape[1], 1, 3).to(x))
+        scores: Tensor = self.head(hidden)
+        return scores
+
+
 class CountsUpdates(SimpleDiscriminator):
     updates = 0
 
@@ -312,6 +327,11 @@ BROKEN: list[Broken] = [
     (testing.check_discriminator, DividesByZero, "after_update.* not finite: net.0.weight"),
     (testing.check_generator, SharpensAfterUpdate, "after_update.* some of its 4 parameters were replaced"),
     (testing.check_discriminator, TwoScores, r"has features.* they differ by up to \S+; losses read the features"),
+    (
+        testing.check_discriminator,
+        LateHead,
+        "initial weights.* its first forward makes head.0.weight, head.0.bias; make",
+    ),
     (testing.check_discriminator, NumpyWeights, "initial weights.* net.0.weight differ"),
 ]
 

@@ -50,7 +50,8 @@ class Component(nn.Module):
         self.mean, self.array = torch.zeros(3), np.zeros(3)
         self.python, self.numpy = random.Random(0), np.random.default_rng(0)
         self.torch = torch.Generator()
-        self.numbers = itertools.count()
+        self.numbers, self.turns = itertools.count(), itertools.cycle("abc")
+        self.made, self.items = (i for i in range(9)), iter([1, 2, 3])
         self.record, self.space = Record(), SimpleNamespace(epoch=0)
         self.listed = [nn.Linear(1, 1)]
         self.critic = Critic()
@@ -79,6 +80,9 @@ STATE: dict[str, tuple[str, Callable[[Component], object]]] = {
     "Python's generator": ("'python' (Random, then other values)", lambda c: c.python.random()),
     "numpy's generator": ("'numpy' (Generator, then other values)", lambda c: c.numpy.random()),
     "torch's generator": ("'torch' (Generator, then other values)", lambda c: torch.rand(1, generator=c.torch)),
+    "generator": ("'made' (generator, then other values)", lambda c: next(c.made)),
+    "items": ("'items' (list_iterator, then other values)", lambda c: next(c.items)),
+    "cycle": ("'turns' (cycle, then other values)", lambda c: next(c.turns)),
     "iterator": ("'numbers' (count, then other values)", lambda c: next(c.numbers)),
     "object": ("'record.count' (1, then 2)", lambda c: increase(c.record, "count")),
     "namespace": ("'space.epoch' (1, then 2)", lambda c: increase(c.space, "epoch")),
