@@ -1,5 +1,5 @@
 """A step does no unnecessary work: torch's hooks count its forwards, and tables derived by hand say how many there are.
-No forward is repeated without a reason, and no operation waits for the device.
+No forward is repeated without a reason, and no operation waits for the device. This module is a plugin itself.
 """
 
 from __future__ import annotations
@@ -7,12 +7,16 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Callable
+from importlib.metadata import EntryPoint
 from typing import Any, NamedTuple
 
 import pytest
 import torch
 from torch import Tensor, nn
 
+import ganlab
+from ganlab import Translation
+from ganlab.components.registry import Registry, installed
 from ganlab.data.dataset import Dataset
 from ganlab.data.sampler import Sampler
 from ganlab.engine.trainer import Trainer
@@ -38,6 +42,38 @@ CLASSIFYING = {"image": {"type": "acgan", "width": 4, "layers": 1}}
 CLASSES = {"adversarial": {"type": "acgan_source", "of": {"type": "lsgan"}}, "classes": {"type": "acgan_class"}}
 
 
+CONTRASTIVE = {"cycle": None, "contrastive": {"type": "contrastive"}}
+
+
+class Contrastive(ganlab.Loss):
+    """Reads what CUT reads (arXiv:2007.15651): the encoder's activations for source, fake, target and identity."""
+
+    def generator(self, t: Translation) -> dict[str, Tensor]:
+        return {
+            "fake": _distance(t.features(t.fake), t.features("source")),
+            "identity": _distance(t.features(t.identity), t.features("target")),
+        }
+
+
+class FeatureMatching(ganlab.Loss):
+    """The distance of a fake's and a real image's activations in the discriminator (arXiv:1711.11585, eq. 4)."""
+
+    def generator(self, t: Translation) -> Tensor:
+        return _distance(t.activations(t.fake)[:-1], t.activations(t.target)[:-1])
+
+
+def _distance(ones: list[Tensor], others: list[Tensor]) -> Tensor:
+    return torch.stack([(one - other).abs().mean() for one, other in zip(ones, others, strict=True)]).sum()
+
+
+@ganlab.hookimpl
+def ganlab_losses() -> dict[str, type[ganlab.Loss]]:
+    return {"contrastive": Contrastive, "matching": FeatureMatching}
+
+
+REGISTRY = Registry([*installed(), EntryPoint("reading", __name__, "ganlab")])
+
+
 def alternating(moves: str = "own", **more: Any) -> dict[str, Any]:
     return {"schedule": {"type": "alternating", "moves": moves}, **more}
 
@@ -53,7 +89,7 @@ def four_updates(kind: str) -> dict[str, Any]:
 
 
 class Counts(NamedTuple):
-    """Forwards in one step: each generator's encoder and decoder, each image discriminator, D_emb."""
+    """Forwards of a batch in one step: each generator's encoder and decoder, each image discriminator, D_emb."""
 
     encoder: int
     decoder: int
@@ -82,6 +118,9 @@ class Counts(NamedTuple):
 # four updates  D's turns: D_b scores x_b; moved, the fake: encode, decode x_a. G's turn of ab: D_b, moved, scores the
 #               fake, which is still valid; G_ba encodes, decodes it (cycle). G's turn of ba, both moved: G_ba encodes,
 #               decodes x_b again, G_ab that fake. So G_ba has one of each more than G_ab.
+# contrastive   G's turn: encode x_a, its fake, x_b and its identity; decode two of them. D_b as ever.
+# matching      G's turn: D_b scores x_b as well.
+# accumulate    all of it for each of two batches.
 TABLE: dict[str, tuple[dict[str, Any], Counts]] = {
     "simultaneous": ({}, Counts(2, 2, 3)),
     "simultaneous, noisy labels": ({"losses": NOISY}, Counts(2, 2, 3)),
@@ -125,6 +164,13 @@ TABLE: dict[str, tuple[dict[str, Any], Counts]] = {
     "sgd for discriminators": (
         {"schedule": {"type": "sgd_discriminator", "of": {"type": "alternating", "steps": 6}, "steps": None}},
         Counts(2, 2, 3),
+    ),
+    "contrastive": ({"losses": CONTRASTIVE}, Counts(4, 2, 3)),
+    "alternating own, contrastive": (alternating(losses=CONTRASTIVE), Counts(4, 2, 3)),
+    "alternating own, matching": (alternating(losses={"matching": {"type": "matching"}}), Counts(2, 2, 4)),
+    "alternating own, accumulate": (
+        {"schedule": {"type": "alternating", "accumulate": 2, "clip": 1.0}},
+        Counts(4, 4, 6),
     ),
     "four updates": (four_updates("lsgan"), Counts(2, 2, 3)),
     "four updates, labels": (four_updates("class"), Counts(2, 2, 3)),
@@ -211,7 +257,7 @@ def follow_pools(trainer: Trainer) -> Shown:
 
 
 def test_the_table_has_every_schedule_with_each_of_its_choices() -> None:
-    schedules = [resolve(merge(TINY, patch)).schedule for patch, _ in TABLE.values()]
+    schedules = [resolve(merge(TINY, patch), registry=REGISTRY).schedule for patch, _ in TABLE.values()]
     for component in SHIPPED:
         if component.kind == "schedule":
             rows = [schedule for schedule in schedules if schedule["type"] == component.name]
@@ -223,7 +269,7 @@ def test_the_table_has_every_schedule_with_each_of_its_choices() -> None:
 @pytest.mark.parametrize("system", TABLE)
 def test_forwards_of_a_step(make_trainer: Make, system: str) -> None:
     patch = TABLE[system][0]
-    trainer = make_trainer(patch, batch=BATCH, classes=10)
+    trainer = make_trainer(patch, batch=BATCH, classes=10, known=REGISTRY)
     witness, shown = Witness(trainer), follow_pools(trainer)
     steps = 3
     for _ in range(steps):
@@ -300,7 +346,9 @@ def test_what_no_loss_asks_for_is_not_computed(make_trainer: Make, system: str) 
 
 @pytest.mark.parametrize("system", TABLE)
 def test_a_step_never_waits_for_the_device(make_trainer: Make, system: str) -> None:
-    trainer = make_trainer(merge(TABLE[system][0], {"ema_halflife_images": 100}), batch=BATCH, classes=10)
+    trainer = make_trainer(
+        merge(TABLE[system][0], {"ema_halflife_images": 100}), batch=BATCH, classes=10, known=REGISTRY
+    )
     with no_synchronisation():
         for _ in range(2):
             trainer.step()
