@@ -31,12 +31,15 @@ def described(cls: type) -> dict[str, str]:
     """Returns {option: description} from the section `Args:` of the class, or of the nearest base that describes it."""
     found: dict[str, str] = {}
     for base in reversed(cls.__mro__):
-        for section in _SECTION.findall(_own(base)):
-            entries = _ENTRY.findall(inspect.cleandoc(section))
-            found |= {option: " ".join(text.split()) for option, text in entries}
+        found |= documented(base)
     return found
 
 
-def _own(cls: type) -> str:
+def documented(cls: type) -> dict[str, str]:
+    """Returns {option: description} from the section `Args:` of the class's own docstring."""
+    found: dict[str, str] = {}
     # inspect.getdoc would return the docstring of a base
-    return inspect.cleandoc(cls.__doc__ or "")
+    for section in _SECTION.findall(inspect.cleandoc(cls.__doc__ or "")):
+        entries = _ENTRY.findall(inspect.cleandoc(section))
+        found |= {option: " ".join(text.split()) for option, text in entries}
+    return found

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
 
@@ -28,6 +28,7 @@ from ganlab.system.build import System
 from ganlab.system.error_attribution import Position
 from ganlab.system.forward_cache import ForwardCache
 from ganlab.system.terms import checked_terms
+from ganlab.system.weights import WeightsCopy
 from ganlab.torch_utils import as_float, evaluating, trainable
 
 
@@ -55,13 +56,21 @@ def prepare_losses(system: System, batch: Batch) -> None:
     """Calls every loss's `prepare`, in which it creates parameters whose shapes depend on the data."""
     cache = ForwardCache(system.networks, batch, {}, system.spec.seed)
     checks = _Checks(system)
-    with system.components.attributing(checks.position), buffers_restored(system), torch.no_grad():
+    with (
+        system.components.attributing(checks.position),
+        buffers_restored(system),
+        checks.weights.restored(),
+        torch.no_grad(),
+    ):
         for label, loss in system.losses.items():
             place = f"losses.{label}"
             for direction in system.schedule.directions:
                 checks.position.move(place, f"{place}'s preparation in direction {direction}")
                 loss.prepare(Translation(direction, cache))
                 checks.no_parameter_frozen()
+                # a network that has been used may have changed its weights itself
+                checks.may_change_own_weights(system.networks.used())
+                checks.no_weight_changed()
             checks.position.move(place, place)
             checks.loss_owns_its_parts(loss)
             loss.to(system.device, system.dtype)
@@ -73,11 +82,14 @@ def dry_run(system: System, batch: Batch) -> DryRun:
     with (
         system.components.attributing(checks.position),
         buffers_restored(system),
+        checks.weights.restored(),
         untouched_randomness(system.device),
     ):
         for direction in system.schedule.directions:
             checks.shapes_fit(direction, batch)
             checks.forward_is_decode_of_features(direction, batch.images[direction[0]])
+        # some networks normalise their weights in every forward
+        checks.may_change_own_weights(checks.weights.changed())
         found = DryRun({}, {}, [])
         for turn, player in enumerate(PLAYERS):
             _run_turn(system, batch, turn, player, checks, found)
@@ -101,6 +113,7 @@ def _run_turn(system: System, batch: Batch, turn: int, player: str, checks: _Che
                 parts = checked_terms(loss, player, Translation(direction, cache))
             logged = tuple(dict.fromkeys((way, name) for way, name, _ in cache.take_logged()))
             checks.no_parameter_frozen()
+            checks.no_weight_changed()
             if changed := cache.changed(direction):
                 raise SpecError(f"changes {changed[0]} in place")
             if system.spec.weight(label)[player]:
@@ -125,6 +138,8 @@ class _Checks:
 
     def __init__(self, system: System) -> None:
         self.position = Position()
+        self.weights = WeightsCopy(system.networks)
+        self._changing: set[str] = set()
         self._networks = system.networks
         self._trained = list(trainable(system.networks.modules.values()))
 
@@ -141,6 +156,18 @@ class _Checks:
         if names := self._networks.holding(id(p) for p in self._trained if not p.requires_grad):
             player = names[0].split("/")[0]
             raise SpecError(f"freezes parameters of {', '.join(names)}, which the {player}s' turn updates")
+
+    def may_change_own_weights(self, names: Iterable[str]) -> None:
+        """Accepts from now on that the weights of these networks change."""
+        self._changing.update(names)
+
+    def no_weight_changed(self) -> None:
+        if names := [name for name in self.weights.changed() if name not in self._changing]:
+            kind = names[0].split("/")[0].capitalize()
+            raise SpecError(
+                f"changes the weights of {', '.join(names)}; a network adjusts its weights in {kind}.after_update,"
+                " which is called after each update"
+            )
 
     def shapes_fit(self, direction: str, batch: Batch) -> None:
         source, target = batch.images[direction[0]], batch.images[direction[1]]

@@ -127,6 +127,10 @@ class Networks:
             raise SpecError(f"asks {name} to {verb} {what}: {text_of(error)}") from error
         known[kind] = None
 
+    def used(self) -> set[str]:
+        """The names of the networks with a forward since `forwards` was cleared."""
+        return {key.rpartition(".")[0] for key in self.forwards}
+
     def updated(self, parameters: Iterable[nn.Parameter]) -> list[str]:
         """Raises the version of every network that holds one of the parameters. Returns the networks' names."""
         changed = self.holding(map(id, parameters))

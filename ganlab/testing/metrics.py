@@ -28,6 +28,7 @@ from ganlab.testing.requirement import (
     weighted_sum,
 )
 from ganlab.testing.simple import noise
+from ganlab.torch_utils import checked_activations
 
 __tracebackhide__ = True
 
@@ -99,11 +100,29 @@ def check_features(cls: type[Features], /, **options: Any) -> None:
         check(vectors.requires_grad, "the vectors have no gradient")
         (gradient,) = torch.autograd.grad(weighted_sum(vectors), x, allow_unused=True)
         check_gradients({"the images": gradient}, check)
+    if cls.maps is not Features.maps:
+        _check_maps(cls, network, x)
     with requirement(cls, "names weight files that exist and packages that are installed") as check:
         missing = [str(file) for file in network.files() if not Path(file).is_file()]
         check(not missing, f"missing: {', '.join(missing)}")
         for package in network.packages:
             version(package)
+
+
+def _check_maps(cls: type, network: Features, x: Tensor) -> None:
+    with requirement(cls, "gives finite maps (N, C, h, w) of floats, the same twice, in a list") as check:
+        maps, again = (checked_activations(network, network.maps(x)) for _ in range(2))
+        for index, (one, other) in enumerate(zip(maps, again, strict=True)):
+            fits = one.dim() == 4 and len(one) == len(x) and one.is_floating_point()
+            check(fits, f"for {shape_text(x)} map {index} is {shape_text(one)} of {one.dtype}")
+            wrong = int((~one.isfinite()).sum())
+            check(wrong == 0, f"{wrong} of {one.numel()} values of map {index} are not finite")
+            check(torch.equal(one, other), f"two of map {index} differ by up to {max_difference(one, other):.3g}")
+    with requirement(cls, "has maps that can be differentiated with respect to the images") as check:
+        for index, one in enumerate(maps):
+            check(one.requires_grad, f"map {index} has no gradient")
+            gradients = torch.autograd.grad(weighted_sum(one), x, allow_unused=True, retain_graph=True)
+            check_gradients({f"the images from map {index}": gradients[0]}, check)
 
 
 def _metric_inputs() -> MetricInputs:

@@ -10,7 +10,7 @@ from typing import ParamSpec
 import torch
 from torch import Tensor, nn
 
-from ganlab.determinism import keyed, untouched_randomness
+from ganlab.determinism import keyed, untouched_settings
 from ganlab.errors import Unavailable
 
 # pytest then shows authors the sentence and their own code, and none of this module's; the same in the other modules
@@ -21,11 +21,11 @@ Arguments = ParamSpec("Arguments")
 
 
 def keeps_random_state(check: Callable[Arguments, None]) -> Callable[Arguments, None]:
-    """Decorates a function that seeds torch's global generator: restores the generator's state afterwards."""
+    """Decorates a check, which seeds torch's global generator: restores the process's random generators afterwards."""
 
     @functools.wraps(check)
     def checked(*args: Arguments.args, **kwargs: Arguments.kwargs) -> None:
-        with untouched_randomness(torch.device("cpu")):
+        with untouched_settings():
             check(*args, **kwargs)
 
     return checked

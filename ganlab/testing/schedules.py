@@ -14,6 +14,7 @@ from ganlab.determinism import keyed
 from ganlab.interfaces.networks import Domain
 from ganlab.interfaces.schedules import PLAYERS, SEEN_IN_TURN, Schedule, Turn
 from ganlab.testing.building import build, check_class
+from ganlab.testing.plain_state import moved_by
 from ganlab.testing.requirement import keeps_random_state, max_difference, requirement, shape_text
 from ganlab.testing.simple import DIRECTIONS, IMAGES, noise
 from ganlab.torch_utils import shown
@@ -34,10 +35,11 @@ def check_schedule(cls: type[Schedule], /, *, images: Domain = IMAGES, **options
         schedule.directions = directions
         return schedule
 
-    with requirement(cls, "has steps, an integer of at least 1") as check:
-        steps = getattr(make(), "steps", None)
-        check(type(steps) is int and steps >= 1, f"steps is {steps!r}")
-    assert isinstance(steps, int)
+    with requirement(cls, "has steps and batches, integers of at least 1") as check:
+        for name in ("steps", "batches"):
+            count = getattr(make(), name, None)
+            check(type(count) is int and count >= 1, f"{name} is {shown(count)}")
+        steps = make().steps
     checked = sorted({*range(min(steps, STEPS)), steps - 1})
     with requirement(cls, "gives turns of known players, in directions that the core has set") as check:
         for directions in (DIRECTIONS, DIRECTIONS[:1]):
@@ -51,6 +53,8 @@ def check_schedule(cls: type[Schedule], /, *, images: Domain = IMAGES, **options
         for step in checked:
             other = _plan(make(), step)
             check(one[step] == other, f"step {step} is {one[step]} after earlier steps, {other} in a new schedule")
+        moved = moved_by(lambda: [_plan(walked, step) for step in checked], walked)
+        check(not moved, f"each use changes {', '.join(moved)}, which checkpoints do not keep: use the step instead")
     with requirement(cls, "gives factors that are finite and at least 0") as check:
         factors = [factor for _, *factors in one.values() for factor in factors]
         check(all(np.isfinite(factor) and factor >= 0 for factor in factors), f"they are {sorted(set(factors))}")
@@ -63,12 +67,16 @@ def check_schedule(cls: type[Schedule], /, *, images: Domain = IMAGES, **options
             count = f"the {player}'s holds {len(held)} of {len(parameters)} parameters"
             check(sorted(held) == sorted(map(id, parameters)), count)
         with requirement(cls, "has optimizers that continue equally after their state is saved and loaded") as check:
+            moved = _moved_by_step(make(), player)
+            kept = "which checkpoints do not keep: use the optimizer's state or its param_groups"
+            check(not moved, f"each step of the {player}'s changes {', '.join(moved)}, {kept}")
             for _ in range(2):
                 _descend(optimizer, parameters)
             copies = [nn.Parameter(parameter.detach().clone()) for parameter in parameters]
             loaded = make().optimizer(player, _named(player, copies))
             loaded.load_state_dict(copy.deepcopy(optimizer.state_dict()))
-            for each, values in ((optimizer, parameters), (loaded, copies)):
+            # an optimizer may do something only every fifth or tenth step
+            for each, values in [(optimizer, parameters), (loaded, copies)] * STEPS:
                 _descend(each, values)
             ours, theirs = (torch.cat([p.detach().flatten() for p in values]) for values in (parameters, copies))
             check(bool(ours.isfinite().all()), f"the {player}'s parameters become {ours.tolist()}")
@@ -94,6 +102,9 @@ def _check_pool(cls: type, make: Callable[[], nn.Module | None], images: Domain)
         loaded = make()
         assert loaded is not None
         loaded.load_state_dict(pool.state_dict())
+        moved = moved_by(lambda: pool(fakes[2], draws[2]), pool)
+        check(not moved, f"each use changes {', '.join(moved)}, which checkpoints do not keep: use register_buffer")
+        pool.load_state_dict(loaded.state_dict())
         one, other = pool(fakes[3], draws[3]), loaded(fakes[3], draws[3])
         check(torch.equal(one, other), f"the images differ by up to {max_difference(one, other):.3g}")
 
@@ -127,3 +138,19 @@ def _descend(optimizer: torch.optim.Optimizer, parameters: list[nn.Parameter]) -
     for parameter in parameters:
         parameter.grad = parameter.detach() + 0.5
     optimizer.step()
+
+
+def _moved_by_step(schedule: Schedule, player: str) -> list[str]:
+    """Returns the plain attributes of a player's optimizer that change with each step from the same state."""
+    parameters = _parameters()
+    optimizer = schedule.optimizer(player, _named(player, parameters))
+    initial = [parameter.detach().clone() for parameter in parameters]
+    state = copy.deepcopy(optimizer.state_dict())
+
+    def step() -> None:
+        optimizer.load_state_dict(copy.deepcopy(state))
+        for parameter, value in zip(parameters, initial, strict=True):
+            parameter.data.copy_(value)
+        _descend(optimizer, parameters)
+
+    return moved_by(step, optimizer)

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from ganlab.determinism import keyed
 from ganlab.interfaces.losses import Loss, Translation
 from ganlab.interfaces.networks import Discriminator, Domain, Features, Generator
+from ganlab.interfaces.schedules import PLAYERS, Schedule, Turn
 
 IMAGES = Domain("images", 3, 16, 16)
 EMBEDDING = Domain("embedding", 4, 8, 8)
@@ -38,9 +39,15 @@ class SimpleDiscriminator(Discriminator):
         super().__init__()
         self.net = nn.Sequential(nn.Conv2d(shape.channels, 4, 4, 2, 1), nn.Tanh(), nn.Conv2d(4, scores, 3, 1, 1))
 
-    def forward(self, x: Tensor) -> Tensor:
-        scores: Tensor = self.net(x)
-        return scores
+    def features(self, x: Tensor) -> list[Tensor]:
+        hidden = self.net[:-1](x)
+        return [hidden, self.net[-1](hidden)]
+
+
+class SimpleEmbeddingDiscriminator(SimpleDiscriminator):
+    """The same for embeddings."""
+
+    sees = "embeddings"
 
 
 class SimpleLoss(Loss):
@@ -51,6 +58,18 @@ class SimpleLoss(Loss):
 
     def discriminator(self, t: Translation) -> Tensor:
         return (t.score(t.target) - 1).square().mean() + t.score(t.fake_for_discriminator).square().mean()
+
+
+class SimpleSchedule(Schedule):
+    """Both players' turns in each step, with Adam (arXiv:1412.6980)."""
+
+    steps = 40
+
+    def turns(self, step: int) -> list[Turn]:
+        return [Turn(player, self.directions) for player in PLAYERS]
+
+    def optimizer(self, player: str, parameters: list[tuple[str, nn.Parameter]]) -> torch.optim.Optimizer:
+        return torch.optim.Adam(parameters)
 
 
 class SimpleFeatures(Features):
@@ -72,9 +91,15 @@ STAND_INS: dict[str, type] = {
     "generator": SimpleGenerator,
     "discriminator": SimpleDiscriminator,
     "loss": SimpleLoss,
+    "schedule": SimpleSchedule,
     "features": SimpleFeatures,
 }
 """{kind: the class used for a nested component that the author does not pass}."""
+
+
+def paired(images: Domain) -> Domain:
+    """Returns the shape of a pair of images, concatenated along the channels."""
+    return images._replace(channels=2 * images.channels)
 
 
 def noise(shape: Domain, *key: int | str) -> Tensor:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from ganlab.data.dataset import load
 from ganlab.interfaces.sources import Source
 from ganlab.testing.building import build, check_class
 from ganlab.testing.requirement import keeps_random_state, requirement
@@ -55,3 +56,5 @@ def check_source(cls: type[Source], /, *, size: int = 16, **options: Any) -> Non
             for key in some:
                 known = source.attributes(key)
                 check(all(type(part) is str for pair in known.items() for part in pair), f"{key!r} has {known}")
+        with requirement(cls, "gives images that a run can read"):
+            load(source, domain, size, holdout=0.5, most=len(some))

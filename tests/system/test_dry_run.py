@@ -7,7 +7,7 @@ import math
 import re
 from collections.abc import Callable
 from importlib.metadata import EntryPoint
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -21,7 +21,7 @@ from ganlab.engine.trainer import Trainer
 from ganlab.spec.files import merge
 from ganlab.spec.models import Json
 from ganlab.spec.resolve import resolve
-from ganlab.system.build import build
+from ganlab.system.build import System, build
 from ganlab.testing.simple import SimpleDiscriminator, SimpleGenerator
 from helpers.systems import TINY, RandomImages
 
@@ -130,8 +130,8 @@ class ListedCritic(SimpleDiscriminator):
         super().__init__(shape)
         self.more = [nn.Conv2d(shape.channels, shape.channels, 1, bias=False)]
 
-    def forward(self, x: Tensor) -> Tensor:
-        return super().forward(self.more[0].to(x)(x))
+    def features(self, x: Tensor) -> list[Tensor]:
+        return super().features(self.more[0].to(x)(x))
 
 
 class Doubtful(SimpleGenerator):
@@ -166,13 +166,55 @@ class InPlace(SimpleDiscriminator):
     def __init__(self, shape: Domain) -> None:
         super().__init__(shape)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return super().forward(x.detach().mul_(2))
+    def features(self, x: Tensor) -> list[Tensor]:
+        return super().features(x.detach().mul_(2))
+
+
+def clamp_data(weights: nn.Parameter) -> None:
+    # leaves the tensor's version as it was
+    weights.data.clamp_(-0.01, 0.01)
+
+
+def clamp_in_place(weights: nn.Parameter) -> None:
+    with torch.no_grad():
+        weights.clamp_(-0.01, 0.01)
+
+
+class Clamping(ganlab.Loss):
+    """Clamps the critic's weights itself, as the code of WGAN's authors does."""
+
+    def __init__(self, by: Literal["data", "no_grad"] = "data", where: str = "discriminator") -> None:
+        super().__init__()
+        self.by, self.where = by, where
+
+    def clamp(self, t: Translation, where: str) -> None:
+        for weights in t.discriminator().parameters() if where == self.where else ():
+            {"data": clamp_data, "no_grad": clamp_in_place}[self.by](weights)
+
+    def prepare(self, t: Translation) -> None:
+        self.clamp(t, "prepare")
+
+    def generator(self, t: Translation) -> Tensor:
+        self.clamp(t, "generator")
+        return -t.score(t.fake).mean()
+
+    def discriminator(self, t: Translation) -> Tensor:
+        self.clamp(t, "discriminator")
+        return t.score(t.fake_for_discriminator).mean() - t.score(t.target).mean()
+
+
+class Normalising(SimpleDiscriminator):
+    """Divides its weights by their norms in every forward (arXiv:2312.02696, section 2.3)."""
+
+    def features(self, x: Tensor) -> list[Tensor]:
+        for layer in (self.net[0], self.net[2]):
+            layer.weight.data /= torch.linalg.vector_norm(layer.weight.data, dim=(1, 2, 3), keepdim=True)
+        return super().features(x)
 
 
 @ganlab.hookimpl
 def ganlab_losses() -> dict[str, type[ganlab.Loss]]:
-    return {"mine": Mine, "learning": Learning, "keeping": Keeping, "termless": Termless}
+    return {"mine": Mine, "learning": Learning, "keeping": Keeping, "termless": Termless, "clamping": Clamping}
 
 
 @ganlab.hookimpl
@@ -182,20 +224,28 @@ def ganlab_generators() -> dict[str, type[ganlab.Generator]]:
 
 @ganlab.hookimpl
 def ganlab_discriminators() -> dict[str, type[ganlab.Discriminator]]:
-    return {"in_place": InPlace, "listed": ListedCritic}
+    return {"in_place": InPlace, "listed": ListedCritic, "normalising": Normalising}
 
 
 OWNER = "of plugin 'dry' of unknown unknown)"
 
 
 @pytest.fixture(scope="module")
-def start() -> Start:
+def make_system() -> Callable[[Json], System]:
     known = Registry([*installed(), EntryPoint("dry", __name__, "ganlab")])
 
-    def make(patch: Json) -> Trainer:
+    def make(patch: Json) -> System:
         spec = resolve(merge(merge(TINY, {"runtime": {"precision": "float64"}}), patch), registry=known)
-        images = RandomImages(size=spec.data.size)
-        return Trainer(build(spec, images.domains), images)
+        return build(spec, RandomImages(size=spec.data.size).domains)
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def start(make_system: Callable[[Json], System]) -> Start:
+    def make(patch: Json) -> Trainer:
+        system = make_system(patch)
+        return Trainer(system, RandomImages(size=system.spec.data.size))
 
     return make
 
@@ -353,3 +403,41 @@ def test_constant_terms_are_warned_of(start: Start, player: str) -> None:
 @pytest.mark.parametrize("patch", [{}, mine("zero"), mine("constant", weight=0)])
 def test_terms_that_wait_or_are_not_minimised_are_not_warned_of(start: Start, patch: Json) -> None:
     assert start(patch).dry_run.constant_terms == []
+
+
+def initial_weights(system: System) -> dict[str, Tensor]:
+    return {
+        f"{name}.{key}": value.clone()
+        for name, module in system.networks.modules.items()
+        for key, value in module.state_dict().items()
+    }
+
+
+@pytest.mark.parametrize("by", ["data", "no_grad"])
+@pytest.mark.parametrize(
+    ("where", "doing"),
+    [
+        ("prepare", "preparation in direction ab"),
+        ("generator", "generator term in direction ab"),
+        ("discriminator", "discriminator term in direction ab"),
+    ],
+)
+def test_a_loss_may_not_change_weights(make_system: Callable[[Json], System], by: str, where: str, doing: str) -> None:
+    system = make_system({"losses": {"mine": {"type": "clamping", "by": by, "where": where}}})
+    before = initial_weights(system)
+    with pytest.raises(SpecError) as refused:
+        Trainer(system, RandomImages())
+    assert str(refused.value) == (
+        f"losses.mine's {doing}: changes the weights of discriminator/image/b; a network adjusts its weights in"
+        f" Discriminator.after_update, which is called after each update (loss 'clamping' {OWNER}"
+    )
+    torch.testing.assert_close(initial_weights(system), before, rtol=0, atol=0)
+
+
+def test_a_network_may_change_its_own_weights(make_system: Callable[[Json], System]) -> None:
+    system = make_system({"discriminators": {"image": {"type": "normalising"}}})
+    before = initial_weights(system)
+    trainer = Trainer(system, RandomImages())
+    torch.testing.assert_close(initial_weights(system), before, rtol=0, atol=0)
+    trainer.step()
+    assert trainer.state.step == 1

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable
 from functools import partial
-from typing import Annotated
+from typing import Annotated, Any
 
+import numpy as np
 import pytest
 import torch
 from pydantic import AfterValidator
 from torch import Tensor, nn
+from torch.nn.functional import l1_loss
 
 import ganlab
 from ganlab import Domain, Translation, testing
 from ganlab.engine.trainer import Trainer
 from ganlab.testing import building, losses
-from ganlab.testing.simple import SimpleDiscriminator, SimpleLoss
+from ganlab.testing.simple import SimpleDiscriminator, SimpleGenerator, SimpleLoss
 from helpers.broken import Broken, names_of, verify_every_condition_fails, verify_sentence
 
 LABELLED = Domain("labelled", 3, 16, 16, classes=3)
@@ -134,12 +137,97 @@ class Rolls(SimpleLoss):
         return super().discriminator(t) * torch.rand(())
 
 
+class RollsRarely(SimpleLoss):
+    """Flips labels rarely."""
+
+    def discriminator(self, t: Translation) -> Tensor:
+        return super().discriminator(t) * (-1 if random.random() < 1e-9 else 1)
+
+
+class RollsArrays(SimpleLoss):
+    def discriminator(self, t: Translation) -> Tensor:
+        return super().discriminator(t) * (-1 if np.random.rand() < 1e-9 else 1)  # noqa: NPY002
+
+
+class RollsAside(SimpleLoss):
+    """Draws from torch's generator and puts it back."""
+
+    def discriminator(self, t: Translation) -> Tensor:
+        with torch.random.fork_rng():
+            return super().discriminator(t) * torch.rand(())
+
+
 class Counts(SimpleLoss):
     count = 0
 
     def discriminator(self, t: Translation) -> Tensor:
         self.count += t.direction == "ba"
         return super().discriminator(t) * (1 + self.count // 2)
+
+
+class FirstSeen(SimpleLoss):
+    """Divides by the mean of the first fakes that it sees."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.mean: dict[str, Tensor] = {}
+
+    def generator(self, t: Translation) -> Tensor:
+        mean = self.mean.setdefault(t.direction, t.fake.detach().mean())
+        return super().generator(t) / mean
+
+
+class PreparesWeights(SimpleLoss):
+    def prepare(self, t: Translation) -> None:
+        for weights in t.discriminator().parameters():
+            weights.zero_()
+
+
+class Clamps(SimpleLoss):
+    """The idiom of the code of WGAN's authors."""
+
+    def discriminator(self, t: Translation) -> Tensor:
+        for weights in t.discriminator().parameters():
+            weights.data.clamp_(-0.01, 0.01)
+        return super().discriminator(t)
+
+
+class TakesCritic(SimpleLoss):
+    def __init__(self, critic: ganlab.Discriminator) -> None:
+        super().__init__()
+
+
+class LeavesEvalMode(SimpleLoss):
+    def generator(self, t: Translation) -> Tensor:
+        t.discriminator().eval()
+        return super().generator(t)
+
+
+class CallsBackward(SimpleLoss):
+    def generator(self, t: Translation) -> Tensor:
+        t.fake.mean().backward(retain_graph=True)  # type: ignore[no-untyped-call]
+        return super().generator(t)
+
+
+class Overdescribed(Required):
+    """A loss.
+
+    Args:
+        gamma: there is none.
+    """
+
+
+class Scaled(SimpleLoss):
+    """Multiplies the terms of another loss."""
+
+    def __init__(self, of: ganlab.Loss, factor: float = 2.0) -> None:
+        super().__init__()
+        self.of, self.factor = of, factor
+
+    def generator(self, t: Translation) -> Tensor:
+        term = self.of.generator(t)
+        assert isinstance(term, Tensor)
+        return self.factor * term
 
 
 class OnlyDouble(SimpleLoss):
@@ -156,8 +244,20 @@ BROKEN: list[Broken] = [
     (testing.check_loss, Untyped, "round trip through JSON.* gives its option 'margin' no type"),
     (testing.check_loss, Required, "round trip through JSON.* margin: .* Field required"),
     (partial(testing.check_loss, margin=1.0), Doubles, "round trip.*margin=2.0.* comes back as .*margin=4.0"),
+    (
+        partial(testing.check_loss, margin=1.0),
+        Overdescribed,
+        "describes only options.* there is no option 'gamma'.* known are: margin",
+    ),
+    (
+        testing.check_loss,
+        TakesCritic,
+        "is a Loss.* takes a discriminator, 'critic': name it in the spec's `discriminators` and read its scores with",
+    ),
+    (partial(testing.check_loss, of=SimpleLoss()), Scaled, r"round trip.* of is SimpleLoss\(\); pass a class, or "),
     (testing.check_loss, Misspelt, "spells.* it has 'prepair'; did you mean 'prepare'"),
     (testing.check_loss, OneWay, "prepared for each direction.* KeyError: 'ba'"),
+    (testing.check_loss, PreparesWeights, "prepared.* its prepare changes the weights of discriminator/image/a, "),
     (testing.check_loss, SimpleDiscriminator, "is a Loss .*it is <class"),
     (
         testing.check_loss,
@@ -172,8 +272,28 @@ BROKEN: list[Broken] = [
     (testing.check_loss, Vector, r"finite scalars.* shape \(2,\)"),
     (testing.check_loss, Infinite, "finite scalars.* generator/ab = -?inf"),
     (testing.check_loss, Silent, "at least.* gives no player a term"),
-    (testing.check_loss, Writes, "in place.* the discriminators' term in direction ab changes t.target in place"),
-    (testing.check_loss, Detached, "gradients that reach.* the generators' term in direction ab is .* has no gradient"),
+    (
+        testing.check_loss,
+        Clamps,
+        "nothing else.* the discriminators' term in direction ab changes the weights of discriminator/image/b; a"
+        " network adjusts its weights in Discriminator.after_update",
+    ),
+    (
+        testing.check_loss,
+        LeavesEvalMode,
+        "the generators' term in direction ab leaves discriminator/image/b in another",
+    ),
+    (
+        testing.check_loss,
+        CallsBackward,
+        "ab gives gradients to the parameters of generator/ab; return the term instead",
+    ),
+    (testing.check_loss, Writes, "nothing else.* the discriminators' term in direction ab changes t.target in place"),
+    (
+        testing.check_loss,
+        Detached,
+        "gradients that reach.* the generators' term in direction ab has no gradient: .* return None",
+    ),
     (testing.check_loss, WrongPlayer, "in direction ab reaches no generator, only discriminator/image/b"),
     (testing.check_loss, RootAtZero, "the generators' term in direction ab has gradients that are not finite"),
     (
@@ -188,8 +308,12 @@ BROKEN: list[Broken] = [
     ),
     (testing.check_loss, NeverLearns, "gradients that reach.* no discriminators' term reaches the loss's own scale"),
     (testing.check_loss, Remembers, "whichever direction comes first.* ab first .*ba first"),
-    (testing.check_loss, Rolls, "t.uniform.* seed 0 discriminator/ab = .* seed 1"),
-    (testing.check_loss, Counts, "state.* continues with discriminator/ab = "),
+    (testing.check_loss, Rolls, "t.uniform.* it draws from torch's global generator"),
+    (testing.check_loss, RollsRarely, "t.uniform.* it draws from Python's random"),
+    (testing.check_loss, RollsArrays, "t.uniform.* it draws from numpy's global generator"),
+    (testing.check_loss, RollsAside, r"t.uniform.* seeds 0 and 1, differ by up to 0\.\d"),
+    (testing.check_loss, Counts, r"state.* each use changes 'count' \(1, then 2\), .* register_buffer, or t.step"),
+    (testing.check_loss, FirstSeen, "state.* continues with discriminator/ab = "),
     (testing.check_loss, OnlyDouble, "float32.* RuntimeError"),
     (testing.check_loss, Cancels, "float32.* float64 .*, float32 "),
 ]
@@ -280,3 +404,188 @@ def test_the_loss_that_they_derive_from_passes() -> None:
     testing.check_loss(SimpleLoss)
     # the check leaves torch's global generator as it was
     assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_nested_components_have_options() -> None:
+    testing.check_loss(Scaled, factor=3.0)
+    testing.check_loss(Scaled, of=(Scaled, {"factor": 3.0, "of": SimpleLoss}))
+    with pytest.raises(AssertionError, match=r'^Scaled failed the requirement "is a Loss .* rate: 3: Extra inputs'):
+        testing.check_loss(Scaled, of=(Scaled, {"rate": 3}))
+    with pytest.raises(AssertionError, match=r'^SimpleDiscriminator failed the requirement "is a Loss '):
+        testing.check_loss(Scaled, of=SimpleDiscriminator)
+
+
+class TwoScales(ganlab.Loss):
+    """Least squares on the scores of two discriminators."""
+
+    def generator(self, t: Translation) -> dict[str, Tensor]:
+        return {name: (t.score(t.fake, name) - 1).square().mean() for name in ("global", "local")}
+
+    def discriminator(self, t: Translation) -> dict[str, Tensor]:
+        fakes, reals = t.fake_for_discriminator, t.target
+        return {
+            name: (t.score(reals, name) - 1).square().mean() + t.score(fakes, name).square().mean()
+            for name in ("global", "local")
+        }
+
+
+def test_the_discriminators_of_a_system_are_given_by_name() -> None:
+    named = {"global": SimpleDiscriminator, "local": (SimpleDiscriminator, {"scores": 2})}
+    testing.check_loss(TwoScales, discriminators=named)
+    with pytest.raises(AssertionError, match="named 'global'"):
+        testing.check_loss(TwoScales)
+
+
+def test_a_loss_may_need_one_direction_alone() -> None:
+    testing.check_loss(OneWay, directions=("ab",))
+    with pytest.raises(AssertionError, match="asks for the direction ba, which `directions` leaves out"):
+        testing.check_loss(Cycled, directions=("ab",))
+
+
+class Cycled(ganlab.Loss):
+    def generator(self, t: Translation) -> Tensor:
+        return (t.cycled - t.source).abs().mean()
+
+
+@pytest.mark.parametrize("directions", ["ab", (), ("ab", "bb")])
+def test_directions_that_there_are_not_are_refused(directions: tuple[str, ...]) -> None:
+    with pytest.raises(ValueError, match=r"^directions is .*; pass a tuple of 'ab', 'ba' or both$"):
+        testing.check_loss(SimpleLoss, directions=directions)
+
+
+class Drops(SimpleDiscriminator):
+    """Draws in each forward, and changes its buffers."""
+
+    def __init__(self, shape: Domain) -> None:
+        super().__init__(shape)
+        self.net = nn.Sequential(self.net[0], nn.BatchNorm2d(4), nn.Dropout(0.5), *self.net[1:])
+
+
+class Wide(SimpleGenerator):
+    """Has embeddings of another shape, and layers that get their shapes from a first forward."""
+
+    def __init__(self, source: Domain, target: Domain, width: int = 4) -> None:
+        super().__init__(source, target)
+        self.encoder = nn.Sequential(nn.Conv2d(source.channels, width, 4, 4), nn.Tanh())
+        self.decoder = nn.Sequential(nn.LazyConvTranspose2d(target.channels, 4, 4), nn.Tanh())
+
+
+class OnEmbeddings(ganlab.Loss):
+    def generator(self, t: Translation) -> Tensor:
+        assert t.embedding.shape[1:] == (6, 4, 4)
+        return t.score_embedding(t.embedding).square().mean()
+
+
+def test_the_networks_of_a_system_are_given() -> None:
+    """What networks draw and change is not the loss's doing."""
+    testing.check_loss(SimpleLoss, discriminators={"image": Drops})
+    testing.check_loss(OnEmbeddings, generator=(Wide, {"width": 6}))
+
+
+@pytest.mark.parametrize("argument", [{"generator": "resnet"}, {"discriminators": {"image": (Drops, "wide")}}])
+def test_a_network_is_given_as_a_class(argument: Any) -> None:
+    with pytest.raises(TypeError, match=r" is .*; pass a class, or \(class, \{option: value\}\)$"):
+        testing.check_loss(SimpleLoss, **argument)
+
+
+class LogsConstant(SimpleLoss):
+    def generator(self, t: Translation) -> Any:
+        return {"adversarial": super().generator(t), "score of reals": t.score(t.target).detach().mean()}
+
+
+def test_a_part_may_be_there_to_be_logged() -> None:
+    testing.check_loss(LogsConstant)
+
+
+class Sometimes(ganlab.Loss):
+    """R1 (arXiv:1801.04406) in every 16th step alone, beginning with `first`, and a term that sets in later."""
+
+    def __init__(self, first: int = 0, warmup: int = 0) -> None:
+        super().__init__()
+        self.first, self.warmup = first, warmup
+
+    def generator(self, t: Translation) -> Tensor:
+        if t.step < self.warmup:
+            return torch.zeros(())
+        return -t.score(t.fake).mean()
+
+    def discriminator(self, t: Translation) -> Tensor | None:
+        if t.step % 16 != self.first:
+            return None
+        x = t.target
+        (gradient,) = torch.autograd.grad(t.score(x).mean(), x, create_graph=True)
+        return 16 * gradient.square().sum()
+
+
+class SometimesBroken(Sometimes):
+    def discriminator(self, t: Translation) -> Tensor | None:
+        return None if (term := super().discriminator(t)) is None else term / 0
+
+
+@pytest.mark.parametrize(("first", "warmup"), [(0, 0), (15, 0), (3, 1000)])
+def test_a_loss_may_have_terms_in_some_steps_alone(first: int, warmup: int) -> None:
+    testing.check_loss(Sometimes, first=first, warmup=warmup)
+    with pytest.raises(AssertionError, match=r"gives finite scalars.* discriminator/ab = inf"):
+        testing.check_loss(SometimesBroken, first=first, warmup=warmup)
+
+
+class LearnsLate(SimpleLoss):
+    """Has a parameter of its own, which a later step's term reaches."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(()))
+
+    def generator(self, t: Translation) -> Tensor:
+        return super().generator(t) * (self.scale if t.step >= 20 else 1)
+
+
+def test_an_own_parameter_may_be_reached_in_a_later_step() -> None:
+    testing.check_loss(LearnsLate)
+
+
+class FeatureMatching(ganlab.Loss):
+    """The mean distance of the activations of fakes and reals (arXiv:1711.11585, eq. 4)."""
+
+    def generator(self, t: Translation) -> Tensor:
+        reals, fakes = t.activations(t.target)[:-1], t.activations(t.fake)[:-1]
+        t.log("number of activations", len(reals))
+        return torch.stack([l1_loss(f, r.detach()) for f, r in zip(fakes, reals, strict=True)]).mean()
+
+
+class Attentive(ganlab.Discriminator):
+    """Gives class activation logits before the scores, as U-GAT-IT's discriminator (arXiv:1907.10830)."""
+
+    def __init__(self, shape: Domain) -> None:
+        super().__init__()
+        self.encoder = nn.Conv2d(shape.channels, 4, 4, 2, 1)
+        self.cam, self.head = nn.Linear(4, 1, bias=False), nn.Conv2d(4, 1, 3, 1, 1)
+
+    def features(self, x: Tensor) -> list[Tensor]:
+        hidden = self.encoder(x).relu()
+        return [hidden, self.cam(hidden.mean((2, 3))), self.head(hidden * self.cam.weight[0, :, None, None])]
+
+
+class CAM(ganlab.Loss):
+    """Least squares on the class activation logits."""
+
+    def generator(self, t: Translation) -> Tensor:
+        return (t.activations(t.fake)[-2] - 1).square().mean()
+
+    def discriminator(self, t: Translation) -> Tensor:
+        real, fake = t.activations(t.target)[-2], t.activations(t.fake_for_discriminator)[-2]
+        return (real - 1).square().mean() + fake.square().mean()
+
+
+def test_losses_may_read_inside_a_discriminator() -> None:
+    testing.check_loss(FeatureMatching)
+    testing.check_loss(CAM, discriminators={"image": Attentive})
+
+
+class OfPairs(SimpleDiscriminator):
+    sees = "pairs"
+
+
+def test_a_discriminator_of_pairs_has_no_pool() -> None:
+    testing.check_loss(SimpleLoss, discriminators={"image": OfPairs})
+    testing.check_loss(Bypasses, discriminators={"image": OfPairs})

@@ -133,6 +133,44 @@ class Dead(SimpleFeatures):
         return super().forward(relu(images - 2))
 
 
+class WithMaps(SimpleFeatures):
+    """Gives its activations as maps; the broken ones derive from it."""
+
+    def maps(self, images: Tensor) -> list[Tensor]:
+        return [layer(images) for layer in (self.net[0], self.net)]
+
+
+class FlatMaps(WithMaps):
+    def maps(self, images: Tensor) -> list[Tensor]:
+        return [maps.mean((2, 3)) for maps in super().maps(images)]
+
+
+class OneMap(WithMaps):
+    def maps(self, images: Tensor) -> Any:
+        return super().maps(images)[0]
+
+
+class InfiniteMaps(WithMaps):
+    def maps(self, images: Tensor) -> list[Tensor]:
+        return [maps.log() for maps in super().maps(images)]
+
+
+class NoisyMaps(WithMaps):
+    def maps(self, images: Tensor) -> list[Tensor]:
+        return [maps + 1e-5 * torch.rand(1) for maps in super().maps(images)]
+
+
+class FrozenMaps(WithMaps):
+    @torch.no_grad()
+    def maps(self, images: Tensor) -> list[Tensor]:
+        return super().maps(images)
+
+
+class DeadMaps(WithMaps):
+    def maps(self, images: Tensor) -> list[Tensor]:
+        return super().maps(relu(images - 2))
+
+
 BROKEN: list[Broken] = [
     (testing.check_metric, Nameless, "has numbers.* numbers is {}"),
     (testing.check_metric, Sentence, "has numbers.* light has better='higher is better', not one of 'lower', 'higher'"),
@@ -152,6 +190,12 @@ BROKEN: list[Broken] = [
     (testing.check_features, Noisy, "same twice.* two results differ by up to"),
     (testing.check_features, NoGrad, "with respect to the images.* the vectors have no gradient"),
     (testing.check_features, Dead, "with respect to the images.* all gradients of the images are 0"),
+    (testing.check_features, OneMap, "gives finite maps.* features: expected a list of tensors, got a Tensor"),
+    (testing.check_features, FlatMaps, r"gives finite maps.* map 0 is \(2, 4\) of torch.float32"),
+    (testing.check_features, InfiniteMaps, "gives finite maps.* of 288 values of map 0 are not finite"),
+    (testing.check_features, NoisyMaps, "gives finite maps.* two of map 0 differ by up to"),
+    (testing.check_features, FrozenMaps, "has maps that can be differentiated.* map 0 has no gradient"),
+    (testing.check_features, DeadMaps, "has maps that can be .* all gradients of the images from map 0 are 0"),
     (testing.check_features, NoFile, "weight files.* missing: no-such-file.pt"),
     (testing.check_features, NoPackage, "packages that are installed.* PackageNotFoundError"),
 ]
@@ -166,7 +210,10 @@ def test_every_requirement_and_condition_fails_for_one_of_them() -> None:
     verify_every_condition_fails([metrics], BROKEN)
 
 
-@pytest.mark.parametrize(("check", "cls"), [(testing.check_metric, Light), (testing.check_features, SimpleFeatures)])
+@pytest.mark.parametrize(
+    ("check", "cls"),
+    [(testing.check_metric, Light), (testing.check_features, SimpleFeatures), (testing.check_features, WithMaps)],
+)
 def test_what_they_derive_from_passes(check: Callable[[type], None], cls: type) -> None:
     before = torch.manual_seed(99).get_state()
     check(cls)

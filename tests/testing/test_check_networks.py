@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import random
 import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
@@ -14,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import pixel_shuffle, pixel_unshuffle, relu
 
+import ganlab
 from ganlab import Domain, testing
 from ganlab.testing import networks, requirement
 from ganlab.testing.simple import IMAGES, SimpleDiscriminator, SimpleGenerator
@@ -111,6 +113,34 @@ class HiddenNoise(SimpleGenerator):
         return embedding + torch.randn_like(embedding)
 
 
+class DrawsRarely(SimpleGenerator):
+    def encode(self, images: Tensor) -> Tensor:
+        return super().encode(images if random.random() > 1e-9 else images.flip(3))
+
+
+class HiddenTurns(SimpleGenerator):
+    """Turns every second image, as a buffer counts them."""
+
+    def __init__(self, source: Domain, target: Domain) -> None:
+        super().__init__(source, target)
+        self.register_buffer("uses", torch.zeros(()))
+
+    def encode(self, images: Tensor) -> Tensor:
+        self.uses += 1
+        return super().encode(images.flip(3) if self.uses % 2 else images)
+
+
+class Centred(SimpleGenerator):
+    """Subtracts the mean of the first images that it sees."""
+
+    stateful = True
+    mean: Tensor | None = None
+
+    def encode(self, images: Tensor) -> Tensor:
+        self.mean = images.detach().mean() if self.mean is None else self.mean
+        return super().encode(images - self.mean)
+
+
 class OutsideState(SimpleGenerator):
     stateful = True
     uses = 0
@@ -149,28 +179,40 @@ class Strides(SimpleGenerator):
         return embedding.as_strided(embedding.shape, torch.empty(embedding.shape).stride())
 
 
+class Plain(ganlab.Discriminator):
+    """Implements `forward` alone."""
+
+    def __init__(self, shape: Domain) -> None:
+        super().__init__()
+        self.net = nn.Sequential(nn.Conv2d(shape.channels, 4, 4, 2, 1), nn.Tanh(), nn.Conv2d(4, 1, 3, 1, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        scores: Tensor = self.net(x)
+        return scores
+
+
 class OddScores(SimpleDiscriminator):
     def __init__(self, shape: Domain) -> None:
         super().__init__(shape)
         self.grouped = nn.Conv2d(shape.channels, 4, 3, groups=2)
 
 
-class Frozen(SimpleDiscriminator):
+class Frozen(Plain):
     def forward(self, x: Tensor) -> Tensor:
         return super().forward(x).detach()
 
 
-class ScoresRootAtZero(SimpleDiscriminator):
+class ScoresRootAtZero(Plain):
     def forward(self, x: Tensor) -> Tensor:
         return super().forward(x) + (x - x.detach()).square().sum().sqrt()
 
 
-class Flat(SimpleDiscriminator):
+class Flat(Plain):
     def forward(self, x: Tensor) -> Tensor:
         return super().forward(x).mean((1, 2, 3))
 
 
-class Blind(SimpleDiscriminator):
+class Blind(Plain):
     def forward(self, x: Tensor) -> Tensor:
         return super().forward(x.detach())
 
@@ -188,7 +230,7 @@ class _OneSided(torch.autograd.Function):
         return gradient * ctx.slope
 
 
-class FirstOrder(SimpleDiscriminator):
+class FirstOrder(Plain):
     def forward(self, x: Tensor) -> Tensor:
         scores: Tensor = _OneSided.apply(super().forward(x))
         return scores
@@ -202,6 +244,38 @@ class Replaces(SimpleDiscriminator):
 class DividesByZero(SimpleDiscriminator):
     def after_update(self) -> None:
         self.net[0].weight /= 0
+
+
+class TwoScores(SimpleDiscriminator):
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x).tanh()
+
+
+class SharpensAfterUpdate(SimpleGenerator):
+    def after_update(self) -> None:
+        self.encoder[0].weight = nn.Parameter(2 * self.encoder[0].weight)
+
+
+class LateHead(ganlab.Discriminator):
+    """Makes a layer once it knows the size of its input."""
+
+    def __init__(self, shape: Domain) -> None:
+        super().__init__()
+        self.body, self.head = nn.Conv2d(shape.channels, 4, 3), nn.Sequential()
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden = self.body(x).tanh()
+        if not self.head:
+            self.head.append(nn.Conv2d(hidden.shape[1], 1, 3).to(x))
+        scores: Tensor = self.head(hidden)
+        return scores
+
+
+class CountsUpdates(SimpleDiscriminator):
+    updates = 0
+
+    def after_update(self) -> None:
+        self.updates += 1
 
 
 class NumpyWeights(SimpleDiscriminator):
@@ -233,8 +307,12 @@ BROKEN: list[Broken] = [
     (testing.check_generator, UnusedLayer, "all parameters.* no gradient reaches head.weight, head.bias"),
     (testing.check_generator, Clock, "initial weights.* encoder.0.weight differ"),
     (testing.check_generator, OwnRandom, "same seed.* with one seed two outputs differ by up to"),
-    (testing.check_generator, HiddenNoise, "stateful is False, but two outputs differ by up to"),
-    (testing.check_generator, OutsideState, "state.* in eval mode outputs differ by up to"),
+    (testing.check_generator, DrawsRarely, "same seed.* it draws from Python's random, not from torch's generator"),
+    (testing.check_generator, HiddenNoise, "stateful is False, but it draws from torch's global generator"),
+    (testing.check_generator, HiddenTurns, "stateful is False, but two outputs differ by up to"),
+    (testing.check_generator, OutsideState, r"state.* each use changes 'uses' \(1, then 2\), .* use register_buffer"),
+    (testing.check_generator, Centred, "state.* in eval mode outputs differ by up to"),
+    (testing.check_discriminator, CountsUpdates, r"state.* each use changes 'updates' \(1, then 2\)"),
     (testing.check_generator, Lerps, "autocast.* RuntimeError"),
     (testing.check_generator, Chaotic, "autocast.* mean error of the output is"),
     (testing.check_generator, Strides, "channels_last.* outputs differ by up to"),
@@ -247,6 +325,13 @@ BROKEN: list[Broken] = [
     (testing.check_discriminator, FirstOrder, r"differentiated twice.* is \S+ by autograd, \S+ by finite differences"),
     (testing.check_discriminator, Replaces, "after_update.* some of its 4 parameters were replaced"),
     (testing.check_discriminator, DividesByZero, "after_update.* not finite: net.0.weight"),
+    (testing.check_generator, SharpensAfterUpdate, "after_update.* some of its 4 parameters were replaced"),
+    (testing.check_discriminator, TwoScores, r"has features.* they differ by up to \S+; losses read the features"),
+    (
+        testing.check_discriminator,
+        LateHead,
+        "initial weights.* its first forward makes head.0.weight, head.0.bias; make",
+    ),
     (testing.check_discriminator, NumpyWeights, "initial weights.* net.0.weight differ"),
 ]
 
@@ -287,6 +372,44 @@ def test_a_nested_component_is_the_class_that_is_given() -> None:
     testing.check_discriminator(Around)
     with pytest.raises(AssertionError, match=r'^Around failed the requirement "gives scores'):
         testing.check_discriminator(Around, of=Flat)
+
+
+class OfPairs(SimpleDiscriminator):
+    """Sees a source and its translation."""
+
+    sees = "pairs"
+
+    def __init__(self, shape: Domain) -> None:
+        super().__init__(shape)
+        assert shape.channels in (2, 6)
+
+
+def test_a_discriminator_of_pairs_is_given_both_images() -> None:
+    testing.check_discriminator(OfPairs)
+    testing.check_discriminator(Around, of=OfPairs, images=IMAGES._replace(channels=1))
+
+
+class Projected(ganlab.Discriminator):
+    """A fixed projection and a head (arXiv:2111.01007)."""
+
+    def __init__(self, shape: Domain, width: int = 8) -> None:
+        super().__init__()
+        self.fixed = nn.Conv2d(shape.channels, width, 3, 1, 1).requires_grad_(False)
+        self.head = nn.Conv2d(width, 1, 3, 1, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        scores: Tensor = self.head(self.fixed(x).tanh())
+        return scores
+
+
+def test_parameters_may_be_frozen() -> None:
+    testing.check_discriminator(Projected)
+
+
+def test_a_nested_component_has_options() -> None:
+    testing.check_discriminator(Around, of=(Around, {"of": (Projected, {"width": 2})}))
+    with pytest.raises(AssertionError, match=r'^Projected failed the requirement "is a Discriminator .* depth: 1: '):
+        testing.check_discriminator(Around, of=(Around, {"of": (Projected, {"depth": 1})}))
 
 
 def test_an_option_that_is_not_allowed_is_named() -> None:

@@ -84,6 +84,18 @@ class NumberedAttributes(Squares):
         return {"grey": 20}
 
 
+class FourChannels(Squares):
+    channels = 4
+
+    def image(self, key: str, size: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
+        return np.zeros((size, size, 4), np.uint8)
+
+
+class OneImage(Squares):
+    def keys(self, domain: str) -> list[str]:
+        return [f"{domain}0"]
+
+
 BROKEN: list[Broken] = [
     (testing.check_source, NoPictures, "built from its options.* LookupError: there are none"),
     (testing.check_source, Numbered, r"fixed order.* has the keys \[0, 1, "),
@@ -93,6 +105,8 @@ BROKEN: list[Broken] = [
     (testing.check_source, Stream, "same image.* differs in 768 values"),
     (testing.check_source, OneTooFar, r"labels.* classes is 2, and the labels are \[0, 1, 2\]"),
     (testing.check_source, NoLabels, "labels.* TypeError: 'NoneType' object cannot be interpreted as an integer"),
+    (testing.check_source, FourChannels, r"a run can read.* has 4 channels; 1 \(grey\) and 3 \(RGB\) are allowed"),
+    (testing.check_source, OneImage, "a run can read.* 1 of 1 images can be read; at least two are needed"),
     (testing.check_source, NumberedAttributes, "attributes.* {'grey': 20}"),
 ]
 
