@@ -69,8 +69,9 @@ class PatchNCE(ganlab.Loss):
             images = torch.where(flipped, images.flip(3), images)
             queries = [torch.where(flipped, maps.flip(3), maps) for maps in queries]
         keys = self._chosen(images, t.features(images))
-        losses = []
-        for head, query, key in zip(self.heads[t.direction], queries, keys, strict=True):
+        heads, losses = self.heads[t.direction], []
+        assert isinstance(heads, nn.ModuleList)
+        for head, query, key in zip(heads, queries, keys, strict=True):
             positions = t.uniform(query[0, 0].numel()).argsort()[: self.patches]
             pair = [normalize(head(patches_at(maps, positions)), dim=2) for maps in (query, key)]
             losses.append(info_nce(pair[0], pair[1].detach(), self.temperature))
@@ -83,18 +84,19 @@ class PatchNCE(ganlab.Loss):
             return [one for one in maps if one[0, 0].numel() > 1]
         if wrong := [layer for layer in self.layers if not -len(maps) <= layer < len(maps)]:
             raise ValueError(
-                f"layers: {wrong[0]} is not allowed: the last of the encoder's activations is {len(maps) - 1}"
+                f"layers: {wrong[0]} is not allowed, only {-len(maps)} to {len(maps) - 1}: the generator has"
+                f" {len(activations)} activations"
             )
         return [maps[layer] for layer in self.layers]
 
 
 def projection_head(channels: int) -> nn.Sequential:
-    """Returns the head H_l for `channels` channels: two layers of 256 units, with initial weights from N(0, 0.02)."""
-    head = nn.Sequential(nn.Linear(channels, HIDDEN), nn.ReLU(), nn.Linear(HIDDEN, HIDDEN))
-    for layer in (head[0], head[2]):
-        nn.init.normal_(layer.weight, 0.0, 0.02)
-        nn.init.zeros_(layer.bias)
-    return head
+    """Returns the head H_l for `channels` channels: two layers of 256 units.
+
+    It has torch's initial weights. The authors' code has biases of 0, but the vector of a patch may be 0 after a ReLU,
+    and 0 cannot be scaled to norm 1.
+    """
+    return nn.Sequential(nn.Linear(channels, HIDDEN), nn.ReLU(), nn.Linear(HIDDEN, HIDDEN))
 
 
 def patches_at(maps: Tensor, positions: Tensor) -> Tensor:

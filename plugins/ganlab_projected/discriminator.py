@@ -46,7 +46,7 @@ class Projected(ganlab.Discriminator):
         super().__init__()
         if shape.channels not in (1, 3):
             raise ValueError(f"expected images of 1 or 3 channels, got {shape.channels}")
-        self.frozen = features
+        self.pretrained = features
         self.size = size or features.size
         with torch.no_grad():
             maps = features.maps(torch.zeros(1, 3, self.size, self.size))
@@ -56,8 +56,8 @@ class Projected(ganlab.Discriminator):
 
     def forward(self, x: Tensor) -> Tensor:
         """Images (N, C, H, W) -> unbounded scores (N, K, h, w), from the finest scale to the coarsest."""
-        images = resize(x.expand(-1, 3, -1, -1), self.size, self.size).clamp(-1, 1)
-        projected = self.projections(self.frozen.maps(images))
+        images = resize(x.expand(-1, 3, -1, -1), (self.size, self.size)).clamp(-1, 1)
+        projected = self.projections(self.pretrained.maps(images))
         scores = [scale(maps) for scale, maps in zip(self.scales, projected, strict=True)]
         return torch.cat(scores, dim=1)
 

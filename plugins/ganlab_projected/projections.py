@@ -38,5 +38,5 @@ class RandomProjections(nn.Module):
         mixed = [mix(each) for mix, each in zip(self.across_channels, maps, strict=True)]
         for scale in reversed(range(len(self.across_scales))):
             coarse = self.across_scales[scale](mixed[scale + 1])
-            mixed[scale] = mixed[scale] + resize(coarse, *mixed[scale].shape[2:], mode="bilinear")
+            mixed[scale] = mixed[scale] + resize(coarse, mixed[scale].shape[2:], "bilinear")
         return mixed

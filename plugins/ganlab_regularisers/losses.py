@@ -1,5 +1,6 @@
 """Penalties on a discriminator's gradient and on a generator's images. Means run over images."""
 
+from collections.abc import Sequence
 from typing import Annotated, Literal
 
 import torch
@@ -75,14 +76,14 @@ def vectors(features: ganlab.Features, images: Tensor) -> Tensor:
 
     The images are resized as `ganlab.Features.size` says.
     """
-    found: Tensor = features(resize(images.expand(-1, 3, -1, -1), features.size, features.size).clamp(-1, 1))
+    found: Tensor = features(resize(images.expand(-1, 3, -1, -1), (features.size, features.size)).clamp(-1, 1))
     return found
 
 
-def resize(x: Tensor, height: int, width: int, mode: Literal["bicubic", "bilinear"] = "bicubic") -> Tensor:
-    """Returns maps (N, C, h, w) resized to (N, C, height, width), antialiased if they become smaller."""
+def resize(x: Tensor, size: Sequence[int], mode: Literal["bicubic", "bilinear"] = "bicubic") -> Tensor:
+    """Returns maps (N, C, h, w) resized to `size`, height and width; antialiased if they become smaller."""
     # on CUDA, the backward of torch's resizing sums in no fixed order; a matrix product's backward has a fixed order
-    rows, columns = (_resizing(x, old, new, mode) for old, new in zip(x.shape[2:], (height, width), strict=True))
+    rows, columns = (_resizing(x, old, new, mode) for old, new in zip(x.shape[2:], size, strict=True))
     return rows @ x @ columns.T
 
 
