@@ -89,5 +89,7 @@ def resize(x: Tensor, size: Sequence[int], mode: Literal["bicubic", "bilinear"] 
 
 def _resizing(like: Tensor, old: int, new: int, mode: str) -> Tensor:
     """Returns the matrix (new, old) of antialiased resizing of one side."""
-    one = torch.eye(old, dtype=like.dtype, device=like.device)[None, None]
-    return interpolate(one, (new, old), mode=mode, antialias=True)[0, 0]
+    # torch's resizing has no bfloat16
+    dtype = torch.promote_types(like.dtype, torch.float32)
+    one = torch.eye(old, dtype=dtype, device=like.device)[None, None]
+    return interpolate(one, (new, old), mode=mode, antialias=True)[0, 0].to(like.dtype)

@@ -154,7 +154,9 @@ def test_layers_are_counted_from_the_images() -> None:
         assert [head[0].in_features for head in heads] == channels
         assert number(loss.generator(t)["source"]) > 0
     for wrong in (4, -5):
-        with pytest.raises(ValueError, match=f"layers: {wrong} is not allowed, only -4 to 3: the generator has 3 activ"):
+        with pytest.raises(
+            ValueError, match=f"layers: {wrong} is not allowed, only -4 to 3: the generator has 3 activ"
+        ):
             prepared(PatchNCE(layers=(0, wrong)))
 
 
