@@ -28,9 +28,10 @@ class Projected(ganlab.Discriminator):
 
     Args:
         features: the feature network. It must have maps, as `lite0` has.
-        size: height and width to which images are resized before the feature network, or null for the network's own
-            size. The time of a forward grows with its square. The paper's code resizes images of less than 224 pixels
-            to 224 and leaves larger ones as they are.
+        size: height and width to which images are resized before the feature network, or null for the network's own.
+            The time of a forward grows with its square. Another size than the network's own needs a network that takes
+            any size, as `lite0` does (multiples of 32). The paper's code resizes images of less than 224 pixels to 224
+            and leaves larger ones as they are.
         width: channels of the finest projected map. Each coarser map has twice as many.
         norm: the norm after each convolution but the last.
     """
