@@ -1,5 +1,6 @@
 """The projected discriminator (arXiv:2111.01007)."""
 
+from itertools import pairwise
 from typing import Annotated, Literal
 
 import torch
@@ -19,8 +20,8 @@ class Projected(ganlab.Discriminator):
 
     The maps and the projections are frozen. The discriminator of scale k, counted from the coarsest, has k 4x4
     convolutions of stride 2, each with a norm and LeakyReLU 0.2, and a last 3x3 convolution; spectral norm divides all
-    of them. So the scores of all scales have the size h x w of half of the coarsest map, rounded down but at least 1,
-    and are stacked as channels: (N, K, h, w) for K scales. A loss that averages scores, such as `hinge_gan` (the
+    of them. So the scores of all scales have half of the size of the coarsest map, and are stacked as channels:
+    (N, K, h, w) for K scales. A loss that averages scores, such as `hinge_gan` (the
     paper's) or `lsgan`, then has 1/K of the paper's sum over discriminators.
 
     Grey images are repeated to three channels. Differentiable augmentation, which the paper uses, is the wrapper
@@ -51,6 +52,11 @@ class Projected(ganlab.Discriminator):
         self.size = size or features.size
         with torch.no_grad():
             maps = features.maps(torch.zeros(1, 3, self.size, self.size))
+        sides = [one.shape[2] for one in maps]
+        if any(fine != 2 * coarse for fine, coarse in pairwise(sides)) or sides[-1] < 2:
+            raise ValueError(
+                f"expected maps with sides that halve, down to at least 2, got {sides} for images of {self.size} pixels"
+            )
         self.projections = RandomProjections([one.shape[1] for one in maps], width)
         channels = self.projections.channels
         self.scales = nn.ModuleList(_scale(channels[scale:], norm) for scale in range(len(channels)))

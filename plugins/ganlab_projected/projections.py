@@ -1,6 +1,7 @@
 """Random projections of a feature network's maps (arXiv:2111.01007, section 3.2)."""
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 from ganlab_regularisers.losses import resize
 from torch import Tensor, nn
@@ -26,8 +27,7 @@ class RandomProjections(nn.Module):
             nn.Conv2d(inner, outer, 1, bias=False) for inner, outer in zip(channels, self.channels, strict=True)
         )
         self.across_scales = nn.ModuleList(
-            nn.Conv2d(coarse, fine, 3, padding=1, bias=False)
-            for fine, coarse in zip(self.channels, self.channels[1:], strict=False)
+            nn.Conv2d(coarse, fine, 3, padding=1, bias=False) for fine, coarse in pairwise(self.channels)
         )
         for parameter in self.parameters():
             nn.init.kaiming_normal_(parameter)

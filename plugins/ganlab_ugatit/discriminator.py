@@ -1,5 +1,6 @@
 """U-GAT-IT's discriminator (arXiv:1907.10830)."""
 
+from itertools import pairwise
 from typing import Annotated
 
 from ganlab_resnet.layers import ReflectionPad
@@ -40,7 +41,7 @@ class CAMPatch(ganlab.Discriminator):
         strides = [2] * layers + [1]
         self.body = nn.ModuleList(
             nn.Sequential(ReflectionPad(1), nn.Conv2d(inner, outer, 4, stride), nn.LeakyReLU(0.2))
-            for inner, outer, stride in zip(channels, channels[1:], strides, strict=False)
+            for (inner, outer), stride in zip(pairwise(channels), strides, strict=True)
         )
         self.attention = Attention(channels[-1])
         self.last = nn.Sequential(ReflectionPad(1), nn.Conv2d(channels[-1], 1, 4, bias=False))
