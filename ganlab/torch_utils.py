@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -27,12 +28,18 @@ def evaluating(module: nn.Module) -> Iterator[None]:
 
 def trainable(modules: Iterable[nn.Module]) -> Iterator[nn.Parameter]:
     """Yields the parameters that take gradients, each once."""
+    for _, parameter in named_trainable((str(index), module) for index, module in enumerate(modules)):
+        yield parameter
+
+
+def named_trainable(modules: Iterable[tuple[str, nn.Module]]) -> Iterator[tuple[str, nn.Parameter]]:
+    """Yields (name, parameter) of the parameters that take gradients, each once, for (name, module) pairs."""
     seen: set[int] = set()
-    for module in modules:
-        for parameter in module.parameters():
+    for prefix, module in modules:
+        for name, parameter in module.named_parameters(prefix):
             if parameter.requires_grad and id(parameter) not in seen:
                 seen.add(id(parameter))
-                yield parameter
+                yield name, parameter
 
 
 def stateful(module: nn.Module) -> bool:
@@ -50,6 +57,18 @@ def shape_lazy(module: nn.Module, images: Tensor) -> None:
     if any(map(is_lazy, [*module.parameters(), *module.buffers()])):
         with evaluating(module), torch.no_grad():
             module(images)
+
+
+def checked_activations(network: nn.Module, found: Any) -> list[Tensor]:
+    """Returns the activations that a network's `features` gave. Raises TypeError unless they are a list of tensors."""
+    # `network` is the first argument so that error attribution finds it
+    if not isinstance(found, list | tuple) or not found:
+        got = "an empty one" if isinstance(found, list | tuple) else f"a {type(found).__name__}"
+        raise TypeError(f"features: expected a list of tensors, got {got}")
+    for output in found:
+        if not isinstance(output, Tensor):
+            raise TypeError(f"expected a tensor, got {type(output).__name__}")
+    return list(found)
 
 
 def as_float(network: nn.Module, output: Tensor) -> Tensor:

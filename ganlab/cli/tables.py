@@ -69,7 +69,9 @@ def show_check(found: dict[str, Any]) -> None:
         networks.add_row(*_cells(n["name"], n["type"], f"{n['parameters']:,}", n["input"], n["output"]))
     terms = Table("player", "direction", "term", "weight", box=None, header_style="bold")
     for t in found["terms"]:
-        terms.add_row(*_cells(t["player"], t["direction"], t["term"], f"{t['weight']:g}"))
+        terms.add_row(
+            *_cells(t["player"], t["direction"], t["term"], "logged" if t["weight"] is None else f"{t['weight']:g}")
+        )
     turns = Table("turn", "player", "terms of", "moves", box=None, header_style="bold")
     if any(turn["new_batch"] for turn in found["turns"]):
         turns.add_column("batch")

@@ -210,6 +210,12 @@ def check_contract(cls: type) -> None:
         raise TypeError(f"{cls.__name__}.trains is {cls.trains!r}, not one of {', '.join(PLAYERS)}")
     if issubclass(cls, Discriminator) and cls.sees not in SEES:
         raise TypeError(f"{cls.__name__}.sees is {cls.sees!r}, not one of {', '.join(SEES)}")
+    if (
+        issubclass(cls, Discriminator)
+        and cls.forward is Discriminator.forward
+        and cls.features is Discriminator.features
+    ):
+        raise TypeError(f"{cls.__name__} has neither features nor forward")
     if issubclass(cls, Features) and type(getattr(cls, "size", None)) is not int:
         raise TypeError(f"{cls.__name__}.size is {getattr(cls, 'size', 'missing')!r}, not a number of pixels")
     if issubclass(cls, Metric) and cls.measure is Metric.measure:

@@ -47,6 +47,14 @@ class Dataset:
     """"key: reason" for each image that could not be read."""
     notes: dict[str, list[str]] = field(default_factory=dict)
     """{warning: keys of the images that it was given for}."""
+    ordered_as: str = ""
+    """The domain whose random order, flips and divisions the images follow: "a" for both domains of paired data; "" for
+    the own domain's."""
+
+    @property
+    def order(self) -> str:
+        """The name of the domain that keys all random choices among the images."""
+        return self.ordered_as or self.domain.name
 
     def warnings(self) -> list[str]:
         """Returns sentences that a person should read before the images are used."""
@@ -84,11 +92,18 @@ def normalised(images: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def load(
-    source: Source, domain: str, size: int, holdout: float, progress: Progress = silent, most: int | None = None
+    source: Source,
+    domain: str,
+    size: int,
+    holdout: float,
+    progress: Progress = silent,
+    most: int | None = None,
+    ordered_as: str = "",
 ) -> Dataset:
     """Reads the images of a source at `size` x `size` pixels: all, or the first `most` that can be read.
 
-    `holdout` is the fraction of held-out images; at least one image is held out and at least one is trained on. Raises
+    `holdout` is the fraction of held-out images; at least one image is held out and at least one is trained on.
+    `ordered_as` is the domain whose division into training and held-out images is used, "" for the own one. Raises
     SpecError if fewer than two images can be read, if they do not fit into memory, or if an image or a label differs
     from what the source declares.
     """
@@ -124,7 +139,7 @@ def load(
         )
     count = len(kept)
     # depends on domain and count alone, so that runs with different random seeds are measured on the same images
-    order = torch.from_numpy(keyed("holdout", domain, count).permutation(count))
+    order = torch.from_numpy(keyed("holdout", ordered_as or domain, count).permutation(count))
     held = min(max(round(count * holdout), 1), count - 1)
     return Dataset(
         Domain(domain, source.channels, size, size, source.classes),
@@ -135,6 +150,7 @@ def load(
         order[:held].sort().values,
         tuple(skipped),
         notes,
+        ordered_as,
     )
 
 

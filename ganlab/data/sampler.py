@@ -49,6 +49,7 @@ class Sampler:
     """Draws batches of `batch` training images of each domain.
 
     Each domain has its own order, which is shuffled again in every epoch. With `flip`, images are mirrored at random.
+    The domains of paired data have one order and the same flips.
     """
 
     def __init__(
@@ -56,6 +57,7 @@ class Sampler:
     ) -> None:
         self.batch, self.flip, self.seed, self.device, self.dtype = batch, flip, seed, device, dtype
         self.domains = {name: dataset.domain for name, dataset in datasets.items()}
+        self._order_of = {name: dataset.order for name, dataset in datasets.items()}
         self._classes = {name: domain.classes for name, domain in self.domains.items()}
         self._train = {name: dataset.train.numpy() for name, dataset in datasets.items()}
         self._images = {name: self._place(dataset.images) for name, dataset in datasets.items()}
@@ -72,7 +74,7 @@ class Sampler:
     def _order(self, domain: str, epoch: int) -> np.ndarray:
         if (domain, epoch) not in self._orders:
             self._orders = {k: v for k, v in self._orders.items() if k[0] != domain or k[1] == epoch - 1}
-            shuffled = keyed(self.seed, "order", domain, epoch).permutation(len(self._train[domain]))
+            shuffled = keyed(self.seed, "order", self._order_of[domain], epoch).permutation(len(self._train[domain]))
             self._orders[domain, epoch] = self._train[domain][shuffled]
         return self._orders[domain, epoch]
 
@@ -91,7 +93,8 @@ class Sampler:
             here = pixels.device.type == self.device.type
             batch = pixels.index_select(0, at) if here else to_device(pixels[chosen], self.device)
             if self.flip:
-                mirror = torch.from_numpy(keyed(self.seed, "flip", domain, draw).random(self.batch) < 0.5)
+                random = keyed(self.seed, "flip", self._order_of[domain], draw)
+                mirror = torch.from_numpy(random.random(self.batch) < 0.5)
                 batch = torch.where(to_device(mirror, self.device)[:, None, None, None], batch.flip(-1), batch)
             images[domain] = normalised(batch, self.dtype)
             if domain in self._labels:

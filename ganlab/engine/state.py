@@ -13,11 +13,12 @@ from torch import Tensor, nn
 from typing_extensions import TypedDict
 
 from ganlab.data.sampler import BatchSource
+from ganlab.errors import SpecError
 from ganlab.interfaces.schedules import PLAYERS
 from ganlab.system.build import System
 from ganlab.system.error_attribution import Position
 from ganlab.system.module_state import load_own_state, own_state
-from ganlab.torch_utils import trainable
+from ganlab.torch_utils import named_trainable
 
 EMA_RAMPUP = 0.05
 """The half-life of the averaged generators is at most this share of the images so far, as in EDM (arXiv:2206.00364, its
@@ -67,7 +68,7 @@ class TrainingState:
             self.pools = _make_pools(system, batches, position)
             self.optimizers = _make_optimizers(system, position)
         self.base_rates = {p: [float(g["lr"]) for g in o.param_groups] for p, o in self.optimizers.items()}
-        self._batch = batches.batch
+        self._batch = batches.batch * system.schedule.batches
         self.average = copy.deepcopy(self._generators()) if system.spec.ema_halflife_images else None
 
     def _generators(self) -> dict[str, nn.Module]:
@@ -145,6 +146,16 @@ def _make_pools(system: System, batches: BatchSource, position: Position) -> dic
     for direction in system.schedule.directions:
         position.move_to_schedule(f"pool of direction {direction}")
         if (pool := system.schedule.pool(batches.domains[direction[1]])) is not None:
+            pairs = [
+                name
+                for name in system.networks.discriminators("images", direction[1])
+                if system.networks.discriminator(name).sees == "pairs"
+            ]
+            if pairs:
+                raise SpecError(
+                    f"its pool of past fakes keeps no sources, and {pairs[0]} sees pairs of a source and a fake: use a"
+                    " schedule without a pool"
+                )
             pools[direction] = pool.to(system.device, system.dtype)
             system.components.add(pool, system.components.at("schedule"))
     return pools
@@ -153,9 +164,9 @@ def _make_pools(system: System, batches: BatchSource, position: Position) -> dic
 def _make_optimizers(system: System, position: Position) -> dict[str, torch.optim.Optimizer]:
     optimizers = {}
     for player in PLAYERS:
-        networks = [module for name, module in system.networks.modules.items() if name.startswith(f"{player}/")]
-        losses = [loss for loss in system.losses.values() if loss.trains == player]
-        if not (parameters := list(trainable([*networks, *losses]))):
+        networks = [(name, m) for name, m in system.networks.modules.items() if name.startswith(f"{player}/")]
+        losses = [(f"losses/{label}", loss) for label, loss in system.losses.items() if loss.trains == player]
+        if not (parameters := list(named_trainable([*networks, *losses]))):
             continue
         position.move_to_schedule(f"optimizer of the {player}")
         made = system.schedule.optimizer(player, parameters)

@@ -1,9 +1,9 @@
-"""The terms and gradient norms of each step, kept on the device until they are read."""
+"""The terms, logged values and gradient norms of each step, kept on the device until they are read."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 import torch
@@ -11,9 +11,10 @@ from torch import Tensor
 
 from ganlab.engine.state import TrainingState
 from ganlab.engine.turns import PlannedTurn
+from ganlab.system.forward_cache import Logged
 
 Record = dict[str, float]
-"""One step: "step", "seconds", "images", and every term, gradient norm and learning rate by name."""
+"""One step: "step", "seconds", "images", and every term, logged value, gradient norm and learning rate by name."""
 
 Terms = dict[tuple[str, str, str], tuple[float, Tensor]]
 """{(direction, label of the loss, part): (weight, scalar)}."""
@@ -28,7 +29,7 @@ class StepLog:
 
     @contextmanager
     def step(self, state: TrainingState, batch: int) -> Iterator[None]:
-        """Times a step and keeps its values. If several turns have the same term, their mean is kept."""
+        """Times a step and keeps its values. If several turns or batches have the same term, their mean is kept."""
         started = time.perf_counter()
         self._values = {}
         yield
@@ -39,13 +40,21 @@ class StepLog:
             updated = {name.split("/")[1] for name in self._values if name.startswith("gradient/")}
             self._rows.append((head | state.learning_rates(updated), tuple(self._values), row))
 
-    def add(self, turn: PlannedTurn, terms: Terms, norm: Tensor | None) -> None:
-        """Adds the terms of a turn, and the norm of its gradient if it updated anything."""
+    def add(self, turn: PlannedTurn, terms: Terms) -> None:
+        """Adds a turn's terms of one batch."""
         for (direction, label, part), (_, value) in terms.items():
             name = f"loss/{turn.player}/{direction}/{label}{f'/{part}' if part else ''}"
             self._values.setdefault(name, []).append(value.detach())
+
+    def add_norm(self, turn: PlannedTurn, norm: Tensor | None) -> None:
+        """Adds the norm of a turn's gradient, if the turn updated anything."""
         if norm is not None:
             self._values.setdefault(f"gradient/{turn.player}/{turn.name}", []).append(norm)
+
+    def add_logged(self, player: str, label: str, logged: Iterable[Logged]) -> None:
+        """Adds the values that a loss logged."""
+        for direction, name, value in logged:
+            self._values.setdefault(f"log/{player}/{direction}/{label}/{name}", []).append(value)
 
     def read(self, state: TrainingState) -> list[Record]:
         """Returns the records since the last reading. Waits for the device."""

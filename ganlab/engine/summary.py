@@ -14,12 +14,13 @@ from ganlab.interfaces.networks import Domain
 from ganlab.system.build import System
 from ganlab.system.dry_run import buffers_restored
 from ganlab.system.error_attribution import Position
+from ganlab.torch_utils import trainable
 
 
 def describe_networks(system: System, domains: Mapping[str, Domain]) -> list[dict[str, Any]]:
     """[{"name", "type", "parameters", "input", "output"}] of all networks, then of the losses that have parameters.
 
-    Shapes are "CxHxW", "" for a loss.
+    "parameters" is the number of trainable parameters. Shapes are "CxHxW", "" for a loss.
     """
     networks = system.networks
     described: list[dict[str, Any]] = []
@@ -29,7 +30,7 @@ def describe_networks(system: System, domains: Mapping[str, Domain]) -> list[dic
         return torch.zeros(2, shape.channels, shape.height, shape.width, device=system.device, dtype=system.dtype)
 
     def describe(name: str, place: str, module: nn.Module, x: str, y: str) -> None:
-        parameters = sum(p.numel() for p in module.parameters())
+        parameters = sum(p.numel() for p in trainable([module]))
         title = system.spec.components[place].title
         described.append({"name": name, "type": title, "parameters": parameters, "input": x, "output": y})
 
@@ -40,25 +41,34 @@ def describe_networks(system: System, domains: Mapping[str, Domain]) -> list[dic
                 x = images(rest[0][0])
                 y = networks.decode(rest[0], networks.features(rest[0], x)[-1])
             else:
-                direction = system.schedule.directions[0]
-                x = images(rest[1]) if len(rest) == 2 else networks.features(direction, images(direction[0]))[-1]
+                direction = next(d for d in system.schedule.directions if d[1] in rest[1:] or len(rest) == 1)
+                source = images(direction[0])
+                embeds = len(rest) == 1
+                x = networks.features(direction, source)[-1] if embeds else networks.seen(name, source, images(rest[1]))
                 y = networks.score(name, x)
             place = kind if kind == "generator" else f"discriminators.{rest[0]}"
             describe(name, place, module, *("x".join(map(str, tensor.shape[1:])) for tensor in (x, y)))
     for label, loss in system.losses.items():
-        if any(True for _ in loss.parameters()):
+        if any(trainable([loss])):
             describe(f"loss/{label}", f"losses.{label}", loss, "", "")
     return described
 
 
 def describe_terms(trainer: Trainer) -> list[dict[str, Any]]:
-    """[{"player", "direction", "term", "weight"}] of every term that the dry run found."""
-    return [
-        {"player": player, "direction": direction, "term": f"{label}{f'/{part}' if part else ''}", "weight": weight}
-        for (player, direction, label), requests in trainer.dry_run.requests.items()
-        for part in requests.parts
-        if (weight := trainer.system.spec.weight(label)[player])
-    ]
+    """[{"player", "direction", "term", "weight"}] of every term that the dry run found, and of every logged value.
+
+    The weight of a logged value is None.
+    """
+    found: list[dict[str, Any]] = []
+    for (player, direction, label), requests in trainer.dry_run.requests.items():
+        if weight := trainer.system.spec.weight(label)[player]:
+            terms = [(direction, part, weight) for part in requests.parts]
+            logged = [(way, name, None) for way, name in requests.logged]
+            found += [
+                {"player": player, "direction": way, "term": f"{label}/{part}".rstrip("/"), "weight": factor}
+                for way, part, factor in (*terms, *logged)
+            ]
+    return found
 
 
 def describe_turns(trainer: Trainer) -> list[dict[str, Any]]:

@@ -40,23 +40,29 @@ class Trainer:
         """Takes the turns of one step. Does not synchronise with the device."""
         self.position.step = self.state.step + 1
         with self.system.components.attributing(self.position), self.log.step(self.state, self.batches.batch):
-            cache = self.next_batch()
+            caches = self.next_batches()
             for index, turn in enumerate(self.plan(self.state.step, self.position)):
                 if turn.new_batch and index > 0:
-                    cache = self.next_batch()
-                cache.begin(turn.player, (self.state.step, index), turn.with_graph)
-                terms = self.loss_terms(turn, cache)
-                norm = self.update(turn, terms)
-                self.log.add(turn, terms, norm)
+                    caches = self.next_batches()
+                for cache in caches:
+                    cache.begin(turn.player, (self.state.step, index), turn.with_graph)
+                    terms = self.loss_terms(turn, cache)
+                    self.backward(turn, terms)
+                    self.log.add(turn, terms)
+                self.log.add_norm(turn, self.update(turn))
             self.update_average()
             self.state.step += 1
 
-    def next_batch(self) -> ForwardCache:
-        """Draws the next batch of both domains."""
+    def next_batches(self) -> list[ForwardCache]:
+        """Draws the next batches of both domains, over which gradients are averaged: one, unless the schedule
+        accumulates."""
         self.position.move("", "the next batch")
-        batch = self.batches(self.state.draws)
-        self.state.draws += 1
-        return ForwardCache(self.networks, batch, self.state.pools, self.system.spec.seed)
+        draws = range(self.state.draws, self.state.draws + self.schedule.batches)
+        self.state.draws = draws.stop
+        return [
+            ForwardCache(self.networks, self.batches(draw), self.state.pools, self.system.spec.seed, number)
+            for number, draw in enumerate(draws)
+        ]
 
     def loss_terms(self, turn: PlannedTurn, cache: ForwardCache) -> Terms:
         """Calls the losses of the turn, except those of weight 0.
@@ -71,27 +77,29 @@ class Trainer:
             parts = checked_terms(self.system.losses[label], turn.player, Translation(direction, cache))
             for part, value in parts.items():
                 terms[direction, label, part] = weight, value
+            self.log.add_logged(turn.player, label, cache.take_logged())
         return terms
 
-    def update(self, turn: PlannedTurn, terms: Terms) -> Tensor | None:
-        """Takes one optimizer step along the gradient of the weighted sum of the terms.
+    def backward(self, turn: PlannedTurn, terms: Terms) -> None:
+        """Adds the gradient of the weighted sum of one batch's terms to the turn's parameters."""
+        self.position.move_to_gradients(turn.player, [label for _, label, _ in terms], turn.directions)
+        total = torch.stack([weight * value for weight, value in terms.values()]).sum() if terms else None
+        if total is not None and total.requires_grad and turn.parameters:
+            # only these parameters get gradients, so no network has to be frozen
+            torch.autograd.backward(total / self.schedule.batches, inputs=turn.parameters)
+
+    def update(self, turn: PlannedTurn) -> Tensor | None:
+        """Takes one optimizer step along the turn's gradients.
 
         Returns the gradient's norm, or None if no parameter of the turn has a gradient.
         """
-        self.position.move_to_gradients(turn.player, [label for _, label, _ in terms], turn.directions)
-        total = torch.stack([weight * value for weight, value in terms.values()]).sum() if terms else None
-        if total is None or not total.requires_grad or not turn.parameters:
-            return None
-        # only these parameters get gradients, so no network has to be frozen
-        torch.autograd.backward(total, inputs=turn.parameters)
         updated = [p for p in turn.parameters if p.grad is not None]
         if not updated:
             return None
         norm = torch.nn.utils.get_total_norm([p.grad for p in updated if p.grad is not None])
         self.step_optimizer(turn.player)
         changed = self.networks.updated(updated)
-        if turn.player == "discriminator":
-            self.after_update([name for name in turn.networks if name in changed])
+        self.after_update([name for name in turn.networks if name in changed])
         for p in updated:
             p.grad = None
         return norm
@@ -107,12 +115,12 @@ class Trainer:
         optimizer.step()
         self.position.move("", "the turn")
 
-    def after_update(self, discriminators: list[str]) -> None:
-        """Lets each updated discriminator adjust its parameters: WGAN clips them (arXiv:1701.07875, algorithm 1)."""
+    def after_update(self, networks: list[str]) -> None:
+        """Lets each updated network adjust its parameters: WGAN clips its critics (arXiv:1701.07875, algorithm 1)."""
         with torch.no_grad():
-            for name in discriminators:
-                self.position.move_to_discriminator(name, "after_update")
-                self.networks.discriminator(name).after_update()
+            for name in networks:
+                self.position.move_to_network(name, "after_update")
+                self.networks[name].after_update()
         self.position.move("", "the turn")
 
     def update_average(self) -> None:

@@ -9,8 +9,7 @@ from typing import Any, NamedTuple
 
 from torch import nn
 
-from ganlab.interfaces.networks import SEES
-from ganlab.interfaces.schedules import PLAYERS, Turn
+from ganlab.interfaces.schedules import PLAYERS, SEEN_IN_TURN, Turn
 from ganlab.system.build import System
 from ganlab.system.dry_run import LossRequests
 from ganlab.system.error_attribution import Position
@@ -66,7 +65,7 @@ class Plan:
             "directions": (directions, checked.directions),
             "moves": (directions, checked.moves or ()),
             "losses": (tuple(self._system.losses), checked.losses or ()),
-            "sees": ((None, *SEES), (checked.sees,)),
+            "sees": ((None, *SEEN_IN_TURN), (checked.sees,)),
         }
         for part, (known, names) in allowed.items():
             if isinstance(names, str) or not set(names) <= set(known):

@@ -17,7 +17,7 @@ from ganlab.evaluation.translators import BATCH
 from ganlab.interfaces.networks import Domain
 from ganlab.spec.models import Json
 from ganlab.system.build import System
-from ganlab.torch_utils import evaluating
+from ganlab.torch_utils import evaluating, trainable
 
 ROUNDS = 5
 """The number of timed forwards."""
@@ -26,8 +26,9 @@ ROUNDS = 5
 def measure(system: System, domains: Mapping[str, Domain]) -> Json:
     """Returns {"directions": {direction: costs}, "batch", "device", "threads"}.
 
-    The costs are {"parameters", "flops_an_image", "images_a_second"}. FLOPs count convolutions and matrix products; a
-    multiplication and an addition are two. Images per second is the median over `ROUNDS` forwards of one batch.
+    The costs are {"parameters", "flops_an_image", "images_a_second"}. Parameters are the trainable ones. FLOPs count
+    convolutions and matrix products; a multiplication and an addition are two. Images per second is the median over
+    `ROUNDS` forwards of one batch.
     """
     device = system.device
     directions: Json = {}
@@ -46,7 +47,7 @@ def measure(system: System, domains: Mapping[str, Domain]) -> Json:
                 _wait(device)
                 seconds.append(time.perf_counter() - started)
         directions[direction] = {
-            "parameters": sum(p.numel() for p in generator.parameters()),
+            "parameters": sum(p.numel() for p in trainable([generator])),
             "flops_an_image": counter.get_total_flops(),
             "images_a_second": round(BATCH / statistics.median(seconds[1:]), 1),
         }

@@ -43,7 +43,9 @@ def split(datasets: Mapping[str, Dataset], sources: Mapping[str, Source]) -> Spl
     parts = Split({}, {}, {})
     for domain, dataset in datasets.items():
         half = len(dataset.holdout) // 2
-        shuffled = torch.from_numpy(keyed("halves", domain, len(dataset.holdout)).permutation(len(dataset.holdout)))
+        shuffled = torch.from_numpy(
+            keyed("halves", dataset.order, len(dataset.holdout)).permutation(len(dataset.holdout))
+        )
         members = (dataset.holdout[shuffled[:half]], dataset.holdout[shuffled[half : 2 * half]], dataset.train)
         for part, indices in zip(parts, members, strict=True):
             part[domain] = _images(dataset, sources[domain], indices.sort().values)

@@ -44,6 +44,9 @@ class Translation:
     Images are (N, C, H, W) in [-1, 1]. Every value is computed when a loss first reads it, and again only if a network
     that made it has been updated since. In a discriminators' turn images and embeddings are detached and take
     gradients, so no gradient reaches a generator; they may come from before the last update of a generator.
+
+    `encode`, `decode`, `translate`, `features`, `score` and `activations` take any tensors. They remember a tensor by
+    its identity until the turn ends: pass the same tensor, not an equal one.
     """
 
     direction: str
@@ -66,7 +69,8 @@ class Translation:
 
     @property
     def target(self) -> Tensor:
-        """A batch of real images of the target domain, (N, C, H, W). They are not paired with `source`."""
+        """A batch of real images of the target domain, (N, C, H, W). Image i is the pair of `source`'s image i if the
+        spec's `data.paired` is true; otherwise they are not paired."""
         return self._values.images(self._target)
 
     @property
@@ -125,15 +129,41 @@ class Translation:
         fakes if the schedule has one."""
         return self._values.fake_for_discriminator(self.direction)
 
-    def features(self, of: str = "source") -> list[Tensor]:
-        """The activations of this direction's generator for "source", "fake" or "target"; the last is the embedding.
+    def features(self, of: str | Tensor = "source") -> list[Tensor]:
+        """The activations of this direction's generator for images; the last is the embedding.
 
-        For "fake" that is not `fake_embedding`, which the generator of the reverse direction makes.
+        `of` is "source", "fake", "target" or a tensor of images (N, C, H, W). For "fake" the last is not
+        `fake_embedding`, which the generator of the reverse direction makes.
         """
+        if isinstance(of, Tensor):
+            return self._values.encoded(self.direction, of)
         values = {"source": "features", "fake": "fake_features", "target": "target_features"}
         if of not in values:
-            raise ValueError(f"features of {of!r}: known are {', '.join(map(repr, values))}")
+            raise ValueError(f"features of {of!r}: known are {', '.join(map(repr, values))}, and a tensor of images")
         return self._values.translated(self.direction, values[of])
+
+    def encode(self, images: Tensor) -> Tensor:
+        """The embedding of any images (N, C, H, W) by this direction's generator, (N, E, h, w).
+
+        A value of `t` is not computed again: `t.encode(t.source)` is `t.embedding`, `t.reverse.encode(t.fake)` is
+        `t.fake_embedding`. Any other tensor is encoded once in a turn.
+        """
+        return self._values.encoded(self.direction, images)[-1]
+
+    def decode(self, embedding: Tensor) -> Tensor:
+        """The images (N, C, H, W) that this direction's generator decodes from any embedding (N, E, h, w).
+
+        `t.decode(t.embedding)` is `t.fake`. Any other tensor is decoded once in a turn.
+        """
+        return self._values.decoded(self.direction, embedding)
+
+    def translate(self, images: Tensor) -> Tensor:
+        """The translation of any images (N, C, H, W) by this direction's generator: `t.decode(t.encode(images))`.
+
+        `t.translate(t.source)` is `t.fake`, `t.translate(t.target)` is `t.identity`, `t.reverse.translate(t.fake)` is
+        `t.cycled`.
+        """
+        return self.decode(self.encode(images))
 
     def score(self, images: Tensor, name: str | None = None) -> Tensor:
         """The scores of `images` by the target domain's discriminator, (N, K, h, w).
@@ -143,6 +173,14 @@ class Translation:
         """
         return self._values.score(self.direction, "images", name, images)
 
+    def activations(self, images: Tensor, name: str | None = None) -> list[Tensor]:
+        """The activations of the target domain's discriminator for `images`, in order; the last is `t.score(images)`.
+
+        Scores and activations share one forward. `name` chooses among several discriminators. Raises SpecError for
+        images of the source domain, as `score` does.
+        """
+        return self._values.activations(self.direction, "images", name, images)
+
     def score_embedding(self, embedding: Tensor, name: str | None = None) -> Tensor:
         """The embedding discriminator's scores of an embedding, (N, K, h, w). `name` chooses among several."""
         return self._values.score(self.direction, "embeddings", name, embedding)
@@ -150,6 +188,19 @@ class Translation:
     def discriminator(self, name: str | None = None) -> Discriminator:
         """The network that scores images of the target domain. `name` chooses among several."""
         return self._values.discriminator(self.direction, name)
+
+    @property
+    def step(self) -> int:
+        """The step, counted from 0; also 0 in the calls before the first step."""
+        return self._values.step
+
+    def log(self, name: str, value: Tensor | float) -> None:
+        """Records a scalar that nothing minimises: "log/PLAYER/DIRECTION/LABEL/NAME" in the records of the run.
+
+        If a step logs a name several times, its record holds the mean. Does not synchronise with the device. Raises
+        SpecError if `value` is neither a number nor a tensor with one element.
+        """
+        self._values.log(self.direction, name, value)
 
     def uniform(self, *size: int) -> Tensor:
         """Uniform random numbers in [0, 1) of shape `size`.
@@ -179,11 +230,22 @@ class TranslationValues(Protocol):
 
     def translated(self, direction: str, value: str) -> list[Tensor]: ...
 
+    def encoded(self, direction: str, images: Tensor) -> list[Tensor]: ...
+
+    def decoded(self, direction: str, embedding: Tensor) -> Tensor: ...
+
     def fake_for_discriminator(self, direction: str) -> Tensor: ...
 
     def score(self, direction: str, sees: str, name: str | None, x: Tensor) -> Tensor: ...
 
+    def activations(self, direction: str, sees: str, name: str | None, x: Tensor) -> list[Tensor]: ...
+
     def discriminator(self, direction: str, name: str | None) -> Discriminator: ...
+
+    @property
+    def step(self) -> int: ...
+
+    def log(self, direction: str, name: str, value: Tensor | float) -> None: ...
 
     def uniform(self, direction: str, size: tuple[int, ...]) -> Tensor: ...
 

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
-SEES = ("images", "embeddings")
+SEES = ("images", "pairs", "embeddings")
 """The values of `Discriminator.sees`."""
 
 
@@ -66,6 +66,13 @@ class Generator(nn.Module):
         """Returns the translations of images (N, C, H, W) in [-1, 1]: `decode(encode(images))`."""
         return self.decode(self.encode(images))
 
+    def after_update(self) -> None:
+        """Called without gradients after each update of this network's parameters. The default calls it for every
+        generator that is a direct submodule."""
+        for child in self.children():
+            if isinstance(child, Generator):
+                child.after_update()
+
     @classmethod
     def pair(cls, domains: Mapping[str, Domain], directions: Sequence[str], **options: Any) -> dict[str, Generator]:
         """Builds {direction: generator} for all directions of a spec. Override it to share layers between directions.
@@ -89,19 +96,29 @@ class Pair(dict[str, Generator]):
 class Discriminator(nn.Module):
     """Scores images of one domain, or embeddings. A critic is a discriminator with unbounded scores.
 
-    The constructor may take one `Domain`: the shape of the images, or of the embeddings (`name` is "embedding").
+    Implement either `features` or `forward`. The core calls `features`; a wrapper overrides `features`, so that losses
+    can read the activations inside the discriminator that it wraps.
+
+    The constructor may take one `Domain`: the shape of the images, of the pairs (with the channels of both domains), or
+    of the embeddings (`name` is "embedding").
     """
 
     sees = "images"
-    """The input: "images" (the core builds one discriminator for each target domain) or "embeddings" (one for both
-    directions). A wrapper sets it to the value of the discriminator that it wraps."""
+    """The input: "images" (the core builds one discriminator for each target domain), "pairs" (also one for each target
+    domain; `t.score(x)` gives it `t.source` and x, concatenated along the channels in this order, as in pix2pix,
+    arXiv:1611.07004) or "embeddings" (one for both directions). A wrapper sets it to the value of the discriminator
+    that it wraps."""
 
     stateful = False
     """Same as `Generator.stateful`. A network is stateful if any of its submodules is."""
 
+    def features(self, x: Tensor) -> Sequence[Tensor]:
+        """Returns activations of a batch (N, C, H, W), in order; the last of them are the scores (N, K, h, w)."""
+        return [self(x)]
+
     def forward(self, x: Tensor) -> Tensor:
         """Returns the scores (N, K, h, w) of a batch (N, C, H, W); K is 1 unless the discriminator predicts classes."""
-        raise NotImplementedError(f"{type(self).__name__} does not implement forward")
+        return self.features(x)[-1]
 
     def after_update(self) -> None:
         """Called without gradients after each update of this network's parameters. The default calls it for every
@@ -132,6 +149,11 @@ class Features(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Returns vectors (N, D) for images (N, 3, size, size) in [-1, 1]. Must be differentiable."""
         raise NotImplementedError(f"{type(self).__name__} does not implement forward")
+
+    def maps(self, images: Tensor) -> Sequence[Tensor]:
+        """Returns activation maps (N, C_i, h_i, w_i), in order, for images (N, 3, size, size) in [-1, 1]. Must be
+        differentiable. A network without maps need not implement it."""
+        raise NotImplementedError(f"{type(self).__name__} gives no maps, only vectors")
 
     def files(self) -> Sequence[Path]:
         """Returns the weight files that were loaded. Runs and evaluations record their hashes."""

@@ -13,6 +13,9 @@ from ganlab.interfaces.networks import Domain
 PLAYERS = ("generator", "discriminator")
 """The players' names."""
 
+SEEN_IN_TURN = ("images", "embeddings")
+"""The values of `Turn.sees`."""
+
 
 class Turn(NamedTuple):
     """One update of one player."""
@@ -29,9 +32,9 @@ class Turn(NamedTuple):
     """If true, a new batch of both domains is drawn for this turn and for the later turns of the step. The first turn
     of a step always has a new batch."""
     sees: str | None = None
-    """Limits a discriminators' turn to the discriminators that see "images" or "embeddings". "embeddings" sums only the
-    losses that use a discriminator on embeddings, "images" all others and those that use one on images. None for no
-    limit."""
+    """Limits a discriminators' turn to the discriminators that see "images", pairs included, or "embeddings".
+    "embeddings" sums only the losses that use a discriminator on embeddings, "images" all others and those that use one
+    on images. None for no limit."""
 
 
 class Schedule:
@@ -41,13 +44,21 @@ class Schedule:
     """The number of steps of a run, at least 1."""
     directions: tuple[str, ...] = ("ab", "ba")
     """The directions of the spec. The core sets them before it calls any method."""
+    batches: int = 1
+    """The number of batches over which each turn's gradients are averaged before its update, at least 1. The core draws
+    that many batches instead of each one; a step then keeps the activations of all of them."""
 
     def turns(self, step: int) -> Iterable[Turn]:
         """Returns the turns of a step. Steps are counted from 0."""
         raise NotImplementedError(f"{type(self).__name__} does not implement turns")
 
-    def optimizer(self, player: str, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
-        """Returns the one optimizer of a player, over all of `parameters`."""
+    def optimizer(self, player: str, parameters: list[tuple[str, nn.Parameter]]) -> torch.optim.Optimizer:
+        """Returns the one optimizer of a player, over all of `parameters`.
+
+        They are (name, parameter) pairs as `named_parameters` gives them, which the classes of `torch.optim` take as
+        they are. Names are "generator/ab.encoder.0.weight", "discriminator/image/b.net.0.weight" or
+        "losses/cycle.head.weight"; a parameter that several networks share comes once.
+        """
         raise NotImplementedError(f"{type(self).__name__} does not implement optimizer")
 
     def learning_rate(self, player: str, step: int) -> float:
@@ -68,3 +79,42 @@ class Schedule:
         in [0, 1). It must return (N, C, H, W). Its state must be in buffers, which checkpoints keep.
         """
         return None
+
+
+class ScheduleWrapper(Schedule):
+    """The base class of schedules that wrap another schedule: each method calls the wrapped schedule's.
+
+    A subclass overrides what it changes. `steps` and `batches` are copied from the wrapped schedule.
+
+    Args:
+        of: the wrapped schedule.
+    """
+
+    def __init__(self, of: Schedule) -> None:
+        self.of = of
+        self.steps = of.steps
+        self.batches = of.batches
+
+    @property
+    def directions(self) -> tuple[str, ...]:
+        """The directions of the spec, which the wrapped schedule has too."""
+        return self.of.directions
+
+    @directions.setter
+    def directions(self, directions: tuple[str, ...]) -> None:
+        self.of.directions = directions
+
+    def turns(self, step: int) -> Iterable[Turn]:
+        return self.of.turns(step)
+
+    def optimizer(self, player: str, parameters: list[tuple[str, nn.Parameter]]) -> torch.optim.Optimizer:
+        return self.of.optimizer(player, parameters)
+
+    def learning_rate(self, player: str, step: int) -> float:
+        return self.of.learning_rate(player, step)
+
+    def weight(self, loss: str, player: str, step: int) -> float:
+        return self.of.weight(loss, player, step)
+
+    def pool(self, target: Domain) -> nn.Module | None:
+        return self.of.pool(target)

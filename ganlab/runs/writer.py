@@ -101,7 +101,7 @@ class RunWriter:
     def _check_records(self, records: list[Record]) -> None:
         if (found := first_non_finite(records)) is not None:
             self._recorder([record for record in records if record["step"] < found.step])
-            label = found.name.split("/")[3] if found.name.startswith("loss/") else ""
+            label = found.name.split("/")[3] if found.name.startswith(("loss/", "log/")) else ""
             owner = self._trainer.system.components.at(f"losses.{label}").name
             raise RunError(
                 f"{found.name} became {found.value} at step {found.step}{owner and f' ({owner})'};"

@@ -135,6 +135,9 @@ class Data(BaseModel):
     """The number of images of each domain in a batch."""
     flip: bool = True
     """Mirror each training image left to right with a probability of one half."""
+    paired: bool = False
+    """Draw image number i of domain a together with image number i of domain b, in the order of the sources, with the
+    same flips. Both domains then need equally many images, all of them readable."""
     holdout: Annotated[float, Field(gt=0, lt=1)] = 0.1
     """The fraction of each domain's images that is held out of training, for samples and evaluation."""
 

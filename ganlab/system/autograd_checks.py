@@ -9,8 +9,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import get_gradient_edge, saved_tensors_hooks
 
 from ganlab.data.sampler import Batch
-from ganlab.system.cache_checks import find_discriminator
-from ganlab.system.forward_cache import CacheEntry, ForwardCache
+from ganlab.system.forward_cache import CacheEntry, ForwardCache, Scored
 from ganlab.system.networks import Networks
 
 
@@ -27,11 +26,16 @@ class MutationCheckingCache(ForwardCache):
         self._versions[direction, value] = [(tensor, tensor._version) for tensor in entry.tensors]
         return entry
 
-    def score(self, direction: str, sees: str, label: str | None, x: Tensor) -> Tensor:
-        scores = super().score(direction, sees, label, x)
-        found = find_discriminator(self.networks, direction, sees, label)
-        self._versions.setdefault(("scores", f"{found} {id(x)}"), [(scores, scores._version)])
-        return scores
+    def _apply(self, generator: str, half: str, x: Tensor) -> list[Tensor]:
+        tensors = super()._apply(generator, half, x)
+        self._versions[half, f"{generator} {id(x)}"] = [(tensor, tensor._version) for tensor in tensors]
+        return tensors
+
+    def _score(self, name: str, x: Tensor, source: Tensor) -> Scored:
+        found = super()._score(name, x, source)
+        self._versions["activations", f"{name} {id(x)}"] = [(tensor, tensor._version) for tensor in found.inner]
+        self._versions["scores", f"{name} {id(x)}"] = [(found.scores, found.scores._version)]
+        return found
 
     def changed(self, direction: str) -> list[str]:
         """Returns the names of the tensors that were changed in place, as a loss in `direction` names them."""
@@ -42,8 +46,10 @@ class MutationCheckingCache(ForwardCache):
 def _name(group: str, value: str, direction: str) -> str:
     if group == "images":
         return "t.source" if value == direction[0] else "t.target"
-    if group == "scores":
-        return f"the scores of {value.split()[0]}"
+    if group in ("scores", "activations"):
+        return f"the {group} of {value.split()[0]}"
+    if group in ("encode", "decode"):
+        return f"the result of {'t' if value.split()[0] == direction else 't.reverse'}.{group}"
     names = {
         "features": "embedding or features()",
         "target_features": "features('target')",

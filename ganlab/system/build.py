@@ -49,12 +49,30 @@ def build_sources(spec: Spec) -> dict[str, Source]:
 
 
 def build_data(spec: Spec, progress: Progress = silent, most: int | None = None) -> dict[str, Dataset]:
-    """Returns {domain: its images}, read into memory: all of them, or only the first `most` of each domain."""
-    datasets = {}
-    for domain, source in build_sources(spec).items():
+    """Returns {domain: its images}, read into memory: all of them, or only the first `most` of each domain.
+
+    Raises SpecError if the data can't be used.
+    """
+    sources, datasets = build_sources(spec), {}
+    if spec.data.paired:
+        _check_pairs(spec, sources)
+    for domain, source in sources.items():
         with _attributing(spec.components[f"data.{domain}"]):
-            datasets[domain] = load(source, domain, spec.data.size, spec.data.holdout, progress, most)
+            ordered_as = "a" if spec.data.paired else ""
+            dataset = load(source, domain, spec.data.size, spec.data.holdout, progress, most, ordered_as)
+        if spec.data.paired and dataset.skipped:
+            raise SpecError(f"data.paired: an image of {domain} has lost its pair: {dataset.skipped[0]}")
+        datasets[domain] = dataset
     return datasets
+
+
+def _check_pairs(spec: Spec, sources: Mapping[str, Source]) -> None:
+    counts = {}
+    for domain, source in sources.items():
+        with _attributing(spec.components[f"data.{domain}"]):
+            counts[domain] = len(source.keys(domain))
+    if counts["a"] != counts["b"]:
+        raise SpecError(f"data.paired: domain a has {counts['a']} images and b has {counts['b']}; pairs need as many")
 
 
 def build(spec: Spec, domains: Mapping[str, Domain]) -> System:
@@ -73,11 +91,14 @@ def build(spec: Spec, domains: Mapping[str, Domain]) -> System:
     on_embeddings: dict[str, Discriminator] = {}
     for label in spec.discriminators:
         resolved = spec.components[f"discriminators.{label}"]
-        if sees(resolved) == "embeddings":
+        kind = sees(resolved)
+        if kind == "embeddings":
             on_embeddings[label] = _make(resolved, Discriminator, components, embedding)
             continue
-        for target in sorted({direction[1] for direction in spec.directions}):
-            on_images[label, target] = _make(resolved, Discriminator, components, domains[target])
+        for direction in sorted(spec.directions, key=lambda direction: direction[1]):
+            source, target = domains[direction[0]], domains[direction[1]]
+            shape = target._replace(channels=source.channels + target.channels) if kind == "pairs" else target
+            on_images[label, direction[1]] = _make(resolved, Discriminator, components, shape)
     losses = {
         label: _make(spec.components[f"losses.{label}"], Loss, components).to(device, dtype) for label in spec.losses
     }
@@ -93,9 +114,10 @@ def build_schedule(spec: Spec, components: Components | None = None) -> Schedule
     """Builds the schedule, which needs no data, and adds it to `components`."""
     schedule = _make(spec.components["schedule"], Schedule, components)
     schedule.directions = spec.directions
-    steps = getattr(schedule, "steps", None)
-    if type(steps) is not int or steps < 1:
-        raise SpecError(f"schedule: {spec.schedule['type']!r} has steps {steps!r}, not a number from 1 up")
+    for name in ("steps", "batches"):
+        count = getattr(schedule, name, None)
+        if type(count) is not int or count < 1:
+            raise SpecError(f"schedule: {spec.schedule['type']!r} has {name} {count!r}, not a number from 1 up")
     return schedule
 
 
@@ -122,8 +144,8 @@ def finish_construction(component: object) -> None:
 
 
 def sees(resolved: ResolvedComponent) -> str:
-    """Returns what a discriminator sees, "images" or "embeddings". A wrapper sees the same as the discriminator that
-    it wraps."""
+    """Returns what a discriminator sees: "images", "pairs" or "embeddings". A wrapper sees the same as the
+    discriminator that it wraps."""
     for inner in resolved.nested.values():
         if inner.component.kind == "discriminator":
             return sees(inner)
@@ -146,6 +168,8 @@ def _make(
         made = cls(**arguments(cls, resolved.options), **nested, **supplied)
         finish_construction(made)
         if isinstance(made, Discriminator) and domain is not None:
+            # a wrapper may forget it
+            made.sees = sees(resolved)
             shape_lazy(made, _blank(domain))
     if components is not None:
         components.add(made, ComponentRef(resolved.place, resolved.component.full_name))

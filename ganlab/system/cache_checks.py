@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from numbers import Real
 
+import torch
 from torch import Tensor, nn
 
 from ganlab.errors import SpecError
@@ -29,6 +31,22 @@ def check_domain(direction: str, x: Tensor, images_of_source: Iterable[Tensor]) 
             f"shows images of domain {direction[0]} to the discriminator of domain {direction[1]}:"
             " t.score judges images of t's target domain, t.reverse.score those of its source domain"
         )
+
+
+def checked_logged(name: str, value: Tensor | float, like: Tensor) -> Tensor:
+    """Returns a logged value as a scalar without history, of `like`'s type and on its device.
+
+    Raises SpecError if it is neither a number nor a tensor with one element.
+    """
+    if not isinstance(name, str) or not name:
+        raise SpecError(f"logs a value under the name {name!r}; a name is a string that is not empty")
+    if isinstance(value, Tensor) and value.numel() == 1 and not value.is_complex():
+        return value.detach().reshape(()).to(like.device, like.dtype, non_blocking=True)
+    if isinstance(value, Real):
+        # filled on the device, so that the host does not wait
+        return torch.full((), float(value), dtype=like.dtype, device=like.device)
+    got = f"a tensor of shape {tuple(value.shape)}" if isinstance(value, Tensor) else f"a {type(value).__name__}"
+    raise SpecError(f"logs {got} as {name!r}; expected a number or a tensor with one element")
 
 
 def checked_pool(pool: nn.Module, fakes: Tensor, rolls: Tensor) -> Tensor:

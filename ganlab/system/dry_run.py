@@ -14,7 +14,7 @@ from ganlab.data.sampler import Batch
 from ganlab.determinism import untouched_randomness
 from ganlab.errors import SpecError
 from ganlab.interfaces.losses import Loss, Translation
-from ganlab.interfaces.networks import Generator
+from ganlab.interfaces.networks import Discriminator, Generator
 from ganlab.interfaces.schedules import PLAYERS
 from ganlab.system.autograd_checks import (
     MutationCheckingCache,
@@ -36,6 +36,8 @@ class LossRequests(NamedTuple):
 
     parts: tuple[str, ...]
     """The names of the terms: "" for a plain scalar; empty if there is no term."""
+    logged: tuple[tuple[str, str], ...]
+    """(direction, name) of each value that the loss logged."""
     values: frozenset[str]
     """The values that the loss read, as "DIRECTION.VALUE", and the names of the discriminators that scored for it."""
 
@@ -97,6 +99,7 @@ def _run_turn(system: System, batch: Batch, turn: int, player: str, checks: _Che
             checks.position.move_to_term(label, player, direction)
             with saving(saved):
                 parts = checked_terms(loss, player, Translation(direction, cache))
+            logged = tuple(dict.fromkeys((way, name) for way, name, _ in cache.take_logged()))
             checks.no_parameter_frozen()
             if changed := cache.changed(direction):
                 raise SpecError(f"changes {changed[0]} in place")
@@ -105,7 +108,7 @@ def _run_turn(system: System, batch: Batch, turn: int, player: str, checks: _Che
                 terms[label] |= {f"{direction}/{part}".rstrip("/"): value for part, value in parts.items()}
                 for value in parts.values():
                     reached[label] |= checks.player_is_reached(loss, player, value)
-            found.requests[player, direction, label] = LossRequests(tuple(parts), frozenset(cache.requests))
+            found.requests[player, direction, label] = LossRequests(tuple(parts), logged, frozenset(cache.requests))
             checks.position.move_to_gradients(player, (label,), (direction,))
             check_saved(saved, minimised, parameters)
     for label, loss in system.losses.items():
@@ -152,7 +155,7 @@ class _Checks:
         if source._version + embedding._version != versions:
             raise SpecError("changes in place the images or the embedding that it is given")
         for name in self._networks.discriminators("images", direction[1]):
-            self._discriminator_fits(name, target)
+            self._discriminator_fits(name, self._networks.seen(name, source, target))
         for name in self._networks.discriminators("embeddings"):
             self._discriminator_fits(name, embedding)
         self.position.move("generator", "generator")
@@ -175,6 +178,22 @@ class _Checks:
             raise SpecError("changes in place what it is given")
         if scores.dim() != 4 or len(scores) != len(seen):
             raise SpecError(f"expected scores of shape (N, K, h, w), got {tuple(scores.shape)}")
+        self._forward_is_last_of_features(self._networks.discriminator(name), seen)
+
+    def _forward_is_last_of_features(self, network: Discriminator, seen: Tensor) -> None:
+        cls = type(network)
+        if cls.forward is Discriminator.forward or cls.features is Discriminator.features:
+            return
+        with evaluating(network), torch.no_grad():
+            torch.manual_seed(0)
+            trained = network.features(seen)[-1]
+            torch.manual_seed(0)
+            apart = _largest_difference(network(seen), trained)
+        if apart is not None:
+            raise SpecError(
+                f"its forward differs by up to {apart:.3g} from the last of its features, which are trained: override"
+                " one of the two"
+            )
 
     def forward_is_decode_of_features(self, direction: str, images: Tensor) -> None:
         """Training calls `features` and `decode`; samples and evaluations call `forward`: both must agree."""
@@ -188,11 +207,9 @@ class _Checks:
             torch.manual_seed(0)
             trained = generator.decode(generator.features(images)[-1])
             torch.manual_seed(0)
-            sampled = as_float(generator, generator(images))
+            apart = _largest_difference(as_float(generator, generator(images)), trained)
         self.position.move("generator", "generator")
-        apart = float((sampled - trained).abs().max()) if sampled.shape == trained.shape else math.inf
-        # the last digits may differ if the order of operations does
-        if not apart <= 1e-3 * float(trained.abs().max()):
+        if apart is not None:
             raise SpecError(
                 f"forward, which makes samples, differs by up to {apart:.3g} from decode of features, which is trained,"
                 f" in direction {direction}"
@@ -229,6 +246,13 @@ class _Checks:
                 f"uses parameters {shapes} that no module holds, so that they are not trained; is a layer in a plain"
                 " list?"
             )
+
+
+def _largest_difference(one: Tensor, other: Tensor) -> float | None:
+    """Returns the largest difference of two outputs; None if only the last digits differ, as the order of operations
+    makes them."""
+    apart = float((one - other).abs().max()) if one.shape == other.shape else math.inf
+    return None if apart <= 1e-3 * float(other.abs().max()) else apart
 
 
 def _constant_terms(player: str, terms: dict[str, Tensor]) -> str | None:

@@ -53,9 +53,10 @@ class Position:
     def move_to_schedule(self, task: str) -> None:
         self.move("schedule", f"schedule's {task}")
 
-    def move_to_discriminator(self, name: str, task: str) -> None:
-        """`name` is the network's: "discriminator/LABEL" or "discriminator/LABEL/DOMAIN"."""
-        place = f"discriminators.{name.split('/')[1]}"
+    def move_to_network(self, name: str, task: str) -> None:
+        """`name` is "generator/DIRECTION", "discriminator/LABEL" or "discriminator/LABEL/DOMAIN"."""
+        kind, label = name.split("/")[:2]
+        place = "generator" if kind == "generator" else f"discriminators.{label}"
         self.move(place, f"{place}'s {task}")
 
     def move_to_gradients(self, player: str, labels: Iterable[str], directions: Iterable[str]) -> None:

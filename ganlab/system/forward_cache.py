@@ -17,8 +17,9 @@ from ganlab.data.sampler import Batch, to_device
 from ganlab.determinism import keyed
 from ganlab.errors import SpecError
 from ganlab.interfaces.networks import Discriminator
-from ganlab.system.cache_checks import check_domain, checked_pool, find_discriminator
+from ganlab.system.cache_checks import check_domain, checked_logged, checked_pool, find_discriminator
 from ganlab.system.networks import Networks
+from ganlab.torch_utils import as_float
 
 
 class Recipe(NamedTuple):
@@ -52,16 +53,46 @@ class CacheEntry(NamedTuple):
     """The version of every network that made the tensors: the older one if a network was used twice."""
 
 
-class ForwardCache:
-    """The values of one batch in both directions. `begin` says whose turn it is."""
+class Scored(NamedTuple):
+    """The output of a discriminator for a tensor."""
 
-    def __init__(self, networks: Networks, batch: Batch, pools: dict[str, nn.Module], seed: int) -> None:
+    x: Tensor
+    """The tensor, kept because the id of a freed tensor is given to another."""
+    network: Discriminator
+    inner: list[Tensor]
+    """The activations before the scores, in the precision of the computation."""
+    scores: Tensor
+    """In at least float32."""
+
+
+class Logged(NamedTuple):
+    """A value that a loss logged."""
+
+    direction: str
+    name: str
+    value: Tensor
+    """A scalar without history."""
+
+
+class ForwardCache:
+    """The values of one batch in both directions. `begin` says whose turn it is.
+
+    `number` counts the batches over which gradients are averaged, from 0; each has random numbers of its own.
+    """
+
+    def __init__(
+        self, networks: Networks, batch: Batch, pools: dict[str, nn.Module], seed: int, number: int = 0
+    ) -> None:
         self.networks, self.batch, self.pools, self.seed = networks, batch, pools, seed
+        self._number = number
         self.requests: set[str] = set()
         """The values that were read, as "DIRECTION.VALUE", and the names of the discriminators that scored."""
+        self._logged: list[Logged] = []
         self._entries: dict[tuple[str, str], CacheEntry] = {}
         self._pooled: dict[str, Tensor] = {}
         self._leaves: dict[int, tuple[Tensor, Tensor]] = {}
+        self._origins: dict[int, Tensor] = {}
+        """{id of a leaf: the tensor of which it is a copy}."""
         self.begin("generator", (0, 0), with_graph=True)
 
     def begin(self, player: str, position: tuple[int, int], with_graph: bool) -> None:
@@ -75,7 +106,9 @@ class ForwardCache:
         """
         self.player, self.position, self.with_graph = player, position, with_graph
         self._draws: dict[str, int] = {}
-        self._scores: dict[tuple[str, int], tuple[Tensor, Tensor]] = {}
+        self._scores: dict[tuple[str, int], Scored] = {}
+        self._made: dict[tuple[str, str, int], tuple[Tensor, list[Tensor]]] = {}
+        """{(direction of the generator, half, id of its input): (input, outputs)} for inputs that no value names."""
 
     def get(self, direction: str, value: str, up_to_date: bool) -> CacheEntry:
         """Returns the cached entry, or makes it. With `up_to_date` an entry of changed networks is made again."""
@@ -90,8 +123,7 @@ class ForwardCache:
     def _make(self, direction: str, value: str, up_to_date: bool) -> CacheEntry:
         recipe = VALUES[value]
         generator = direction if recipe.by == "own" else direction[::-1]
-        if (name := f"generator/{generator}") not in self.networks.modules:
-            raise SpecError(f"asks for the direction {generator}, which `directions` leaves out")
+        self._check_trained(generator)
         source, target = direction[0], direction[1]
         if recipe.made_from in ("source", "target"):
             images = self.batch.images[source if recipe.made_from == "source" else target]
@@ -101,11 +133,9 @@ class ForwardCache:
             translates = (recipe.by, recipe.half) == ("own", "decode")
             made_from = self.get(direction, recipe.made_from, up_to_date or translates)
         with torch.set_grad_enabled(self.with_graph):
-            if recipe.half == "encode":
-                tensors = self.networks.features(generator, made_from.tensors[-1])
-            else:
-                tensors = [self.networks.decode(generator, made_from.tensors[-1])]
+            tensors = self._half(generator, recipe.half, made_from.tensors[-1])
         # the input's version of a network is the older one, and wins
+        name = f"generator/{generator}"
         return CacheEntry(tensors, {name: self.networks.versions[name]} | made_from.versions)
 
     def leaf(self, x: Tensor) -> Tensor:
@@ -113,6 +143,7 @@ class ForwardCache:
         if id(x) not in self._leaves:
             # x is kept too: the id of a freed tensor is given to another
             self._leaves[id(x)] = x, x.detach().requires_grad_()
+            self._origins[id(self._leaves[id(x)][1])] = x
         return self._leaves[id(x)][1]
 
     def _as_input(self, x: Tensor) -> Tensor:
@@ -136,19 +167,75 @@ class ForwardCache:
         entry = self.get(direction, value, up_to_date=self.player == "generator")
         return [self._as_input(tensor) for tensor in entry.tensors]
 
+    def encoded(self, direction: str, images: Tensor) -> list[Tensor]:
+        return self._applied(direction, "encode", images)
+
+    def decoded(self, direction: str, embedding: Tensor) -> Tensor:
+        return self._applied(direction, "decode", embedding)[-1]
+
+    def _applied(self, generator: str, half: str, x: Tensor) -> list[Tensor]:
+        """The outputs of a half of a generator for any tensor."""
+        if (named := self._name(generator, half, x)) is not None:
+            return self.translated(*named)
+        if (generator, half, id(x)) not in self._made:
+            # x is kept too: the id of a freed tensor is given to another
+            self._made[generator, half, id(x)] = x, self._apply(generator, half, x)
+        return self._made[generator, half, id(x)][1]
+
+    def _name(self, generator: str, half: str, x: Tensor) -> tuple[str, str] | None:
+        """Returns (direction, value) of the value that a half of a generator makes from `x`, or None."""
+        x = self._origins.get(id(x), x)
+        for value, recipe in VALUES.items():
+            direction = generator if recipe.by == "own" else generator[::-1]
+            if recipe.half == half and self._made_from(direction, recipe) is x:
+                return direction, value
+        return None
+
+    def _made_from(self, direction: str, recipe: Recipe) -> Tensor | None:
+        """Returns the present input of a recipe; None if it is not made, or made by networks that were updated since
+        and are to be updated again."""
+        if recipe.made_from in ("source", "target"):
+            return self.batch.images[direction[recipe.made_from == "target"]]
+        entry = self._entries.get((direction, recipe.made_from))
+        if entry is None or (self.player == "generator" and not self._is_up_to_date(entry)):
+            return None
+        return entry.tensors[-1]
+
+    def _apply(self, generator: str, half: str, x: Tensor) -> list[Tensor]:
+        self._check_trained(generator)
+        trains = self.player == "generator"
+        with torch.set_grad_enabled(trains):
+            tensors = self._half(generator, half, x)
+        return tensors if trains else [tensor.detach().requires_grad_() for tensor in tensors]
+
+    def _half(self, generator: str, half: str, x: Tensor) -> list[Tensor]:
+        return self.networks.features(generator, x) if half == "encode" else [self.networks.decode(generator, x)]
+
+    def _check_trained(self, generator: str) -> None:
+        if f"generator/{generator}" not in self.networks.modules:
+            raise SpecError(f"asks for the direction {generator}, which `directions` leaves out")
+
     def fake_for_discriminator(self, direction: str) -> Tensor:
         self.requests.add(f"{direction}.fake_for_discriminator")
         fake = self.get(direction, "fake", up_to_date=False).tensors[-1]
         if direction not in self.pools:
             return self.leaf(fake)
         if direction not in self._pooled:
-            rolls = keyed(self.seed, "pool", *self.position, direction).random((len(fake), 2))
+            rolls = self._keyed("pool", direction).random((len(fake), 2))
             with torch.no_grad():
                 pooled = checked_pool(self.pools[direction], fake.detach(), self._below_one(rolls))
             self._pooled[direction] = pooled.detach().requires_grad_()
         return self._pooled[direction]
 
     def score(self, direction: str, sees: str, label: str | None, x: Tensor) -> Tensor:
+        return self.scored(direction, sees, label, x).scores
+
+    def activations(self, direction: str, sees: str, label: str | None, x: Tensor) -> list[Tensor]:
+        found = self.scored(direction, sees, label, x)
+        return [*(as_float(found.network, inner) for inner in found.inner), found.scores]
+
+    def scored(self, direction: str, sees: str, label: str | None, x: Tensor) -> Scored:
+        """Returns the output of a discriminator for `x`, computed once in a turn."""
         name = find_discriminator(self.networks, direction, sees, label)
         self.requests.add(name)
         if sees == "images":
@@ -156,11 +243,24 @@ class ForwardCache:
         if (name, id(x)) not in self._scores:
             # scores are shared by losses: one that asks without gradients must not take them from the others
             with torch.enable_grad():
-                self._scores[name, id(x)] = x, self.networks.score(name, x)
-        return self._scores[name, id(x)][1]
+                self._scores[name, id(x)] = self._score(name, x, self.images(direction[0]))
+        return self._scores[name, id(x)]
+
+    def _score(self, name: str, x: Tensor, source: Tensor) -> Scored:
+        network = self.networks.discriminator(name)
+        *inner, scores = self.networks.activations(name, self.networks.seen(name, source, x))
+        return Scored(x, network, inner, as_float(network, scores))
 
     def discriminator(self, direction: str, label: str | None) -> Discriminator:
         return self.networks.discriminator(find_discriminator(self.networks, direction, "images", label))
+
+    @property
+    def step(self) -> int:
+        return self.position[0]
+
+    def log(self, direction: str, name: str, value: Tensor | float) -> None:
+        like = next(iter(self.batch.images.values()))
+        self._logged.append(Logged(direction, name, checked_logged(name, value, like)))
 
     def uniform(self, direction: str, size: tuple[int, ...]) -> Tensor:
         return self._below_one(self._random(direction).random(size))
@@ -181,13 +281,26 @@ class ForwardCache:
             output_domain = direction[1] if VALUES[value].by == "own" else direction[0]
             if VALUES[value].half == "decode" and output_domain == domain:
                 found += entry.tensors
+        for (generator, half, _), (_, tensors) in self._made.items():
+            if half == "decode" and generator[1] == domain:
+                found += tensors
         leaves = [self._leaves[id(images)][1] for images in found if id(images) in self._leaves]
         pooled = [images for direction, images in self._pooled.items() if direction[1] == domain]
         return found + leaves + pooled
 
+    def take_logged(self) -> list[Logged]:
+        """Returns the values that losses logged since the last call."""
+        logged, self._logged = self._logged, []
+        return logged
+
     def _random(self, direction: str) -> np.random.Generator:
         draw = self._draws[direction] = self._draws.get(direction, -1) + 1
-        return keyed(self.seed, "draw", *self.position, direction, draw)
+        return self._keyed("draw", direction, draw)
+
+    def _keyed(self, what: str, *rest: int | str) -> np.random.Generator:
+        # without the first batch's number, which keeps the random numbers of a run that does not accumulate
+        number = (self._number,) if self._number else ()
+        return keyed(self.seed, what, *self.position, *number, *rest)
 
     def _below_one(self, values: np.ndarray) -> Tensor:
         # a float64 just below 1 becomes 1 in float32

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ganlab.errors import SpecError, text_of
 from ganlab.interfaces.networks import Discriminator, Generator
-from ganlab.torch_utils import as_float
+from ganlab.torch_utils import as_float, checked_activations
 
 
 class _TensorKind(NamedTuple):
@@ -46,6 +46,11 @@ class Networks:
         self._scored: dict[str, dict[_TensorKind, None]] = {name: {} for name in self.modules}
         self._autocast = autocast
 
+    def __getitem__(self, name: str) -> Generator | Discriminator:
+        module = self.modules[name]
+        assert isinstance(module, Generator | Discriminator)
+        return module
+
     def generator(self, direction: str) -> Generator:
         module = self.modules[f"generator/{direction}"]
         assert isinstance(module, Generator)
@@ -57,7 +62,7 @@ class Networks:
         return module
 
     def discriminators(self, sees: str, domain: str | None = None) -> list[str]:
-        """The names of the discriminators that see "images" (of one domain, if given) or "embeddings"."""
+        """The names of the discriminators that see "embeddings", or "images" (of one domain, if given) or pairs."""
         slashes = 2 if sees == "images" else 1
         return [
             name
@@ -66,6 +71,10 @@ class Networks:
             and name.count("/") == slashes
             and (domain is None or name.endswith(f"/{domain}"))
         ]
+
+    def seen(self, name: str, source: Tensor, images: Tensor) -> Tensor:
+        """Returns the input of a discriminator for images of its domain: with their sources, if it sees pairs."""
+        return torch.cat([source, images], dim=1) if self.discriminator(name).sees == "pairs" else images
 
     def computing(self) -> torch.autocast | nullcontext[None]:
         """Returns the context for the networks' computations alone: autocast if the precision requires it."""
@@ -78,7 +87,8 @@ class Networks:
         self.forwards[f"generator/{direction}.features"] += 1
         with self.computing():
             network = self.generator(direction)
-            return [as_float(network, activation) for activation in network.features(images)]
+            activations = checked_activations(network, network.features(images))
+            return [as_float(network, activation) for activation in activations]
 
     def decode(self, direction: str, embedding: Tensor) -> Tensor:
         self.forwards[f"generator/{direction}.decode"] += 1
@@ -87,7 +97,11 @@ class Networks:
             return as_float(network, network.decode(embedding))
 
     def score(self, name: str, x: Tensor) -> Tensor:
-        """A discriminator's scores.
+        """A discriminator's scores. Raises SpecError as `activations` does."""
+        return as_float(self.modules[name], self.activations(name, x)[-1])
+
+    def activations(self, name: str, x: Tensor) -> list[Tensor]:
+        """A discriminator's activations in the precision of the computation; the last of them are the scores.
 
         Raises SpecError if the discriminator fails at a tensor unlike all that it has scored before. The loss is then
         at fault.
@@ -97,14 +111,14 @@ class Networks:
         kind = _TensorKind(tuple(x.shape[1:]), x.dtype, x.device.type)
         try:
             with self.computing():
-                scores = as_float(network, network(x))
+                activations = checked_activations(network, network.features(x))
         except Exception as error:
             if not scored or kind in scored:
                 raise
             raise SpecError(f"asks {name} to score {_contrast(x, next(iter(scored)))}: {text_of(error)}") from error
         # ordered: the first is the dry run's, which fits
         scored[kind] = None
-        return scores
+        return activations
 
     def updated(self, parameters: Iterable[nn.Parameter]) -> list[str]:
         """Raises the version of every network that holds one of the parameters. Returns the networks' names."""

@@ -11,8 +11,8 @@ import torch
 from torch import nn
 
 from ganlab.determinism import keyed
-from ganlab.interfaces.networks import SEES, Domain
-from ganlab.interfaces.schedules import PLAYERS, Schedule, Turn
+from ganlab.interfaces.networks import Domain
+from ganlab.interfaces.schedules import PLAYERS, SEEN_IN_TURN, Schedule, Turn
 from ganlab.testing.building import build, check_class
 from ganlab.testing.requirement import keeps_random_state, max_difference, requirement, shape_text
 from ganlab.testing.simple import DIRECTIONS, IMAGES, noise
@@ -56,7 +56,7 @@ def check_schedule(cls: type[Schedule], /, *, images: Domain = IMAGES, **options
     for player in PLAYERS:
         with requirement(cls, "gives each player one optimizer over all its parameters") as check:
             parameters = _parameters()
-            optimizer = make().optimizer(player, parameters)
+            optimizer = make().optimizer(player, _named(player, parameters))
             check(isinstance(optimizer, torch.optim.Optimizer), f"the {player}'s is {optimizer!r}")
             held = [id(parameter) for group in optimizer.param_groups for parameter in group["params"]]
             count = f"the {player}'s holds {len(held)} of {len(parameters)} parameters"
@@ -65,7 +65,7 @@ def check_schedule(cls: type[Schedule], /, *, images: Domain = IMAGES, **options
             for _ in range(2):
                 _descend(optimizer, parameters)
             copies = [nn.Parameter(parameter.detach().clone()) for parameter in parameters]
-            loaded = make().optimizer(player, copies)
+            loaded = make().optimizer(player, _named(player, copies))
             loaded.load_state_dict(copy.deepcopy(optimizer.state_dict()))
             for each, values in ((optimizer, parameters), (loaded, copies)):
                 _descend(each, values)
@@ -101,7 +101,7 @@ def _fits(turn: Turn, directions: tuple[str, ...]) -> bool:
     named = (turn.directions, turn.moves or ())
     return (
         turn.player in PLAYERS
-        and turn.sees in (None, *SEES)
+        and turn.sees in (None, *SEEN_IN_TURN)
         and not any(isinstance(each, str) or not set(each) <= set(directions) for each in named)
     )
 
@@ -115,6 +115,11 @@ def _plan(schedule: Schedule, step: int) -> tuple[Any, ...]:
 
 def _parameters() -> list[nn.Parameter]:
     return [nn.Parameter(torch.linspace(-1, 1, count)) for count in (2, 3)]
+
+
+def _named(player: str, parameters: list[nn.Parameter]) -> list[tuple[str, nn.Parameter]]:
+    """Returns the parameters with names such as the core gives them."""
+    return [(f"{player}/{index}.weight", parameter) for index, parameter in enumerate(parameters)]
 
 
 def _descend(optimizer: torch.optim.Optimizer, parameters: list[nn.Parameter]) -> None:

@@ -90,6 +90,10 @@ class _RealOrFake:
     def score(self, images: Tensor, name: str | None = None) -> Tensor:
         return self._t.score(images, name)[:, :1]
 
+    def activations(self, images: Tensor, name: str | None = None) -> list[Tensor]:
+        *inner, scores = self._t.activations(images, name)
+        return [*inner, scores[:, :1]]
+
     @property
     def reverse(self) -> Translation:
         return _real_or_fake(self._t.reverse)

@@ -51,7 +51,11 @@ class Patch(ganlab.Discriminator):
         """Returns the number of scores for each patch. A subclass may override it."""
         return 1
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Images (N, C, H, W) -> unbounded scores (N, 1, h, w)."""
-        scores: Tensor = self.net(x)
-        return scores
+    def features(self, x: Tensor) -> list[Tensor]:
+        """Images (N, C, H, W) -> the activations after each LeakyReLU, then unbounded scores (N, 1, h, w)."""
+        found = []
+        for part in self.net:
+            x = part(x)
+            if isinstance(part, nn.LeakyReLU):
+                found.append(x)
+        return [*found, x]

@@ -23,6 +23,9 @@ class _Adam(ganlab.Schedule):
         decay_from: the fraction of all steps after which the learning rate falls linearly, to reach 0 at the end.
         pool: the number of past fakes kept for each direction and shown to its discriminator (arXiv:1612.07828). The
             paper uses 50; 0 shows new fakes only.
+        clip: the largest norm of an update's gradient, over all parameters that it updates; a larger gradient is scaled
+            down to it (arXiv:1211.5063, algorithm 1). null does not clip.
+        accumulate: the number of batches over which the gradients of each update are averaged.
     """
 
     def __init__(
@@ -32,15 +35,22 @@ class _Adam(ganlab.Schedule):
         betas: tuple[Probability, Probability] = (0.5, 0.999),
         decay_from: Annotated[float, Field(ge=0, le=1)] = 1.0,
         pool: Annotated[int, Field(ge=0, le=10_000)] = 0,
+        clip: Annotated[float, Field(gt=0)] | None = None,
+        accumulate: Annotated[int, Field(ge=1, le=1000)] = 1,
     ) -> None:
         self.steps = steps
         self.lr = lr
         self.betas = betas
         self.decay_from = decay_from
         self.pool_size = pool
+        self.clip = clip
+        self.batches = accumulate
 
-    def optimizer(self, player: str, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
-        return torch.optim.Adam(parameters, lr=self.lr, betas=self.betas, fused=True)
+    def optimizer(self, player: str, parameters: list[tuple[str, nn.Parameter]]) -> torch.optim.Optimizer:
+        made = torch.optim.Adam(parameters, lr=self.lr, betas=self.betas, fused=True)
+        if (largest := self.clip) is not None:
+            made.register_step_pre_hook(lambda optimizer, *_: _clip(optimizer, largest))
+        return made
 
     def learning_rate(self, player: str, step: int) -> float:
         """Returns 1 in the first `decay_from` of all steps, then a factor that falls linearly, to 0 after the last."""
@@ -79,9 +89,11 @@ class Alternating(_Adam):
         betas: tuple[Probability, Probability] = (0.5, 0.999),
         decay_from: Annotated[float, Field(ge=0, le=1)] = 1.0,
         pool: Annotated[int, Field(ge=0, le=10_000)] = 0,
+        clip: Annotated[float, Field(gt=0)] | None = None,
+        accumulate: Annotated[int, Field(ge=1, le=1000)] = 1,
         moves: Literal["own", "both"] = "own",
     ) -> None:
-        super().__init__(steps, lr, betas, decay_from, pool)
+        super().__init__(steps, lr, betas, decay_from, pool, clip, accumulate)
         self.moves = moves
 
     def turns(self, step: int) -> list[Turn]:
@@ -90,3 +102,8 @@ class Alternating(_Adam):
             turns.append(Turn("discriminator", (direction,), sees="images"))
             turns.append(Turn("generator", (direction,), moves=self.directions if self.moves == "both" else None))
         return turns
+
+
+def _clip(optimizer: torch.optim.Optimizer, largest: float) -> None:
+    """Scales the gradients of an optimizer's parameters down to the norm `largest`, if their norm is larger."""
+    nn.utils.clip_grad_norm_([p for group in optimizer.param_groups for p in group["params"]], largest)

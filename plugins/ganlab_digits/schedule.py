@@ -46,5 +46,5 @@ class FourUpdates(ganlab.Schedule):
             *(Turn("generator", (direction,), moves=self.directions) for direction in self.directions),
         ]
 
-    def optimizer(self, player: str, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
+    def optimizer(self, player: str, parameters: list[tuple[str, nn.Parameter]]) -> torch.optim.Optimizer:
         return torch.optim.Adam(parameters, lr=self.lr, betas=self.betas, fused=True)

@@ -1,5 +1,6 @@
 """Noise on a discriminator's input that fades during training."""
 
+from collections.abc import Sequence
 from typing import Annotated
 
 import torch
@@ -38,14 +39,13 @@ class InstanceNoise(ganlab.Discriminator):
         self.updates = updates
         self.register_buffer("done", torch.zeros((), dtype=torch.int64))
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Images (N, C, H, W) -> the scores of the noisy images."""
+    def features(self, x: Tensor) -> Sequence[Tensor]:
+        """Images (N, C, H, W) -> the activations of the wrapped discriminator for the noisy images."""
         if self.training:
             # computed on the device: reading the count would make the host wait
             strength = self.std * (1 - self.done / self.updates).clamp(min=0)
             x = x + strength * torch.randn(x.shape, device=x.device)
-        scores: Tensor = self.of(x)
-        return scores
+        return self.of.features(x)
 
     def after_update(self) -> None:
         super().after_update()

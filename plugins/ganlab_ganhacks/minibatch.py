@@ -44,12 +44,11 @@ class MinibatchDiscrimination(Patch):
         assert self.last.bias is not None
         nn.init.zeros_(self.last.bias)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Images (N, C, H, W) -> unbounded scores (N, 1, h, w)."""
-        read = self.net(x)
+    def features(self, x: Tensor) -> list[Tensor]:
+        """Images (N, C, H, W) -> the activations after each LeakyReLU, then unbounded scores (N, 1, h, w)."""
+        *inner, read = super().features(x)
         near = nearness(read.mean(dim=(2, 3)), self.transform)
-        scores: Tensor = self.last(torch.cat([read, near[:, :, None, None].expand(-1, -1, *read.shape[2:])], dim=1))
-        return scores
+        return [*inner, self.last(torch.cat([read, near[:, :, None, None].expand(-1, -1, *read.shape[2:])], dim=1))]
 
 
 def nearness(features: Tensor, transform: Tensor) -> Tensor:

@@ -21,6 +21,11 @@ _NORMALISED = {
 """{convolution: the batch norm after it}, by their names in every part of the network."""
 
 
+_STAGE_ENDS = (2, 4, 10, 15)
+"""The blocks after which the next convolution of stride 2 comes, and the last block: the layers that projected GAN
+reads (arXiv:2111.01007, section 3.2; its code, for EfficientNets)."""
+
+
 class Lite0(ganlab.Features):
     """EfficientNet-Lite0 trained on ImageNet: the means of its 1280 last activations. Needs no download.
 
@@ -43,13 +48,27 @@ class Lite0(ganlab.Features):
 
     def forward(self, images: Tensor) -> Tensor:
         """Images (N, 3, 224, 224) in [-1, 1] -> vectors (N, 1280)."""
-        # it was trained on (pixel - 127) / 128
-        pixels = (images + 1) * 127.5
-        features: Tensor = self._network.extract_features((pixels - 127) / 128)
+        features: Tensor = self._network.extract_features(_pixels(images))
         return features.mean(dim=(2, 3))
+
+    def maps(self, images: Tensor) -> list[Tensor]:
+        """Images (N, 3, 224, 224) in [-1, 1] -> the ends of the stages at strides 4, 8, 16 and 32: (N, 24, 56, 56),
+        (N, 40, 28, 28), (N, 112, 14, 14) and (N, 320, 7, 7)."""
+        network, found = self._network, []
+        x = network._swish(network._bn0(network._conv_stem(_pixels(images))))
+        for index, block in enumerate(network._blocks):
+            x = block(x)
+            if index in _STAGE_ENDS:
+                found.append(x)
+        return found
 
     def files(self) -> Sequence[Path]:
         return (self._file,)
+
+
+def _pixels(images: Tensor) -> Tensor:
+    """Returns images in [-1, 1] as the network was trained on them: (pixel - 127) / 128."""
+    return ((images + 1) * 127.5 - 127) / 128
 
 
 def _make_faster(network: nn.Module) -> None:

@@ -1,5 +1,6 @@
 """Discriminators that wrap another discriminator."""
 
+from collections.abc import Sequence
 from typing import Annotated
 
 import torch
@@ -24,10 +25,9 @@ class _Wrapper(ganlab.Discriminator):
         self.of = of
         self.sees = of.sees
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Images (N, C, H, W) -> the scores of the wrapped discriminator."""
-        scores: Tensor = self.of(x)
-        return scores
+    def features(self, x: Tensor) -> Sequence[Tensor]:
+        """Images (N, C, H, W) -> the activations of the wrapped discriminator."""
+        return self.of.features(x)
 
 
 class SpectralNorm(_Wrapper):
@@ -73,15 +73,15 @@ class DiffAugment(_Wrapper):
         self.translation = translation
         self.cutout = cutout
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Images (N, C, H, W) -> the scores of the augmented images."""
+    def features(self, x: Tensor) -> Sequence[Tensor]:
+        """Images (N, C, H, W) -> the activations of the wrapped discriminator for the augmented images."""
         if self.colour:
             x = recoloured(x)
         if self.translation:
             x = moved(x, self.translation)
         if self.cutout:
             x = cut(x, self.cutout)
-        return super().forward(x)
+        return super().features(x)
 
 
 def recoloured(x: Tensor) -> Tensor:

@@ -1,5 +1,6 @@
 """Wasserstein GAN (arXiv:1701.07875) and its gradient penalty (arXiv:1704.00028)."""
 
+from collections.abc import Sequence
 from typing import Annotated
 
 import torch
@@ -27,10 +28,9 @@ class Critic(ganlab.Discriminator):
         self.clamp = clamp
         self._clamp()
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Images (N, C, H, W) -> unbounded scores (N, 1, h, w)."""
-        scores: Tensor = self.of(x)
-        return scores
+    def features(self, x: Tensor) -> Sequence[Tensor]:
+        """Images (N, C, H, W) -> the activations of the wrapped discriminator, the last of them unbounded scores."""
+        return self.of.features(x)
 
     def after_update(self) -> None:
         self.of.after_update()
@@ -107,7 +107,7 @@ class Wgan(ganlab.Schedule):
         critic = Turn("discriminator", self.directions, new_batch=True)
         return [*[critic] * updates, Turn("generator", self.directions, new_batch=True)]
 
-    def optimizer(self, player: str, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
+    def optimizer(self, player: str, parameters: list[tuple[str, nn.Parameter]]) -> torch.optim.Optimizer:
         return torch.optim.RMSprop(parameters, lr=self.lr)
 
 

@@ -139,7 +139,7 @@ class Exploding(ganlab.Schedule):
     def turns(self, step: int) -> list[Turn]:
         return [Turn("generator", self.directions), Turn("discriminator", self.directions)]
 
-    def optimizer(self, player: str, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
+    def optimizer(self, player: str, parameters: list[tuple[str, nn.Parameter]]) -> torch.optim.Optimizer:
         return _Bursting(parameters, lr=self.lr)
 
     def learning_rate(self, player: str, step: int) -> float:

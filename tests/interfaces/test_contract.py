@@ -120,7 +120,7 @@ class Odd(ganlab.Schedule):
             "sees": [Turn("discriminator", both, sees="sounds")],
         }[self.how]
 
-    def optimizer(self, player: str, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
+    def optimizer(self, player: str, parameters: list[tuple[str, nn.Parameter]]) -> torch.optim.Optimizer:
         return torch.optim.SGD(parameters, lr=0.01)
 
 
@@ -259,7 +259,10 @@ def test_a_schedule_has_steps(trainer: Callable[[Json], Trainer]) -> None:
     ("source", "said"),
     [
         ("class X(ganlab.Loss):\n    trains = 'critics'", "X.trains is 'critics', not one of generator, discriminator"),
-        ("class X(ganlab.Discriminator):\n    sees = 'sounds'", "X.sees is 'sounds', not one of images, embeddings"),
+        (
+            "class X(ganlab.Discriminator):\n    sees = 'sounds'",
+            "X.sees is 'sounds', not one of images, pairs, embeddings",
+        ),
         ("class X(ganlab.Generator):\n    pass", "X has neither encode nor features"),
         ("class X(ganlab.Features):\n    pass", "X.size is 'missing', not a number of pixels"),
         ("class X(ganlab.Metric):\n    pass", "X has no measure"),

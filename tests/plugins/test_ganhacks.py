@@ -259,7 +259,7 @@ def test_reals_and_fakes_are_batches_of_their_own(make_trainer: Make) -> None:
     sizes: list[int] = []
     for domain in "ab":
         network = trainer.state.modules()[f"discriminator/image/{domain}"]
-        network.register_forward_pre_hook(lambda _, inputs: sizes.append(len(inputs[0])))
+        network.net[0].register_forward_pre_hook(lambda _, inputs: sizes.append(len(inputs[0])))
     trainer.step()
     # in each domain, the discriminator's turn scores the fake and the real, the generator's turn the fake
     assert sizes == [4] * 6

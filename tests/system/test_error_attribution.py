@@ -99,6 +99,9 @@ class Hasty(ganlab.Discriminator):
     def __init__(self, size: int = 1) -> None:
         self.size = size
 
+    def forward(self, x: Tensor) -> Tensor:
+        return x
+
 
 class Backward(torch.autograd.Function):
     """The identity function, with a gradient of another shape."""
@@ -192,7 +195,7 @@ class Bad(Alternating):
             return {"weight": None, "nan": math.nan}.get(self.how, 1.0)
         return 1.0
 
-    def optimizer(self, player: str, parameters: list[nn.Parameter]) -> Any:
+    def optimizer(self, player: str, parameters: list[tuple[str, nn.Parameter]]) -> Any:
         if self.how == "optimizer":
             return None
         if self.how == "closure":

@@ -102,7 +102,7 @@ class Fading(ganlab.Schedule):
     def turns(self, step: int) -> list[Turn]:
         return [Turn("generator", self.directions), Turn("discriminator", self.directions)]
 
-    def optimizer(self, player: str, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
+    def optimizer(self, player: str, parameters: list[tuple[str, nn.Parameter]]) -> torch.optim.Optimizer:
         return torch.optim.Adam(parameters, lr=LR)
 
     def weight(self, loss: str, player: str, step: int) -> float:

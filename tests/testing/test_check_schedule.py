@@ -23,7 +23,7 @@ class Valid(ganlab.Schedule):
     def turns(self, step: int) -> Iterable[Turn]:
         return [Turn("generator", self.directions), Turn("discriminator", self.directions)]
 
-    def optimizer(self, player: str, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
+    def optimizer(self, player: str, parameters: list[tuple[str, nn.Parameter]]) -> torch.optim.Optimizer:
         return torch.optim.Adam(parameters)
 
 
@@ -51,17 +51,17 @@ class Negative(Valid):
 
 
 class Half(Valid):
-    def optimizer(self, player: str, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
+    def optimizer(self, player: str, parameters: list[tuple[str, nn.Parameter]]) -> torch.optim.Optimizer:
         return torch.optim.Adam(parameters[:1])
 
 
 class NoOptimizer(Valid):
-    def optimizer(self, player: str, parameters: list[nn.Parameter]) -> Any:
+    def optimizer(self, player: str, parameters: list[tuple[str, nn.Parameter]]) -> Any:
         return parameters
 
 
 class Explodes(Valid):
-    def optimizer(self, player: str, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
+    def optimizer(self, player: str, parameters: list[tuple[str, nn.Parameter]]) -> torch.optim.Optimizer:
         return torch.optim.SGD(parameters, lr=float("inf"))
 
 
@@ -76,7 +76,7 @@ class ForgetfulSGD(torch.optim.SGD):
 
 
 class Forgets(Valid):
-    def optimizer(self, player: str, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
+    def optimizer(self, player: str, parameters: list[tuple[str, nn.Parameter]]) -> torch.optim.Optimizer:
         return ForgetfulSGD(parameters, lr=0.1)
 
 
