@@ -63,12 +63,15 @@ class PatchNCE(ganlab.Loss):
 
     def _contrast(self, t: Translation, images: Tensor, translations: Tensor) -> Tensor:
         """Returns the mean of eq. (3) over the layers, for images (N, C, H, W) and their translations."""
-        queries = self._chosen(translations, t.features(translations))
+        queries, keys = (self._chosen(x, t.features(x)) for x in (translations, images))
         if self.flip:
             flipped = t.uniform(len(images), 1, 1, 1) < 0.5
-            images = torch.where(flipped, images.flip(3), images)
-            queries = [torch.where(flipped, maps.flip(3), maps) for maps in queries]
-        keys = self._chosen(images, t.features(images))
+            mirrored = images.flip(3)
+            keys_of_mirrored = self._chosen(mirrored, t.features(mirrored))
+            queries = [torch.where(flipped, query.flip(3), query) for query in queries]
+            keys = [
+                torch.where(flipped, of_mirrored, key) for of_mirrored, key in zip(keys_of_mirrored, keys, strict=True)
+            ]
         heads, losses = self.heads[t.direction], []
         assert isinstance(heads, nn.ModuleList)
         for head, query, key in zip(heads, queries, keys, strict=True):

@@ -100,7 +100,7 @@ def contrast_by_hand(
 )
 def test_training_is_that_of_a_plain_loop(make_trainer: Make, weight: float, identity: float, flip: bool) -> None:
     """D's update, then one of the generator and the heads on GAN + weight * (PatchNCE(X) + identity * PatchNCE(Y))."""
-    patches = 6
+    patches = 4
     options = {"weight": weight, "identity": identity, "flip": flip, "patches": patches}
     trainer = make_trainer({**ONE_WAY, "losses": {"cycle": None, "contrast": {"type": "patch_nce", **options}}})
     nets = stirred_copies(trainer)

@@ -22,6 +22,7 @@ from ganlab.engine.trainer import Trainer
 from ganlab.system.module_state import load_own_state, own_state
 from ganlab.testing import check_discriminator
 from helpers.one_turn import noise, number, one_turn
+from helpers.synchronisation import no_synchronisation
 from helpers.systems import SIZE
 
 Make = Callable[..., Trainer]
@@ -180,6 +181,13 @@ def test_only_the_small_discriminators_are_trained(make_trainer: Make) -> None:
     weights = [dict(before[f"discriminator/image/{domain}"].named_parameters()) for domain in "ab"]
     differ = {key.split(".")[0] for key in weights[0] if not torch.equal(weights[0][key], weights[1][key])}
     assert differ == {"projections", "scales"}
+
+
+def test_a_forward_never_waits_for_the_device() -> None:
+    network = make(norm="batch")
+    x = noise(2, 3, SIZE, SIZE).requires_grad_()
+    with no_synchronisation():
+        network(x).mean().backward()
 
 
 def test_the_conformance_kit() -> None:
