@@ -28,12 +28,12 @@ class CAMLSGAN(ganlab.Loss):
     A discriminator's second to last activation must hold the CAM logits (N, 2, 1, 1), as in `cam_patch`.
 
     Args:
-        discriminators: the names of the discriminators, or null for the only one.
+        names: the names of the discriminators, or null for the only one.
     """
 
-    def __init__(self, discriminators: Annotated[tuple[str, ...], Field(min_length=1)] | None = None) -> None:
+    def __init__(self, names: Annotated[tuple[str, ...], Field(min_length=1)] | None = None) -> None:
         super().__init__()
-        self.names: tuple[str | None, ...] = discriminators or (None,)
+        self.names: tuple[str | None, ...] = names or (None,)
 
     def generator(self, t: Translation) -> dict[str, Tensor]:
         return {name or "": self._squares(t.activations(t.fake, name), 1) for name in self.names}

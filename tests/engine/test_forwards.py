@@ -46,8 +46,7 @@ PATCHES = {
 UGATIT: dict[str, Any] = {
     "generator": {"type": "ugatit", "width": 4, "blocks": 1},
     "discriminators": {"image": None, **PATCHES},
-    "losses": IDENTITY
-    | {"adversarial": {"type": "cam_lsgan", "discriminators": ["global", "local"]}, "cam": {"type": "cam"}},
+    "losses": IDENTITY | {"adversarial": {"type": "cam_lsgan", "names": ["global", "local"]}, "cam": {"type": "cam"}},
 }
 
 
