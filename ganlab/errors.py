@@ -1,5 +1,7 @@
 """The errors that ganlab raises on purpose. The command line prints the message and exits with `exit_code`."""
 
+import re
+
 MOST = 300
 """The most characters of another error's text that a message repeats."""
 
@@ -51,11 +53,20 @@ class Interrupted(GanlabError):
 def one_line(error: BaseException) -> str:
     """Returns the error's text as one line of at most `MOST` characters, "" if it has none or raises when asked."""
     try:
-        text = " ".join(str(error).split())
+        text = _without_numbers(" ".join(str(error).split()), error.args)
     # a plugin's error may fail in any way
     except Exception:
         return ""
     return shortened(text, MOST)
+
+
+def _without_numbers(text: str, values: tuple[object, ...]) -> str:
+    """Returns a text in which no tensor is printed whole, instead the shape and type of those in `values`."""
+    for value in values:
+        if hasattr(value, "shape") and hasattr(value, "dtype"):
+            kind = f"tensor of shape {tuple(value.shape)} and type {value.dtype}"
+            text = text.replace(" ".join(repr(value).split()), kind)
+    return re.sub(r"tensor\(\[[^()]*(?:\([^()]*\)[^()]*)*\)", "tensor(...)", text)
 
 
 def shortened(text: str, most: int) -> str:

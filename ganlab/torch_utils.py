@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -57,6 +58,22 @@ def shape_lazy(module: nn.Module, images: Tensor) -> None:
     if any(map(is_lazy, [*module.parameters(), *module.buffers()])):
         with evaluating(module), torch.no_grad():
             module(images)
+
+
+class _Shown(reprlib.Repr):
+    def __init__(self) -> None:
+        super().__init__()
+        self.maxstring, self.maxother = 80, 120
+
+    def repr1(self, x: Any, level: int) -> str:
+        if isinstance(x, Tensor):
+            return f"tensor of shape {tuple(x.shape)} and type {str(x.dtype).removeprefix('torch.')}"
+        return super().repr1(x, level)
+
+
+def shown(value: Any) -> str:
+    """Returns a value as messages show it: shortened, and of a tensor only shape and type."""
+    return _Shown().repr(value)
 
 
 def checked_activations(network: nn.Module, found: Any) -> list[Tensor]:

@@ -208,6 +208,7 @@ def check_contract(cls: type) -> None:
         raise TypeError(f"{cls.__name__}.__doc__ is no text")
     if issubclass(cls, Loss) and cls.trains not in PLAYERS:
         raise TypeError(f"{cls.__name__}.trains is {cls.trains!r}, not one of {', '.join(PLAYERS)}")
+    check_nested(cls)
     if issubclass(cls, Discriminator) and cls.sees not in SEES:
         raise TypeError(f"{cls.__name__}.sees is {cls.sees!r}, not one of {', '.join(SEES)}")
     if (
@@ -227,6 +228,18 @@ def check_contract(cls: type) -> None:
         and cls.features is Generator.features
     ):
         raise TypeError(f"{cls.__name__} has neither encode nor features")
+
+
+def check_nested(cls: type) -> None:
+    """Raises TypeError if a loss takes a network that the core has to build for a domain or a direction."""
+    for option, kind in signature(cls).nested.items() if issubclass(cls, Loss) else ():
+        if kind == "discriminator":
+            instead = "name it in the spec's `discriminators` and read its scores with t.score"
+        elif kind == "generator":
+            instead = "the spec's `generator` is read with t.encode, t.decode and t.translate"
+        else:
+            continue
+        raise TypeError(f"{cls.__name__}.__init__ takes a {kind}, {option!r}: {instead}")
 
 
 def _reason(error: BaseException) -> str:

@@ -18,7 +18,7 @@ from ganlab.interfaces.schedules import PLAYERS
 from ganlab.system.build import System
 from ganlab.system.error_attribution import Position
 from ganlab.system.module_state import load_own_state, own_state
-from ganlab.torch_utils import named_trainable
+from ganlab.torch_utils import named_trainable, shown
 
 EMA_RAMPUP = 0.05
 """The half-life of the averaged generators is at most this share of the images so far, as in EDM (arXiv:2206.00364, its
@@ -171,7 +171,7 @@ def _make_optimizers(system: System, position: Position) -> dict[str, torch.opti
         position.move_to_schedule(f"optimizer of the {player}")
         made = system.schedule.optimizer(player, parameters)
         if not isinstance(made, torch.optim.Optimizer):
-            raise TypeError(f"expected a torch.optim.Optimizer, got {made!r}")
+            raise TypeError(f"expected a torch.optim.Optimizer, got {shown(made)}")
         optimizers[player] = made
     return optimizers
 
@@ -191,7 +191,7 @@ def _check_optimizer(player: str, optimizer: torch.optim.Optimizer, saved: _Opti
     for group, mine, then in zip(optimizer.param_groups, own, saved["param_groups"], strict=True):
         for name in mine.keys() & then.keys():
             if not _alike(name, mine[name], then[name]):
-                raise ValueError(f"optimizers.{player}: {name}: {then[name]!r} does not fit {mine[name]!r}")
+                raise ValueError(f"optimizers.{player}: {name}: {shown(then[name])} does not fit {shown(mine[name])}")
         for index, parameter in zip(mine["params"], group["params"], strict=True):
             moments = saved["state"].get(index, {})
             if not isinstance(moments, dict):

@@ -13,7 +13,7 @@ from ganlab.interfaces.schedules import PLAYERS, SEEN_IN_TURN, Turn
 from ganlab.system.build import System
 from ganlab.system.dry_run import LossRequests
 from ganlab.system.error_attribution import Position
-from ganlab.torch_utils import trainable
+from ganlab.torch_utils import shown, trainable
 
 
 class PlannedTurn(NamedTuple):
@@ -54,7 +54,7 @@ class Plan:
 
     def _checked(self, turn: object) -> Turn:
         if not isinstance(turn, Turn):
-            raise TypeError(f"expected a Turn, got {turn!r}")
+            raise TypeError(f"expected a Turn, got {shown(turn)}")
         lists: dict[str, Any] = {
             part: tuple(names) for part, names in turn._asdict().items() if isinstance(names, list)
         }
@@ -131,7 +131,7 @@ def _generators_use_batch(turns: Sequence[Turn]) -> bool:
 def finite_number(value: Any) -> float:
     """Returns the value as a float. Raises TypeError if it is not a number, ValueError if it is not finite."""
     if isinstance(value, bool) or not isinstance(value, Real):
-        raise TypeError(f"expected a number, got {value!r}")
+        raise TypeError(f"expected a number, got {shown(value)}")
     if not math.isfinite(value):
         raise ValueError(f"expected a finite number, got {value!r}")
     return float(value)

@@ -8,6 +8,7 @@ from typing import Protocol
 from torch import Tensor, nn
 
 from ganlab.interfaces.networks import Discriminator
+from ganlab.torch_utils import shown
 
 Term = Tensor | Mapping[str, Tensor] | None
 """The return value of a loss method: a scalar, {part: scalar} to log parts apart, or None for no term."""
@@ -138,8 +139,10 @@ class Translation:
         if isinstance(of, Tensor):
             return self._values.encoded(self.direction, of)
         values = {"source": "features", "fake": "fake_features", "target": "target_features"}
-        if of not in values:
-            raise ValueError(f"features of {of!r}: known are {', '.join(map(repr, values))}, and a tensor of images")
+        if not isinstance(of, str) or of not in values:
+            raise ValueError(
+                f"features of {shown(of)}: known are {', '.join(map(repr, values))}, and a tensor of images"
+            )
         return self._values.translated(self.direction, values[of])
 
     def encode(self, images: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ import torch
 from pydantic import ValidationError
 
 from ganlab.components.options import sentence, signature, validate
-from ganlab.components.registry import Registry
+from ganlab.components.registry import Registry, check_nested
 from ganlab.components.registry import registry as installed_registry
 from ganlab.errors import SpecError, one_line
 from ganlab.spec.devices import device
@@ -135,6 +135,10 @@ class _Resolver:
             raise SpecError(f"{where}: names no {kind}: its type is {'missing' if name is None else json.dumps(name)}")
         found = self._registry.find(kind, name, where)
         sign = signature(found.cls)
+        try:
+            check_nested(found.cls)
+        except TypeError as error:
+            raise SpecError(f"{where}: {error} ({found.full_name})") from error
         plain = {k: v for k, v in asked.items() if k not in ("type", *sign.nested, *beside)}
         try:
             options = json.loads(validate(found.cls, plain).model_dump_json())

@@ -21,7 +21,7 @@ from ganlab.interfaces.sources import Source
 from ganlab.spec.models import ResolvedComponent, Spec
 from ganlab.system.error_attribution import ComponentRef, Components
 from ganlab.system.networks import Networks
-from ganlab.torch_utils import evaluating, shape_lazy
+from ganlab.torch_utils import evaluating, shape_lazy, shown
 
 DTYPES = {"float64": torch.float64}
 """The type of parameters and images for each `runtime.precision` that does not keep them in float32."""
@@ -117,7 +117,7 @@ def build_schedule(spec: Spec, components: Components | None = None) -> Schedule
     for name in ("steps", "batches"):
         count = getattr(schedule, name, None)
         if type(count) is not int or count < 1:
-            raise SpecError(f"schedule: {spec.schedule['type']!r} has {name} {count!r}, not a number from 1 up")
+            raise SpecError(f"schedule: {spec.schedule['type']!r} has {name} {shown(count)}, not a number from 1 up")
     return schedule
 
 

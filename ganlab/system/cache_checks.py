@@ -10,18 +10,22 @@ from torch import Tensor, nn
 
 from ganlab.errors import SpecError
 from ganlab.system.networks import Networks
+from ganlab.torch_utils import shown
 
 
 def find_discriminator(networks: Networks, direction: str, sees: str, label: str | None) -> str:
     """The name of the discriminator that a loss means. Raises SpecError unless there is exactly one."""
     names = networks.discriminators(sees, direction[1] if sees == "images" else None)
-    if label is not None:
-        names = [name for name in names if name.split("/")[1] == label]
-    if len(names) != 1:
-        asked = f" named {label!r}" if label is not None else ""
-        found = f"{len(names)}, so the loss must name one" if names else "none"
-        raise SpecError(f"asks for a discriminator on {sees}{asked}; the spec has {found}")
-    return names[0]
+    by_label = {name.split("/")[1]: name for name in names}
+    if label is None and len(names) == 1:
+        return names[0]
+    if isinstance(label, str) and label in by_label:
+        return by_label[label]
+    asked = f" named {shown(label)}" if label is not None else ""
+    there = ", ".join(map(repr, by_label))
+    there = f"there {'are' if len(names) > 1 else 'is'} {there}" if names else "the spec has none"
+    choose = ", so the loss must name one" if label is None and names else ""
+    raise SpecError(f"asks for a discriminator on {sees}{asked}; {there}{choose}")
 
 
 def check_domain(direction: str, x: Tensor, images_of_source: Iterable[Tensor]) -> None:
@@ -39,7 +43,7 @@ def checked_logged(name: str, value: Tensor | float, like: Tensor) -> Tensor:
     Raises SpecError if it is neither a number nor a tensor with one element.
     """
     if not isinstance(name, str) or not name:
-        raise SpecError(f"logs a value under the name {name!r}; a name is a string that is not empty")
+        raise SpecError(f"logs a value under the name {shown(name)}; a name is a string that is not empty")
     if isinstance(value, Tensor) and value.numel() == 1 and not value.is_complex():
         return value.detach().reshape(()).to(like.device, like.dtype, non_blocking=True)
     if isinstance(value, Real):

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from types import FrameType, MethodType
 from typing import Any, NamedTuple
 
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx
 
 from ganlab.errors import GanlabError, RunError, SpecError, text_of
@@ -100,10 +100,15 @@ class Components:
         if frame.f_code.co_name == "backward" and isinstance(_first_argument(frame), FunctionCtx):
             # autograd calls `backward` with a context, which does not tell the component
             return self._by_package(frame, place)
+        if frame.f_code is nn.Module.__getattr__.__code__:
+            # an attribute that a component lacks is the fault of the code that reads it
+            return None
         return self._known.get(id(_first_argument(frame)), (None, None))[1]
 
     def _by_class(self, frame: FrameType, place: str) -> ComponentRef | None:
         # averaged generators and checkpoints are copies of the components
+        if frame.f_code is nn.Module.__getattr__.__code__:
+            return None
         cls = type(_first_argument(frame))
         return _join({ref for component, ref in self._known.values() if type(component) is cls}, place)
 

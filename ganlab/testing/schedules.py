@@ -16,6 +16,7 @@ from ganlab.interfaces.schedules import PLAYERS, SEEN_IN_TURN, Schedule, Turn
 from ganlab.testing.building import build, check_class
 from ganlab.testing.requirement import keeps_random_state, max_difference, requirement, shape_text
 from ganlab.testing.simple import DIRECTIONS, IMAGES, noise
+from ganlab.torch_utils import shown
 
 __tracebackhide__ = True
 
@@ -57,7 +58,7 @@ def check_schedule(cls: type[Schedule], /, *, images: Domain = IMAGES, **options
         with requirement(cls, "gives each player one optimizer over all its parameters") as check:
             parameters = _parameters()
             optimizer = make().optimizer(player, _named(player, parameters))
-            check(isinstance(optimizer, torch.optim.Optimizer), f"the {player}'s is {optimizer!r}")
+            check(isinstance(optimizer, torch.optim.Optimizer), f"the {player}'s is {shown(optimizer)}")
             held = [id(parameter) for group in optimizer.param_groups for parameter in group["params"]]
             count = f"the {player}'s holds {len(held)} of {len(parameters)} parameters"
             check(sorted(held) == sorted(map(id, parameters)), count)

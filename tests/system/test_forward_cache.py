@@ -504,7 +504,7 @@ TWO = {"discriminators": {"second": {"type": "patch", "width": 4, "layers": 1}}}
 
 def test_an_ambiguous_discriminator_is_an_error() -> None:
     with pytest.raises(
-        SpecError, match=r"losses\.adversarial's generator term in direction ab: .*2, so the loss must name one"
+        SpecError, match=r"losses\.adversarial's generator term in direction ab: .*, so the loss must name one"
     ):
         make(TWO)
 
@@ -516,9 +516,11 @@ def test_a_discriminator_is_chosen_by_its_name() -> None:
         own = networks.discriminator(f"discriminator/{name}/b")
         assert t.discriminator(name) is own
         torch.testing.assert_close(t.score(t.fake, name), own(t.fake), rtol=0, atol=1e-14)
-    with pytest.raises(SpecError, match="asks for a discriminator on images; the spec has 2"):
+    with pytest.raises(
+        SpecError, match=r"asks for a discriminator on images; there are .image., .second., so the loss must name one"
+    ):
         t.score(t.fake)
-    with pytest.raises(SpecError, match="on images named 'third'; the spec has none"):
+    with pytest.raises(SpecError, match=r"on images named .third.; there are .image., .second.$"):
         t.discriminator("third")
     with pytest.raises(SpecError, match="asks for a discriminator on embeddings; the spec has none"):
         t.score_embedding(t.embedding)
