@@ -22,7 +22,6 @@ class Attention(nn.Module):
     def forward(self, maps: Tensor) -> tuple[Tensor, Tensor]:
         """Maps (N, C, h, w) -> the classifiers' logits (N, 2, 1, 1), and the attended maps (N, C, h, w) before their
         activation function."""
-        # each weight is read once, because spectral norm changes it at every reading
         weights = self.by_mean.weight, self.by_maximum.weight  # (1, C) each
         pooled = maps.mean(dim=(2, 3)), maps.amax(dim=(2, 3))
         logits = torch.cat([linear(vector, weight) for vector, weight in zip(pooled, weights, strict=True)], dim=1)

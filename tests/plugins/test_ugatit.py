@@ -85,7 +85,7 @@ def test_the_residual_block_adds_what_two_normed_convolutions_make() -> None:
 
 
 def attention(maps: Tensor, parts: Attention) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
-    """Returns logits (N, 2) and attended maps, with one power iteration at most."""
+    """Returns logits (N, 2) and attended maps."""
     with torch.no_grad():
         by_mean, by_maximum = (layer.weight[0].numpy() for layer in (parts.by_mean, parts.by_maximum))
         mix = parts.mix.weight[:, :, 0, 0].numpy()
@@ -99,7 +99,7 @@ def attention(maps: Tensor, parts: Attention) -> tuple[np.ndarray[Any, Any], np.
 
 @pytest.mark.parametrize("normalised", [False, True])
 def test_attention_weighs_maps_by_the_classifiers_weights(normalised: bool) -> None:
-    """With spectral norm too, logits and maps have the same weights, although each reading changes the norm."""
+    """With spectral norm, both logits and maps have the normalised weights."""
     torch.manual_seed(0)
     parts = Attention(5).double()
     if normalised:
