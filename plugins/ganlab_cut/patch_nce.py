@@ -15,15 +15,16 @@ HIDDEN = 256
 
 
 class PatchNCE(ganlab.Loss):
-    """PatchNCE, eq. (3) to (5): a patch of a translation must resemble the patch of the source at the same position
+    """PatchNCE, eq. (3): a patch of a translation must resemble the patch of the source at the same position
     more than any other patch of the same source.
 
     A patch is one position of one activation of the generator's encoder, projected by a head of two layers to 256
     values of norm 1. The heads are created from the activations' channels and trained with the generators. The sums of
-    eq. (4) over layers and patches are means, and the patches of the source are constants, as in the authors' code.
+    eq. (3) over layers and patches are means, and the patches of the source are constants, as in the authors' code.
 
-    With `identity`, the same loss on the translation of `t.target` is added (the paper's PatchNCE(G, H, Y)). CUT has
-    weight 1 and `identity` 1. FastCUT has weight 10, `identity` 0 and `flip` true.
+    `identity` adds the same loss on the translation of `t.target`. In eq. (5), lambda_X is the loss's weight, and
+    lambda_Y is `identity` times the weight. CUT has weight 1 and `identity` 1; FastCUT has weight 10, `identity` 0 and
+    `flip` true.
 
     Args:
         temperature: the divisor of the patches' similarities (tau).
@@ -67,11 +68,9 @@ class PatchNCE(ganlab.Loss):
         if self.flip:
             flipped = t.uniform(len(images), 1, 1, 1) < 0.5
             mirrored = images.flip(3)
-            keys_of_mirrored = self._chosen(mirrored, t.features(mirrored))
+            mirrored_keys = self._chosen(mirrored, t.features(mirrored))
             queries = [torch.where(flipped, query.flip(3), query) for query in queries]
-            keys = [
-                torch.where(flipped, of_mirrored, key) for of_mirrored, key in zip(keys_of_mirrored, keys, strict=True)
-            ]
+            keys = [torch.where(flipped, *pair) for pair in zip(mirrored_keys, keys, strict=True)]
         heads, losses = self.heads[t.direction], []
         assert isinstance(heads, nn.ModuleList)
         for head, query, key in zip(heads, queries, keys, strict=True):

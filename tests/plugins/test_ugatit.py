@@ -44,7 +44,7 @@ SYSTEM: dict[str, Any] = {
 
 
 def adalin(x: Tensor, rho: Tensor, gamma: Tensor, beta: Tensor) -> np.ndarray[Any, Any]:
-    """Eq. (1) and (2), channel by channel of each image."""
+    """Eq. (1), channel by channel of each image."""
     found = np.empty(x.shape)
     for n, image in enumerate(x.detach().numpy()):
         layer = (image - image.mean()) / np.sqrt(image.var() + 1e-5)
