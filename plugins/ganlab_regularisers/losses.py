@@ -1,5 +1,6 @@
 """Penalties on a discriminator's gradient and on a generator's images. Means run over images."""
 
+from collections.abc import Sequence
 from typing import Annotated, Literal
 
 import torch
@@ -75,13 +76,20 @@ def vectors(features: ganlab.Features, images: Tensor) -> Tensor:
 
     The images are resized as `ganlab.Features.size` says.
     """
-    rows, columns = (_resizing(images, images.shape[dim], features.size) for dim in (2, 3))
-    found: Tensor = features((rows @ images.expand(-1, 3, -1, -1) @ columns.T).clamp(-1, 1))
+    found: Tensor = features(resize(images.expand(-1, 3, -1, -1), (features.size, features.size)).clamp(-1, 1))
     return found
 
 
-def _resizing(like: Tensor, old: int, new: int) -> Tensor:
-    """Returns the matrix (new, old) of antialiased bicubic resizing of one side."""
+def resize(x: Tensor, size: Sequence[int], mode: Literal["bicubic", "bilinear"] = "bicubic") -> Tensor:
+    """Returns maps (N, C, h, w) resized to `size`, height and width; antialiased if they become smaller."""
     # on CUDA, the backward of torch's resizing sums in no fixed order; a matrix product's backward has a fixed order
-    one = torch.eye(old, dtype=like.dtype, device=like.device)[None, None]
-    return interpolate(one, (new, old), mode="bicubic", antialias=True)[0, 0]
+    rows, columns = (_resizing(x, old, new, mode) for old, new in zip(x.shape[2:], size, strict=True))
+    return rows @ x @ columns.T
+
+
+def _resizing(like: Tensor, old: int, new: int, mode: str) -> Tensor:
+    """Returns the matrix (new, old) of antialiased resizing of one side."""
+    # torch's resizing has no bfloat16
+    dtype = torch.promote_types(like.dtype, torch.float32)
+    one = torch.eye(old, dtype=dtype, device=like.device)[None, None]
+    return interpolate(one, (new, old), mode=mode, antialias=True)[0, 0].to(like.dtype)

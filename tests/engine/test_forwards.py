@@ -42,21 +42,6 @@ CLASSIFYING = {"image": {"type": "acgan", "width": 4, "layers": 1}}
 CLASSES = {"adversarial": {"type": "acgan_source", "of": {"type": "lsgan"}}, "classes": {"type": "acgan_class"}}
 
 
-CONTRASTIVE = {"cycle": None, "contrastive": {"type": "contrastive"}}
-
-
-class Contrastive(ganlab.Loss):
-    """Reads what CUT reads (arXiv:2007.15651): the encoder's activations for source, fake, target and identity."""
-
-    def generator(self, t: Translation) -> dict[str, Tensor]:
-        t.log("step", t.step)
-        t.log("brightness", t.fake.mean())
-        return {
-            "fake": _distance(t.features(t.fake), t.features("source")),
-            "identity": _distance(t.features(t.identity), t.features("target")),
-        }
-
-
 class FeatureMatching(ganlab.Loss):
     """The distance of a fake's and a real image's activations in the discriminator (arXiv:1711.11585, eq. 4)."""
 
@@ -70,10 +55,26 @@ def _distance(ones: list[Tensor], others: list[Tensor]) -> Tensor:
 
 @ganlab.hookimpl
 def ganlab_losses() -> dict[str, type[ganlab.Loss]]:
-    return {"contrastive": Contrastive, "matching": FeatureMatching}
+    return {"matching": FeatureMatching}
 
 
 REGISTRY = Registry([*installed(), EntryPoint("reading", __name__, "ganlab")])
+
+
+ONE_WAY = {"directions": ["ab"], "schedule": {"type": "alternating"}}
+PATCHES = {
+    name: {"type": "spectral_norm", "of": {"type": "cam_patch", "width": 4, "layers": layers}}
+    for name, layers in (("global", 2), ("local", 1))
+}
+UGATIT: dict[str, Any] = {
+    "generator": {"type": "ugatit", "width": 4, "blocks": 1},
+    "discriminators": {"image": None, **PATCHES},
+    "losses": IDENTITY | {"adversarial": {"type": "cam_lsgan", "names": ["global", "local"]}, "cam": {"type": "cam"}},
+}
+
+
+def contrast(**options: Any) -> dict[str, Any]:
+    return {**ONE_WAY, "losses": {"cycle": None, "contrast": {"type": "patch_nce", **options}}}
 
 
 def alternating(moves: str = "own", **more: Any) -> dict[str, Any]:
@@ -120,9 +121,12 @@ class Counts(NamedTuple):
 # four updates  D's turns: D_b scores x_b; moved, the fake: encode, decode x_a. G's turn of ab: D_b, moved, scores the
 #               fake, which is still valid; G_ba encodes, decodes it (cycle). G's turn of ba, both moved: G_ba encodes,
 #               decodes x_b again, G_ab that fake. So G_ba has one of each more than G_ab.
-# contrastive   G's turn: encode x_a, its fake, x_b and its identity; decode two of them. D_b as ever.
 # matching      G's turn: D_b scores x_b as well.
 # accumulate    all of it for each of two batches.
+# cut           D_b's turn: encode, decode x_a; D_b scores x_b and the fake. G_ab's turn: D_b, moved, scores the fake;
+#               encode the fake; encode, decode x_b (identity); encode that. No other direction.
+# fastcut       no identity: encode the fake and the mirrored x_a.
+# ugatit        as with identity, which gives the CAM logits of x_b as well; each of the two discriminators.
 TABLE: dict[str, tuple[dict[str, Any], Counts]] = {
     "simultaneous": ({}, Counts(2, 2, 3)),
     "simultaneous, noisy labels": ({"losses": NOISY}, Counts(2, 2, 3)),
@@ -167,13 +171,14 @@ TABLE: dict[str, tuple[dict[str, Any], Counts]] = {
         {"schedule": {"type": "sgd_discriminator", "of": {"type": "alternating", "steps": 6}, "steps": None}},
         Counts(2, 2, 3),
     ),
-    "contrastive": ({"losses": CONTRASTIVE}, Counts(4, 2, 3)),
-    "alternating own, contrastive": (alternating(losses=CONTRASTIVE), Counts(4, 2, 3)),
     "alternating own, matching": (alternating(losses={"matching": {"type": "matching"}}), Counts(2, 2, 4)),
     "alternating own, accumulate": (
         {"schedule": {"type": "alternating", "accumulate": 2, "clip": 1.0}},
         Counts(4, 4, 6),
     ),
+    "cut": (contrast(), Counts(4, 2, 3)),
+    "fastcut": (contrast(weight=10, identity=0, flip=True), Counts(3, 1, 3)),
+    "ugatit": (UGATIT, Counts(3, 3, 3)),
     "four updates": (four_updates("lsgan"), Counts(2, 2, 3)),
     "four updates, labels": (four_updates("class"), Counts(2, 2, 3)),
 }
@@ -188,11 +193,18 @@ TWICE = {
 def expected(system: str) -> dict[str, int]:
     """Returns {the trainer's name for a forward: number in one step}."""
     counts = TABLE[system][1]
-    forwards = {f"generator/{direction}.features": counts.encoder for direction in ("ab", "ba")}
-    forwards |= {f"generator/{direction}.decode": counts.decoder for direction in ("ab", "ba")}
-    forwards |= {f"discriminator/image/{domain}.forward": counts.discriminator for domain in "ab"}
+    forwards = {}
+    for direction in resolve(merge(TINY, TABLE[system][0])).directions:
+        forwards |= {f"generator/{direction}.features": counts.encoder, f"generator/{direction}.decode": counts.decoder}
+        forwards |= {f"{name}.forward": counts.discriminator for name in on_images(system, direction[1])}
     forwards |= {"discriminator/embedding.forward": counts.embedding} if counts.embedding else {}
     return forwards | TWICE.get(system, {})
+
+
+def on_images(system: str, domain: str) -> list[str]:
+    """The names of the discriminators of images of one domain."""
+    labels = resolve(merge(TINY, TABLE[system][0])).discriminators
+    return [f"discriminator/{label}/{domain}" for label in labels if label != "embedding"]
 
 
 def digest(*tensors: Tensor) -> str:
@@ -296,7 +308,7 @@ def scored_again(trainer: Trainer, system: str, steps: int, shown: Shown) -> dic
         assert all(counts.values())
         found = {f"discriminator/image/{direction[1]}.forward": count for direction, count in counts.items()}
     elif simultaneous:
-        found = {f"discriminator/image/{domain}.forward": steps * BATCH for domain in "ab"}
+        found = {f"{name}.forward": steps * BATCH for domain in "ab" for name in on_images(system, domain)}
     if simultaneous and TABLE[system][1].embedding:
         found["discriminator/embedding.forward"] = steps * BATCH * 2
     return found

@@ -8,12 +8,14 @@ from typing import Any
 import numpy as np
 import pytest
 from ganlab_cyclegan.schedules import Alternating
+from ganlab_ugatit import UGATIT, CAMPatch
 
 import ganlab
 from ganlab import Domain, testing
 from ganlab.components.options import signature
 from ganlab.components.registry import Component
 from ganlab.testing.simple import IMAGES
+from helpers.maps import Maps
 from helpers.mnist import write_mnist
 from helpers.systems import SHIPPED, choices
 
@@ -27,17 +29,23 @@ WHERE: dict[tuple[str, str], dict[str, Any]] = {
     ("generator", "dcgan"): {"width": 4, "latents": 8},
     ("generator", "digits"): {"width": 4, "images": DIGITS},
     ("generator", "xgan"): {"width": 2, "embedding": 8},
+    ("generator", "ugatit"): {"width": 2, "blocks": 1},
     ("discriminator", "acgan"): {"width": 4, "layers": 1, "images": LABELLED},
     ("discriminator", "minibatch_discrimination"): {"width": 4, "layers": 1, "kernels": 4},
     ("discriminator", "patch"): {"width": 4, "layers": 1},
     ("discriminator", "dcgan"): {"width": 4},
     ("discriminator", "digits"): {"width": 4, "images": DIGITS, "labels": True},
     ("discriminator", "embedding"): {"width": 4},
+    ("discriminator", "cam_patch"): {"width": 3, "layers": 1},
+    ("discriminator", "projected"): {"features": Maps, "width": 2},
     ("loss", "acgan_class"): {"images": LABELLED, "scores": 4},
     ("loss", "acgan_source"): {"images": LABELLED, "scores": 4},
     ("loss", "class_real"): {"images": LABELLED, "scores": 4},
     ("loss", "class_fake"): {"images": LABELLED, "scores": 4},
+    ("loss", "cam"): {"generator": (UGATIT, {"width": 2, "blocks": 1})},
+    ("loss", "cam_lsgan"): {"discriminators": {"image": (CAMPatch, {"width": 3, "layers": 1})}},
     ("loss", "noisy_lsgan"): {"flip": 0.1},
+    ("loss", "patch_nce"): {"patches": 8},
     ("schedule", "sgd_discriminator"): {"of": Alternating, "momentum": 0.5},
     ("schedule", "alternating"): {"pool": 4},
     ("schedule", "simultaneous"): {"pool": 4, "decay_from": 0.5},
