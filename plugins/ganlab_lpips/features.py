@@ -24,9 +24,8 @@ class ShiftTolerantAlexNet(ganlab.Features):
 
     A vector has the parts that LPIPS compares (arXiv:1801.03924, eq. 1): the activations of all five layers, scaled to
     unit length over the channels at each position. Early layers see colours and textures, late ones shapes. Each layer
-    is averaged on a grid of 4 x 4 cells instead of over the whole image: without positions the two avatar styles are
-    hardly farther apart than two halves of one style. The scale is such that x.y / D, from which KID's kernel is made,
-    is at most 1.
+    is averaged on a grid of 4 x 4 cells: KID between the two avatar styles then has half the relative error that it has
+    with means over the whole image. The scale is such that x.y / D, from which KID's kernel is made, is at most 1.
 
     Its results have a scale of their own and cannot be compared with results on another network.
     """
