@@ -213,6 +213,9 @@ class Evaluation(BaseModel):
     every: Steps | None = None
     """The number of steps from one measurement during training to the next. The best checkpoint is then kept. By
     default a run is measured only at its end."""
+    during: tuple[str, ...] | None = None
+    """The metrics that are measured during training, so that the others take their time only at the end. Each is a
+    type, or "TYPE-FEATURES" if the metric names its own feature network. By default all metrics."""
     monitor: str | None = None
     """The number whose mean over the directions picks the best checkpoint. By default the first number measured."""
     _metrics: tuple[ResolvedMetric, ...] = PrivateAttr(())

@@ -153,6 +153,16 @@ def test_twice_the_same_bytes_whatever_is_kept_on_disk(spec: Json, tmp_path: Pat
     assert (out / "evaluation.json").read_bytes() == first
 
 
+def test_some_metrics_are_measured_at_the_end_alone(spec: Json, tmp_path: Path) -> None:
+    evaluation = {"metrics": ["kid", BRIGHT], "features": "averages", "during": ["brightness"]}
+    done = ganlab.run(merge(spec, {"evaluation": evaluation, "data": {"holdout": 0.8}}), out=tmp_path / "run")
+    assert done.evaluation is not None
+    during = {name for record in done.records for name in record if name.startswith("evaluation/")}
+    assert during == {"evaluation/ab/brightness", "evaluation/ba/brightness"}
+    assert {f["number"] for f in done.evaluation["results"]} == {"kid-averages", "brightness"}
+    assert done.evaluation["protocol"]["best_by"]["number"] == "brightness"
+
+
 def test_measuring_does_not_change_what_is_trained(spec: Json, tmp_path: Path) -> None:
     ganlab.run(spec, out=tmp_path / "measured")
     ganlab.run(merge(spec, {"evaluation": None}), out=tmp_path / "plain")
