@@ -236,7 +236,7 @@ def check(
         callback.warn(sentence)
     evaluator = evaluator_for(resolved.evaluation)
     # raises SpecError if the spec's monitor is not measured
-    evaluator.monitors(resolved.evaluation.monitor)
+    evaluator.monitors(resolved.evaluation.monitor, resolved.evaluation.during)
     _warn_of_missing(evaluator.missing(every_image(datasets, sources)), callback)
     return {
         "name": resolved.name,
@@ -341,9 +341,9 @@ def _evaluate_run(
     asked = spec.evaluation.model_copy()
     if metrics:
         # a metric that the spec names too keeps the spec's options
-        own = {metric.component.name: metric.as_json() for metric in spec.evaluation.metric_components}
+        own = {metric.key: metric.as_json() for metric in spec.evaluation.metric_components}
         asked.metrics = tuple(own.get(metric, metric) if isinstance(metric, str) else metric for metric in metrics)
-        asked.monitor = None
+        asked.monitor = asked.during = None
     asked.features = features or asked.features
     asked = resolve_evaluation(asked, "eval")
     if not asked.metrics:

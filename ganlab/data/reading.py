@@ -58,16 +58,16 @@ def read_all(
     one: Callable[[str], T], keys: Sequence[str]
 ) -> Iterator[tuple[str, T | OSError | ValueError, Sequence[str]]]:
     """Yields (key, *read(one, key)) of all keys, in their order."""
-    for key, found in zip(keys, in_threads(lambda key: read(one, key), keys), strict=True):
+    for key, found in zip(keys, in_threads(lambda key: read(one, key), keys, torch.get_num_threads()), strict=True):
         yield key, *found
 
 
-def in_threads(one: Callable[[S], T], items: Iterable[S]) -> Iterator[T]:
-    """Yields `one(item)` of all items, in their order, computed in as many threads as torch has."""
+def in_threads(one: Callable[[S], T], items: Iterable[S], threads: int) -> Iterator[T]:
+    """Yields `one(item)` of all items, in their order, computed in `threads` threads."""
     left = iter(items)
-    with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+    with ThreadPoolExecutor(threads) as pool:
         # few ahead: what comes after an interrupt or an error waits for them
-        ahead = deque(pool.submit(one, item) for item in islice(left, 2 * torch.get_num_threads()))
+        ahead = deque(pool.submit(one, item) for item in islice(left, 2 * threads))
         while ahead:
             yield ahead.popleft().result()
             ahead.extend(pool.submit(one, item) for item in islice(left, 1))

@@ -61,10 +61,11 @@ class RunEvaluator:
         self._references: dict[str, dict[str, Measured]] = {}
         # the spec's own metrics, because training records their numbers
         own = system.spec.evaluation
-        self._monitors = evaluator_for(own).monitors(own.monitor)
+        self._monitors = evaluator_for(own).monitors(own.monitor, own.during)
 
     def evaluate_checkpoint(self, generators: Mapping[str, nn.Module]) -> Record:
-        """Measures the generators, {direction: generator}, on the validation images, without references.
+        """Measures the generators, {direction: generator}, on the validation images, without references, by the metrics
+        of `evaluation.during`.
 
         Returns {"evaluation/DIRECTION/NUMBER": value}.
         """
@@ -74,7 +75,7 @@ class RunEvaluator:
             f"{PREFIX}/{direction}/{name}": float(measured.estimate.value)
             for direction in self._directions
             for name, measured in self._suite.evaluator.measure(
-                self._metric_inputs(direction, self._split.validation, translators)
+                self._metric_inputs(direction, self._split.validation, translators), self._suite.evaluation.during
             ).items()
         }
 
@@ -181,18 +182,16 @@ class RunEvaluator:
 
     def _metric_inputs(self, direction: str, images: Mapping[str, Images], translators: Translators) -> MetricInputs:
         outputs, cycled = translators.translate(direction, images[direction[0]])
-        return self._suite.seeing(
-            MetricInputs(
-                direction,
-                outputs,
-                targets=images[direction[1]],
-                inputs=images[direction[0]],
-                cycled=cycled,
-                train=self._split.train,
-                encode=translators.encode,
-                seed=SEED,
-                kept=self._kept[direction],
-            )
+        return MetricInputs(
+            direction,
+            outputs,
+            targets=images[direction[1]],
+            inputs=images[direction[0]],
+            cycled=cycled,
+            train=self._split.train,
+            encode=translators.encode,
+            seed=SEED,
+            kept=self._kept[direction],
         )
 
     def _protocol(self, checkpoints: Json, best: Best | None) -> Json:

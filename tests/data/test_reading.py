@@ -20,13 +20,13 @@ def test_the_results_keep_the_order_of_the_items() -> None:
             assert first_is_last.wait(60)
         return -item
 
-    assert list(in_threads(one, range(100))) == [-item for item in range(100)]
-    assert list(in_threads(one, [])) == []
+    assert list(in_threads(one, range(100), 2)) == [-item for item in range(100)]
+    assert list(in_threads(one, [], 2)) == []
 
 
 def test_who_stops_waits_for_few() -> None:
     seen: list[int] = []
-    found = in_threads(seen.append, range(10_000))
+    found = in_threads(seen.append, range(10_000), 2)
     for _ in range(3):
         next(found)
     found.close()
@@ -35,7 +35,7 @@ def test_who_stops_waits_for_few() -> None:
 
 
 def test_an_error_reaches_the_caller_after_what_came_before() -> None:
-    found = in_threads(lambda item: 1 // (item - 2), range(10_000))
+    found = in_threads(lambda item: 1 // (item - 2), range(10_000), 2)
     assert [next(found), next(found)] == [-1, -1]
     with pytest.raises(ZeroDivisionError):
         next(found)

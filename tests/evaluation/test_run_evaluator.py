@@ -153,6 +153,16 @@ def test_twice_the_same_bytes_whatever_is_kept_on_disk(spec: Json, tmp_path: Pat
     assert (out / "evaluation.json").read_bytes() == first
 
 
+def test_some_metrics_are_measured_at_the_end_alone(spec: Json, tmp_path: Path) -> None:
+    evaluation = {"metrics": ["kid", BRIGHT], "features": "averages", "during": ["brightness"]}
+    done = ganlab.run(merge(spec, {"evaluation": evaluation, "data": {"holdout": 0.8}}), out=tmp_path / "run")
+    assert done.evaluation is not None
+    during = {name for record in done.records for name in record if name.startswith("evaluation/")}
+    assert during == {"evaluation/ab/brightness", "evaluation/ba/brightness"}
+    assert {f["number"] for f in done.evaluation["results"]} == {"kid-averages", "brightness"}
+    assert done.evaluation["protocol"]["best_by"]["number"] == "brightness"
+
+
 def test_measuring_does_not_change_what_is_trained(spec: Json, tmp_path: Path) -> None:
     ganlab.run(spec, out=tmp_path / "measured")
     ganlab.run(merge(spec, {"evaluation": None}), out=tmp_path / "plain")
@@ -228,6 +238,29 @@ def test_metrics_can_be_added_to_the_spec_of_a_trained_run(spec: Json, tmp_path:
     assert done.evaluation is not None
     assert done.spec.evaluation.metrics
     assert (out / "checkpoints/step-000006/networks.safetensors").read_bytes() == trained
+
+
+def test_one_evaluation_measures_with_several_feature_networks(spec: Json, tmp_path: Path) -> None:
+    """Each number is the one that an evaluation with that network alone gives, and nothing is measured twice."""
+    metrics = ["kid", "fid", {"type": "kid", "features": "stlpips-alex"}]
+    spec = merge(spec, {"evaluation": {"metrics": metrics, "features": "averages"}, "data": {"holdout": 0.8}})
+    done = ganlab.run(spec, out=tmp_path / "run")
+    assert done.evaluation is not None
+    found = {key: value["value"] for key, value in results(done.evaluation).items()}
+    assert {number for number, *_ in found} == {"kid-averages", "fid-averages", "kid-stlpips-alex"}
+    assert all("evaluation/ab/kid-stlpips-alex" in record for record in done.records)
+    protocol = done.evaluation["protocol"]
+    assert set(protocol["metrics"]) == {"kid", "fid", "kid-stlpips-alex"}
+    assert set(protocol["features"]) == {"averages", "stlpips-alex"}
+    assert "alex_shift_tolerant.pth" in protocol["weights"]
+    assert "stlpips-pytorch" in protocol["packages"]
+    measured = (tmp_path / "run/evaluation.json").stat().st_mtime_ns
+    ganlab.run(spec, out=tmp_path / "run")
+    assert (tmp_path / "run/evaluation.json").stat().st_mtime_ns == measured
+    for features in ("averages", "stlpips-alex"):
+        alone = results(ganlab.evaluate(tmp_path / "run", [{"type": "kid"}], features))
+        assert all(value["value"] == found[key] for key, value in alone.items())
+        assert {number for number, *_ in alone} == {f"kid-{features}"}
 
 
 def test_other_features_are_measured_when_a_trained_run_is_asked_for_again(spec: Json, tmp_path: Path) -> None:
