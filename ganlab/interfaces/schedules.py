@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 import torch
@@ -41,6 +41,9 @@ class Schedule:
     """The number of steps of a run, at least 1."""
     directions: tuple[str, ...] = ("ab", "ba")
     """The directions of the spec. The core sets them before it calls any method."""
+    fade_out: Mapping[str, int] = {}
+    """{loss: a number of steps in which its weight falls linearly from 1 to 0}. The core refuses a name that is none of
+    the spec's losses. A schedule that offers it takes it as an option and sets it in its constructor."""
 
     def turns(self, step: int) -> Iterable[Turn]:
         """Returns the turns of a step. Steps are counted from 0."""
@@ -57,9 +60,10 @@ class Schedule:
     def weight(self, loss: str, player: str, step: int) -> float:
         """Returns the factor by which the loss's weight in the spec is multiplied in a step.
 
-        A term is not computed if its weight is 0.
+        A term is not computed if its weight is 0. By default the factor is 1 - step / N, at least 0, for a loss that
+        fades out in N steps, and 1 for any other.
         """
-        return 1.0
+        return max(0.0, 1 - step / self.fade_out[loss]) if loss in self.fade_out else 1.0
 
     def pool(self, target: Domain) -> nn.Module | None:
         """Returns a module that chooses the fakes that a discriminator sees, such as a buffer of past fakes, or None.

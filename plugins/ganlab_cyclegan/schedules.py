@@ -11,6 +11,7 @@ from ganlab import Domain, Turn
 from ganlab_cyclegan.pool import Pool
 
 Probability = Annotated[float, Field(ge=0, lt=1)]
+FadeOut = dict[str, Annotated[int, Field(ge=1, le=10**9)]]
 
 
 class _Adam(ganlab.Schedule):
@@ -23,6 +24,7 @@ class _Adam(ganlab.Schedule):
         decay_from: the fraction of all steps after which the learning rate falls linearly, to reach 0 at the end.
         pool: the number of past fakes kept for each direction and shown to its discriminator (arXiv:1612.07828). The
             paper uses 50; 0 shows new fakes only.
+        fade_out: {loss: a number of steps}. In its steps the weight of the loss falls linearly to 0, where it stays.
     """
 
     def __init__(
@@ -32,12 +34,14 @@ class _Adam(ganlab.Schedule):
         betas: tuple[Probability, Probability] = (0.5, 0.999),
         decay_from: Annotated[float, Field(ge=0, le=1)] = 1.0,
         pool: Annotated[int, Field(ge=0, le=10_000)] = 0,
+        fade_out: FadeOut = {},  # noqa: B006  (options are read, never changed)
     ) -> None:
         self.steps = steps
         self.lr = lr
         self.betas = betas
         self.decay_from = decay_from
         self.pool_size = pool
+        self.fade_out = fade_out
 
     def optimizer(self, player: str, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
         return torch.optim.Adam(parameters, lr=self.lr, betas=self.betas, fused=True)
@@ -79,9 +83,10 @@ class Alternating(_Adam):
         betas: tuple[Probability, Probability] = (0.5, 0.999),
         decay_from: Annotated[float, Field(ge=0, le=1)] = 1.0,
         pool: Annotated[int, Field(ge=0, le=10_000)] = 0,
+        fade_out: FadeOut = {},  # noqa: B006  (options are read, never changed)
         moves: Literal["own", "both"] = "own",
     ) -> None:
-        super().__init__(steps, lr, betas, decay_from, pool)
+        super().__init__(steps, lr, betas, decay_from, pool, fade_out)
         self.moves = moves
 
     def turns(self, step: int) -> list[Turn]:

@@ -30,6 +30,7 @@ class SGDDiscriminator(ganlab.Schedule):
     ) -> None:
         self.of = of
         self.steps = of.steps
+        self.fade_out = of.fade_out
         self.lr = lr
         self.momentum = momentum
 

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from ganlab_resnet.generator import Backbone, Residual
+from ganlab_resnet.generator import Backbone, Bottleneck, Residual
 from ganlab_resnet.layers import ReflectionPad, norm_layer
 from pydantic import Field
 from torch import Tensor, nn
@@ -61,13 +61,17 @@ class LargeKernel(Backbone):
         blocks: Annotated[int, Field(ge=0, le=256)] = 9,
         norm: Literal["instance", "batch", "none"] = "instance",
         kernel: Literal[5, 7, 9, 11, 13, 15, 31] = 7,
-        upsampling: Literal["transposed", "resize"] = "transposed",
-        form: Literal["dense", "depthwise"] = "dense",
+        upsampling: Literal["transposed", "resize", "shuffle"] = "transposed",
+        stem: Literal["convolutions", "unshuffle"] = "convolutions",
+        ends: Literal["normed", "plain", "linear"] = "normed",
+        form: Literal["dense", "depthwise", "bottleneck"] = "dense",
         expansion: Annotated[int, Field(ge=1, le=16)] = 4,
     ) -> None:
         def block(channels: int) -> nn.Module:
             if form == "depthwise":
                 return Depthwise(channels, kernel, expansion, norm)
+            if form == "bottleneck":
+                return Bottleneck(channels, kernel, norm, bias=norm != "batch")
             return Residual(channels, kernel, norm, bias=norm != "batch")
 
-        super().__init__(source, target, width, blocks, norm, upsampling, block)
+        super().__init__(source, target, width, blocks, norm, upsampling, block, stem, ends)
