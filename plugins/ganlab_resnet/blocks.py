@@ -1,7 +1,8 @@
 """Residual blocks of two dense convolutions, and of one between two pointwise convolutions."""
 
-from ganlab_resnet.layers import ReflectionPad, norm_layer
 from torch import Tensor, nn
+
+from ganlab_resnet.layers import ReflectionPad, norm_layer
 
 
 class Residual(nn.Module):

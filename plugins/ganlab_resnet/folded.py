@@ -1,10 +1,11 @@
 """The ends of a generator that computes at a quarter of the resolution: pixels are folded into channels and back."""
 
 import torch
-from ganlab_resnet.blocks import Residual
-from ganlab_resnet.layers import ReflectionPad
 from torch import Tensor, nn
 from torch.nn.functional import pixel_unshuffle
+
+from ganlab_resnet.blocks import Residual
+from ganlab_resnet.layers import ReflectionPad
 
 CONTRAST = 2.0
 """The factor on the image before the last tanh at the start: in [-1, 1], tanh(2 x) is nearer to x than tanh(x)."""

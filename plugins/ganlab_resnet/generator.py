@@ -104,8 +104,8 @@ class Resnet(Backbone):
 
     Args:
         kernel: height and width of the blocks' kernels.
-        form: "dense" blocks have two convolutions of all channels. "bottleneck" blocks have one of half of the channels,
-            between pointwise convolutions (arXiv:1512.03385).
+        form: "dense" blocks have two convolutions of all channels. "bottleneck" blocks have one of half of the
+            channels, between pointwise convolutions (arXiv:1512.03385).
     """
 
     def __init__(
