@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 
 from ganlab.errors import SpecError
@@ -43,7 +45,7 @@ def precision(runs_on: str) -> str:
     """
     if runs_on.startswith("cuda"):
         return "tf32"
-    capabilities = getattr(torch.cpu, "get_capabilities", dict)()
+    capabilities: Mapping[str, bool | int] = getattr(torch.cpu, "get_capabilities", dict)()
     has_bfloat16 = capabilities.get("amx_bf16") or capabilities.get("avx512_bf16")
     return "bfloat16" if runs_on == "cpu" and has_bfloat16 else "float32"
 
