@@ -88,3 +88,17 @@ def reproducible(device: torch.device, precision: str, threads: int) -> Iterator
         torch.set_num_threads(threads)
         torch.set_float32_matmul_precision("high" if tf32 else "highest")
         yield
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Lets torch compute each operation with one thread, so that the last bits do not depend on their number.
+
+    It holds for the calling thread and for threads that it starts. Restores the number afterwards.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)

@@ -331,7 +331,7 @@ def _evaluate_run(
     asked = spec.evaluation.model_copy()
     if metrics:
         # a metric that the spec names too keeps the spec's options
-        own = {metric.component.name: metric.as_json() for metric in spec.evaluation.metric_components}
+        own = {metric.key: metric.as_json() for metric in spec.evaluation.metric_components}
         asked.metrics = tuple(own.get(metric, metric) if isinstance(metric, str) else metric for metric in metrics)
         asked.monitor = None
     asked.features = features or asked.features

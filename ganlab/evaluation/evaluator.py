@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from numbers import Integral, Real
@@ -14,11 +14,11 @@ import torch
 from ganlab.components.options import nearest
 from ganlab.determinism import keyed
 from ganlab.errors import SpecError, Unavailable
-from ganlab.interfaces.metrics import Estimate, Images, Metric, MetricInfo, MetricInputs, no_encoder
+from ganlab.interfaces.metrics import Estimate, Images, Metric, MetricInfo, MetricInputs, Vectors, no_encoder
 
 
 class Sourced(NamedTuple):
-    """An estimate and the type of the metric that made it."""
+    """An estimate and the key of the metric that made it."""
 
     metric: str
     estimate: Estimate
@@ -43,7 +43,7 @@ class Result(NamedTuple):
     """A measured number of one direction with its references."""
 
     metric: str
-    """The `type` of the metric that measured it."""
+    """The key of the metric that measured it: its type, and its feature network if it names its own."""
     name: str
     direction: str
     info: MetricInfo
@@ -113,29 +113,33 @@ class Monitor(NamedTuple):
 
 
 class Evaluator:
-    """Applies metrics, {type: metric}, to the inputs of one direction at a time.
+    """Applies metrics, {key: metric}, to the inputs of one direction at a time.
 
-    `features` is the type of the feature network; it is appended to the names of numbers that compare feature vectors.
-    `owners` is {type: the metric's owner}, for messages. Raises SpecError if two metrics describe one number
-    differently.
+    `features` is {key of a metric that compares feature vectors: label of its feature network}; the label is appended
+    to the names of its numbers. `owners` is {key: the metric's owner}, for messages. Raises SpecError if two metrics
+    describe one number differently.
     """
 
-    def __init__(self, metrics: Mapping[str, Metric], features: str | None, owners: Mapping[str, str] = {}) -> None:
+    def __init__(
+        self, metrics: Mapping[str, Metric], features: Mapping[str, str] = {}, owners: Mapping[str, str] = {}
+    ) -> None:
         self.metrics, self._features, self._owners = metrics, features, owners
+        self.vectors: dict[str, Callable[[Images], Vectors]] = {}
+        """{key of a metric: its `MetricInputs.vectors`}."""
         self.numbers: dict[str, MetricInfo] = {}
         """{full name: description} of every number, in the order of the metrics."""
         self.left_out: LeftOut = {}
         first: dict[str, str] = {}
         for kind, metric in metrics.items():
             for own, number in metric.numbers.items():
-                other = first.setdefault(name := self._named(metric, own), kind)
+                other = first.setdefault(name := self._named(kind, own), kind)
                 if self.numbers.setdefault(name, number) != number:
                     raise SpecError(
                         f"{self._full(kind)} and {self._full(other)} describe the number {name!r} differently"
                     )
 
-    def _named(self, metric: Metric, name: str) -> str:
-        return f"{name}-{self._features}" if metric.on_features else name
+    def _named(self, kind: str, name: str) -> str:
+        return f"{name}-{self._features[kind]}" if kind in self._features else name
 
     def monitors(self, asked: str | None) -> list[Monitor]:
         """Returns the candidates for the monitor. The first candidate that is measured is the monitor.
@@ -165,7 +169,7 @@ class Evaluator:
         for kind, metric in self.metrics.items():
             try:
                 with _seeded(data.seed, kind, data.direction):
-                    given = dict(metric.measure(data))
+                    given = dict(metric.measure(self._seen_by(kind, data)))
             except Unavailable as error:
                 left_out[kind, "", data.direction] = str(error)
                 continue
@@ -175,7 +179,7 @@ class Evaluator:
                 left_out[kind, "", data.direction] = f"{type(error).__name__}: {text}{self._whose(kind)}"
                 continue
             for own, estimate in given.items():
-                name = self._named(metric, own)
+                name = self._named(kind, own)
                 if (wrong := defect(estimate)) is not None:
                     left_out[kind, name, data.direction] = f"{wrong}{self._whose(kind)}"
                 elif isinstance(estimate, Unavailable):
@@ -185,6 +189,9 @@ class Evaluator:
                 else:
                     found.setdefault(name, Sourced(kind, estimate))
         return found, left_out
+
+    def _seen_by(self, kind: str, data: MetricInputs) -> MetricInputs:
+        return replace(data, vectors=self.vectors[kind]) if kind in self.vectors else data
 
     def _whose(self, kind: str) -> str:
         return f" ({self._full(kind)})"

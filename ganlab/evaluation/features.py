@@ -10,6 +10,7 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from itertools import chain
 from pathlib import Path
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -21,7 +22,7 @@ import torch
 from PIL import Image
 
 from ganlab.data.dataset import Progress, silent
-from ganlab.determinism import keyed
+from ganlab.determinism import keyed, one_thread
 from ganlab.errors import GanlabError, SpecError, Unavailable
 from ganlab.files import hashes, opened, tidy, user_folder, write
 from ganlab.interfaces.metrics import Images, Pixels, Vectors, image_digest
@@ -34,8 +35,11 @@ RULE = "Pillow's antialiased bicubic on each channel in float32, clipped to [0, 
 """The rule for resizing images."""
 
 BATCH = 32
-"""The number of images in a forward; the last batch of a set may have fewer. It is fixed, because the last bits of the
-vectors depend on it."""
+"""The largest number of images in a forward."""
+
+PIXELS = 4 * 224 * 224
+"""The most pixels of a forward on a CPU: activations of more leave the core's cache, and a forward of 32 images of 224
+pixels takes 1.5 times as long an image as one of 4 (benchmarks/test_features.py)."""
 
 
 def resized(image: Pixels, size: int) -> Floats:
@@ -64,6 +68,9 @@ def cache_folder() -> Path | None:
 class Extractor:
     """Returns the feature vectors of a set of images, (N, D) float64, computed in float32.
 
+    Each of torch's threads computes batches of its own, which is faster than sharing the operations of one batch among
+    the threads, and makes the vectors independent of their number.
+
     The constructor moves the network to `device`. `identity`, the JSON of the component in a spec, distinguishes this
     network and its options from every other.
 
@@ -83,9 +90,11 @@ class Extractor:
         cache: Path | None = None,
         progress: Progress = silent,
     ) -> None:
-        # 1.8 times as fast as the default memory format on two CPU cores (benchmarks/test_features.py)
+        # faster than the default memory format on CPUs (benchmarks/test_features.py)
         self._network = network.to(device).to(memory_format=torch.channels_last)
         self._identity, self._device, self._cache, self._progress = identity, device, cache, progress
+        # fixed, because the last bits of the vectors depend on it; the last batch of a set may have fewer images
+        self._batch = max(1, min(BATCH, PIXELS // network.size**2)) if device.type == "cpu" else BATCH
         self._made: WeakKeyDictionary[Images, tuple[list[bytes], Vectors]] = WeakKeyDictionary()
 
     def __call__(self, images: Images) -> Vectors:
@@ -124,10 +133,9 @@ class Extractor:
             "weights": hashes(self._network.files()),
             "probe": self._probe.tobytes().hex(),
             "resize": [self._network.size, RULE, PIL.__version__],
-            "batch": BATCH,
+            "batch": self._batch,
             "torch": torch.__version__,
             "device": self._device.type,
-            "threads": torch.get_num_threads(),
         }
         return hashlib.sha256(json.dumps(depends).encode() + b"".join(digests)).hexdigest()
 
@@ -139,28 +147,21 @@ class Extractor:
         return vector
 
     def _compute(self, pixels: Sequence[Pixels], progress: Progress) -> Floats:
-        vectors = []
-        batch: list[Floats] = []
-        with self._exactly(), ThreadPoolExecutor(torch.get_num_threads()) as pool:
-            images = progress(self._resized(pixels, pool), "feature vectors", len(pixels))
-            for number, image in enumerate(images, 1):
-                batch.append(image)
-                if len(batch) == BATCH or number == len(pixels):
-                    vectors.append(self._forward(np.stack(batch)))
-                    batch.clear()
-        return np.concatenate(vectors)
+        starts = range(0, len(pixels), self._batch)
+        workers = torch.get_num_threads()
+        with self._exactly(), one_thread(), ThreadPoolExecutor(workers) as pool:
+            batches = pool.map(lambda start: self._vectors_of(pixels, start), starts)
+            return np.stack([*progress(chain.from_iterable(batches), "feature vectors", len(pixels))])
 
-    def _resized(self, pixels: Sequence[Pixels], pool: ThreadPoolExecutor) -> Iterator[Floats]:
-        # no more than a batch at once, and images of a folder are read here
-        for start in range(0, len(pixels), BATCH):
-            places = range(start, min(start + BATCH, len(pixels)))
-            yield from pool.map(lambda place: resized(pixels[place], self._network.size), places)
-
-    def _forward(self, batch: Floats) -> Floats:
-        """(N, size, size, 3) in [0, 255] -> (N, D)."""
+    def _vectors_of(self, pixels: Sequence[Pixels], start: int) -> Floats:
+        """Computes the vectors (N, D) of the batch that begins at `start`. Images of a folder are read here."""
+        places = range(start, min(start + self._batch, len(pixels)))
+        batch = np.stack([resized(pixels[place], self._network.size) for place in places])
         images = torch.from_numpy(batch).to(self._device).permute(0, 3, 1, 2).div_(127.5).sub_(1)
         try:
-            found = self._network(images)
+            # both hold for the calling thread alone
+            with torch.inference_mode(), torch.autocast(self._device.type, enabled=False):
+                found = self._network(images)
         except GanlabError:
             raise
         except Exception as error:
@@ -180,8 +181,6 @@ class Extractor:
         torch.set_float32_matmul_precision("highest")
         try:
             with (
-                torch.inference_mode(),
-                torch.autocast(kind, enabled=False),
                 torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False),
                 torch.random.fork_rng([self._device] if kind == "cuda" else [], device_type=kind),
                 evaluating(self._network),

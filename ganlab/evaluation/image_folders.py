@@ -125,7 +125,7 @@ def evaluate(
     few images.
     """
     made_from = None if inputs is None else _paired(measured, inputs)
-    data = suite.seeing(MetricInputs("", measured.images, targets=real.images, inputs=made_from, seed=SEED))
+    data = MetricInputs("", measured.images, targets=real.images, inputs=made_from, seed=SEED)
     evaluator = suite.evaluator
     # the whole sets first, so that their parts need no further forwards
     found = evaluator.measure(data)

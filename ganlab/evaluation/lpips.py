@@ -21,13 +21,14 @@ def distance(ours: Sequence[Tensor], theirs: Sequence[Tensor], weights: Sequence
     `ours` and `theirs` are the activations of each layer l, (N, C_l, H_l, W_l); `weights` are (C_l,).
     """
     layers = [
-        (_unit(our) - _unit(their)).square().mean((2, 3)) @ weight
+        (unit(our) - unit(their)).square().mean((2, 3)) @ weight
         for our, their, weight in zip(ours, theirs, weights, strict=True)
     ]
     return torch.stack(layers).sum(0)
 
 
-def _unit(activations: Tensor) -> Tensor:
+def unit(activations: Tensor) -> Tensor:
+    """Returns activations (N, C, H, W), scaled to length 1 over the channels at each position; 0 stays 0."""
     length: Tensor = torch.linalg.vector_norm(activations, dim=1, keepdim=True)
     return activations / (length + EPSILON)
 

@@ -1,11 +1,10 @@
-"""The metrics of an evaluation and the feature network that they use, built once."""
+"""The metrics of an evaluation and the feature networks that they use, built once."""
 
 from __future__ import annotations
 
 import json
 import platform
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,11 +16,10 @@ from ganlab.errors import SpecError
 from ganlab.evaluation.evaluator import Evaluator
 from ganlab.evaluation.features import RULE, Extractor, cache_folder
 from ganlab.files import hashes
-from ganlab.interfaces.metrics import MetricInputs
 from ganlab.interfaces.networks import Features
 from ganlab.runs.environment import versions
 from ganlab.runs.provenance import code
-from ganlab.spec.models import Evaluation, Json, ResolvedComponent
+from ganlab.spec.models import Evaluation, Json, ResolvedComponent, ResolvedMetric
 from ganlab.system.build import build_features, build_metric
 
 _PACKAGES = ("ganlab", "torch", "numpy", "scipy", "pillow")
@@ -31,61 +29,70 @@ SEED = 0
 
 
 def evaluator_for(evaluation: Evaluation) -> Evaluator:
-    """Builds the metrics of a resolved evaluation, without the feature network.
+    """Builds the metrics of a resolved evaluation, without feature networks.
 
     Raises SpecError if a metric needs a feature network and none is named.
     """
-    named = {resolved.component.name: resolved for resolved in evaluation.metric_components}
-    metrics = {name: build_metric(resolved) for name, resolved in named.items()}
-    features = evaluation.features_component
-    if features is None and (needing := [name for name, metric in metrics.items() if metric.on_features]):
+    resolved = evaluation.metric_components
+    metrics = {each.key: build_metric(each) for each in resolved}
+    labels = {each.key: used.label for each in resolved if (used := evaluation.features_of(each)) is not None}
+    if needing := [key for key, metric in metrics.items() if metric.on_features and key not in labels]:
         known = ", ".join(registry().names("features"))
         raise SpecError(f"evaluation.features: is required by {', '.join(needing)}; known are: {known}")
-    owners = {name: resolved.component.owner for name, resolved in named.items()}
-    return Evaluator(metrics, features.component.name if features else None, owners)
+    return Evaluator(metrics, labels, {each.key: each.component.owner for each in resolved})
 
 
 class MetricSuite(NamedTuple):
-    """Metrics, feature network and extractor of one evaluation."""
+    """Metrics and feature networks of one evaluation."""
 
     evaluation: Evaluation
     evaluator: Evaluator
-    features: Features | None
-    extractor: Extractor | None
+    features: dict[str, tuple[ResolvedComponent, Features]]
+    """{label: a feature network that a metric uses}."""
     device: torch.device
 
     @classmethod
     def build(cls, evaluation: Evaluation, device: torch.device, progress: Progress) -> MetricSuite:
-        """Builds what a resolved evaluation needs.
+        """Builds what a resolved evaluation needs. Metrics with the same feature network share its vectors.
 
-        Raises SpecError if a metric needs a feature network and none is named, Unavailable if weights are missing.
+        Raises SpecError if a metric needs a feature network and none is named, or if two networks have one name;
+        Unavailable if weights are missing.
         """
         evaluator = evaluator_for(evaluation)
-        resolved = evaluation.features_component
-        if resolved is None or not any(metric.on_features for metric in evaluator.metrics.values()):
-            return cls(evaluation, evaluator, None, None, device)
-        network = build_features(resolved)
-        identity = json.dumps(resolved.as_json(), sort_keys=True)
-        extractor = Extractor(network, identity, device, cache_folder(), progress)
-        return cls(evaluation, evaluator, network, extractor, device)
+        features: dict[str, tuple[ResolvedComponent, Features]] = {}
+        extractors: dict[str, Extractor] = {}
+        for metric in evaluation.metric_components:
+            resolved = evaluation.features_of(metric)
+            if resolved is None:
+                continue
+            label = resolved.label
+            if label not in features:
+                features[label] = resolved, build_features(resolved)
+                identity = json.dumps(resolved.as_json(), sort_keys=True)
+                extractors[label] = Extractor(features[label][1], identity, device, cache_folder(), progress)
+            elif features[label][0].as_json() != resolved.as_json():
+                raise SpecError(
+                    f"{resolved.place}: another feature network of this evaluation is named {label!r} too, with other"
+                    " options; their numbers would have the same names"
+                )
+            evaluator.vectors[metric.key] = extractors[label]
+        return cls(evaluation, evaluator, features, device)
 
     def files(self) -> Sequence[Path]:
         """Returns every weight file that was read."""
-        own = [] if self.features is None else self.features.files()
+        own = [path for _, network in self.features.values() for path in network.files()]
         return [*own, *(path for metric in self.evaluator.metrics.values() for path in metric.files())]
-
-    def seeing(self, data: MetricInputs) -> MetricInputs:
-        """Returns the inputs with `vectors` from the feature network."""
-        return data if self.extractor is None else replace(data, vectors=self.extractor)
 
     def protocol(self) -> Json:
         """Returns everything that the results depend on, besides the images and the checkpoints."""
-        metrics = sorted(self.evaluation.metric_components, key=lambda resolved: resolved.component.name)
-        features = self.evaluation.features_component
-        described: Json = {
-            "metrics": {resolved.component.name: resolved.as_json() for resolved in metrics},
-            "code": {resolved.component.name: self._code(resolved) for resolved in metrics},
-            "features": {},
+        metrics = sorted(self.evaluation.metric_components, key=lambda resolved: resolved.key)
+        return {
+            "metrics": {resolved.key: resolved.as_json() for resolved in metrics},
+            "code": {resolved.key: self._code(resolved) for resolved in metrics},
+            "features": {
+                label: {**resolved.as_json(), "size": network.size, "resize": RULE}
+                for label, (resolved, network) in sorted(self.features.items())
+            },
             "seed": SEED,
             "python": platform.python_version(),
             "packages": dict(sorted(versions(*_PACKAGES, *self._packages()).items())),
@@ -93,23 +100,17 @@ class MetricSuite(NamedTuple):
             "threads": torch.get_num_threads(),
             "weights": dict(sorted(hashes(self.files()).items())),
         }
-        if self.features is not None and features is not None:
-            sizes = {"size": self.features.size, "resize": RULE}
-            described["features"][features.component.name] = {**features.as_json(), **sizes}
-        return described
 
-    def _code(self, metric: ResolvedComponent) -> dict[str, str | None]:
+    def _code(self, metric: ResolvedMetric) -> dict[str, str | None]:
         """Returns {module: hash of its code} of a metric and of the feature network that it uses."""
-        used = [metric]
-        features = self.evaluation.features_component
-        if features is not None and self.evaluator.metrics[metric.component.name].on_features:
-            used.append(features)
+        features = self.evaluation.features_of(metric)
+        used = [metric] if features is None else [metric, features]
         return {module: entry["sha256"] for module, entry in code(used).items()}
 
     def _packages(self) -> Iterator[str]:
         """Yields the distributions of the metrics and of everything that they and the features depend on."""
         for resolved in self.evaluation.metric_components:
             yield resolved.component.package
-            yield from self.evaluator.metrics[resolved.component.name].packages
-        if self.features is not None:
-            yield from self.features.packages
+            yield from self.evaluator.metrics[resolved.key].packages
+        for _, network in self.features.values():
+            yield from network.packages

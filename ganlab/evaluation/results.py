@@ -59,14 +59,13 @@ def covers(kept: Json | None, newest: Manifest, asked: Evaluation) -> bool:
     if not asked.metric_components:
         return True
     protocol = (kept or {}).get("protocol", {})
-    wanted = [("metrics", metric) for metric in asked.metric_components]
-    # a protocol names no features if no metric uses them
-    if asked.features_component is not None and protocol.get("features"):
-        wanted.append(("features", asked.features_component))
+    metrics = asked.metric_components
+    wanted = [("metrics", metric.key, metric.as_json()) for metric in metrics]
+    used = {features.label: features for metric in metrics if (features := asked.features_of(metric)) is not None}
+    wanted += [("features", label, features.as_json()) for label, features in used.items()]
     measured = protocol.get("checkpoints", {}).get(checkpoint.name_of(newest["step"]), {})
     return measured.get("sha256") == newest["files"][checkpoint.NETWORKS]["sha256"] and all(
-        protocol.get(part, {}).get(resolved.component.name, {}).items() >= resolved.as_json().items()
-        for part, resolved in wanted
+        protocol.get(part, {}).get(name, {}).items() >= described.items() for part, name, described in wanted
     )
 
 

@@ -179,18 +179,16 @@ class RunEvaluator:
 
     def _metric_inputs(self, direction: str, images: Mapping[str, Images], translators: Translators) -> MetricInputs:
         outputs, cycled = translators.translate(direction, images[direction[0]])
-        return self._suite.seeing(
-            MetricInputs(
-                direction,
-                outputs,
-                targets=images[direction[1]],
-                inputs=images[direction[0]],
-                cycled=cycled,
-                train=self._split.train,
-                encode=translators.encode,
-                seed=SEED,
-                kept=self._kept[direction],
-            )
+        return MetricInputs(
+            direction,
+            outputs,
+            targets=images[direction[1]],
+            inputs=images[direction[0]],
+            cycled=cycled,
+            train=self._split.train,
+            encode=translators.encode,
+            seed=SEED,
+            kept=self._kept[direction],
         )
 
     def _protocol(self, checkpoints: Json, best: Best | None) -> Json:

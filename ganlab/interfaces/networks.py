@@ -120,8 +120,13 @@ class Features(nn.Module):
     """
 
     size: int
-    """Height and width of the input in pixels. The core resizes other images as clean-fid does (arXiv:2104.11222):
-    Pillow's antialiased bicubic filter on each channel in float32, clipped to [0, 255], not rounded."""
+    """Height and width of the input in pixels; the constructor may set another size. The core resizes other images as
+    clean-fid does (arXiv:2104.11222): Pillow's antialiased bicubic filter on each channel in float32, clipped to [0,
+    255], not rounded."""
+
+    label_options: Sequence[str] = ()
+    """Options that change what the vectors mean, such as the size. A value other than the default is part of the
+    network's name in the names of numbers: "kid-lite0-112"."""
 
     shipped = False
     """True if the weights come with a package, so that nothing is downloaded."""

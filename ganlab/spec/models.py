@@ -16,6 +16,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PrivateAttr
 from ganlab.components.options import STRICT, signature
 from ganlab.components.registry import Component
 from ganlab.errors import SpecError, shortened
+from ganlab.interfaces.metrics import Metric
 
 Json = dict[str, Any]
 """A JSON object."""
@@ -109,6 +110,14 @@ class ResolvedComponent:
         inner = ", ".join(component.title for component in self.nested.values())
         return f"{self.component.name}({inner})" if inner else self.component.name
 
+    @property
+    def label(self) -> str:
+        """A feature network's name in the names of numbers: "lite0", or "lite0-112" if it has that size."""
+        fields = signature(self.component.cls).model.model_fields
+        options = getattr(self.component.cls, "label_options", ())
+        values = [self.options[option] for option in options if self.options[option] != fields[option].default]
+        return "-".join(map(str, (self.component.name, *values)))
+
     def walk(self) -> Iterator[ResolvedComponent]:
         """Yields the component, then all that are nested in it, at any depth."""
         yield self
@@ -119,6 +128,29 @@ class ResolvedComponent:
         """Returns the component as a spec writes it, with every default."""
         inner = {option: component.as_json() for option, component in self.nested.items()}
         return {"type": self.component.name, **self.options, **inner}
+
+
+@dataclass(frozen=True)
+class ResolvedMetric(ResolvedComponent):
+    """A metric of a resolved evaluation."""
+
+    features: ResolvedComponent | None
+    """The feature network that it names; None if it uses the evaluation's, or none."""
+
+    @property
+    def key(self) -> str:
+        """The metric's name in the evaluation: its type, and its own feature network if it names one, for example
+        "kid-lite0"."""
+        return self.component.name if self.features is None else f"{self.component.name}-{self.features.label}"
+
+    def walk(self) -> Iterator[ResolvedComponent]:
+        yield from super().walk()
+        if self.features is not None:
+            yield from self.features.walk()
+
+    def as_json(self) -> Options:
+        own = {} if self.features is None else {"features": self.features.as_json()}
+        return {**super().as_json(), **own}
 
 
 class Data(BaseModel):
@@ -174,7 +206,8 @@ class Evaluation(BaseModel):
 
     model_config = DESCRIBED
     metrics: Annotated[tuple[str | Options, ...], Field(max_length=MOST_PARTS)] = ()
-    """The metrics to measure, in this order. Each is a type, or an object with a type and options."""
+    """The metrics to measure, in this order. Each is a type, or an object with a type and options. A metric
+    that compares feature vectors also takes `features`, its own feature network instead of the evaluation's."""
     features: str | Options | None = None
     """The network whose feature vectors metrics such as FID compare: a type, or an object with a type and options."""
     every: Steps | None = None
@@ -182,11 +215,11 @@ class Evaluation(BaseModel):
     default a run is measured only at its end."""
     monitor: str | None = None
     """The number whose mean over the directions picks the best checkpoint. By default the first number measured."""
-    _metrics: tuple[ResolvedComponent, ...] = PrivateAttr(())
+    _metrics: tuple[ResolvedMetric, ...] = PrivateAttr(())
     _features: ResolvedComponent | None = PrivateAttr(None)
 
     @property
-    def metric_components(self) -> tuple[ResolvedComponent, ...]:
+    def metric_components(self) -> tuple[ResolvedMetric, ...]:
         """The metrics of a resolved evaluation, in order. Raises ValueError if it is not resolved."""
         if len(self._metrics) != len(self.metrics):
             raise ValueError("the evaluation is not resolved: its metrics are names")
@@ -198,6 +231,11 @@ class Evaluation(BaseModel):
         if self.features is not None and self._features is None:
             raise ValueError("the evaluation is not resolved: its feature network is a name")
         return self._features
+
+    def features_of(self, metric: ResolvedMetric) -> ResolvedComponent | None:
+        """Returns the feature network of a metric: its own, or the evaluation's; None if it compares no vectors."""
+        cls = metric.component.cls
+        return metric.features or self.features_component if issubclass(cls, Metric) and cls.on_features else None
 
 
 class Runtime(BaseModel):

@@ -25,6 +25,7 @@ from ganlab.spec.models import (
     Json,
     Options,
     ResolvedComponent,
+    ResolvedMetric,
     Runtime,
     Spec,
     Weight,
@@ -165,20 +166,34 @@ class _Resolver:
                     return f"{option}.{path}"
         return ""
 
+    def _metric(self, asked: Options, place: str) -> ResolvedMetric:
+        """Returns a metric. One that compares feature vectors may name its own feature network, beside its options."""
+        name, own = asked.get("type"), asked.get("features")
+        if own is None or name not in self._registry.names("metric"):
+            features = None
+        elif not getattr(self._registry.find("metric", name, place).cls, "on_features", False):
+            raise SpecError(f"{self._prefix}{place}.features: is not allowed: {name!r} compares no feature vectors")
+        elif not isinstance(own, str | dict):
+            raise SpecError(f"{self._prefix}{place}.features: {own!r} is not allowed: a type, or an object with a type")
+        else:
+            features = self.component("features", as_options(own), f"{place}.features")
+        beside = () if features is None else ("features",)
+        metric = self.component("metric", asked, place, beside)
+        return ResolvedMetric(metric.place, metric.component, metric.options, metric.nested, features)
+
     def evaluation(self, asked: Evaluation, place: str) -> Evaluation:
         """Returns an evaluation with every default filled in, and its components. Raises SpecError."""
         where = f"{self._prefix}{place}"
         full = asked.model_copy()
         full._metrics = tuple(
-            self.component("metric", as_options(metric), f"{place}.metrics.{index}")
-            for index, metric in enumerate(asked.metrics)
+            self._metric(as_options(metric), f"{place}.metrics.{index}") for index, metric in enumerate(asked.metrics)
         )
         full._features = None
         if asked.features is not None:
             full._features = self.component("features", as_options(asked.features), f"{place}.features")
         full.metrics = tuple(metric.as_json() for metric in full._metrics)
         full.features = None if full._features is None else full._features.as_json()
-        names = [metric.component.name for metric in full._metrics]
+        names = [metric.key for metric in full._metrics]
         for index, name in enumerate(names):
             if name in names[:index]:
                 raise SpecError(f"{where}.metrics: {name!r} is named twice")

@@ -12,6 +12,7 @@ from collections.abc import Collection, Iterable
 
 from ganlab.components.options import KINDS, schema, signature
 from ganlab.components.registry import Component
+from ganlab.interfaces.metrics import Metric
 from ganlab.spec.models import LABEL, Json, Spec, Weight
 
 _SHOWN = ("title", "description", "default")
@@ -109,6 +110,9 @@ def _component(component: Component, definitions: Json) -> Json:
     if component.kind != "metric":
         # null stands for the default; but metrics are in an array, where nothing is merged
         options |= {option: _or_null(place) for option, place in options.items() if option not in required}
+    if issubclass(component.cls, Metric) and component.cls.on_features:
+        named_or = {"anyOf": [{"type": "string"}, _of("features")]}
+        options["features"] = {"description": "A feature network instead of the evaluation's.", **named_or}
     if component.kind == "loss":
         number = {"type": "number", "minimum": 0}
         options["weight"] = {

@@ -82,7 +82,7 @@ def check_features(cls: type[Features], /, **options: Any) -> None:
     torch.manual_seed(0)
     with requirement(cls, "can be built from its options"):
         network: Features = build(cls, options)
-    x = noise(Domain("images", 3, cls.size, cls.size), "features").float().requires_grad_()
+    x = noise(Domain("images", 3, network.size, network.size), "features").float().requires_grad_()
     with requirement(cls, "gives finite vectors (N, D), the same twice, each from its own image alone") as check:
         vectors = network(x)
         check(vectors.dim() == 2 and len(vectors) == len(x), f"for {shape_text(x)} it gives {shape_text(vectors)}")

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import Literal, Self, cast
 
@@ -13,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, cross_entropy, pad
 
 import ganlab
-from ganlab.determinism import keyed
+from ganlab.determinism import keyed, one_thread
 from ganlab.interfaces.metrics import Images
 from ganlab_content.agreement import shrunk
 
@@ -100,7 +99,8 @@ class Judge:
         self.classes = sorted(set(classes))
         labels = torch.tensor([self.classes.index(name) for name in classes])
         # seeds the CPU's generator alone; torch.manual_seed would seed every device's
-        with torch.random.fork_rng([]), torch.enable_grad(), _one_thread():
+        # one thread: layers this small gain next to nothing from more, and lose much if other processes use the cores
+        with torch.random.fork_rng([]), torch.enable_grad(), one_thread():
             torch.default_generator.manual_seed(int(keyed("judge", *key).integers(2**63)))
             self._net = _taught(shrunk(images, SIDE), labels, len(self.classes))
 
@@ -109,18 +109,6 @@ class Judge:
         with torch.no_grad():
             scores = torch.cat([self._net(part) for part in torch.split(shrunk(images, SIDE), _READ)])
         return [self.classes[place] for place in scores.argmax(1).tolist()]
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Runs the block with one thread, so that the last bits do not depend on the number of threads. Layers this small
-    gain next to nothing from more threads and lose much if other processes use the cores."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 def _taught(images: Tensor, labels: Tensor, classes: int) -> nn.Module:

@@ -1,24 +1,19 @@
-"""The metric "lpips": perceptual distance (arXiv:1801.03924) on AlexNet or on the shift-tolerant AlexNet."""
+"""Perceptual distance (arXiv:1801.03924), as the metric "lpips" and as the features "stlpips-alex"."""
 
-import re
 from collections.abc import Mapping, Sequence
-from importlib.util import find_spec
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import torch
-from torch import Tensor
 
 import ganlab
 from ganlab.determinism import keyed
 from ganlab.errors import Unavailable
 from ganlab.evaluation.estimates import mean, refuse_fewer
-from ganlab.evaluation.lpips import Trunk, distance
-from ganlab.files import digest, download
+from ganlab.evaluation.lpips import distance
 from ganlab.interfaces.metrics import Images, MetricInputs, one_size
-
-URL = "https://download.pytorch.org/models/alexnet-owt-7be5be79.pth"
-"""The weights of torchvision's AlexNet. The file's name ends with the first digits of its SHA-256."""
+from ganlab_lpips.features import ShiftTolerantAlexNet
+from ganlab_lpips.weights import Weights, alex, downloaded, stlpips_alex
 
 BATCH = 8
 """The number of images of one forward: as fast as 32 on a CPU, with a quarter of the memory. The last bits of the
@@ -43,10 +38,10 @@ class LPIPS(ganlab.Metric):
 
     def __init__(self, network: Literal["auto", "alex", "stlpips-alex"] = "auto") -> None:
         if network == "auto":
-            network = "alex" if _downloaded().exists() else "stlpips-alex"
+            network = "alex" if downloaded().exists() else "stlpips-alex"
         self._network = network
         self._name = "lpips-alex" if network == "alex" else network
-        self._loaded: _Weights | Unavailable | None = None
+        self._loaded: Weights | Unavailable | None = None
         which = f"LPIPS on {'AlexNet' if network == 'alex' else 'the shift-tolerant AlexNet'}"
         self.numbers = {
             f"{self._name}-cycle": ganlab.MetricInfo(
@@ -80,7 +75,7 @@ class LPIPS(ganlab.Metric):
         return {f"{self._name}-cycle": Unavailable("needs images that were translated back"), **found}
 
     def files(self) -> Sequence[Path]:
-        return self._loaded.files if isinstance(self._loaded, _Weights) else ()
+        return self._loaded.files if isinstance(self._loaded, Weights) else ()
 
     def _refuse_sizes(self, *sets: Images) -> None:
         height, width = one_size(*(images.pixels for images in sets))
@@ -99,11 +94,11 @@ class LPIPS(ganlab.Metric):
                 found += distance(seen[0], seen[1], weights.layers).tolist()
         return found
 
-    def _weights(self) -> "_Weights":
+    def _weights(self) -> Weights:
         # the error is kept too, so that a failed download is not tried again at every measurement
         if self._loaded is None:
             try:
-                self._loaded = _alex() if self._network == "alex" else _stlpips_alex()
+                self._loaded = alex() if self._network == "alex" else stlpips_alex()
             except Unavailable as error:
                 self._loaded = error
         if isinstance(self._loaded, Unavailable):
@@ -111,86 +106,11 @@ class LPIPS(ganlab.Metric):
         return self._loaded
 
 
-class _Weights(NamedTuple):
-    trunk: Trunk
-    layers: list[Tensor]
-    files: tuple[Path, ...]
-
-
-def _alex() -> _Weights:
-    path = _downloaded()
-    if str(path).startswith("~"):
-        raise Unavailable("lpips-alex has no folder for its weights: the user has no home folder; set $TORCH_HOME")
-    if not path.exists():
-        try:
-            download(URL, path, _sha256())
-        except OSError as error:
-            raise Unavailable(
-                f"lpips-alex needs {URL} at {path}, and downloading it failed ({error}); put it there, or use the"
-                " network stlpips-alex, whose weights come with pip install 'ganlab[stlpips]'"
-            ) from error
-    if not digest(path).startswith(_sha256()):
-        raise Unavailable(f"{path} is not the complete file of {URL}; delete it, and it is downloaded again")
-    linear = _shipped("lpips", "weights/v0.1/alex.pth")
-    if linear is None:
-        raise Unavailable("lpips-alex needs the weights inside the package lpips; pip install lpips")
-    trunk = _trunk(shift_tolerant=False)
-    # without the classifier, which the trunk does not have
-    features = {name: value for name, value in _read(path).items() if name.startswith("features.")}
-    trunk.features.load_state_dict({name.removeprefix("features."): value for name, value in features.items()})
-    return _Weights(trunk, _layers(_read(linear)), (path, linear))
-
-
-def _stlpips_alex() -> _Weights:
-    path = _shipped("stlpips_pytorch", "weights/vST0.0/alex_shift_tolerant.pth")
-    if path is None:
-        raise Unavailable(
-            "stlpips-alex needs the weights inside a package, pip install 'ganlab[stlpips]';"
-            f" or, for lpips-alex, put {URL} at {_downloaded()}"
-        )
-    state = _read(path)
-    layers = _layers(state)
-    trunk = _trunk(shift_tolerant=True)
-    trunk.load_state_dict(
-        {re.sub(r"^net\.slice\d", "features", name).removeprefix("scaling_layer."): state[name] for name in state}
-    )
-    return _Weights(trunk, layers, (path,))
-
-
-def _trunk(shift_tolerant: bool) -> Trunk:
-    # the layers draw their first weights from torch's global generator
-    with torch.random.fork_rng(devices=[]):
-        trunk = Trunk(shift_tolerant).eval().requires_grad_(False)
-    # measured on one CPU core: 1.4 to 1.7 times as fast
-    return trunk.to(memory_format=torch.channels_last)
-
-
-def _layers(state: dict[str, Tensor]) -> list[Tensor]:
-    """Removes the linear weights of the five layers from `state` and returns them, each (C,)."""
-    return [state.pop(f"lin{layer}.model.1.weight").flatten() for layer in range(5)]
-
-
-def _read(path: Path) -> dict[str, Tensor]:
-    return dict(torch.load(path, map_location="cpu", weights_only=True))
-
-
-def _shipped(package: str, name: str) -> Path | None:
-    """Returns a file of a package, None if it is missing. Importing stlpips_pytorch would need undeclared packages."""
-    spec = find_spec(package)
-    folders = (spec.submodule_search_locations if spec else None) or ()
-    return next((path for folder in folders if (path := Path(folder) / name).exists()), None)
-
-
-def _downloaded() -> Path:
-    """Returns the path at which torchvision stores AlexNet's weights."""
-    return Path(torch.hub.get_dir()) / "checkpoints" / URL.rpartition("/")[2]
-
-
-def _sha256() -> str:
-    """Returns the first digits of the SHA-256 of AlexNet's weights."""
-    return _downloaded().stem.rpartition("-")[2]
-
-
 @ganlab.hookimpl
 def ganlab_metrics() -> dict[str, type[ganlab.Metric]]:
     return {"lpips": LPIPS}
+
+
+@ganlab.hookimpl
+def ganlab_features() -> dict[str, type[ganlab.Features]]:
+    return {"stlpips-alex": ShiftTolerantAlexNet}

@@ -107,14 +107,14 @@ INPUTS = MetricInputs("ab", images(3), images(4))
 
 
 def test_a_number_on_features_is_named_after_them_and_no_other() -> None:
-    evaluator = Evaluator({"one": OnFeatures({"fid": 1.0}), "two": Given({"lpips": 2.0})}, "lite0")
+    evaluator = Evaluator({"one": OnFeatures({"fid": 1.0}), "two": Given({"lpips": 2.0})}, {"one": "lite0"})
     assert list(evaluator.numbers) == ["fid-lite0", "lpips"]
     found = {name: measured.estimate.value for name, measured in evaluator.measure(INPUTS).items()}
     assert found == {"fid-lite0": 1.0, "lpips": 2.0}
 
 
 def test_a_number_that_two_metrics_give_stands_once() -> None:
-    evaluator = Evaluator({"one": Given({"kid": 1.0}), "two": Given({"kid": 1.0, "fid": 2.0})}, None)
+    evaluator = Evaluator({"one": Given({"kid": 1.0}), "two": Given({"kid": 1.0, "fid": 2.0})})
     found = evaluator.results("ab", evaluator.measure(INPUTS), {})
     assert [(f.name, f.metric) for f in found] == [("kid", "one"), ("fid", "two")]
 
@@ -126,7 +126,7 @@ def test_a_name_means_one_thing() -> None:
     ):
         Evaluator(
             {"other": other, "one": Given({"kid": 1.0}), "two": Given({"kid": 1.0}, "higher")},
-            None,
+            {},
             {"two": "plugin 'p'"},
         )
 
@@ -154,7 +154,7 @@ NO_COUNTS = "not {text: whole number} (metric 'one' of plugin 'p')"
     ],
 )
 def test_what_is_not_to_be_had_is_left_out_with_the_reason(metric: Given, number: str, why: str) -> None:
-    evaluator = Evaluator({"one": metric, "two": Given({"other": 1.0})}, None, {"one": "plugin 'p'"})
+    evaluator = Evaluator({"one": metric, "two": Given({"other": 1.0})}, {}, {"one": "plugin 'p'"})
     assert list(evaluator.measure(INPUTS)) == (["y", "other"] if number else ["other"])
     assert evaluator.left_out == {("one", number, "ab"): why}
     (left,) = reasons(evaluator.left_out)
@@ -162,7 +162,7 @@ def test_what_is_not_to_be_had_is_left_out_with_the_reason(metric: Given, number
 
 
 def test_what_a_reference_lacks_is_no_news() -> None:
-    evaluator = Evaluator({"one": Missing({"z": 0.0})}, None)
+    evaluator = Evaluator({"one": Missing({"z": 0.0})})
     assert evaluator.real(INPUTS, images(2)) == evaluator.identity(INPUTS, images(2)) == {}
     assert evaluator.left_out == {}
 
@@ -173,7 +173,7 @@ class Drawing(Given):
 
 
 def test_a_metric_draws_the_same_again_and_leaves_the_generator_alone() -> None:
-    evaluator = Evaluator({"one": Drawing({"z": 0.0})}, None)
+    evaluator = Evaluator({"one": Drawing({"z": 0.0})})
     before = torch.get_rng_state()
     first = evaluator.measure(INPUTS)
     assert torch.equal(torch.get_rng_state(), before)
@@ -183,10 +183,10 @@ def test_a_metric_draws_the_same_again_and_leaves_the_generator_alone() -> None:
 
 
 def test_a_monitor_is_a_number_with_a_better_end() -> None:
-    evaluator = Evaluator({"one": Given({"x": 1.0}, ""), "two": Given({"y": 1.0, "z": 1.0}, "higher")}, None)
+    evaluator = Evaluator({"one": Given({"x": 1.0}, ""), "two": Given({"y": 1.0, "z": 1.0}, "higher")})
     assert evaluator.monitors(None) == [("y", "higher"), ("z", "higher")]
     assert evaluator.monitors("z") == [("z", "higher")]
-    assert Evaluator({"one": Given({"x": 1.0}, "")}, None).monitors(None) == []
+    assert Evaluator({"one": Given({"x": 1.0}, "")}).monitors(None) == []
     with pytest.raises(SpecError, match="no number 'x' for which lower or higher is better"):
         evaluator.monitors("x")
 

@@ -230,6 +230,29 @@ def test_metrics_can_be_added_to_the_spec_of_a_trained_run(spec: Json, tmp_path:
     assert (out / "checkpoints/step-000006/networks.safetensors").read_bytes() == trained
 
 
+def test_one_evaluation_measures_with_several_feature_networks(spec: Json, tmp_path: Path) -> None:
+    """Each number is the one that an evaluation with that network alone gives, and nothing is measured twice."""
+    metrics = ["kid", "fid", {"type": "kid", "features": "stlpips-alex"}]
+    spec = merge(spec, {"evaluation": {"metrics": metrics, "features": "averages"}, "data": {"holdout": 0.8}})
+    done = ganlab.run(spec, out=tmp_path / "run")
+    assert done.evaluation is not None
+    found = {key: value["value"] for key, value in results(done.evaluation).items()}
+    assert {number for number, *_ in found} == {"kid-averages", "fid-averages", "kid-stlpips-alex"}
+    assert all("evaluation/ab/kid-stlpips-alex" in record for record in done.records)
+    protocol = done.evaluation["protocol"]
+    assert set(protocol["metrics"]) == {"kid", "fid", "kid-stlpips-alex"}
+    assert set(protocol["features"]) == {"averages", "stlpips-alex"}
+    assert "alex_shift_tolerant.pth" in protocol["weights"]
+    assert "stlpips-pytorch" in protocol["packages"]
+    measured = (tmp_path / "run/evaluation.json").stat().st_mtime_ns
+    ganlab.run(spec, out=tmp_path / "run")
+    assert (tmp_path / "run/evaluation.json").stat().st_mtime_ns == measured
+    for features in ("averages", "stlpips-alex"):
+        alone = results(ganlab.evaluate(tmp_path / "run", [{"type": "kid"}], features))
+        assert all(value["value"] == found[key] for key, value in alone.items())
+        assert {number for number, *_ in alone} == {f"kid-{features}"}
+
+
 def test_other_features_are_measured_when_a_trained_run_is_asked_for_again(spec: Json, tmp_path: Path) -> None:
     out = tmp_path / "run"
     spec = merge(spec, {"evaluation": {"metrics": ["kid"], "features": "averages"}, "data": {"holdout": 0.8}})

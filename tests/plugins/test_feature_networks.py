@@ -100,6 +100,16 @@ def test_lite0_sees_what_is_in_a_photograph(lite0: Lite0, packaged: Any, photogr
         assert best in classes
 
 
+def test_lite0_at_another_size_is_the_same_network_on_smaller_images(packaged: Any) -> None:
+    image = square(skimage.data.chelsea())[:64, :64]
+    pixels = torch.from_numpy(resized(image, 112)).permute(2, 0, 1)[None].double()
+    with torch.no_grad():
+        wanted = packaged.extract_features((pixels - 127) / 128).mean((2, 3)).numpy()
+    found = Extractor(Lite0(112), "lite0-112", CPU)(Images([image]))
+    np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-4)
+    assert (Lite0(112).size, Lite0().size, Lite0.size) == (112, 224, 224)
+
+
 def strangeness(network: Any, images: Tensor) -> float:
     """Returns the distance of the first convolution's outputs from those that its batch norm saw in training.
 

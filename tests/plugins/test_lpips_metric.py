@@ -1,4 +1,4 @@
-"""The metric "lpips": real photographs, the shipped weights, and the sentences about what is missing."""
+"""The metric "lpips" and the features "stlpips-alex": real photographs, shipped weights, what is missing."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 import skimage.data
 import torch
-from ganlab_lpips import LPIPS
+from ganlab_lpips import LPIPS, ShiftTolerantAlexNet, weights
 from PIL import Image, ImageFilter
 from pydantic import ValidationError
 from torch import Tensor, nn
@@ -28,12 +28,14 @@ from torchvision.models import AlexNet_Weights, alexnet
 import ganlab
 from ganlab import Estimate, Images, MetricInputs, Unavailable
 from ganlab.components.options import validate
+from ganlab.evaluation import kid
+from ganlab.evaluation.features import Extractor, resized
 from ganlab.evaluation.lpips import Trunk, distance
 
 # its fixtures are made once if one worker has all its tests
 pytestmark = pytest.mark.xdist_group("lpips")
 
-URL = ganlab_lpips.URL
+URL = weights.URL
 NETWORKS = ("alex", "stlpips-alex")
 NAMES = {"alex": "lpips-alex", "stlpips-alex": "stlpips-alex"}
 
@@ -98,12 +100,12 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def checkpoints(tmp_path: Path, served: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty folder for trunks; nothing can be downloaded until `serve` allows it."""
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
-    monkeypatch.setattr(ganlab_lpips, "URL", (tmp_path / "nowhere" / served.name).as_uri())
+    monkeypatch.setattr(weights, "URL", (tmp_path / "nowhere" / served.name).as_uri())
     return tmp_path / "torch" / "hub" / "checkpoints"
 
 
 def serve(monkeypatch: pytest.MonkeyPatch, path: Path) -> None:
-    monkeypatch.setattr(ganlab_lpips, "URL", path.as_uri())
+    monkeypatch.setattr(weights, "URL", path.as_uri())
 
 
 def put(served: Path, checkpoints: Path) -> Path:
@@ -127,20 +129,20 @@ def value(metric: LPIPS, data: MetricInputs, what: str) -> ganlab.Estimate:
 
 @pytest.mark.parametrize("size", [(21, 21), (64, 48), (71, 90)])
 def test_shift_tolerant_as_its_package(size: tuple[int, int], stlpips: nn.Module) -> None:
-    weights = ganlab_lpips._stlpips_alex()
+    read = weights.stlpips_alex()
     images = photographs(6, *size).tensor().double()
     stlpips.double()
-    weights.trunk.double()
+    read.trunk.double()
     with torch.no_grad():
         expected = stlpips(images[:3], images[3:]).flatten()
-        seen = [weights.trunk(half) for half in (images[:3], images[3:])]
-    found = distance(seen[0], seen[1], [layer.double() for layer in weights.layers])
+        seen = [read.trunk(half) for half in (images[:3], images[3:])]
+    found = distance(seen[0], seen[1], [layer.double() for layer in read.layers])
     assert expected.min() > 0.01
     torch.testing.assert_close(found, expected, rtol=1e-8, atol=0)
 
 
 def test_constants_are_those_of_its_file() -> None:
-    read = ganlab_lpips._stlpips_alex().trunk
+    read = weights.stlpips_alex().trunk
     with torch.random.fork_rng():
         constants = dict(Trunk(shift_tolerant=True).named_buffers())
     assert len(constants) == 5
@@ -299,7 +301,7 @@ def test_without_the_trunk_says_what_to_do(served: Path, checkpoints: Path, monk
     metric, data = LPIPS("alex"), diversity(photographs(4))
     with pytest.raises(Unavailable) as refusal:
         metric.measure(data)
-    for said in (ganlab_lpips.URL, str(checkpoints / served.name), "stlpips-alex", "'ganlab[stlpips]'"):
+    for said in (weights.URL, str(checkpoints / served.name), "stlpips-alex", "'ganlab[stlpips]'"):
         assert said in str(refusal.value)
     assert not checkpoints.exists()
     # the download is not tried again at each measurement, but in the next evaluation
@@ -338,7 +340,7 @@ def test_auto_without_any_weights_names_both_places(
     for metric in (LPIPS(), LPIPS("stlpips-alex")):
         with pytest.raises(Unavailable) as refusal:
             metric.measure(diversity(photographs(4)))
-        for said in ("'ganlab[stlpips]'", ganlab_lpips.URL, str(checkpoints / served.name)):
+        for said in ("'ganlab[stlpips]'", weights.URL, str(checkpoints / served.name)):
             assert said in str(refusal.value)
     assert not checkpoints.exists()
 
@@ -365,3 +367,50 @@ def test_is_a_component() -> None:
     assert validate(LPIPS, {}).model_dump() == {"network": "auto"}
     with pytest.raises(ValidationError, match="'auto', 'alex' or 'stlpips-alex'"):
         validate(LPIPS, {"network": "vgg"})
+
+
+def pooled(network: nn.Module, images: Images) -> np.ndarray:
+    """The vectors of "stlpips-alex" from the authors' own network, in float64: at each position unit length, the mean
+    over 4 x 4 cells, each layer's squared length at most 1, D times the mean over the layers."""
+    stacked = np.stack([resized(image, 64) for image in images.pixels]).transpose(0, 3, 1, 2) / 127.5 - 1
+    with torch.no_grad():
+        activations = network.net(network.scaling_layer(torch.from_numpy(stacked)))  # type: ignore[operator, union-attr]
+    parts = []
+    for layer in activations:
+        a = layer.numpy()
+        a = a / np.maximum(np.sqrt(np.square(a).sum(1, keepdims=True)), 1e-10)
+        size = a.shape[2]
+        # as torch's adaptive pooling: cell i from floor(i size / 4) to ceil((i + 1) size / 4)
+        edges = [(i * size // 4, -(-(i + 1) * size // 4)) for i in range(4)]
+        cells = [[a[:, :, t:b, left:r].mean((2, 3)) for left, r in edges] for t, b in edges]
+        parts.append(np.array(cells).transpose(2, 3, 0, 1).reshape(len(a), -1) / 4)
+    vectors: np.ndarray = np.concatenate(parts, 1)
+    return vectors * np.sqrt(vectors.shape[1] / 5)
+
+
+def test_the_features_are_the_packages_activations_on_a_grid(stlpips: nn.Module) -> None:
+    """The vectors, and KID from the plain formula: a mean over all pairs of different images, in one double loop."""
+    sharp, soft = photographs(12, 64, 64), blurred(photographs(12, 80, 80), 1)
+    wanted = [pooled(stlpips.double(), images) for images in (sharp, soft)]
+    assert wanted[0].shape == (12, 18432)
+    assert max(np.square(vectors).sum(1).max() / vectors.shape[1] for vectors in wanted) <= 1
+    extract = Extractor(ShiftTolerantAlexNet(), "stlpips-alex", torch.device("cpu"))
+    found = [extract(images) for images in (sharp, soft)]
+    for one, other in zip(found, wanted, strict=True):
+        np.testing.assert_allclose(one, other, rtol=0, atol=2e-4)
+
+    def kernel(x: np.ndarray, y: np.ndarray) -> float:
+        return float((x @ y / len(x) + 1) ** 3)
+
+    within = [np.mean([kernel(s[i], s[j]) for i in range(12) for j in range(12) if i != j]) for s in wanted]
+    between = np.mean([kernel(x, y) for x in wanted[0] for y in wanted[1]])
+    assert kid.estimate(*found, 0).value == pytest.approx(sum(within) - 2 * between, rel=1e-3)
+
+
+def test_the_features_need_their_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert ganlab_lpips.ganlab_features() == {"stlpips-alex": ShiftTolerantAlexNet}
+    (file,) = ShiftTolerantAlexNet().files()
+    assert file.name == "alex_shift_tolerant.pth"
+    monkeypatch.setitem(sys.modules, "stlpips_pytorch", None)
+    with pytest.raises(Unavailable, match=r"'ganlab\[stlpips\]'"):
+        ShiftTolerantAlexNet()

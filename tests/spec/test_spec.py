@@ -490,6 +490,36 @@ def test_a_resolved_evaluation_knows_its_metrics_and_features() -> None:
     assert (features.place, features.as_json()) == ("evaluation.features", spec.evaluation.features)
 
 
+def test_a_metric_may_name_its_own_feature_network() -> None:
+    """The network's options that change what its vectors mean are part of its name."""
+    small = {"type": "lite0", "size": 112}
+    metrics = ["kid", {"type": "kid", "features": "stlpips-alex"}, {"type": "kid", "features": small}]
+    spec = resolved({"evaluation": {"metrics": metrics, "features": "lite0"}})
+    found = spec.evaluation.metric_components
+    assert [metric.key for metric in found] == ["kid", "kid-stlpips-alex", "kid-lite0-112"]
+    used = [spec.evaluation.features_of(metric) for metric in found]
+    assert [features and features.label for features in used] == ["lite0", "stlpips-alex", "lite0-112"]
+    assert spec.evaluation.metrics[2] == {"type": "kid", "features": small}
+    assert [part.place for part in found[2].walk()] == ["evaluation.metrics.2", "evaluation.metrics.2.features"]
+    # what a run keeps resolves to the same
+    again = resolved({"evaluation": spec.as_json()["evaluation"]})
+    assert [metric.as_json() for metric in again.evaluation.metric_components] == [m.as_json() for m in found]
+
+
+@pytest.mark.parametrize(
+    ("metrics", "said"),
+    [
+        (["kid", {"type": "lpips", "features": "lite0"}], "1.features: is not allowed: 'lpips' compares no feature"),
+        ([{"type": "kid", "features": 3}], "0.features: 3 is not allowed: a type, or an object with a type"),
+        ([{"type": "kid", "features": "lite1"}], "0.features: there is no features 'lite1'; did you mean 'lite0'"),
+        ([{"type": "kid", "features": "lite0"}] * 2, " 'kid-lite0' is named twice"),
+    ],
+)
+def test_a_wrong_feature_network_of_a_metric_is_refused(metrics: list[Any], said: str) -> None:
+    with pytest.raises(SpecError, match=rf"evaluation\.metrics[.:]{said}"):
+        resolved({"evaluation": {"metrics": metrics, "features": "lite0"}})
+
+
 def test_a_mapping_that_is_no_json_is_refused() -> None:
     said = refusal(
         lambda: ganlab.load_spec({**TINY, "data": {**TINY["data"], "a": {"type": "folder", "path": Path("a")}}})
