@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 import torch
@@ -47,6 +47,9 @@ class Schedule:
     batches: int = 1
     """The number of batches over which each turn's gradients are averaged before its update, at least 1. The core draws
     that many batches instead of each one; a step then keeps the activations of all of them."""
+    fade_out: Mapping[str, int] = {}
+    """{loss: a number of steps in which its weight falls linearly from 1 to 0}. The core refuses a name that is none of
+    the spec's losses. A schedule that offers it takes it as an option and sets it in its constructor."""
 
     def turns(self, step: int) -> Iterable[Turn]:
         """Returns the turns of a step. Steps are counted from 0."""
@@ -68,9 +71,10 @@ class Schedule:
     def weight(self, loss: str, player: str, step: int) -> float:
         """Returns the factor by which the loss's weight in the spec is multiplied in a step.
 
-        A term is not computed if its weight is 0.
+        A term is not computed if its weight is 0. By default the factor is 1 - step / N, at least 0, for a loss that
+        fades out in N steps, and 1 for any other.
         """
-        return 1.0
+        return max(0.0, 1 - step / self.fade_out[loss]) if loss in self.fade_out else 1.0
 
     def pool(self, target: Domain) -> nn.Module | None:
         """Returns a module that chooses the fakes that a discriminator sees, such as a buffer of past fakes, or None.
@@ -84,7 +88,7 @@ class Schedule:
 class ScheduleWrapper(Schedule):
     """The base class of schedules that wrap another schedule: each method calls the wrapped schedule's.
 
-    A subclass overrides what it changes. `steps` and `batches` are copied from the wrapped schedule.
+    A subclass overrides what it changes. `steps`, `batches` and `fade_out` are copied from the wrapped schedule.
 
     Args:
         of: the wrapped schedule.
@@ -94,6 +98,7 @@ class ScheduleWrapper(Schedule):
         self.of = of
         self.steps = of.steps
         self.batches = of.batches
+        self.fade_out = of.fade_out
 
     @property
     def directions(self) -> tuple[str, ...]:

@@ -18,7 +18,7 @@ from ganlab.components.options import nearest, sentence, signature, validate
 from ganlab.components.registry import Registry, check_nested
 from ganlab.components.registry import registry as installed_registry
 from ganlab.errors import SpecError, one_line
-from ganlab.spec.devices import device
+from ganlab.spec import devices
 from ganlab.spec.models import (
     LABEL,
     Evaluation,
@@ -252,9 +252,9 @@ def _weight(weight: Any, where: str) -> Json:
 
 def _runtime(asked: Runtime, where: str, like: Runtime) -> Runtime:
     """Returns the runtime without "auto": each is `like`'s value, or this machine's if `like` has "auto" too."""
-    runs_on = device(asked.device, where)
+    runs_on = devices.device(asked.device, where)
     on_cuda = runs_on.startswith("cuda")
-    here = {"precision": "tf32" if on_cuda else "float32", "threads": torch.get_num_threads()}
+    here = {"precision": devices.precision(runs_on), "threads": torch.get_num_threads()}
 
     def chosen(name: str) -> Any:
         return next(value for value in (getattr(asked, name), getattr(like, name), here[name]) if value != "auto")

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from ganlab.components.options import arguments, signature
+from ganlab.components.options import arguments, nearest, signature
 from ganlab.data.dataset import Dataset, Progress, load, silent
 from ganlab.errors import GanlabError, SpecError, text_of
 from ganlab.interfaces.losses import Loss
@@ -118,6 +118,9 @@ def build_schedule(spec: Spec, components: Components | None = None) -> Schedule
         count = getattr(schedule, name, None)
         if type(count) is not int or count < 1:
             raise SpecError(f"schedule: {spec.schedule['type']!r} has {name} {shown(count)}, not a number from 1 up")
+    for name in schedule.fade_out:
+        if name not in spec.losses:
+            raise SpecError(f"schedule.fade_out: there is no loss {name!r}{nearest(name, spec.losses)}")
     return schedule
 
 

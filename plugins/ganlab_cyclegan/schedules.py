@@ -11,6 +11,7 @@ from ganlab import Domain, Turn
 from ganlab_cyclegan.pool import Pool
 
 Probability = Annotated[float, Field(ge=0, lt=1)]
+FadeOut = dict[str, Annotated[int, Field(ge=1, le=10**9)]]
 
 
 class _Adam(ganlab.Schedule):
@@ -26,6 +27,7 @@ class _Adam(ganlab.Schedule):
         clip: the largest norm of an update's gradient, over all parameters that it updates; a larger gradient is scaled
             down to it (arXiv:1211.5063, algorithm 1). null does not clip.
         accumulate: the number of batches over which the gradients of each update are averaged.
+        fade_out: {loss: a number of steps}. In its steps the weight of the loss falls linearly to 0, where it stays.
     """
 
     def __init__(
@@ -37,6 +39,7 @@ class _Adam(ganlab.Schedule):
         pool: Annotated[int, Field(ge=0, le=10_000)] = 0,
         clip: Annotated[float, Field(gt=0)] | None = None,
         accumulate: Annotated[int, Field(ge=1, le=1000)] = 1,
+        fade_out: FadeOut = {},  # noqa: B006  (options are read, never changed)
     ) -> None:
         self.steps = steps
         self.lr = lr
@@ -45,6 +48,7 @@ class _Adam(ganlab.Schedule):
         self.pool_size = pool
         self.clip = clip
         self.batches = accumulate
+        self.fade_out = fade_out
 
     def optimizer(self, player: str, parameters: list[tuple[str, nn.Parameter]]) -> torch.optim.Optimizer:
         made = torch.optim.Adam(parameters, lr=self.lr, betas=self.betas, fused=True)
@@ -91,9 +95,10 @@ class Alternating(_Adam):
         pool: Annotated[int, Field(ge=0, le=10_000)] = 0,
         clip: Annotated[float, Field(gt=0)] | None = None,
         accumulate: Annotated[int, Field(ge=1, le=1000)] = 1,
+        fade_out: FadeOut = {},  # noqa: B006  (options are read, never changed)
         moves: Literal["own", "both"] = "own",
     ) -> None:
-        super().__init__(steps, lr, betas, decay_from, pool, clip, accumulate)
+        super().__init__(steps, lr, betas, decay_from, pool, clip, accumulate, fade_out)
         self.moves = moves
 
     def turns(self, step: int) -> list[Turn]:

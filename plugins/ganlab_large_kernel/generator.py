@@ -2,7 +2,8 @@
 
 from typing import Annotated, Literal
 
-from ganlab_resnet.generator import Backbone, Residual
+from ganlab_resnet.blocks import Bottleneck, Residual
+from ganlab_resnet.generator import Backbone
 from ganlab_resnet.layers import ReflectionPad, norm_layer
 from pydantic import Field
 from torch import Tensor, nn
@@ -49,7 +50,8 @@ class LargeKernel(Backbone):
     Args:
         kernel: height and width of the larger kernels.
         form: "dense" enlarges the block's two convolutions, as face2comic did. "depthwise" has one depthwise
-            convolution of that size and two pointwise convolutions (arXiv:2201.03545, 2203.06717).
+            convolution of that size and two pointwise convolutions (arXiv:2201.03545, 2203.06717). "bottleneck" has one
+            convolution of that size, of half of the channels, between two pointwise convolutions (arXiv:1512.03385).
         expansion: the channels between the pointwise convolutions, as a multiple of the block's; for "depthwise".
     """
 
@@ -62,12 +64,13 @@ class LargeKernel(Backbone):
         norm: Literal["instance", "batch", "none"] = "instance",
         kernel: Literal[5, 7, 9, 11, 13, 15, 31] = 7,
         upsampling: Literal["transposed", "resize"] = "transposed",
-        form: Literal["dense", "depthwise"] = "dense",
+        ends: Literal["convolutions", "folded"] = "convolutions",
+        form: Literal["dense", "depthwise", "bottleneck"] = "dense",
         expansion: Annotated[int, Field(ge=1, le=16)] = 4,
     ) -> None:
         def block(channels: int) -> nn.Module:
             if form == "depthwise":
                 return Depthwise(channels, kernel, expansion, norm)
-            return Residual(channels, kernel, norm, bias=norm != "batch")
+            return {"dense": Residual, "bottleneck": Bottleneck}[form](channels, kernel, norm, bias=norm != "batch")
 
-        super().__init__(source, target, width, blocks, norm, upsampling, block)
+        super().__init__(source, target, width, blocks, norm, upsampling, ends, block)

@@ -8,41 +8,26 @@ from torch import Tensor, nn
 
 import ganlab
 from ganlab import Domain
+from ganlab_resnet.blocks import Bottleneck, Residual
+from ganlab_resnet.folded import folding, pass_through, unfolding
 from ganlab_resnet.layers import ReflectionPad, initialise, norm_layer
 
 
-class Residual(nn.Module):
-    """x + norm(conv(relu(norm(conv(x))))); both convolutions are `kernel` wide, with reflection padding."""
-
-    def __init__(self, channels: int, kernel: int, norm: str, bias: bool) -> None:
-        super().__init__()
-        self.body = nn.Sequential(
-            ReflectionPad(kernel // 2),
-            nn.Conv2d(channels, channels, kernel, bias=bias),
-            norm_layer(norm, channels),
-            nn.ReLU(inplace=True),
-            ReflectionPad(kernel // 2),
-            nn.Conv2d(channels, channels, kernel, bias=bias),
-            norm_layer(norm, channels),
-        )
-
-    def forward(self, x: Tensor) -> Tensor:
-        result: Tensor = x + self.body(x)
-        return result
-
-
 class Backbone(ganlab.Generator):
-    """A 7x7 convolution, two of stride 2, residual blocks, two upsamplings, a 7x7 convolution and tanh.
-
-    The embedding (N, 4 width, H / 4, W / 4) is taken after half of the blocks.
+    """An encoder, residual blocks and a decoder. The embedding (N, 4 width, H / 4, W / 4) is taken after half of the
+    blocks.
 
     Args:
-        width: channels of the first convolution. The blocks have four times as many.
+        width: a quarter of the blocks' channels. The first convolution of "convolutions" has `width` channels.
         blocks: the number of residual blocks.
         norm: the norm after the convolutions.
-        upsampling: "transposed" is a transposed convolution. "resize" is nearest-neighbour upsampling and a
-            convolution, without the checkerboard patterns of a transposed one (Odena et al., Distill 2016,
-            doi:10.23915/distill.00003).
+        upsampling: for "convolutions". "transposed" is a transposed convolution. "resize" is nearest-neighbour
+            upsampling and a convolution, without the checkerboard patterns of a transposed one (Odena et al., Distill
+            2016, doi:10.23915/distill.00003).
+        ends: the layers before and after the blocks. "convolutions" are a 7x7 convolution, two of stride 2, two
+            upsamplings, a 7x7 convolution and tanh. "folded" folds 4x4 pixels into channels and back, with 3x3
+            convolutions and no norms: cheaper, and the network starts near the identity if the blocks are bottlenecks.
+            Height and width must be multiples of 4.
     """
 
     def __init__(
@@ -53,9 +38,18 @@ class Backbone(ganlab.Generator):
         blocks: int,
         norm: str,
         upsampling: str,
+        ends: str,
         block: Callable[[int], nn.Module],
     ) -> None:
         super().__init__()
+        deep, before = 4 * width, blocks // 2
+        if ends == "folded":
+            first, last = folding(source.channels, deep), unfolding(deep, target.channels)
+            self.encoder = nn.ModuleList([first, *(block(deep) for _ in range(before))])
+            self.decoder = nn.Sequential(*(block(deep) for _ in range(blocks - before)), last)
+            initialise(self)
+            pass_through(first, last)
+            return
         bias = norm != "batch"
 
         def conv(inner: int, outer: int, kernel: int, stride: int = 1) -> list[nn.Module]:
@@ -71,18 +65,17 @@ class Backbone(ganlab.Generator):
         def normed(layers: list[nn.Module], channels: int) -> nn.Sequential:
             return nn.Sequential(*layers, norm_layer(norm, channels), nn.ReLU(inplace=True))
 
-        before = blocks // 2
         self.encoder = nn.ModuleList(
             [
                 normed(conv(source.channels, width, 7), width),
                 normed(conv(width, 2 * width, 3, 2), 2 * width),
-                normed(conv(2 * width, 4 * width, 3, 2), 4 * width),
-                *(block(4 * width) for _ in range(before)),
+                normed(conv(2 * width, deep, 3, 2), deep),
+                *(block(deep) for _ in range(before)),
             ]
         )
         self.decoder = nn.Sequential(
-            *(block(4 * width) for _ in range(blocks - before)),
-            normed(up(4 * width, 2 * width), 2 * width),
+            *(block(deep) for _ in range(blocks - before)),
+            normed(up(deep, 2 * width), 2 * width),
             normed(up(2 * width, width), width),
             ReflectionPad(3),
             nn.Conv2d(width, target.channels, 7),
@@ -105,12 +98,14 @@ class Backbone(ganlab.Generator):
 
 
 class Resnet(Backbone):
-    """CycleGAN's generator, with residual blocks of two 3x3 convolutions.
+    """CycleGAN's generator, by default with residual blocks of two 3x3 convolutions.
 
     With width 64 it has 11,378,179 parameters for 9 blocks, 7,837,699 for 6.
 
     Args:
         kernel: height and width of the blocks' kernels.
+        form: "dense" blocks have two convolutions of all channels. "bottleneck" blocks have one of half of the
+            channels, between pointwise convolutions (arXiv:1512.03385).
     """
 
     def __init__(
@@ -122,8 +117,10 @@ class Resnet(Backbone):
         norm: Literal["instance", "batch", "none"] = "instance",
         kernel: Literal[1, 3, 5, 7, 9, 11, 13] = 3,
         upsampling: Literal["transposed", "resize"] = "transposed",
+        ends: Literal["convolutions", "folded"] = "convolutions",
+        form: Literal["dense", "bottleneck"] = "dense",
     ) -> None:
         def block(channels: int) -> nn.Module:
-            return Residual(channels, kernel, norm, bias=norm != "batch")
+            return {"dense": Residual, "bottleneck": Bottleneck}[form](channels, kernel, norm, bias=norm != "batch")
 
-        super().__init__(source, target, width, blocks, norm, upsampling, block)
+        super().__init__(source, target, width, blocks, norm, upsampling, ends, block)

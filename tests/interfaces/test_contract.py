@@ -256,6 +256,25 @@ def test_a_schedule_has_steps(trainer: Callable[[Json], Trainer]) -> None:
         trainer({"schedule": {"type": "odd", "steps": 0}})
 
 
+def test_a_loss_that_fades_out_is_one_of_the_spec(trainer: Callable[[Json], Trainer]) -> None:
+    said = "^schedule.fade_out: there is no loss 'cycel'; did you mean 'cycle'\\? known are: adversarial, cycle$"
+    with pytest.raises(SpecError, match=said):
+        trainer({"schedule": {"fade_out": {"cycel": 3}}})
+
+
+def test_a_faded_loss_is_no_longer_computed(trainer: Callable[[Json], Trainer]) -> None:
+    """A step translates once for each of fake and cycled, and once more while the identity loss has a weight."""
+    losses = {"identity": {"type": "identity", "weight": 2}}
+    faded = trainer({"losses": losses, "schedule": {"fade_out": {"identity": 2}}})
+    decoded = faded.networks.forwards
+    counts = []
+    for _ in range(4):
+        before = decoded["generator/ab.decode"]
+        faded.step()
+        counts.append(decoded["generator/ab.decode"] - before)
+    assert counts == [3, 3, 2, 2]
+
+
 @pytest.mark.parametrize(
     ("source", "said"),
     [

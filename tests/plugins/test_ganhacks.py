@@ -293,7 +293,9 @@ def test_the_schedule_within_decides_all_else() -> None:
     schedule.directions = ("ab",)
     assert schedule.turns(0) == within.turns(0)
     assert {turn.directions for turn in schedule.turns(0)} == {("ab",)}
-    cycle = SGDDiscriminator(Alternating(steps=10, decay_from=0.5, pool=3))
+    cycle = SGDDiscriminator(Alternating(steps=10, decay_from=0.5, pool=3, fade_out={"identity": 4}))
+    assert [cycle.weight("identity", "generator", step) for step in (0, 1, 4)] == [1.0, 0.75, 0.0]
+    assert cycle.fade_out == {"identity": 4}
     assert [cycle.learning_rate("discriminator", step) for step in (0, 5, 8)] == [1.0, 1.0, 0.4]
     assert isinstance(cycle.pool(RandomImages().domains["a"]), Pool)
 

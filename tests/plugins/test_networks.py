@@ -13,7 +13,9 @@ import torch
 from ganlab_cyclegan.discriminator import Patch
 from ganlab_embedding import EmbeddingDiscriminator
 from ganlab_large_kernel.generator import Depthwise, LargeKernel
-from ganlab_resnet.generator import Residual, Resnet
+from ganlab_resnet.blocks import Bottleneck, Residual
+from ganlab_resnet.folded import Fold
+from ganlab_resnet.generator import Resnet
 from ganlab_resnet.layers import InstanceNorm, ReflectionPad, mirrored
 from torch import Tensor, nn
 from torch.nn.functional import conv2d, gelu, instance_norm, pad, relu
@@ -113,6 +115,8 @@ GENERATORS: dict[str, Makes] = {
     "resnet, kernel 1": lambda a, b: Resnet(a, b, 4, 2, kernel=1),
     "large kernel": lambda a, b: LargeKernel(a, b, 4, 2, kernel=5),
     "depthwise": lambda a, b: LargeKernel(a, b, 4, 2, kernel=5, form="depthwise"),
+    "folded": lambda a, b: Resnet(a, b, 4, 2, ends="folded"),
+    "folded, bottleneck": lambda a, b: LargeKernel(a, b, 4, 3, kernel=5, ends="folded", form="bottleneck"),
 }
 
 
@@ -176,6 +180,7 @@ NETWORKS: dict[str, Callable[[str], Generator | Discriminator]] = {
     "resnet": lambda norm: Resnet(domain(), domain("b"), 4, 2, norm=norm),  # type: ignore[arg-type]
     "dense": lambda norm: LargeKernel(domain(), domain("b"), 4, 2, norm=norm, kernel=5),  # type: ignore[arg-type]
     "depthwise": lambda norm: LargeKernel(domain(), domain("b"), 4, 2, norm, 5, form="depthwise"),  # type: ignore[arg-type]
+    "bottleneck": lambda norm: Resnet(domain(), domain("b"), 4, 2, norm=norm, form="bottleneck"),  # type: ignore[arg-type]
     "patch": lambda norm: Patch(domain(), 4, 2, norm=norm),  # type: ignore[arg-type]
 }
 
@@ -244,6 +249,15 @@ def test_residual_block(kernel: int) -> None:
     torch.testing.assert_close(block(x), expected, rtol=0, atol=1e-12)
 
 
+@pytest.mark.parametrize("kernel", [3, 5])
+def test_bottleneck_block(kernel: int) -> None:
+    block, x = stirred(Bottleneck(4, kernel, "instance", bias=True)), noise(2, 4, 8, 8)
+    narrow, middle, widen = convolutions(block)
+    assert (narrow.out_channels, middle.kernel_size, widen.in_channels) == (2, (kernel, kernel), 2)
+    inner = relu(instance_norm(reflected(relu(instance_norm(conv2d(x, narrow.weight, narrow.bias))), middle)))
+    torch.testing.assert_close(block(x), x + conv2d(inner, widen.weight, widen.bias), rtol=0, atol=1e-12)
+
+
 def test_depthwise_block() -> None:
     block, x = stirred(Depthwise(4, 5, 3, "instance")), noise(2, 4, 8, 8)
     deep, widen, narrow = convolutions(block)
@@ -276,3 +290,65 @@ def test_resizing_draws_no_checkerboard(form: str) -> None:
         torch.testing.assert_close(inner[..., 4:, 4:], inner[..., :-4, :-4], rtol=0, atol=1e-12)
     assert spread["resize"].max() < 1e-12
     assert spread["transposed"].min() > 1e-3
+
+
+def folded_by_hand(x: Tensor) -> Tensor:
+    """Blocks of 2x2 pixels become channels, twice; by reshaping."""
+    for _ in range(2):
+        n, c, h, w = x.shape
+        x = x.reshape(n, c, h // 2, 2, w // 2, 2).permute(0, 1, 3, 5, 2, 4).reshape(n, 4 * c, h // 2, w // 2)
+    return x
+
+
+def unfolded_by_hand(x: Tensor) -> Tensor:
+    n, c, h, w = x.shape
+    return x.reshape(n, c // 4, 2, 2, h, w).permute(0, 1, 4, 2, 5, 3).reshape(n, c // 4, 2 * h, 2 * w)
+
+
+@pytest.mark.parametrize(("height", "width"), [(16, 16), (24, 16), (20, 12)])
+def test_folded_generator(height: int, width: int) -> None:
+    """The whole network in plain PyTorch, from its convolutions in order."""
+    a, b = domain("a", height, 3, width), domain("b", height, 1, width)
+    generator, x = (
+        stirred(LargeKernel(a, b, 3, 3, kernel=5, ends="folded", form="bottleneck")),
+        noise(2, 3, height, width),
+    )
+    first, *within, deep, one, two, last = convolutions(generator)
+    h = reflected(folded_by_hand(x), first)
+    for block in range(3):
+        if block == 1:
+            torch.testing.assert_close(generator.encode(x), h, rtol=0, atol=1e-12)
+        narrow, middle, widen = within[3 * block : 3 * block + 3]
+        inner = relu(instance_norm(reflected(relu(instance_norm(conv2d(h, narrow.weight, narrow.bias))), middle)))
+        h = h + conv2d(inner, widen.weight, widen.bias)
+    h = unfolded_by_hand(reflected(h, deep))
+    h = h + reflected(relu(reflected(h, one)), two)
+    expected = unfolded_by_hand(reflected(h, last)).tanh()
+    assert expected.shape == (2, 1, height, width)
+    torch.testing.assert_close(generator(x), expected, rtol=0, atol=1e-12)
+
+
+def test_a_folded_generator_starts_near_the_identity() -> None:
+    """Smooth images come out as tanh(2 x), up to what the random weights add."""
+    torch.manual_seed(0)
+    generator = LargeKernel(domain(), domain("b"), 16, 4, kernel=5, ends="folded", form="bottleneck")
+    x = nn.functional.interpolate(noise(4, 3, 4, 4).float(), size=64, mode="bicubic").clamp(-1, 1)
+    started = torch.corrcoef(torch.stack([generator(x).flatten(), (2 * x).tanh().flatten()]))[0, 1]
+    assert started > 0.95
+    with torch.no_grad():
+        for p in (
+            p for block in generator.modules() if isinstance(block, Residual | Bottleneck) for p in block.parameters()
+        ):
+            p.zero_()
+        for layer in convolutions(generator):
+            if layer.kernel_size == (3, 3):
+                # the centre of a filter is what the identity was added to
+                layer.weight.copy_(layer.weight.round())
+    torch.testing.assert_close(generator(x), (2 * x).tanh())
+
+
+@pytest.mark.parametrize(("height", "width"), [(18, 16), (16, 30), (7, 7)])
+def test_folding_needs_multiples_of_4(height: int, width: int) -> None:
+    said = f"^{height}x{width} pixels are not allowed: height and width should be multiples of 4$"
+    with pytest.raises(ValueError, match=said):
+        Fold()(torch.zeros(1, 3, height, width))

@@ -43,6 +43,16 @@ def test_without_a_decay_the_rate_is_constant() -> None:
     } == {1.0}
 
 
+@pytest.mark.parametrize("make", [Simultaneous, Alternating])
+def test_a_weight_fades_out_in_a_line(make: type[Simultaneous | Alternating]) -> None:
+    schedule = make(steps=9, fade_out={"identity": 4, "cycle": 1})
+    for player in ("generator", "discriminator"):
+        factors = {
+            loss: [schedule.weight(loss, player, step) for step in range(6)] for loss in ("identity", "cycle", "x")
+        }
+        assert factors == {"identity": [1, 0.75, 0.5, 0.25, 0, 0], "cycle": [1, 0, 0, 0, 0, 0], "x": [1] * 6}
+
+
 def test_turns_of_cyclegan() -> None:
     assert list(Simultaneous().turns(3)) == [Turn(*GENERATORS), Turn(*DISCRIMINATORS)]
 

@@ -395,7 +395,17 @@ def test_every_default_is_filled_and_no_auto_is_left() -> None:
     assert spec.runtime.threads == torch.get_num_threads()
     device = spec.runtime.device
     assert (device == "cuda") == torch.cuda.is_available()
-    assert spec.runtime.precision == ("tf32" if device == "cuda" else "float32")
+    assert (spec.runtime.precision == "tf32") == (device == "cuda")
+
+
+@pytest.mark.skipif(not Path("/proc/cpuinfo").exists(), reason="the kernel does not list the processor's features")
+@pytest.mark.skipif(not hasattr(torch.cpu, "get_capabilities"), reason="this torch can't tell")
+def test_a_cpu_gets_bfloat16_if_it_computes_with_it() -> None:
+    """The kernel's list of the processor's features decides independently of torch."""
+    features = Path("/proc/cpuinfo").read_text().split()
+    expected = "bfloat16" if {"avx512_bf16", "amx_bf16"}.intersection(features) else "float32"
+    assert resolved({"runtime": {"device": "cpu"}}).runtime.precision == expected
+    assert resolved({"runtime": {"device": "cpu", "precision": "float32"}}).runtime.precision == "float32"
 
 
 def test_nested_components_are_resolved_too() -> None:
@@ -419,6 +429,9 @@ def test_what_an_earlier_run_chose_for_auto_is_kept() -> None:
     before = resolved({"runtime": {"threads": 3, "precision": "float64"}})
     auto = {"threads": "auto", "precision": "auto"}
     assert resolved({"runtime": auto}, like=before) == before
+    for precision in ("float32", "bfloat16"):
+        before = resolved({"runtime": {"precision": precision}})
+        assert resolved({"runtime": auto}, like=before).runtime.precision == precision
     assert resolved({"runtime": {**auto, "threads": 2}}, like=before).runtime.threads == 2
 
 
