@@ -152,7 +152,6 @@ class Extractor:
         with self._exactly(), one_thread():
             return np.stack([*progress(chain.from_iterable(batches), "feature vectors", len(pixels))])
 
-
     def _vectors_of(self, pixels: Sequence[Pixels], start: int) -> Floats:
         """Computes the vectors (N, D) of the batch that begins at `start`. Images of a folder are read here."""
         places = range(start, min(start + self._batch, len(pixels)))

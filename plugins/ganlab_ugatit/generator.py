@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from ganlab_resnet.generator import Residual
+from ganlab_resnet.blocks import Residual
 from ganlab_resnet.layers import InstanceNorm, ReflectionPad
 from pydantic import Field
 from torch import Tensor, nn
