@@ -241,6 +241,18 @@ def test_a_file_that_cannot_be_read_is_refused(save: Save, tmp_path: Path) -> No
     assert refusal(lambda: read(tmp_path / "utf16.json")).endswith("can't be read: it is not UTF-8 text")
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no pipes with names")
+@pytest.mark.parametrize("name", ["pipe.json", "endless.json"])
+def test_a_spec_that_is_no_file_is_refused_and_not_waited_for(tmp_path: Path, name: str) -> None:
+    os.mkfifo(tmp_path / "pipe.json")
+    (tmp_path / "endless.json").symlink_to("/dev/zero")
+    (tmp_path / "child.json").write_text(json.dumps({"extends": name}))
+    with pytest.raises(SpecError, match=rf"{name}: can't be read: it is not a regular file$"):
+        read(tmp_path / name)
+    with pytest.raises(SpecError, match=rf"{name}: can't be read: it is not a regular file \(child.json extends it\)"):
+        read(tmp_path / "child.json")
+
+
 def test_specs_that_extend_one_another_are_refused_and_named(save: Save) -> None:
     alone = save("alone.json", {"extends": "alone.json"})
     assert refusal(lambda: read(alone)).endswith("alone.json: extends itself: alone.json -> alone.json")
