@@ -18,7 +18,7 @@ from tensorboard.summary.writer.record_writer import RecordWriter
 
 from ganlab import files
 from ganlab.engine.step_log import Record
-from ganlab.errors import SpecError
+from ganlab.errors import RunError, SpecError
 from ganlab.runs import models
 from ganlab.spec.models import Json
 
