@@ -18,7 +18,7 @@ from tensorboard.summary.writer.record_writer import RecordWriter
 
 from ganlab import files
 from ganlab.engine.step_log import Record
-from ganlab.errors import SpecError
+from ganlab.errors import RunError, SpecError
 from ganlab.runs import models
 from ganlab.spec.models import Json
 
@@ -91,7 +91,9 @@ class Recorder:
         self._write_events([Event(wall_time=time.time(), file_version="brain.Event:2")])
 
     def __call__(self, records: Sequence[Record]) -> None:
-        """Appends the records to both files. Raises RunError if the disk fails."""
+        """Appends the records to both files. Raises RunError if the disk fails or metrics.jsonl was removed."""
+        if os.fstat(self._metrics.fileno()).st_nlink == 0:
+            raise RunError(f"{self._metrics.name} was removed while this run trained; nothing more is written")
         _append(self._metrics, b"".join(map(_line, records)), self._folder)
         self.last = int(records[-1]["step"]) if records else self.last
         self.to_tensorboard(records)

@@ -11,6 +11,7 @@ from typing import Any
 
 from ganlab.components.options import nearest
 from ganlab.errors import SpecError, shortened
+from ganlab.files import opened
 from ganlab.spec.models import Json, check_json
 from ganlab.spec.paths import anchored
 
@@ -50,7 +51,8 @@ def _read(path: Path, seen: tuple[Path, ...]) -> Json:
     try:
         real = path.resolve()
         # some editors start a file with a byte order mark, which utf-8-sig drops
-        text = path.read_text(encoding="utf-8-sig")
+        with opened(path) as file:
+            text = file.read().decode("utf-8-sig")
     except (OSError, RuntimeError, ValueError) as error:
         what = "it is not UTF-8 text" if isinstance(error, UnicodeDecodeError) else error
         why = error.strerror if isinstance(error, OSError) and error.strerror else what

@@ -303,7 +303,7 @@ def test_a_file_that_is_no_spec_is_refused(here: Path, refused: Refused, text: s
 
 def test_a_file_that_is_not_there_is_refused(here: Path, refused: Refused) -> None:
     assert refused("run", "lost.json") == "lost.json: can't be read: No such file or directory"
-    assert refused("check", ".") == ".: can't be read: Is a directory"
+    assert refused("check", ".") == ".: can't be read: it is not a regular file"
     (here / "child.json").write_text('{"extends": "lost.json"}')
     assert refused("run", "child.json") == "lost.json: can't be read: No such file or directory (child.json extends it)"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import sys
 import tracemalloc
@@ -306,6 +307,16 @@ def test_a_folder_that_was_removed_is_written_no_more(tmp_path: Path, begun_agai
             with pytest.raises(RunError, match="run was removed or replaced while this run trained in it"):
                 folder.write_json("evaluation.json", {})
             assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == [".lock"] * begun_again
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows removes no file that is open")
+def test_records_are_not_written_to_a_file_that_was_removed(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    with folder.recorder(0, pytest.fail) as recorder:
+        recorder([record(1)])
+        folder.metrics.unlink()
+        with pytest.raises(RunError, match=r"metrics\.jsonl was removed while this run trained"):
+            recorder([record(2)])
 
 
 def test_a_damaged_line_costs_itself_and_is_told(tmp_path: Path) -> None:

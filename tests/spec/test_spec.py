@@ -231,7 +231,7 @@ def test_a_file_that_is_no_spec_is_refused(save: Save, text: str, said: str) -> 
 def test_a_file_that_cannot_be_read_is_refused(save: Save, tmp_path: Path) -> None:
     missing = tmp_path / "missing.json"
     assert refusal(lambda: read(missing)) == f"{missing}: can't be read: No such file or directory"
-    assert refusal(lambda: read(tmp_path)) == f"{tmp_path}: can't be read: Is a directory"
+    assert refusal(lambda: read(tmp_path)) == f"{tmp_path}: can't be read: it is not a regular file"
     child = save("child.json", {"extends": "missing.json"})
     said = f"{missing}: can't be read: No such file or directory (child.json extends it)"
     assert refusal(lambda: read(child)) == said
@@ -239,6 +239,18 @@ def test_a_file_that_cannot_be_read_is_refused(save: Save, tmp_path: Path) -> No
     assert "can't be read" in refusal(lambda: read(nul))
     (tmp_path / "utf16.json").write_bytes('{"seed": 1}'.encode("utf-16"))
     assert refusal(lambda: read(tmp_path / "utf16.json")).endswith("can't be read: it is not UTF-8 text")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no pipes with names")
+@pytest.mark.parametrize("name", ["pipe.json", "endless.json"])
+def test_a_spec_that_is_no_file_is_refused_and_not_waited_for(tmp_path: Path, name: str) -> None:
+    os.mkfifo(tmp_path / "pipe.json")
+    (tmp_path / "endless.json").symlink_to("/dev/zero")
+    (tmp_path / "child.json").write_text(json.dumps({"extends": name}))
+    with pytest.raises(SpecError, match=rf"{name}: can't be read: it is not a regular file$"):
+        read(tmp_path / name)
+    with pytest.raises(SpecError, match=rf"{name}: can't be read: it is not a regular file \(child.json extends it\)"):
+        read(tmp_path / "child.json")
 
 
 def test_specs_that_extend_one_another_are_refused_and_named(save: Save) -> None:
