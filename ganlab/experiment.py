@@ -56,7 +56,8 @@ class Run(NamedTuple):
 
     @property
     def records(self) -> list[Record]:
-        """A record of each step, read from the folder: "step", "seconds", "images", every term and gradient norm."""
+        """A record of each step, read from the folder: "step", "seconds", "images", and every term, logged value and
+        gradient norm."""
         return list(RunFolder(self.folder).records())
 
     @property

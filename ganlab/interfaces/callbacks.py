@@ -41,8 +41,8 @@ class Callback:
     def records(self, records: Sequence[dict[str, float]]) -> None:
         """Called with the records of new steps; the list may be empty.
 
-        A record has "step", "seconds" and "images", every term and gradient norm by name, and after a measurement every
-        number as "evaluation/DIRECTION/NUMBER".
+        A record has "step", "seconds" and "images", every term, logged value and gradient norm by name, and after a
+        measurement every number as "evaluation/DIRECTION/NUMBER".
         """
 
     def warn(self, sentence: str) -> None:

@@ -1,5 +1,5 @@
 """A step does no unnecessary work: torch's hooks count its forwards, and tables derived by hand say how many there are.
-No forward is repeated without a reason, and no operation waits for the device.
+No forward is repeated without a reason, and no operation waits for the device. This module is a plugin itself.
 """
 
 from __future__ import annotations
@@ -7,12 +7,16 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Callable
+from importlib.metadata import EntryPoint
 from typing import Any, NamedTuple
 
 import pytest
 import torch
 from torch import Tensor, nn
 
+import ganlab
+from ganlab import Translation
+from ganlab.components.registry import Registry, installed
 from ganlab.data.dataset import Dataset
 from ganlab.data.sampler import Sampler
 from ganlab.engine.trainer import Trainer
@@ -36,8 +40,6 @@ WASSERSTEIN = {"adversarial": {"type": "wasserstein"}}
 PENALISED = WASSERSTEIN | {"penalty": {"type": "gradient_penalty", "weight": 10}}
 CLASSIFYING = {"image": {"type": "acgan", "width": 4, "layers": 1}}
 CLASSES = {"adversarial": {"type": "acgan_source", "of": {"type": "lsgan"}}, "classes": {"type": "acgan_class"}}
-
-
 ONE_WAY = {"directions": ["ab"], "schedule": {"type": "alternating"}}
 PATCHES = {
     name: {"type": "spectral_norm", "of": {"type": "cam_patch", "width": 4, "layers": layers}}
@@ -50,8 +52,26 @@ UGATIT: dict[str, Any] = {
 }
 
 
+class FeatureMatching(ganlab.Loss):
+    """The distance of a fake's and a real image's activations in the discriminator (arXiv:1711.11585, eq. 4)."""
+
+    def generator(self, t: Translation) -> Tensor:
+        t.log("step", t.step)
+        t.log("brightness", t.fake.mean())
+        pairs = zip(t.activations(t.fake)[:-1], t.activations(t.target)[:-1], strict=True)
+        return torch.stack([(fake - real).abs().mean() for fake, real in pairs]).sum()
+
+
+@ganlab.hookimpl
+def ganlab_losses() -> dict[str, type[ganlab.Loss]]:
+    return {"matching": FeatureMatching}
+
+
+REGISTRY = Registry([*installed(), EntryPoint("reading", __name__, "ganlab")])
+
+
 def contrast(**options: Any) -> dict[str, Any]:
-    return {**ONE_WAY, "losses": {"cycle": None, "contrast": {"type": "patch_nce", **options}}}
+    return {"cycle": None, "contrast": {"type": "patch_nce", **options}}
 
 
 def alternating(moves: str = "own", **more: Any) -> dict[str, Any]:
@@ -69,7 +89,7 @@ def four_updates(kind: str) -> dict[str, Any]:
 
 
 class Counts(NamedTuple):
-    """Forwards in one step: each generator's encoder and decoder, each image discriminator, D_emb."""
+    """Forwards of a batch in one step: each generator's encoder and decoder, each image discriminator, D_emb."""
 
     encoder: int
     decoder: int
@@ -99,9 +119,11 @@ class Counts(NamedTuple):
 #               fake, which is still valid; G_ba encodes, decodes it (cycle). G's turn of ba, both moved: G_ba encodes,
 #               decodes x_b again, G_ab that fake. So G_ba has one of each more than G_ab.
 # cut           D_b's turn: encode, decode x_a; D_b scores x_b and the fake. G_ab's turn: D_b, moved, scores the fake;
-#               encode the fake; encode, decode x_b (identity); encode that. No other direction.
+#               encode the fake; encode, decode x_b (identity); encode that. With both schedules.
 # fastcut       no identity: encode the fake and the mirrored x_a.
 # ugatit        as with identity, which gives the CAM logits of x_b as well; each of the two discriminators.
+# matching      G's turn: D_b scores x_b as well.
+# accumulate    all of it for each of two batches.
 TABLE: dict[str, tuple[dict[str, Any], Counts]] = {
     "simultaneous": ({}, Counts(2, 2, 3)),
     "simultaneous, noisy labels": ({"losses": NOISY}, Counts(2, 2, 3)),
@@ -146,9 +168,15 @@ TABLE: dict[str, tuple[dict[str, Any], Counts]] = {
         {"schedule": {"type": "sgd_discriminator", "of": {"type": "alternating", "steps": 6}, "steps": None}},
         Counts(2, 2, 3),
     ),
-    "cut": (contrast(), Counts(4, 2, 3)),
-    "fastcut": (contrast(weight=10, identity=0, flip=True), Counts(3, 1, 3)),
+    "cut": ({**ONE_WAY, "losses": contrast()}, Counts(4, 2, 3)),
+    "cut, simultaneous, both directions": ({"losses": contrast()}, Counts(4, 2, 3)),
+    "fastcut": ({**ONE_WAY, "losses": contrast(weight=10, identity=0, flip=True)}, Counts(3, 1, 3)),
     "ugatit": (UGATIT, Counts(3, 3, 3)),
+    "alternating own, matching": (alternating(losses={"matching": {"type": "matching"}}), Counts(2, 2, 4)),
+    "alternating own, accumulate": (
+        {"schedule": {"type": "alternating", "accumulate": 2, "clip": 1.0}},
+        Counts(4, 4, 6),
+    ),
     "four updates": (four_updates("lsgan"), Counts(2, 2, 3)),
     "four updates, labels": (four_updates("class"), Counts(2, 2, 3)),
 }
@@ -164,7 +192,7 @@ def expected(system: str) -> dict[str, int]:
     """Returns {the trainer's name for a forward: number in one step}."""
     counts = TABLE[system][1]
     forwards = {}
-    for direction in resolve(merge(TINY, TABLE[system][0])).directions:
+    for direction in resolve(merge(TINY, TABLE[system][0]), registry=REGISTRY).directions:
         forwards |= {f"generator/{direction}.features": counts.encoder, f"generator/{direction}.decode": counts.decoder}
         forwards |= {f"{name}.forward": counts.discriminator for name in on_images(system, direction[1])}
     forwards |= {"discriminator/embedding.forward": counts.embedding} if counts.embedding else {}
@@ -173,7 +201,7 @@ def expected(system: str) -> dict[str, int]:
 
 def on_images(system: str, domain: str) -> list[str]:
     """The names of the discriminators of images of one domain."""
-    labels = resolve(merge(TINY, TABLE[system][0])).discriminators
+    labels = resolve(merge(TINY, TABLE[system][0]), registry=REGISTRY).discriminators
     return [f"discriminator/{label}/{domain}" for label in labels if label != "embedding"]
 
 
@@ -241,7 +269,7 @@ def follow_pools(trainer: Trainer) -> Shown:
 
 
 def test_the_table_has_every_schedule_with_each_of_its_choices() -> None:
-    schedules = [resolve(merge(TINY, patch)).schedule for patch, _ in TABLE.values()]
+    schedules = [resolve(merge(TINY, patch), registry=REGISTRY).schedule for patch, _ in TABLE.values()]
     for component in SHIPPED:
         if component.kind == "schedule":
             rows = [schedule for schedule in schedules if schedule["type"] == component.name]
@@ -253,7 +281,7 @@ def test_the_table_has_every_schedule_with_each_of_its_choices() -> None:
 @pytest.mark.parametrize("system", TABLE)
 def test_forwards_of_a_step(make_trainer: Make, system: str) -> None:
     patch = TABLE[system][0]
-    trainer = make_trainer(patch, batch=BATCH, classes=10)
+    trainer = make_trainer(patch, batch=BATCH, classes=10, known=REGISTRY)
     witness, shown = Witness(trainer), follow_pools(trainer)
     steps = 3
     for _ in range(steps):
@@ -330,7 +358,9 @@ def test_what_no_loss_asks_for_is_not_computed(make_trainer: Make, system: str) 
 
 @pytest.mark.parametrize("system", TABLE)
 def test_a_step_never_waits_for_the_device(make_trainer: Make, system: str) -> None:
-    trainer = make_trainer(merge(TABLE[system][0], {"ema_halflife_images": 100}), batch=BATCH, classes=10)
+    trainer = make_trainer(
+        merge(TABLE[system][0], {"ema_halflife_images": 100}), batch=BATCH, classes=10, known=REGISTRY
+    )
     with no_synchronisation():
         for _ in range(2):
             trainer.step()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable
 from functools import partial
 from importlib.metadata import EntryPoint
@@ -264,6 +265,17 @@ def test_a_schedule_has_steps(trainer: Callable[[Json], Trainer]) -> None:
             "X.sees is 'sounds', not one of images, pairs, embeddings",
         ),
         ("class X(ganlab.Generator):\n    pass", "X has neither encode nor features"),
+        ("class X(ganlab.Discriminator):\n    pass", "X has neither features nor forward"),
+        (
+            "class X(ganlab.Loss):\n    def __init__(self, critic: ganlab.Discriminator): pass",
+            "X.__init__ takes a discriminator, 'critic': name it in the spec's `discriminators` and read its scores"
+            " with t.score",
+        ),
+        (
+            "class X(ganlab.Loss):\n    def __init__(self, of: ganlab.Generator): pass",
+            "X.__init__ takes a generator, 'of': the spec's `generator` is read with t.encode, t.decode and"
+            " t.translate",
+        ),
         ("class X(ganlab.Features):\n    pass", "X.size is 'missing', not a number of pixels"),
         ("class X(ganlab.Metric):\n    pass", "X has no measure"),
     ],
@@ -278,5 +290,6 @@ def test_a_class_that_breaks_the_contract_is_a_broken_plugin(
         f"import ganlab\n{source}\n@ganlab.hookimpl\ndef ganlab_{kind}():\n    return {{'x': X}}\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, module, raising=False)
     (broken,) = Registry([EntryPoint("trial", module, "ganlab")]).broken
     assert said in broken.reason

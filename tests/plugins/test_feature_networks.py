@@ -92,6 +92,32 @@ def test_lite0_is_the_packages_model(lite0: Lite0, packaged: Any, photographs: T
     assert (own_gradient / 127.5 - gradient).norm() < 1e-3 * gradient.norm()
 
 
+def test_lite0s_maps_are_the_packages_blocks(lite0: Lite0, packaged: Any, photographs: Tensor) -> None:
+    """The last block at each of the strides 4, 8, 16 and 32, with gradients."""
+    pixels = photographs[:1].clone().requires_grad_()
+    x = packaged._swish(packaged._bn0(packaged._conv_stem((pixels - 127) / 128)))
+    last: dict[int, Tensor] = {}
+    for block in packaged._blocks:
+        x = block(x)
+        last[224 // x.shape[-1]] = x
+    single = (pixels.detach() / 127.5 - 1).float().requires_grad_()
+    found = lite0.maps(single)
+    for stride, channels, one in zip((4, 8, 16, 32), (24, 40, 112, 320), found, strict=True):
+        assert one.shape == (1, channels, 224 // stride, 224 // stride)
+        torch.testing.assert_close(one.double(), last[stride], rtol=0, atol=1e-3)
+    (gradient,) = torch.autograd.grad(sum(last[stride].square().mean() for stride in (4, 8, 16, 32)), pixels)
+    (own_gradient,) = torch.autograd.grad(sum(one.square().mean() for one in found), single)
+    assert (own_gradient / 127.5 - gradient).norm() < 1e-3 * gradient.norm()
+
+
+def test_a_network_without_maps_says_so() -> None:
+    class Vectors(ganlab.Features):
+        size = 8
+
+    with pytest.raises(NotImplementedError, match="Vectors gives no maps, only vectors"):
+        Vectors().maps(torch.zeros(1, 3, 8, 8))
+
+
 def test_lite0_sees_what_is_in_a_photograph(lite0: Lite0, packaged: Any, photographs: Tensor) -> None:
     """From these features the package's classifier recognises what each photograph shows."""
     with torch.no_grad():

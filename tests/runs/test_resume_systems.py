@@ -1,5 +1,7 @@
 """Every experiment, made small, is killed and resumed. Its networks equal those of a run that never stopped.
 
+`averaging` is the plain system with clipped gradients that are averaged over two batches.
+
 `make faults` kills each three times. The printed seed repeats a failure:
 GANLAB_KILL_SEED=SEED pytest tests/runs/test_resume_systems.py -m '' -k EXPERIMENT
 """
@@ -24,6 +26,8 @@ pytestmark = pytest.mark.xdist_group("resume_systems")
 
 # experiments/paper/ has the same systems, larger
 EXPERIMENTS = [name for name in FILES if "/" not in name]
+AVERAGING = {"schedule": {"accumulate": 2, "clip": 0.5}, "losses": {"adversarial": {"type": "noisy_lsgan"}}}
+SYSTEMS = [*EXPERIMENTS, "averaging"]
 STEPS = 8
 # some samples fall on a step without a checkpoint, and some checkpoints between two readings of the log
 PATCH = {
@@ -38,9 +42,10 @@ PATCH = {
 @pytest.fixture(scope="module")
 def specs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("specs")
-    found = {name: folder / name for name in EXPERIMENTS}
+    found = {name: folder / name for name in SYSTEMS}
     for name, path in found.items():
-        path.write_text(json.dumps(merge(small(name), PATCH)))
+        system = merge(small("cyclegan.json"), AVERAGING) if name == "averaging" else small(name)
+        path.write_text(json.dumps(merge(system, PATCH)))
     return found
 
 
@@ -81,7 +86,7 @@ def check(forker: Forker, spec: Path, folder: Path, jobs: Callable[[], list[dict
     assert records(killed) == records(whole)
 
 
-@pytest.mark.parametrize("name", EXPERIMENTS)
+@pytest.mark.parametrize("name", SYSTEMS)
 def test_a_killed_experiment_ends_as_one_that_was_not(
     forker: Forker, specs: dict[str, Path], tmp_path: Path, name: str
 ) -> None:
@@ -92,7 +97,7 @@ def test_a_killed_experiment_ends_as_one_that_was_not(
 
 
 @pytest.mark.faults
-@pytest.mark.parametrize("name", EXPERIMENTS)
+@pytest.mark.parametrize("name", SYSTEMS)
 def test_an_experiment_killed_three_times_ends_as_one_that_was_not(
     forker: Forker, specs: dict[str, Path], tmp_path: Path, name: str
 ) -> None:

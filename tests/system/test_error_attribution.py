@@ -51,6 +51,16 @@ class Late(ganlab.Loss):
         if self.how == "shapes":
             weights = torch.ones(5)
             return (weights * fake).mean()
+        if self.how == "encode":
+            return t.encode(fake[:, :2]).mean()
+        if self.how == "missing":
+            return t.discriminator().cam
+        if self.how == "tensor":
+            return _fails(t, KeyError(torch.ones(4, 4)))
+        if self.how == "printed":
+            return _fails(t, ValueError(f"odd: {torch.ones(4, 4)}, even"))
+        if self.how == "name":
+            return t.score(fake, torch.ones(4, 4))  # type: ignore[arg-type]
         if self.how == "no tensors":
             return _fails(t, KeyError())
         if self.how == "long":
@@ -255,6 +265,7 @@ OWNER = "of plugin 'faulty' of unknown unknown"
 SCORES = "losses.mine's generator term in direction ab at step 2: asks discriminator/image/b to score"
 ASKED = "asked by loss 'lsgan' of plugin 'cyclegan' of ganlab 0.1.0"
 IMAGES = "(4, 3, 16, 16)"
+FIRST = ", ".join(f"t.{name} (2, 3, 16, 16)" for name in ("source", "target", "fake", "cycled"))
 HELD = f"t.source {IMAGES}, t.target {IMAGES}, t.fake {IMAGES}, t.cycled {IMAGES}"
 TWICE = (
     "Trying to backward through the graph a second time (or directly access saved tensors after they have already been"
@@ -307,6 +318,31 @@ def shy(**options: Any) -> Json:
             " (16) at"
             f" non-singleton dimension 3 (loss 'late' {OWNER}; t.source (2, 3, 16, 16), t.target (2, 3, 16, 16), "
             "t.fake (2, 3, 16, 16), t.cycled (2, 3, 16, 16), fake (2, 3, 16, 16), weights (5,))",
+        ),
+        (
+            late(how="encode", at=1),
+            "losses.mine's generator term in direction ab: asks generator/ab to encode (2, 2, 16, 16), unlike the (N, 3,"
+            " 16, 16) that it has encoded before: Given groups=1, weight of size [4, 3, 7, 7], expected input[2, 2, 22,"
+            f" 22] to have 3 channels, but got 2 channels instead (loss 'late' {OWNER})",
+        ),
+        (
+            late(how="missing", at=1),
+            "losses.mine's generator term in direction ab: 'Patch' object has no attribute 'cam' "
+            f"(loss 'late' {OWNER}; {FIRST}, fake (2, 3, 16, 16))",
+        ),
+        (
+            late(how="tensor", at=1),
+            "losses.mine's generator term in direction ab: KeyError: tensor of shape (4, 4) and type torch.float32 "
+            f"(loss 'late' {OWNER}; {FIRST})",
+        ),
+        (
+            late(how="printed", at=1),
+            f"losses.mine's generator term in direction ab: odd: tensor(...), even (loss 'late' {OWNER}; {FIRST})",
+        ),
+        (
+            late(how="name", at=1),
+            "losses.mine's generator term in direction ab: asks for a discriminator on images named tensor of shape"
+            f" (4, 4) and type float32; there is 'image' (loss 'late' {OWNER})",
         ),
         (
             late(how="labels", at=1),

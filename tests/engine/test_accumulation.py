@@ -1,0 +1,249 @@
+"""Gradients averaged over several batches, clipped gradients, named parameters, networks adjusted after updates. This
+module is a plugin itself."""
+
+from __future__ import annotations
+
+import copy
+from importlib.metadata import EntryPoint
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import ganlab
+from ganlab import Translation
+from ganlab.components.registry import Registry, installed
+from ganlab.data.sampler import Batch
+from ganlab.engine.trainer import Trainer
+from ganlab.errors import SpecError
+from ganlab.spec.files import merge
+from ganlab.spec.resolve import resolve
+from ganlab.system.build import build
+from ganlab.testing.simple import SimpleGenerator
+from helpers.plain_loop import record_gradients
+from helpers.systems import TINY, RandomImages, make_trainer, stir
+
+
+class Drawn(ganlab.Loss):
+    """Logs a random number, and has a parameter of its own."""
+
+    trains = "discriminator"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = nn.Linear(1, 1)
+
+    def discriminator(self, t: Translation) -> Tensor:
+        t.log("number", t.uniform(1))
+        return self.head(t.score(t.target).mean()[None]).square().sum()
+
+
+class Rounding(SimpleGenerator):
+    """Rounds its weights to sixteenths after each update."""
+
+    def after_update(self) -> None:
+        for p in self.parameters():
+            p.copy_((p * 16).round() / 16)
+
+
+class Wrapping(ganlab.Generator):
+    """Wraps a generator and overrides nothing but its halves."""
+
+    def __init__(self, of: ganlab.Generator) -> None:
+        super().__init__()
+        self.of = of
+
+    def encode(self, images: Tensor) -> Tensor:
+        return self.of.encode(images)
+
+    def decode(self, embedding: Tensor) -> Tensor:
+        return self.of.decode(embedding)
+
+
+class Rates(ganlab.ScheduleWrapper):
+    """Gives the norms' parameters no weight decay, and the discriminators other rates by their names."""
+
+    seen: dict[str, list[str]]
+
+    def __init__(self, of: ganlab.Schedule, batches: Any = None) -> None:
+        super().__init__(of)
+        self.seen = {}
+        self.batches = batches or of.batches
+
+    def optimizer(self, player: str, parameters: list[tuple[str, nn.Parameter]]) -> torch.optim.Optimizer:
+        self.seen[player] = [name for name, _ in parameters]
+        if player == "generator":
+            return super().optimizer(player, parameters)
+        biases = [(name, p) for name, p in parameters if name.endswith(".bias")]
+        others = [(name, p) for name, p in parameters if not name.endswith(".bias")]
+        return torch.optim.AdamW([{"params": others}, {"params": biases, "weight_decay": 0.0}], lr=1e-3)
+
+
+@ganlab.hookimpl
+def ganlab_losses() -> dict[str, type[ganlab.Loss]]:
+    return {"drawn": Drawn}
+
+
+@ganlab.hookimpl
+def ganlab_generators() -> dict[str, type[ganlab.Generator]]:
+    return {"rounding": Rounding, "wrapping": Wrapping}
+
+
+@ganlab.hookimpl
+def ganlab_schedules() -> dict[str, type[ganlab.Schedule]]:
+    return {"rates": Rates}
+
+
+REGISTRY = Registry([*installed(), EntryPoint("probes", __name__, "ganlab")])
+
+
+class Parts:
+    """The batches of RandomImages, each in `count` parts."""
+
+    def __init__(self, count: int) -> None:
+        self._whole, self._count = RandomImages(8), count
+        self.batch, self.domains = 8 // count, self._whole.domains
+
+    def __call__(self, draw: int) -> Batch:
+        whole, part = self._whole(draw // self._count), draw % self._count
+        pieces = slice(part * self.batch, (part + 1) * self.batch)
+        return whole._replace(images={name: images[pieces] for name, images in whole.images.items()})
+
+
+def trained(patch: dict[str, Any], count: int, steps: int = 3) -> tuple[Trainer, list[dict[str, float]]]:
+    """Trains TINY in float64 on batches of 8 in `count` parts, over which it averages."""
+    base = merge(TINY, {"runtime": {"precision": "float64"}, "ema_halflife_images": 20})
+    spec = resolve(merge(merge(base, patch), {"schedule": {"accumulate": count}}), registry=REGISTRY)
+    parts = Parts(count)
+    trainer = Trainer(build(spec, parts.domains), parts)
+    stir(trainer)
+    for _ in range(steps):
+        trainer.step()
+    return trainer, trainer.log.read(trainer.state)
+
+
+@pytest.mark.parametrize("count", [2, 4])
+@pytest.mark.parametrize(
+    "patch",
+    [
+        {"schedule": {"pool": 5}},
+        {"schedule": {"type": "alternating", "clip": 0.3}, "losses": {"identity": {"type": "identity", "weight": 5}}},
+    ],
+)
+def test_averaging_over_parts_of_a_batch_equals_the_whole_batch(patch: dict[str, Any], count: int) -> None:
+    # the pool draws for each image, so the order of the images is the same, but not their draws: it fills here
+    patch = merge(patch, {"schedule": {"pool": 100}}) if "pool" in patch["schedule"] else patch
+    (one, whole), (other, parts) = trained(patch, 1), trained(patch, count)
+    for name, module in one.state.modules().items():
+        torch.testing.assert_close(other.state.modules()[name].state_dict(), module.state_dict(), rtol=0, atol=1e-10)
+    for mine, theirs in zip(whole, parts, strict=True):
+        assert {**mine, "seconds": 0} == pytest.approx({**theirs, "seconds": 0}, rel=0, abs=1e-10)
+    assert one.state.draws * 8 == other.state.draws * 8 // count
+    for direction, pool in one.state.pools.items():
+        torch.testing.assert_close(other.state.pools[direction].state_dict(), pool.state_dict(), rtol=0, atol=1e-10)
+
+
+def test_each_batch_draws_numbers_of_its_own() -> None:
+    losses = {"drawn": {"type": "drawn"}}
+    numbers = {}
+    for count in (1, 2):
+        trainer = make_trainer({"losses": losses, "schedule": {"accumulate": count}}, known=REGISTRY)
+        trainer.step()
+        numbers[count] = trainer.log.read(trainer.state)[0]["log/discriminator/ab/drawn/number"]
+    second = 2 * numbers[2] - numbers[1]
+    assert 0 <= second < 1
+    assert abs(second - numbers[1]) > 1e-6
+
+
+@pytest.mark.parametrize("clip", [0.1, 1e9])
+def test_clipping_is_torchs(clip: float) -> None:
+    """The gradients that the optimizer sees, and the recorded norm before clipping."""
+    clipped, free = (make_trainer({"schedule": {"clip": value}}) for value in (clip, None))
+    for trainer in (clipped, free):
+        stir(trainer)
+    seen, raw = record_gradients(clipped), record_gradients(free)
+    for trainer in (clipped, free):
+        trainer.step()
+    # the discriminators see the same fakes in the first step, so their gradients are those of the free system
+    for mine, theirs in zip(seen, raw, strict=True):
+        parameters = [nn.Parameter(torch.zeros_like(gradient)) for gradient in theirs.values()]
+        for parameter, gradient in zip(parameters, theirs.values(), strict=True):
+            parameter.grad = gradient.clone()
+        nn.utils.clip_grad_norm_(parameters, clip)
+        for parameter, gradient in zip(parameters, mine.values(), strict=True):
+            torch.testing.assert_close(gradient, parameter.grad, rtol=0, atol=1e-14)
+        assert all(torch.equal(*pair) for pair in zip(mine.values(), theirs.values(), strict=True)) == (clip > 1)
+    one, other = (trainer.log.read(trainer.state)[0] for trainer in (clipped, free))
+    for player in ("generator", "discriminator"):
+        name = f"gradient/{player}/ab+ba"
+        assert one[name] == other[name] > 0.1
+
+
+def test_parameters_come_with_names() -> None:
+    patch = {
+        "schedule": {"type": "rates", "of": {"type": "simultaneous", "steps": 6}, "steps": None},
+        "losses": {"drawn": {"type": "drawn"}},
+    }
+    trainer = make_trainer(patch, known=REGISTRY)
+    schedule = trainer.schedule
+    assert isinstance(schedule, Rates)
+    for player, names in schedule.seen.items():
+        modules = {name: m for name, m in trainer.networks.modules.items() if name.startswith(player)}
+        modules |= {"losses/drawn": trainer.system.losses["drawn"]} if player == "discriminator" else {}
+        assert names == [f"{name}.{part}" for name, m in modules.items() for part, _ in m.named_parameters()]
+    assert {"discriminator/image/b.net.0.weight", "losses/drawn.head.bias"} <= set(schedule.seen["discriminator"])
+    groups = trainer.state.optimizers["discriminator"].param_groups
+    assert [group["weight_decay"] for group in groups] == [0.01, 0.0]
+    assert all(name.endswith(".bias") for name in groups[1]["param_names"])
+    assert schedule.directions == schedule.of.directions == ("ab", "ba")
+    trainer.step()
+
+
+def test_a_wrapper_asks_the_schedule_that_it_wraps() -> None:
+    registry = REGISTRY
+    of = {"type": "simultaneous", "steps": 7, "decay_from": 0.5, "pool": 3, "accumulate": 2}
+    made = registry.find("schedule", "simultaneous", "here").cls(**{k: v for k, v in of.items() if k != "type"})
+    wrapper = Rates(made)
+    assert (wrapper.steps, wrapper.batches) == (7, 2)
+    wrapper.directions = ("ba",)
+    assert list(wrapper.turns(3)) == list(made.turns(3))
+    assert [wrapper.learning_rate("generator", step) for step in range(7)] == [
+        made.learning_rate("generator", step) for step in range(7)
+    ]
+    assert wrapper.weight("cycle", "generator", 2) == made.weight("cycle", "generator", 2)
+    pool = wrapper.pool(ganlab.Domain("b", 3, 4, 4))
+    assert pool is not None
+    assert pool.state_dict()["images"].shape == (3, 3, 4, 4)
+
+
+@pytest.mark.parametrize("batches", ["two", -1, 1.5])
+def test_a_number_of_batches_that_is_none_is_refused(batches: Any) -> None:
+    schedule = {"type": "rates", "of": {"type": "simultaneous"}, "steps": None, "batches": batches}
+    with pytest.raises(SpecError, match=f"schedule: 'rates' has batches {batches!r}, not a number from 1 up"):
+        make_trainer({"schedule": schedule}, known=REGISTRY)
+
+
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_generators_are_adjusted_after_their_updates(wrapped: bool) -> None:
+    inner = {"type": "rounding", "width": None, "blocks": None}
+    patch = {
+        "generator": {"type": "wrapping", "of": {"type": "rounding"}, "width": None, "blocks": None}
+        if wrapped
+        else inner,
+        "schedule": {"type": "alternating", "lr": 0.05},
+    }
+    trainer = make_trainer(patch, known=REGISTRY)
+    before = copy.deepcopy(trainer.networks.modules)
+    trainer.step()
+    for direction in ("ab", "ba"):
+        moved = 0.0
+        for p, q in zip(
+            trainer.networks.generator(direction).parameters(),
+            before[f"generator/{direction}"].parameters(),
+            strict=True,
+        ):
+            assert torch.equal(p * 16, (p * 16).round())
+            assert not torch.equal(q * 16, (q * 16).round())
+            moved += float((p - q).detach().abs().sum())
+        assert moved > 0
