@@ -40,7 +40,7 @@ class PatchNCE(ganlab.Loss):
         self,
         temperature: Annotated[float, Field(gt=0)] = 0.07,
         patches: Annotated[int, Field(ge=2, le=65536)] = 256,
-        layers: tuple[int, ...] | None = None,
+        layers: tuple[Annotated[int, Field(ge=-1000, le=1000)], ...] | None = None,
         identity: Annotated[float, Field(ge=0)] = 1.0,
         flip: bool = False,
     ) -> None:

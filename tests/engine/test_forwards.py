@@ -40,27 +40,6 @@ WASSERSTEIN = {"adversarial": {"type": "wasserstein"}}
 PENALISED = WASSERSTEIN | {"penalty": {"type": "gradient_penalty", "weight": 10}}
 CLASSIFYING = {"image": {"type": "acgan", "width": 4, "layers": 1}}
 CLASSES = {"adversarial": {"type": "acgan_source", "of": {"type": "lsgan"}}, "classes": {"type": "acgan_class"}}
-
-
-class FeatureMatching(ganlab.Loss):
-    """The distance of a fake's and a real image's activations in the discriminator (arXiv:1711.11585, eq. 4)."""
-
-    def generator(self, t: Translation) -> Tensor:
-        return _distance(t.activations(t.fake)[:-1], t.activations(t.target)[:-1])
-
-
-def _distance(ones: list[Tensor], others: list[Tensor]) -> Tensor:
-    return torch.stack([(one - other).abs().mean() for one, other in zip(ones, others, strict=True)]).sum()
-
-
-@ganlab.hookimpl
-def ganlab_losses() -> dict[str, type[ganlab.Loss]]:
-    return {"matching": FeatureMatching}
-
-
-REGISTRY = Registry([*installed(), EntryPoint("reading", __name__, "ganlab")])
-
-
 ONE_WAY = {"directions": ["ab"], "schedule": {"type": "alternating"}}
 PATCHES = {
     name: {"type": "spectral_norm", "of": {"type": "cam_patch", "width": 4, "layers": layers}}
@@ -73,8 +52,26 @@ UGATIT: dict[str, Any] = {
 }
 
 
+class FeatureMatching(ganlab.Loss):
+    """The distance of a fake's and a real image's activations in the discriminator (arXiv:1711.11585, eq. 4)."""
+
+    def generator(self, t: Translation) -> Tensor:
+        t.log("step", t.step)
+        t.log("brightness", t.fake.mean())
+        pairs = zip(t.activations(t.fake)[:-1], t.activations(t.target)[:-1], strict=True)
+        return torch.stack([(fake - real).abs().mean() for fake, real in pairs]).sum()
+
+
+@ganlab.hookimpl
+def ganlab_losses() -> dict[str, type[ganlab.Loss]]:
+    return {"matching": FeatureMatching}
+
+
+REGISTRY = Registry([*installed(), EntryPoint("reading", __name__, "ganlab")])
+
+
 def contrast(**options: Any) -> dict[str, Any]:
-    return {**ONE_WAY, "losses": {"cycle": None, "contrast": {"type": "patch_nce", **options}}}
+    return {"cycle": None, "contrast": {"type": "patch_nce", **options}}
 
 
 def alternating(moves: str = "own", **more: Any) -> dict[str, Any]:
@@ -121,12 +118,12 @@ class Counts(NamedTuple):
 # four updates  D's turns: D_b scores x_b; moved, the fake: encode, decode x_a. G's turn of ab: D_b, moved, scores the
 #               fake, which is still valid; G_ba encodes, decodes it (cycle). G's turn of ba, both moved: G_ba encodes,
 #               decodes x_b again, G_ab that fake. So G_ba has one of each more than G_ab.
-# matching      G's turn: D_b scores x_b as well.
-# accumulate    all of it for each of two batches.
 # cut           D_b's turn: encode, decode x_a; D_b scores x_b and the fake. G_ab's turn: D_b, moved, scores the fake;
-#               encode the fake; encode, decode x_b (identity); encode that. No other direction.
+#               encode the fake; encode, decode x_b (identity); encode that. With both schedules.
 # fastcut       no identity: encode the fake and the mirrored x_a.
 # ugatit        as with identity, which gives the CAM logits of x_b as well; each of the two discriminators.
+# matching      G's turn: D_b scores x_b as well.
+# accumulate    all of it for each of two batches.
 TABLE: dict[str, tuple[dict[str, Any], Counts]] = {
     "simultaneous": ({}, Counts(2, 2, 3)),
     "simultaneous, noisy labels": ({"losses": NOISY}, Counts(2, 2, 3)),
@@ -171,14 +168,15 @@ TABLE: dict[str, tuple[dict[str, Any], Counts]] = {
         {"schedule": {"type": "sgd_discriminator", "of": {"type": "alternating", "steps": 6}, "steps": None}},
         Counts(2, 2, 3),
     ),
+    "cut": ({**ONE_WAY, "losses": contrast()}, Counts(4, 2, 3)),
+    "cut, simultaneous, both directions": ({"losses": contrast()}, Counts(4, 2, 3)),
+    "fastcut": ({**ONE_WAY, "losses": contrast(weight=10, identity=0, flip=True)}, Counts(3, 1, 3)),
+    "ugatit": (UGATIT, Counts(3, 3, 3)),
     "alternating own, matching": (alternating(losses={"matching": {"type": "matching"}}), Counts(2, 2, 4)),
     "alternating own, accumulate": (
         {"schedule": {"type": "alternating", "accumulate": 2, "clip": 1.0}},
         Counts(4, 4, 6),
     ),
-    "cut": (contrast(), Counts(4, 2, 3)),
-    "fastcut": (contrast(weight=10, identity=0, flip=True), Counts(3, 1, 3)),
-    "ugatit": (UGATIT, Counts(3, 3, 3)),
     "four updates": (four_updates("lsgan"), Counts(2, 2, 3)),
     "four updates, labels": (four_updates("class"), Counts(2, 2, 3)),
 }
@@ -194,7 +192,7 @@ def expected(system: str) -> dict[str, int]:
     """Returns {the trainer's name for a forward: number in one step}."""
     counts = TABLE[system][1]
     forwards = {}
-    for direction in resolve(merge(TINY, TABLE[system][0])).directions:
+    for direction in resolve(merge(TINY, TABLE[system][0]), registry=REGISTRY).directions:
         forwards |= {f"generator/{direction}.features": counts.encoder, f"generator/{direction}.decode": counts.decoder}
         forwards |= {f"{name}.forward": counts.discriminator for name in on_images(system, direction[1])}
     forwards |= {"discriminator/embedding.forward": counts.embedding} if counts.embedding else {}
@@ -203,7 +201,7 @@ def expected(system: str) -> dict[str, int]:
 
 def on_images(system: str, domain: str) -> list[str]:
     """The names of the discriminators of images of one domain."""
-    labels = resolve(merge(TINY, TABLE[system][0])).discriminators
+    labels = resolve(merge(TINY, TABLE[system][0]), registry=REGISTRY).discriminators
     return [f"discriminator/{label}/{domain}" for label in labels if label != "embedding"]
 
 

@@ -568,14 +568,20 @@ def changed(value: Any) -> Any:
         return value[::-1]
     if isinstance(value, int | float):
         return value + 1 if isinstance(value, int) else value / 2
-    return {None: 2.5, "float32": "float64", "cpu": "cuda"}.get(value, f"{value}x")
+    return {None: 2.5, "float32": "float64", "bfloat16": "float32", "cpu": "cuda"}.get(value, f"{value}x")
 
 
 RESOLVED = resolved(
     {
         "discriminators": {"critic": {"type": "critic", "of": {"type": "patch"}}},
         "about": "words",
-        "evaluation": {"metrics": ["kid", "fid"], "features": "lite0", "every": 5, "monitor": "fid-lite0"},
+        "evaluation": {
+            "metrics": ["kid", "fid"],
+            "during": ["kid", "fid"],
+            "features": "lite0",
+            "every": 5,
+            "monitor": "fid-lite0",
+        },
     }
 )
 FULL = RESOLVED.as_json()
