@@ -236,7 +236,7 @@ def check(
         callback.warn(sentence)
     evaluator = evaluator_for(resolved.evaluation)
     # raises SpecError if the spec's monitor is not measured
-    evaluator.monitors(resolved.evaluation.monitor, resolved.evaluation.during)
+    evaluator.monitors(resolved.evaluation.monitor, resolved.evaluation.keys_during)
     _warn_of_missing(evaluator.missing(every_image(datasets, sources)), callback)
     return {
         "name": resolved.name,
@@ -343,7 +343,7 @@ def _evaluate_run(
         # a metric that the spec names too keeps the spec's options
         own = {metric.key: metric.as_json() for metric in spec.evaluation.metric_components}
         asked.metrics = tuple(own.get(metric, metric) if isinstance(metric, str) else metric for metric in metrics)
-        asked.monitor = asked.during = None
+        asked.monitor = None
     asked.features = features or asked.features
     asked = resolve_evaluation(asked, "eval")
     if not asked.metrics:
