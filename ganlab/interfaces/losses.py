@@ -182,7 +182,7 @@ class Translation:
         Scores and activations share one forward. `name` chooses among several discriminators. Raises SpecError for
         images of the source domain, as `score` does.
         """
-        return self._values.activations(self.direction, "images", name, images)
+        return self._values.activations(self.direction, name, images)
 
     def score_embedding(self, embedding: Tensor, name: str | None = None) -> Tensor:
         """The embedding discriminator's scores of an embedding, (N, K, h, w). `name` chooses among several."""
@@ -241,7 +241,7 @@ class TranslationValues(Protocol):
 
     def score(self, direction: str, sees: str, name: str | None, x: Tensor) -> Tensor: ...
 
-    def activations(self, direction: str, sees: str, name: str | None, x: Tensor) -> list[Tensor]: ...
+    def activations(self, direction: str, name: str | None, images: Tensor) -> list[Tensor]: ...
 
     def discriminator(self, direction: str, name: str | None) -> Discriminator: ...
 

@@ -192,8 +192,7 @@ class ForwardCache:
         return None
 
     def _made_from(self, direction: str, recipe: Recipe) -> Tensor | None:
-        """Returns the present input of a recipe; None if it is not made, or made by networks that were updated since
-        and are to be updated again."""
+        """Returns the input of a recipe; None if there is none, or if this turn would make it again."""
         if recipe.made_from in ("source", "target"):
             return self.batch.images[direction[recipe.made_from == "target"]]
         entry = self._entries.get((direction, recipe.made_from))
@@ -230,8 +229,8 @@ class ForwardCache:
     def score(self, direction: str, sees: str, label: str | None, x: Tensor) -> Tensor:
         return self.scored(direction, sees, label, x).scores
 
-    def activations(self, direction: str, sees: str, label: str | None, x: Tensor) -> list[Tensor]:
-        found = self.scored(direction, sees, label, x)
+    def activations(self, direction: str, label: str | None, images: Tensor) -> list[Tensor]:
+        found = self.scored(direction, "images", label, images)
         return [*(as_float(found.network, inner) for inner in found.inner), found.scores]
 
     def scored(self, direction: str, sees: str, label: str | None, x: Tensor) -> Scored:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
-from contextlib import nullcontext
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, nullcontext
 from typing import NamedTuple
 
 import torch
@@ -43,7 +43,8 @@ class Networks:
         self.versions = dict.fromkeys(self.modules, 0)
         self.forwards: Counter[str] = Counter()
         """The number of calls of each network's `features`, `decode` or `forward`, by "NAME.METHOD"."""
-        self._scored: dict[str, dict[_TensorKind, None]] = {name: {} for name in self.modules}
+        self._known: dict[tuple[str, str], dict[_TensorKind, None]] = {}
+        """{(network, verb): the kinds of tensors that it has been given for it}."""
         self._autocast = autocast
 
     def __getitem__(self, name: str) -> Generator | Discriminator:
@@ -83,16 +84,17 @@ class Networks:
         return torch.autocast(self._autocast, torch.bfloat16)
 
     def features(self, direction: str, images: Tensor) -> list[Tensor]:
-        """The activations of a generator's encoder, the last of them the embedding."""
+        """The activations of a generator's encoder, the last of them the embedding. Raises SpecError as `activations`
+        does."""
         self.forwards[f"generator/{direction}.features"] += 1
-        with self.computing():
+        with self._asked(f"generator/{direction}", "encode", images), self.computing():
             network = self.generator(direction)
             activations = checked_activations(network, network.features(images))
             return [as_float(network, activation) for activation in activations]
 
     def decode(self, direction: str, embedding: Tensor) -> Tensor:
         self.forwards[f"generator/{direction}.decode"] += 1
-        with self.computing():
+        with self._asked(f"generator/{direction}", "decode", embedding), self.computing():
             network = self.generator(direction)
             return as_float(network, network.decode(embedding))
 
@@ -103,22 +105,27 @@ class Networks:
     def activations(self, name: str, x: Tensor) -> list[Tensor]:
         """A discriminator's activations in the precision of the computation; the last of them are the scores.
 
-        Raises SpecError if the discriminator fails at a tensor unlike all that it has scored before. The loss is then
-        at fault.
+        Raises SpecError if the network fails at a tensor unlike all that it has been given before. The loss is then at
+        fault.
         """
         self.forwards[f"{name}.forward"] += 1
-        network, scored = self.discriminator(name), self._scored[name]
+        network = self.discriminator(name)
+        with self._asked(name, "score", x), self.computing():
+            return checked_activations(network, network.features(x))
+
+    @contextmanager
+    def _asked(self, name: str, verb: str, x: Tensor) -> Iterator[None]:
+        known = self._known.setdefault((name, verb), {})
         kind = _TensorKind(tuple(x.shape[1:]), x.dtype, x.device.type)
         try:
-            with self.computing():
-                activations = checked_activations(network, network.features(x))
+            yield
         except Exception as error:
-            if not scored or kind in scored:
+            if not known or kind in known:
                 raise
-            raise SpecError(f"asks {name} to score {_contrast(x, next(iter(scored)))}: {text_of(error)}") from error
-        # ordered: the first is the dry run's, which fits
-        scored[kind] = None
-        return activations
+            # ordered: the first is the dry run's, which fits
+            what = _contrast(x, next(iter(known)), f"{verb}d")
+            raise SpecError(f"asks {name} to {verb} {what}: {text_of(error)}") from error
+        known[kind] = None
 
     def used(self) -> set[str]:
         """The names of the networks with a forward since `forwards` was cleared."""
@@ -137,8 +144,8 @@ class Networks:
         return [name for name, module in self.modules.items() if any(id(p) in asked for p in module.parameters())]
 
 
-def _contrast(x: Tensor, known: _TensorKind) -> str:
+def _contrast(x: Tensor, known: _TensorKind, done: str) -> str:
     """Returns a sentence's part that says how a tensor differs from a known kind."""
     if x.shape[1:] != known.shape:
-        return f"{tuple(x.shape)}, unlike the (N, {', '.join(map(str, known.shape))}) that it has scored before"
-    return f"{x.dtype} on {x.device.type}, unlike the {known.dtype} on {known.device} that it has scored before"
+        return f"{tuple(x.shape)}, unlike the (N, {', '.join(map(str, known.shape))}) that it has {done} before"
+    return f"{x.dtype} on {x.device.type}, unlike the {known.dtype} on {known.device} that it has {done} before"

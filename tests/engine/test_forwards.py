@@ -49,6 +49,8 @@ class Contrastive(ganlab.Loss):
     """Reads what CUT reads (arXiv:2007.15651): the encoder's activations for source, fake, target and identity."""
 
     def generator(self, t: Translation) -> dict[str, Tensor]:
+        t.log("step", t.step)
+        t.log("brightness", t.fake.mean())
         return {
             "fake": _distance(t.features(t.fake), t.features("source")),
             "identity": _distance(t.features(t.identity), t.features("target")),

@@ -51,6 +51,8 @@ class Late(ganlab.Loss):
         if self.how == "shapes":
             weights = torch.ones(5)
             return (weights * fake).mean()
+        if self.how == "encode":
+            return t.encode(fake[:, :2]).mean()
         if self.how == "missing":
             return t.discriminator().cam
         if self.how == "tensor":
@@ -316,6 +318,12 @@ def shy(**options: Any) -> Json:
             " (16) at"
             f" non-singleton dimension 3 (loss 'late' {OWNER}; t.source (2, 3, 16, 16), t.target (2, 3, 16, 16), "
             "t.fake (2, 3, 16, 16), t.cycled (2, 3, 16, 16), fake (2, 3, 16, 16), weights (5,))",
+        ),
+        (
+            late(how="encode", at=1),
+            "losses.mine's generator term in direction ab: asks generator/ab to encode (2, 2, 16, 16), unlike the (N,"
+            " 3, 16, 16) that it has encoded before: Given groups=1, weight of size [4, 3, 7, 7], expected input[2, 2,"
+            f" 22, 22] to have 3 channels, but got 2 channels instead (loss 'late' {OWNER})",
         ),
         (
             late(how="missing", at=1),
