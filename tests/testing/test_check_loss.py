@@ -209,6 +209,12 @@ class CallsBackward(SimpleLoss):
         return super().generator(t)
 
 
+class LogsInfinity(SimpleLoss):
+    def generator(self, t: Translation) -> Tensor:
+        t.log("ratio", t.score(t.fake).mean() / 0)
+        return super().generator(t)
+
+
 class Overdescribed(Required):
     """A loss.
 
@@ -283,6 +289,7 @@ BROKEN: list[Broken] = [
         LeavesEvalMode,
         "the generators' term in direction ab leaves discriminator/image/b in another",
     ),
+    (testing.check_loss, LogsInfinity, "finite scalars.* the generators' term in direction ab logs 'ratio' as -?inf"),
     (
         testing.check_loss,
         CallsBackward,
