@@ -80,6 +80,8 @@ def check_loss(
                 check(not changed, f"{term} changes {', '.join(changed)} in place")
                 disturbed = system.disturbed()
                 check(not disturbed, f"{term} {disturbed}")
+                for _, name, value in cache.take_logged():
+                    check(bool(value.isfinite()), f"{term} logs {name!r} as {value.item()}")
         check(bool(found), "it gives no player a term in any direction")
         check(all(value.isfinite() for value in found.values()), terms_text(found))
     with requirement(cls, "has terms with gradients that reach the player's networks or its own parameters") as check:

@@ -56,30 +56,42 @@ class Recipe:
         for network in generators.values():
             shape_lazy(network, _blank(self.images))
         with torch.no_grad():
-            shape = generators[self.directions[0]].encode(_blank(self.images)).shape
-        embedding = Domain("embedding", *shape[1:])
+            embedded = generators[self.directions[0]].encode(_blank(self.images))
+        embedding = Domain("embedding", *embedded.shape[1:])
         on_images: dict[tuple[str, str], Discriminator] = {}
         on_embeddings: dict[str, Discriminator] = {}
+        inputs = {f"generator/{direction}": _blank(self.images).to(dtype) for direction in self.directions}
         for label, given in self.discriminators.items():
             kind = sees(*given)
             if kind == "embeddings":
                 on_embeddings[label] = _discriminator(given, embedding)
+                inputs[f"discriminator/{label}"] = _blank(embedding).to(dtype)
                 continue
             for direction in sorted(self.directions, key=lambda direction: direction[1]):
                 target = domains[direction[1]]
-                on_images[label, direction[1]] = _discriminator(given, paired(target) if kind == "pairs" else target)
+                shape = paired(target) if kind == "pairs" else target
+                on_images[label, direction[1]] = _discriminator(given, shape)
+                inputs[f"discriminator/{label}/{direction[1]}"] = _blank(shape).to(dtype)
         networks = Networks(generators, on_images, on_embeddings)
         for module in networks.modules.values():
             module.to(dtype)
             _seed_forwards(module)
-        return SmallSystem(networks, self.directions, self.images, dtype)
+        return SmallSystem(networks, inputs, self.directions, self.images, dtype)
 
 
 class SmallSystem:
     """Networks, and a batch for each number. Every evaluation of a loss starts from the initial weights."""
 
-    def __init__(self, networks: Networks, directions: tuple[str, ...], images: Domain, dtype: torch.dtype) -> None:
+    def __init__(
+        self,
+        networks: Networks,
+        inputs: Mapping[str, Tensor],
+        directions: tuple[str, ...],
+        images: Domain,
+        dtype: torch.dtype,
+    ) -> None:
         self.networks, self.directions = networks, directions
+        self._inputs = inputs
         self._images, self._dtype = images, dtype
         self.weights = WeightsCopy(networks)
         self._initial = {
@@ -90,7 +102,7 @@ class SmallSystem:
 
     def disturbed(self) -> str:
         """Returns what a term has done to the networks besides using them, for a message; "" if nothing."""
-        if names := self.weights.changed():
+        if (names := self.weights.changed()) and (names := self._not_by_itself(names)):
             kind = names[0].split("/")[0].capitalize()
             return f"changes the weights of {', '.join(names)}; a network adjusts its weights in {kind}.after_update"
         for name, module in self.networks.modules.items():
@@ -99,6 +111,15 @@ class SmallSystem:
             if any(parameter.grad is not None for parameter in module.parameters()):
                 return f"gives gradients to the parameters of {name}; return the term instead of calling backward"
         return ""
+
+    def _not_by_itself(self, names: list[str]) -> list[str]:
+        """Leaves out the networks that change their weights in each forward, as some normalise them."""
+        self.restore()
+        for name in names:
+            self.networks.modules[name](self._inputs[name])
+        by_itself = self.weights.changed()
+        self.restore()
+        return [name for name in names if name not in by_itself]
 
     def restore(self) -> None:
         """Gives the networks their initial weights, buffers and modes, and takes their gradients away."""

@@ -209,6 +209,12 @@ class CallsBackward(SimpleLoss):
         return super().generator(t)
 
 
+class LogsInfinity(SimpleLoss):
+    def generator(self, t: Translation) -> Tensor:
+        t.log("ratio", t.score(t.fake).mean() / 0)
+        return super().generator(t)
+
+
 class Overdescribed(Required):
     """A loss.
 
@@ -283,6 +289,7 @@ BROKEN: list[Broken] = [
         LeavesEvalMode,
         "the generators' term in direction ab leaves discriminator/image/b in another",
     ),
+    (testing.check_loss, LogsInfinity, "finite scalars.* the generators' term in direction ab logs 'ratio' as -?inf"),
     (
         testing.check_loss,
         CallsBackward,
@@ -470,6 +477,15 @@ class Wide(SimpleGenerator):
         self.decoder = nn.Sequential(nn.LazyConvTranspose2d(target.channels, 4, 4), nn.Tanh())
 
 
+class Normalises(SimpleGenerator):
+    """Divides its weights by their norms in every forward (arXiv:2312.02696, section 2.3)."""
+
+    def encode(self, images: Tensor) -> Tensor:
+        weight = self.encoder[0].weight
+        weight.data /= torch.linalg.vector_norm(weight.data, dim=(1, 2, 3), keepdim=True)
+        return super().encode(images)
+
+
 class OnEmbeddings(ganlab.Loss):
     def generator(self, t: Translation) -> Tensor:
         assert t.embedding.shape[1:] == (6, 4, 4)
@@ -480,6 +496,9 @@ def test_the_networks_of_a_system_are_given() -> None:
     """What networks draw and change is not the loss's doing."""
     testing.check_loss(SimpleLoss, discriminators={"image": Drops})
     testing.check_loss(OnEmbeddings, generator=(Wide, {"width": 6}))
+    testing.check_loss(SimpleLoss, generator=Normalises)
+    with pytest.raises(AssertionError, match="changes the weights of discriminator/image/b; a network adjusts"):
+        testing.check_loss(Clamps, generator=Normalises)
 
 
 @pytest.mark.parametrize("argument", [{"generator": "resnet"}, {"discriminators": {"image": (Drops, "wide")}}])
