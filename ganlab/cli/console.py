@@ -88,13 +88,16 @@ class Console(Callback):
 
 
 def _short(record: dict[str, float]) -> dict[str, float]:
-    """Returns one value for each player and loss, for example "G cycle": its parts summed, its directions averaged."""
+    """Returns one value for each player and loss, for example "G cycle": its parts summed, its directions averaged.
+
+    A logged value has its name too: "G cycle/spread".
+    """
     sums: dict[str, float] = {}
     directions: dict[str, set[str]] = {}
     for name, value in record.items():
-        if name.startswith("loss/"):
-            _, player, direction, label = name.split("/")[:4]
-            key = f"{'G' if player == 'generator' else 'D'} {label}"
+        if name.startswith(("loss/", "log/")):
+            kind, player, direction, *label = name.split("/")
+            key = f"{'G' if player == 'generator' else 'D'} {label[0] if kind == 'loss' else '/'.join(label)}"
             sums[key] = sums.get(key, 0.0) + value
             directions.setdefault(key, set()).add(direction)
     return {key: value / len(directions[key]) for key, value in sums.items()}

@@ -321,9 +321,9 @@ def shy(**options: Any) -> Json:
         ),
         (
             late(how="encode", at=1),
-            "losses.mine's generator term in direction ab: asks generator/ab to encode (2, 2, 16, 16), unlike the (N, 3,"
-            " 16, 16) that it has encoded before: Given groups=1, weight of size [4, 3, 7, 7], expected input[2, 2, 22,"
-            f" 22] to have 3 channels, but got 2 channels instead (loss 'late' {OWNER})",
+            "losses.mine's generator term in direction ab: asks generator/ab to encode (2, 2, 16, 16), unlike the (N,"
+            " 3, 16, 16) that it has encoded before: Given groups=1, weight of size [4, 3, 7, 7], expected input[2, 2,"
+            f" 22, 22] to have 3 channels, but got 2 channels instead (loss 'late' {OWNER})",
         ),
         (
             late(how="missing", at=1),
