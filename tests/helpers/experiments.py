@@ -10,7 +10,7 @@ from ganlab.spec.resolve import resolve
 from helpers.paths import EXPERIMENTS
 
 FILES = {path.relative_to(EXPERIMENTS).as_posix(): path for path in sorted(EXPERIMENTS.rglob("[!.]*.json"))}
-MOST = {"width": 4, "blocks": 2, "expansion": 2, "long_updates": 2, "pool": 3, "count": 12, "layers": 3}
+MOST = {"width": 4, "blocks": 2, "expansion": 2, "long_updates": 2, "pool": 3, "count": 12, "layers": 3, "size": 64}
 """The largest value of each option in a small experiment. Smaller values are kept."""
 SIZE, BATCH = 32, 2
 RUNTIME = {"device": "cpu", "precision": "float32", "threads": 1}
