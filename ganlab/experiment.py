@@ -232,7 +232,7 @@ def check(
         callback.warn(sentence)
     evaluator = evaluator_for(resolved.evaluation)
     # raises SpecError if the spec's monitor is not measured
-    evaluator.monitors(resolved.evaluation.monitor)
+    evaluator.monitors(resolved.evaluation.monitor, resolved.evaluation.keys_during)
     return {
         "name": resolved.name,
         "about": resolved.about,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from numbers import Integral, Real
@@ -141,13 +141,20 @@ class Evaluator:
     def _named(self, kind: str, name: str) -> str:
         return f"{name}-{self._features[kind]}" if kind in self._features else name
 
-    def monitors(self, asked: str | None) -> list[Monitor]:
+    def monitors(self, asked: str | None, during: Sequence[str] | None = None) -> list[Monitor]:
         """Returns the candidates for the monitor. The first candidate that is measured is the monitor.
 
         The only candidate is the number `asked`. If it is None, all numbers for which lower or higher is better are
-        candidates. Raises SpecError if `asked` is not measured, or if neither is better.
+        candidates. `during` are the keys of the metrics that are measured during training, None for all. Raises
+        SpecError if `asked` is not measured then, or if neither is better.
         """
-        fit = {name: Monitor(name, number.better) for name, number in self.numbers.items() if number.better}
+        named = (
+            (self._named(kind, own), number)
+            for kind, metric in self.metrics.items()
+            if during is None or kind in during
+            for own, number in metric.numbers.items()
+        )
+        fit = {name: Monitor(name, number.better) for name, number in named if number.better}
         if asked is None:
             return list(fit.values())
         if asked not in fit:
@@ -157,16 +164,21 @@ class Evaluator:
             )
         return [fit[asked]]
 
-    def measure(self, data: MetricInputs) -> Measured:
-        """Returns the estimates of all metrics. Adds the numbers that can't be measured to `left_out`, with reasons."""
-        found, left_out = self._apply(data)
+    def measure(self, data: MetricInputs, only: Sequence[str] | None = None) -> Measured:
+        """Returns the estimates of all metrics, or of those with the keys `only`.
+
+        Adds the numbers that can't be measured to `left_out`, with reasons.
+        """
+        found, left_out = self._apply(data, only)
         self.left_out |= left_out
         return found
 
-    def _apply(self, data: MetricInputs) -> tuple[Measured, LeftOut]:
+    def _apply(self, data: MetricInputs, only: Sequence[str] | None = None) -> tuple[Measured, LeftOut]:
         found: Measured = {}
         left_out: LeftOut = {}
         for kind, metric in self.metrics.items():
+            if only is not None and kind not in only:
+                continue
             try:
                 with _seeded(data.seed, kind, data.direction):
                     given = dict(metric.measure(self._seen_by(kind, data)))

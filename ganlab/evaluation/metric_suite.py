@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import platform
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,10 +13,11 @@ import torch
 
 from ganlab.components.registry import registry
 from ganlab.data.dataset import Progress
-from ganlab.errors import SpecError
+from ganlab.errors import SpecError, Unavailable
 from ganlab.evaluation.evaluator import Evaluator
 from ganlab.evaluation.features import RULE, Extractor, cache_folder
 from ganlab.files import hashes
+from ganlab.interfaces.metrics import Images, Vectors
 from ganlab.interfaces.networks import Features
 from ganlab.runs.environment import versions
 from ganlab.runs.provenance import code
@@ -42,6 +44,10 @@ def evaluator_for(evaluation: Evaluation) -> Evaluator:
     return Evaluator(metrics, labels, {each.key: each.component.owner for each in resolved})
 
 
+def _without_network(why: str, images: Images) -> Vectors:
+    raise Unavailable(why)
+
+
 class MetricSuite(NamedTuple):
     """Metrics and feature networks of one evaluation."""
 
@@ -55,8 +61,8 @@ class MetricSuite(NamedTuple):
     def build(cls, evaluation: Evaluation, device: torch.device, progress: Progress) -> MetricSuite:
         """Builds what a resolved evaluation needs. Metrics with the same feature network share its vectors.
 
-        Raises SpecError if a metric needs a feature network and none is named, or if two networks have one name;
-        Unavailable if weights are missing.
+        A metric is left out if the weights of its own feature network are missing. Raises Unavailable if those of the
+        evaluation's are; SpecError if a metric needs a feature network and none is named, or if two have one name.
         """
         evaluator = evaluator_for(evaluation)
         features: dict[str, tuple[ResolvedComponent, Features]] = {}
@@ -67,7 +73,13 @@ class MetricSuite(NamedTuple):
                 continue
             label = resolved.label
             if label not in features:
-                features[label] = resolved, build_features(resolved)
+                try:
+                    features[label] = resolved, build_features(resolved)
+                except Unavailable as missing:
+                    if metric.features is None:
+                        raise
+                    evaluator.vectors[metric.key] = partial(_without_network, str(missing))
+                    continue
                 identity = json.dumps(resolved.as_json(), sort_keys=True)
                 extractors[label] = Extractor(features[label][1], identity, device, cache_folder(), progress)
             elif features[label][0].as_json() != resolved.as_json():

@@ -59,10 +59,11 @@ class RunEvaluator:
         self._references: dict[str, dict[str, Measured]] = {}
         # the spec's own metrics, because training records their numbers
         own = system.spec.evaluation
-        self._monitors = evaluator_for(own).monitors(own.monitor)
+        self._monitors = evaluator_for(own).monitors(own.monitor, own.keys_during)
 
     def evaluate_checkpoint(self, generators: Mapping[str, nn.Module]) -> Record:
-        """Measures the generators, {direction: generator}, on the validation images, without references.
+        """Measures the generators, {direction: generator}, on the validation images, without references, by the metrics
+        of `evaluation.during`.
 
         Returns {"evaluation/DIRECTION/NUMBER": value}.
         """
@@ -72,7 +73,7 @@ class RunEvaluator:
             f"{PREFIX}/{direction}/{name}": float(measured.estimate.value)
             for direction in self._directions
             for name, measured in self._suite.evaluator.measure(
-                self._metric_inputs(direction, self._split.validation, translators)
+                self._metric_inputs(direction, self._split.validation, translators), self._suite.evaluation.keys_during
             ).items()
         }
 

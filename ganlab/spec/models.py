@@ -213,6 +213,9 @@ class Evaluation(BaseModel):
     every: Steps | None = None
     """The number of steps from one measurement during training to the next. The best checkpoint is then kept. By
     default a run is measured only at its end."""
+    during: tuple[str, ...] | None = None
+    """The types of the metrics that are measured during training; those of other types take their time only at the end.
+    By default all are measured."""
     monitor: str | None = None
     """The number whose mean over the directions picks the best checkpoint. By default the first number measured."""
     _metrics: tuple[ResolvedMetric, ...] = PrivateAttr(())
@@ -231,6 +234,12 @@ class Evaluation(BaseModel):
         if self.features is not None and self._features is None:
             raise ValueError("the evaluation is not resolved: its feature network is a name")
         return self._features
+
+    @property
+    def keys_during(self) -> list[str]:
+        """The keys of the metrics of a resolved evaluation that are measured during training."""
+        kinds = self.during
+        return [each.key for each in self.metric_components if kinds is None or each.component.name in kinds]
 
     def features_of(self, metric: ResolvedMetric) -> ResolvedComponent | None:
         """Returns the feature network of a metric: its own, or the evaluation's; None if it compares no vectors."""

@@ -199,6 +199,8 @@ class _Resolver:
                 raise SpecError(f"{where}.metrics: {name!r} is named twice")
         if full.every is not None and not names:
             raise SpecError(f"{where}.every: {full.every} is not allowed: there are no metrics to measure")
+        for name in full.during or ():
+            self._registry.find("metric", name, f"{where}.during")
         if full.monitor is not None and full.every is None:
             raise SpecError(
                 f"{where}.monitor: {full.monitor!r} picks nothing: without `every` there is only one checkpoint"

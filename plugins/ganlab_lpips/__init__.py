@@ -2,14 +2,16 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
+from pydantic import Field
 
 import ganlab
 from ganlab.determinism import keyed
 from ganlab.errors import Unavailable
 from ganlab.evaluation.estimates import mean, refuse_fewer
+from ganlab.evaluation.evaluator import fewer
 from ganlab.evaluation.lpips import distance
 from ganlab.interfaces.metrics import Images, MetricInputs, one_size
 from ganlab_lpips.features import ShiftTolerantAlexNet
@@ -32,14 +34,20 @@ class LPIPS(ganlab.Metric):
         network: "alex" is AlexNet, the LPIPS of the literature. "stlpips-alex" is the shift-tolerant AlexNet
             (arXiv:2207.13686). "auto" is "alex" if its weights were downloaded before, otherwise "stlpips-alex". The
             numbers' names contain the choice.
+        pairs: the most pairs of images from which a number is estimated, chosen at random; null for all. The mean stays
+            unbiased and its interval grows wider; the result's counts say how many pairs there were.
     """
 
     packages = ("lpips", "stlpips-pytorch")
 
-    def __init__(self, network: Literal["auto", "alex", "stlpips-alex"] = "auto") -> None:
+    def __init__(
+        self,
+        network: Literal["auto", "alex", "stlpips-alex"] = "auto",
+        pairs: Annotated[int, Field(ge=4, le=10**6)] | None = None,
+    ) -> None:
         if network == "auto":
             network = "alex" if downloaded().exists() else "stlpips-alex"
-        self._network = network
+        self._network, self._pairs = network, pairs
         self._name = "lpips-alex" if network == "alex" else network
         self._loaded: Weights | Unavailable | None = None
         which = f"LPIPS on {'AlexNet' if network == 'alex' else 'the shift-tolerant AlexNet'}"
@@ -64,10 +72,11 @@ class LPIPS(ganlab.Metric):
         outputs = data.outputs
         refuse_fewer({"outputs": len(outputs)}, 4)
         pairs = keyed("diversity", data.seed, len(outputs)).permutation(len(outputs))[: len(outputs) // 2 * 2]
-        first, second = pairs.reshape(2, -1).tolist()
+        first, second = pairs.reshape(2, -1)[:, : self._pairs].tolist()
         compared: dict[str, tuple[Images, Images]] = {}
         if data.inputs is not None and data.cycled is not None:
-            compared["cycle"] = (data.inputs, data.cycled)
+            most = self._pairs or len(outputs)
+            compared["cycle"] = (fewer(data.inputs, most, data.seed), fewer(data.cycled, most, data.seed))
         compared["diversity"] = (outputs.take(first), outputs.take(second))
         for both in compared.values():
             self._refuse_sizes(*both)

@@ -144,6 +144,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"metrics": [3]}, "evaluation.metrics.0: 3 is not allowed: "),
     ({"features": "average"}, "evaluation.features: there is no features 'average'; did you mean 'averages'?"),
     ({"metrics": [], "every": 2}, "evaluation.every: 2 is not allowed: there are no metrics to measure"),
+    ({"during": ["kidd"]}, "evaluation.during: there is no metric 'kidd'; did you mean 'kid'?"),
     ({"evry": 2}, "evaluation.evry: unknown key; did you mean 'every'?"),
 ]
 

@@ -189,6 +189,10 @@ def test_a_monitor_is_a_number_with_a_better_end() -> None:
     assert Evaluator({"one": Given({"x": 1.0}, "")}).monitors(None) == []
     with pytest.raises(SpecError, match="no number 'x' for which lower or higher is better"):
         evaluator.monitors("x")
+    one = Evaluator({"one": Given({"x": 1.0}), "two": Given({"y": 1.0})})
+    assert one.monitors(None, ["two"]) == [("y", "lower")]
+    with pytest.raises(SpecError, match="no number 'x' for which lower or higher is better is measured"):
+        one.monitors("x", ["two"])
 
 
 def test_fewer_outputs_keep_their_inputs() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -153,6 +154,16 @@ def test_twice_the_same_bytes_whatever_is_kept_on_disk(spec: Json, tmp_path: Pat
     assert (out / "evaluation.json").read_bytes() == first
 
 
+def test_some_metrics_are_measured_at_the_end_alone(spec: Json, tmp_path: Path) -> None:
+    evaluation = {"metrics": ["kid", BRIGHT], "features": "averages", "during": ["brightness"]}
+    done = ganlab.run(merge(spec, {"evaluation": evaluation, "data": {"holdout": 0.8}}), out=tmp_path / "run")
+    assert done.evaluation is not None
+    during = {name for record in done.records for name in record if name.startswith("evaluation/")}
+    assert during == {"evaluation/ab/brightness", "evaluation/ba/brightness"}
+    assert {f["number"] for f in done.evaluation["results"]} == {"kid-averages", "brightness"}
+    assert done.evaluation["protocol"]["best_by"]["number"] == "brightness"
+
+
 def test_measuring_does_not_change_what_is_trained(spec: Json, tmp_path: Path) -> None:
     ganlab.run(spec, out=tmp_path / "measured")
     ganlab.run(merge(spec, {"evaluation": None}), out=tmp_path / "plain")
@@ -251,6 +262,22 @@ def test_one_evaluation_measures_with_several_feature_networks(spec: Json, tmp_p
         alone = results(ganlab.evaluate(tmp_path / "run", [{"type": "kid"}], features))
         assert all(value["value"] == found[key] for key, value in alone.items())
         assert {number for number, *_ in alone} == {f"kid-{features}"}
+
+
+def test_a_metric_whose_own_feature_network_is_missing_is_left_out(
+    spec: Json, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "stlpips_pytorch", None)
+    metrics = ["kid", {"type": "kid", "features": "stlpips-alex"}]
+    spec = merge(spec, {"evaluation": {"metrics": metrics, "features": "averages"}, "data": {"holdout": 0.8}})
+    found = ganlab.run(spec, out=tmp_path / "run").evaluation
+    assert found is not None
+    assert {result["number"] for result in found["results"]} == {"kid-averages"}
+    assert {left["metric"] for left in found["left_out"]} == {"kid-stlpips-alex"}
+    assert "'ganlab[stlpips]'" in found["left_out"][0]["why"]
+    # the evaluation's own network is a condition
+    with pytest.raises(Unavailable, match="'ganlab"):
+        ganlab.run(merge(spec, {"evaluation": {"features": "stlpips-alex"}}), out=tmp_path / "other")
 
 
 def test_other_features_are_measured_when_a_trained_run_is_asked_for_again(spec: Json, tmp_path: Path) -> None:

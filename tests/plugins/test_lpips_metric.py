@@ -28,6 +28,7 @@ from torchvision.models import AlexNet_Weights, alexnet
 import ganlab
 from ganlab import Estimate, Images, MetricInputs, Unavailable
 from ganlab.components.options import validate
+from ganlab.determinism import keyed
 from ganlab.evaluation import kid
 from ganlab.evaluation.features import Extractor, resized
 from ganlab.evaluation.lpips import Trunk, distance
@@ -364,9 +365,23 @@ def test_refuses_several_sizes_and_too_few() -> None:
 
 def test_is_a_component() -> None:
     assert ganlab_lpips.ganlab_metrics() == {"lpips": LPIPS}
-    assert validate(LPIPS, {}).model_dump() == {"network": "auto"}
+    assert validate(LPIPS, {}).model_dump() == {"network": "auto", "pairs": None}
     with pytest.raises(ValidationError, match="'auto', 'alex' or 'stlpips-alex'"):
         validate(LPIPS, {"network": "vgg"})
+
+
+def test_fewer_pairs_are_some_of_all_pairs() -> None:
+    """The distances of a few cycles are those of as many images, each with its own reconstruction."""
+    inputs = photographs(12)
+    cycled = blurred(inputs, 2)
+    found = LPIPS("stlpips-alex", pairs=5).measure(cycle(inputs, cycled))
+    assert [estimate.counts for estimate in found.values() if isinstance(estimate, Estimate)] == [{"pairs": 5}] * 2
+    chosen = [int(i) for i in keyed("fewer", 0, 12).permutation(12)[:5]]
+    some = cycle(inputs.take(chosen), cycled.take(chosen))
+    wanted = value(LPIPS("stlpips-alex"), some, "cycle").value
+    assert value(LPIPS("stlpips-alex", pairs=5), cycle(inputs, cycled), "cycle").value == pytest.approx(
+        wanted, rel=1e-5
+    )
 
 
 def pooled(network: nn.Module, images: Images) -> np.ndarray:
