@@ -112,7 +112,7 @@ class ResolvedComponent:
 
     @property
     def label(self) -> str:
-        """A feature network's name in the names of numbers: "lite0", or "lite0-112" if it has that size."""
+        """A feature network's name in the names of numbers: "NETWORK", or "NETWORK-112" at that size."""
         fields = signature(self.component.cls).model.model_fields
         options = getattr(self.component.cls, "label_options", ())
         values = [self.options[option] for option in options if self.options[option] != fields[option].default]
