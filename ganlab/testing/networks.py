@@ -172,7 +172,10 @@ def _check_network(cls: type, make: Callable[[], Network], run: Callable[[Any, T
     with requirement(cls, "passes finite gradients to all parameters that take gradients") as check:
         named = {name: parameter for name, parameter in full.named_parameters() if parameter.requires_grad}
         if named:
-            gradients = torch.autograd.grad(weighted_sum(run(full, x)), list(named.values()), allow_unused=True)
+            # losses may read the activations too, and a head may serve nothing else
+            outputs = [output for output in (*full.features(x), run(full, x)) if output.requires_grad]
+            total = torch.stack([weighted_sum(output) for output in outputs]).sum()
+            gradients = torch.autograd.grad(total, list(named.values()), allow_unused=True)
             check_gradients(dict(zip(named, gradients, strict=True)), check, nonzero=False)
     with requirement(cls, "keeps its state in parameters and buffers: a copy that loads them gives the same") as check:
         moved = moved_by(_use(network := _fresh(make), run, x), network)

@@ -374,6 +374,33 @@ def test_a_nested_component_is_the_class_that_is_given() -> None:
         testing.check_discriminator(Around, of=Flat)
 
 
+class Attentive(SimpleDiscriminator):
+    """Has a second head that losses read among the activations."""
+
+    def __init__(self, shape: Domain) -> None:
+        super().__init__(shape)
+        self.logits = nn.Conv2d(4, 3, 1)
+
+    def features(self, x: Tensor) -> list[Tensor]:
+        hidden, scores = super().features(x)
+        return [hidden, self.logits(hidden), scores]
+
+
+class AttentiveGenerator(SimpleGenerator):
+    def __init__(self, source: Domain, target: Domain) -> None:
+        super().__init__(source, target)
+        self.logits = nn.Conv2d(4, 3, 1)
+
+    def features(self, images: Tensor) -> list[Tensor]:
+        embedding = self.encode(images)
+        return [self.logits(embedding), embedding]
+
+
+def test_a_head_may_serve_losses_alone() -> None:
+    testing.check_discriminator(Attentive)
+    testing.check_generator(AttentiveGenerator)
+
+
 class OfPairs(SimpleDiscriminator):
     """Sees a source and its translation."""
 
