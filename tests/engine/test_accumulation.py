@@ -113,7 +113,7 @@ class Parts:
 
 def trained(patch: dict[str, Any], count: int, steps: int = 3) -> tuple[Trainer, list[dict[str, float]]]:
     """Trains TINY in float64 on batches of 8 in `count` parts, over which it averages."""
-    base = merge(TINY, {"runtime": {"precision": "float64"}, "ema_halflife_images": 20})
+    base = merge(TINY, {"runtime": {"precision": "float64"}, "ema_halflife_images": 0.4})
     spec = resolve(merge(merge(base, patch), {"schedule": {"accumulate": count}}), registry=REGISTRY)
     parts = Parts(count)
     trainer = Trainer(build(spec, parts.domains), parts)
