@@ -95,7 +95,7 @@ def test_a_variant_differs_from_the_plain_system_in_one_thing(place: str, varian
 def test_labels_and_what_learns_them_are_all_that_is_new() -> None:
     plain, labels = load("cyclegan.json"), load("labels.json")
     found = {line.partition(": ")[0] for line in differences(plain, labels)}
-    allowed = ("data.a.labels", "data.b.labels", "discriminators.image.type", "losses.classes", "losses.adversarial")
+    allowed = ("data.a.labels", "data.b.labels", "discriminators.image.of.type", "losses.classes", "losses.adversarial")
     assert [path for path in found if not path.startswith(allowed)] == []
     assert labels.data.a["labels"] == labels.data.b["labels"] != "none"
     assert labels.losses["adversarial"]["of"] == {"type": plain.losses["adversarial"]["type"]}
@@ -132,9 +132,8 @@ def test_larger_kernels_are_larger_and_nothing_else_of_the_generator_changes(pla
     plain, large = load(f"{place}cyclegan.json").generator, load(f"{place}large_kernel.json").generator
     assert plain["type"] == "resnet"
     assert large["type"] == "large_kernel"
-    assert large["form"] == "dense"
-    assert large["kernel"] > 3
-    shared = ("width", "blocks", "norm", "upsampling")
+    assert large["kernel"] > plain["kernel"]
+    shared = ("width", "blocks", "norm", "upsampling", "ends", "form")
     assert [large[option] for option in shared] == [plain[option] for option in shared]
 
 
@@ -169,7 +168,11 @@ def test_emb_is_the_three_variants_that_face2comic_joins(place: str) -> None:
     assert spec.discriminators == embedding.discriminators
     assert spec.losses["embedding"] == embedding.losses["embedding"]
     assert spec.losses["adversarial"] == noisy.losses["adversarial"]
-    assert set(spec.losses) == {"adversarial", "cycle", "embedding"}
+    plain = load(f"{place}cyclegan.json")
+    assert set(spec.losses) == {*plain.losses, "embedding"}
+    # whatever is added to the printed losses is gone in the second half
+    assert set(plain.losses) - {"adversarial", "cycle"} == set(plain.schedule["fade_out"])
+    assert all(steps <= plain.schedule["steps"] / 2 for steps in plain.schedule["fade_out"].values())
 
 
 @both
@@ -189,7 +192,14 @@ def test_zhu2017_has_the_cyclegan_papers_parameters(place: str) -> None:
         "instance",
         "transposed",
     )
-    assert (spec.discriminators["image"]["type"], spec.discriminators["image"]["layers"]) == ("patch", 3)
+    assert spec.generator["ends"] == "convolutions"
+    assert spec.generator["form"] == "dense"
+    assert spec.schedule["fade_out"] == {}
+    assert {option: spec.discriminators["image"][option] for option in ("type", "layers", "norm")} == {
+        "type": "patch",
+        "layers": 3,
+        "norm": "instance",
+    }
 
 
 def test_the_papers_specs_have_face2comics_numbers() -> None:

@@ -139,8 +139,7 @@ class ResolvedMetric(ResolvedComponent):
 
     @property
     def key(self) -> str:
-        """The metric's name in the evaluation: its type, and its own feature network if it names one, for example
-        "kid-lite0"."""
+        """The metric's name in the evaluation: its type, or "TYPE-NETWORK" if it names its own feature network."""
         return self.component.name if self.features is None else f"{self.component.name}-{self.features.label}"
 
     def walk(self) -> Iterator[ResolvedComponent]:

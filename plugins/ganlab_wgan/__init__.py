@@ -8,7 +8,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 import ganlab
-from ganlab import Translation, Turn
+from ganlab import FadeOut, Translation, Turn
 
 
 class Critic(ganlab.Discriminator):
@@ -85,6 +85,7 @@ class Wgan(ganlab.Schedule):
         long_start: if true, the first 25 steps and every 500th step have `long_updates` updates of the critics, as in
             the authors' code.
         long_updates: the number of updates of the critics in the steps that `long_start` names.
+        fade_out: {loss: a number of steps}. In its steps the weight of the loss falls linearly to 0, where it stays.
     """
 
     def __init__(
@@ -94,12 +95,14 @@ class Wgan(ganlab.Schedule):
         critic_updates: Annotated[int, Field(ge=1, le=1000)] = 5,
         long_start: bool = False,
         long_updates: Annotated[int, Field(ge=1, le=1000)] = 100,
+        fade_out: FadeOut = {},  # noqa: B006  (options are read, never changed)
     ) -> None:
         self.steps = steps
         self.lr = lr
         self.critic_updates = critic_updates
         self.long_start = long_start
         self.long_updates = long_updates
+        self.fade_out = fade_out
 
     def turns(self, step: int) -> list[Turn]:
         long = self.long_start and (step < 25 or step % 500 == 0)

@@ -97,7 +97,8 @@ def refused(here: Path) -> Refused:
         assert result.exit_code == 2, result.output
         assert result.stdout == ""
         assert "Traceback" not in result.stderr
-        (line,) = result.stderr.splitlines()
+        *reading, line = result.stderr.splitlines()
+        assert all(re.fullmatch(r"images of [ab]: \d+", said) for said in reading)
         assert line.startswith("ganlab: ")
         assert {path: path.stat().st_mtime_ns for path in here.rglob("*")} == before
         return line.removeprefix("ganlab: ")
@@ -109,7 +110,10 @@ Patch = dict[str, Any]
 
 UNKNOWN_KEYS: list[tuple[Patch, str]] = [
     ({"sede": 1}, "sede: unknown key; did you mean 'seed'?"),
-    ({"data": {"sise": 8}}, "data.sise: unknown key; did you mean 'size'? known are: a, b, batch, flip, holdout, size"),
+    (
+        {"data": {"sise": 8}},
+        "data.sise: unknown key; did you mean 'size'? known are: a, b, batch, flip, holdout, paired, size",
+    ),
     ({"data": {"b": {"pth": "x"}}}, "data.b.pth: unknown key; did you mean 'path'?"),
     ({"generator": {"widht": 8}}, "generator.widht: unknown key; did you mean 'width'?"),
     ({"generator": {"weight": 8}}, "generator.weight: unknown key;"),
@@ -247,7 +251,7 @@ NOT_FITTING: list[tuple[Patch, str]] = [
     ),
     (
         {"discriminators": {"other": {"type": "patch", "width": 4, "layers": 1}}},
-        "losses.adversarial's generator term in direction ab: asks for a discriminator on images; the spec has 2, so"
+        "losses.adversarial's generator term in direction ab: asks for a discriminator on images; there are 'image', 'other', so"
         " the loss must name one",
     ),
     (

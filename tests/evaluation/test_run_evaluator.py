@@ -175,7 +175,7 @@ def test_measuring_does_not_change_what_is_trained(spec: Json, tmp_path: Path) -
 @pytest.mark.parametrize("at", [1, 4, 6])
 def test_a_run_that_was_stopped_ends_with_the_same_evaluation(spec: Json, tmp_path: Path, at: int) -> None:
     whole = ganlab.run(spec, out=tmp_path / "whole")
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(ganlab.Interrupted):
         ganlab.run(spec, out=tmp_path / "broken", callback=Recording(at, stop))
     again = ganlab.run(spec, out=tmp_path / "broken")
     assert again.evaluation == whole.evaluation

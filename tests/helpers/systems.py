@@ -37,7 +37,7 @@ TINY: Json = {
     "schedule": {"type": "simultaneous", "steps": 6},
     "samples": {"every": 3, "count": 2},
     "checkpoints": {"every": 2},
-    "runtime": {"device": "cpu", "threads": 1, "log_every": 1},
+    "runtime": {"device": "cpu", "precision": "float32", "threads": 1, "log_every": 1},
 }
 """A whole experiment that takes hundredths of a second a step. `merge` patches it."""
 

@@ -183,7 +183,8 @@ def test_the_critics_weights_stay_clamped(make_trainer: Make, clamp: float) -> N
     assert [largest(c) for c in critics] == pytest.approx([clamp] * 2, rel=1e-7)
     seen: list[float] = []
     for critic in critics:
-        critic.register_forward_pre_hook(lambda module, _: seen.append(largest(module)))
+        first = next(part for part in critic.modules() if isinstance(part, torch.nn.Conv2d))
+        first.register_forward_pre_hook(lambda *_, critic=critic: seen.append(largest(critic)))
     loose: list[float] = []
     trainer.state.optimizers["discriminator"].register_step_post_hook(lambda *_: loose.extend(map(largest, critics)))
     trainer.step()

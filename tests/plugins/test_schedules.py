@@ -43,8 +43,8 @@ def test_without_a_decay_the_rate_is_constant() -> None:
     } == {1.0}
 
 
-@pytest.mark.parametrize("make", [Simultaneous, Alternating])
-def test_a_weight_fades_out_in_a_line(make: type[Simultaneous | Alternating]) -> None:
+@pytest.mark.parametrize("make", [Simultaneous, Alternating, Wgan])
+def test_a_weight_fades_out_in_a_line(make: type[Simultaneous | Alternating | Wgan]) -> None:
     schedule = make(steps=9, fade_out={"identity": 4, "cycle": 1})
     for player in ("generator", "discriminator"):
         factors = {

@@ -110,7 +110,7 @@ class Here:
                 ganlab.run(self.spec, out=self.run, callback=callback)
         else:
             assert ganlab.run(self.spec, out=self.run, callback=callback).finished
-        return callback.warned
+        return [sentence for sentence in callback.warned if not sentence.startswith("stopping after this step")]
 
     @property
     def kept(self) -> Json:
