@@ -251,8 +251,8 @@ NOT_FITTING: list[tuple[Patch, str]] = [
     ),
     (
         {"discriminators": {"other": {"type": "patch", "width": 4, "layers": 1}}},
-        "losses.adversarial's generator term in direction ab: asks for a discriminator on images; there are 'image', 'other', so"
-        " the loss must name one",
+        "losses.adversarial's generator term in direction ab: asks for a discriminator on images; there are 'image',"
+        " 'other', so the loss must name one",
     ),
     (
         {"directions": ["ab"]},

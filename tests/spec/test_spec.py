@@ -576,10 +576,10 @@ RESOLVED = resolved(
         "discriminators": {"critic": {"type": "critic", "of": {"type": "patch"}}},
         "about": "words",
         "evaluation": {
-            "metrics": ["kid", "fid"],
-            "during": ["kid", "fid"],
+            "metrics": ["kid", "fid", {"type": "kid", "features": "stlpips-alex"}],
             "features": "lite0",
             "every": 5,
+            "during": ["kid", "fid"],
             "monitor": "fid-lite0",
         },
     }
