@@ -416,7 +416,7 @@ def test_a_cpu_gets_bfloat16_if_it_computes_with_it() -> None:
     """The kernel's list of the processor's features decides independently of torch."""
     features = Path("/proc/cpuinfo").read_text().split()
     expected = "bfloat16" if {"avx512_bf16", "amx_bf16"}.intersection(features) else "float32"
-    assert resolved({"runtime": {"device": "cpu"}}).runtime.precision == expected
+    assert resolved({"runtime": {"device": "cpu", "precision": "auto"}}).runtime.precision == expected
     assert resolved({"runtime": {"device": "cpu", "precision": "float32"}}).runtime.precision == "float32"
 
 
