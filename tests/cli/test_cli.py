@@ -109,7 +109,10 @@ Patch = dict[str, Any]
 
 UNKNOWN_KEYS: list[tuple[Patch, str]] = [
     ({"sede": 1}, "sede: unknown key; did you mean 'seed'?"),
-    ({"data": {"sise": 8}}, "data.sise: unknown key; did you mean 'size'? known are: a, b, batch, flip, holdout, size"),
+    (
+        {"data": {"sise": 8}},
+        "data.sise: unknown key; did you mean 'size'? known are: a, b, batch, flip, holdout, paired, size",
+    ),
     ({"data": {"b": {"pth": "x"}}}, "data.b.pth: unknown key; did you mean 'path'?"),
     ({"generator": {"widht": 8}}, "generator.widht: unknown key; did you mean 'width'?"),
     ({"generator": {"weight": 8}}, "generator.weight: unknown key;"),
@@ -236,8 +239,8 @@ NOT_FITTING: list[tuple[Patch, str]] = [
     ),
     (
         {"discriminators": {"other": {"type": "patch", "width": 4, "layers": 1}}},
-        "losses.adversarial's generator term in direction ab: asks for a discriminator on images; the spec has 2, so"
-        " the loss must name one",
+        "losses.adversarial's generator term in direction ab: asks for a discriminator on images; there are 'image',"
+        " 'other', so the loss must name one",
     ),
     (
         {"directions": ["ab"]},
