@@ -49,10 +49,9 @@ class Module:
         return [name for name, (node, _) in self.found.items() if isinstance(node, ast.ClassDef)]
 
     def members(self, name: str) -> list[str]:
-        """Returns the names of the public members of a class; none if `name` is no class."""
+        """Returns the names of the public members of a class."""
         node, _ = self.found[name]
-        if not isinstance(node, ast.ClassDef):
-            return []
+        assert isinstance(node, ast.ClassDef)
         return [member for inner, _ in _documented(node.body) if (member := _name(inner))]
 
     def text(self) -> str:

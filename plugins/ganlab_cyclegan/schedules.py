@@ -7,7 +7,8 @@ from pydantic import Field
 from torch import nn
 
 import ganlab
-from ganlab import Domain, FadeOut, Turn
+from ganlab import Domain, Turn
+from ganlab.interfaces.schedules import FadeOut
 from ganlab_cyclegan.pool import Pool
 
 Probability = Annotated[float, Field(ge=0, lt=1)]

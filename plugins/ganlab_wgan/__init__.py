@@ -8,7 +8,8 @@ from pydantic import Field
 from torch import Tensor, nn
 
 import ganlab
-from ganlab import FadeOut, Translation, Turn
+from ganlab import Translation, Turn
+from ganlab.interfaces.schedules import FadeOut
 
 
 class Critic(ganlab.Discriminator):
