@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import operator
 import os
 import random
 from collections.abc import Callable, Iterator
@@ -31,6 +32,32 @@ def _attribute(owner: object, name: str) -> tuple[Callable[[], Any], Callable[[A
     return functools.partial(getattr, owner, name), functools.partial(setattr, owner, name)
 
 
+def _fp32_precisions() -> Iterator[tuple[Callable[[], Any], Callable[[Any], None]]]:
+    # since torch 2.9; each inherits from those before it
+    if hasattr(torch.backends, "fp32_precision"):
+        yield _attribute(torch.backends, "fp32_precision")
+        parts = (
+            "cuda.matmul",
+            "cudnn",
+            "cudnn.conv",
+            "cudnn.rnn",
+            "mkldnn",
+            "mkldnn.matmul",
+            "mkldnn.conv",
+            "mkldnn.rnn",
+        )
+        for part in parts:
+            yield _attribute(operator.attrgetter(part)(torch.backends), "fp32_precision")
+
+
+def _differs(get: Callable[[], Any], value: Any) -> bool:
+    try:
+        return bool(get() != value)
+    except RuntimeError:
+        # torch reads an older setting of the precision only if it agrees with the newer ones
+        return True
+
+
 def _flushes_denormals() -> bool:
     return (torch.tensor(1e-310, dtype=torch.float64, device="cpu") * 1.0).item() == 0.0
 
@@ -47,6 +74,8 @@ _SETTINGS: tuple[tuple[Callable[[], Any], Callable[[Any], Any]], ...] = (
     (_flushes_denormals, torch.set_flush_denormal),
     *(_attribute(torch.backends.cudnn, name) for name in ("enabled", "benchmark", "deterministic", "allow_tf32")),
     _attribute(torch.backends.mkldnn, "enabled"),
+    # after the older settings, which write to them
+    *_fp32_precisions(),
     (np.geterr, lambda errors: np.seterr(**errors)),
 )
 """(get, set) for each setting of a process that results depend on."""
@@ -66,7 +95,7 @@ def untouched_settings() -> Iterator[None]:
         random.setstate(python)
         np.random.set_state(arrays)  # noqa: NPY002
         for (get, put), value in zip(_SETTINGS, before, strict=True):
-            if get() != value:
+            if _differs(get, value):
                 put(value)
 
 

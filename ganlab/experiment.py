@@ -113,7 +113,7 @@ def run(
     with explaining(set):
         name = checked(asked, where).name
     folder = RunFolder(out or Path("runs") / name)
-    # safetensors reads and writes no file of another name
+    # safetensors opens no file with a name that is not UTF-8
     check_json(str(folder.path), "--out")
     if folder.foreign:
         raise SpecError(f"{folder.path} exists and is not a run; choose another folder with --out")

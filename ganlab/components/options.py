@@ -221,7 +221,7 @@ def schema(component: type, references: str = "#/$defs/{model}") -> dict[str, An
 def nearest(name: str, known: Iterable[str]) -> str:
     """Returns the end of a message about an unknown name: the nearest known name, and all known names."""
     known = sorted(known)
-    # of a less close name, the guess would mislead
+    # a guess that is less close would mislead
     close = get_close_matches(name, known, n=1, cutoff=0.65)
     guess = f"; did you mean {close[0]!r}?" if close else ";"
     return f"{guess} {'known are: ' + ', '.join(known) if known else 'there are none'}"

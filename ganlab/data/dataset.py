@@ -6,6 +6,7 @@ import functools
 import hashlib
 import json
 from collections.abc import Callable, Iterable
+from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -115,8 +116,8 @@ def load(
     kept: list[str] = []
     skipped: list[str] = []
     notes: dict[str, list[str]] = {}
-    images = read_all(lambda key: source.image(key, size), keys)
-    with noting_warnings():
+    # closed before the warnings go elsewhere: images beyond `most` are being read
+    with noting_warnings(), closing(read_all(lambda key: source.image(key, size), keys)) as images:
         for key, image, noted in progress(images, f"images of {domain}", total):
             if isinstance(image, Exception):
                 skipped.append(f"{key}: {image}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import warnings
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from itertools import islice
@@ -56,7 +56,7 @@ def read(one: Callable[[str], T], key: str) -> tuple[T | OSError | ValueError, S
 
 def read_all(
     one: Callable[[str], T], keys: Sequence[str]
-) -> Iterator[tuple[str, T | OSError | ValueError, Sequence[str]]]:
+) -> Generator[tuple[str, T | OSError | ValueError, Sequence[str]]]:
     """Yields (key, *read(one, key)) of all keys, in their order."""
     for key, found in zip(keys, in_threads(lambda key: read(one, key), keys, torch.get_num_threads()), strict=True):
         yield key, *found

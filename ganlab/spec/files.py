@@ -117,7 +117,7 @@ def assigned(spec: Json, text: str) -> Json:
     for key in ("discriminators", "losses"):
         named, parts = patch.get(key), spec.get(key) or {}
         for name, part in named.items() if isinstance(named, dict) and isinstance(parts, dict) else ():
-            # a merge patch removes what is not there without a word
+            # a merge patch that removes a missing key changes nothing, and gives no error
             if part is None and name not in parts:
                 raise SpecError(f"--set {text}: there is no {name!r} to remove from {key}{nearest(name, parts)}")
     result: Json = merge(spec, patch)

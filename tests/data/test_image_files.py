@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import subprocess
+import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -281,6 +282,23 @@ def test_warnings_of_other_threads_go_where_they_went(tmp_path: Path) -> None:
         dataset = load(Folder(str(tmp_path)), "a", 8, 0.1, progress)
     assert len(heard) == 3
     assert dataset.notes == {}
+
+
+def test_warnings_of_images_that_are_read_ahead_of_the_last_one_reach_nobody(tmp_path: Path) -> None:
+    class Noisy(Folder):
+        def image(self, key: str, size: int) -> Array:
+            # the last ones are still being read when enough are there
+            time.sleep(0.02)
+            warnings.warn("read", UserWarning, stacklevel=1)
+            return super().image(key, size)
+
+    for number in range(12):
+        colourful().save(tmp_path / f"{number:02}.png")
+    with warnings.catch_warnings(record=True) as heard:
+        warnings.simplefilter("always")
+        dataset = load(Noisy(str(tmp_path)), "a", 8, 0.5, most=2)
+    assert dataset.notes == {"read": ["00.png", "01.png"]}
+    assert heard == []
 
 
 DULL: dict[str, tuple[Callable[[int], Array], str]] = {
