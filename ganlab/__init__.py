@@ -7,6 +7,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from ganlab.comparison.compare import compare as compare
+    from ganlab.comparison.compare import compare_runs as compare_runs
+    from ganlab.comparison.processes import TrialCallback as TrialCallback
+    from ganlab.comparison.trials import Trial as Trial
     from ganlab.errors import GanlabError as GanlabError
     from ganlab.errors import Interrupted as Interrupted
     from ganlab.errors import RunError as RunError
@@ -37,6 +41,9 @@ if TYPE_CHECKING:
 
 
 _NAMES = {
+    "ganlab.comparison.compare": ("compare", "compare_runs"),
+    "ganlab.comparison.processes": ("TrialCallback",),
+    "ganlab.comparison.trials": ("Trial",),
     "ganlab.errors": ("GanlabError", "Interrupted", "RunError", "SpecError", "Unavailable"),
     "ganlab.experiment": ("Run", "evaluate", "load_run", "load_spec", "run"),
     "ganlab.interfaces.callbacks": ("Callback",),

@@ -26,7 +26,7 @@ class StepWriter(Protocol):
 def train(trainer: Trainer, writer: StepWriter) -> None:
     """Trains to the schedule's end. Raises Interrupted after SIGINT or SIGTERM, when the current step is saved."""
     state, steps = trainer.state, trainer.schedule.steps
-    with _signals() as received:
+    with stop_signals() as received:
         if state.step:
             writer.finish_last_step()
         while state.step < steps:
@@ -39,8 +39,8 @@ def train(trainer: Trainer, writer: StepWriter) -> None:
 
 
 @contextmanager
-def _signals() -> Iterator[list[int]]:
-    """Collects SIGINT and SIGTERM instead of letting them act; the second one acts at once."""
+def stop_signals() -> Iterator[list[int]]:
+    """Collects SIGINT and SIGTERM instead of letting them act; the second one raises KeyboardInterrupt."""
     received: list[int] = []
 
     def handle(number: int, frame: FrameType | None) -> None:

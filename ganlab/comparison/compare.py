@@ -1,0 +1,331 @@
+"""Compares systems over seeds: trains what is missing, tests the differences, writes the tables."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from ganlab.comparison import tables
+from ganlab.comparison.processes import TrialCallback, run_trials
+from ganlab.comparison.runs import MeasuredRun, check_alike, notes, read_run
+from ganlab.comparison.statistics import ALPHA, POWER, holm, paired, pairs_needed, power
+from ganlab.comparison.trials import Plan, Trial, plan
+from ganlab.components.options import nearest
+from ganlab.errors import Interrupted, SpecError
+from ganlab.evaluation.estimates import mean
+from ganlab.runs.folder import RunFolder, write
+from ganlab.spec.models import Json, leaf_differences
+
+Values = dict[tuple[str, str], dict[str, dict[int, float]]]
+"""{(number, direction): {system: {seed: value}}}."""
+
+
+def compare(
+    specs: Sequence[str | Path],
+    seeds: Sequence[int] = (0, 1, 2),
+    steps: int | None = None,
+    images: int | None = None,
+    jobs: int = 1,
+    vary: Iterable[str] = (),
+    baseline: str | None = None,
+    set: Iterable[str] = (),
+    out: str | Path | None = None,
+    numbers: Sequence[str] = (),
+    callback: TrialCallback | None = None,
+) -> Json:
+    """Trains specs with several seeds on the same data and budget, and compares them with statistics.
+
+    Each trial is a process of its own, `ganlab run`. Finished trials are not trained again, and unfinished ones resume.
+    If a trial fails, its reason is kept, and the other trials continue.
+
+    Args:
+        specs: The paths of spec files.
+        seeds: The random seeds; every system is trained with each.
+        steps: The number of steps of every trial. By default the specs', which then must be equal.
+        images: Instead of steps, the number of images of each domain that every trial sees at least.
+        jobs: The number of trials that run at a time. Above 1, every trial computes with one thread, and the result has
+            no timings.
+        vary: Makes variants of every spec, each "path.to.key=value,value"; several make a grid.
+        baseline: The name or the spec file of the system that the others are compared with, by default the first.
+        set: Changes to every spec, each "path.to.key=value".
+        out: The folder of the comparison, by default runs/compare- and the names of the systems.
+        numbers: The numbers to compare, by default all that are measured. Fewer tests find smaller differences.
+        callback: Receives the progress.
+
+    Returns the content of comparison.json and "folder", and writes comparison.json, comparison.md and comparison.csv.
+    Raises SpecError, before anything is trained, if the specs can't be compared; Interrupted after SIGINT or SIGTERM,
+    with everything saved.
+    """
+    planned = plan([Path(spec) for spec in specs], seeds, steps, images, jobs, vary, baseline, set, _path(out))
+    callback = callback or TrialCallback()
+    unfinished = planned.unfinished()
+    callback.begin(len(planned.trials) - len(unfinished), len(planned.trials))
+    # what ran beside a trial of an earlier call affected its timings too
+    most = max(jobs, _earlier_jobs(planned.folder))
+    if unfinished:
+        _keep(planned, most, numbers, {})
+    try:
+        failures = run_trials(unfinished, jobs, callback)
+    except Interrupted as stopped:
+        found = _keep(planned, most, numbers, {})
+        finished = sum(trial["state"] == "finished" for trial in found["trials"])
+        stopped.args = (f"{finished} of {len(planned.trials)} trials are finished, the others are saved",)
+        raise
+    return _keep(planned, most, numbers, failures)
+
+
+def compare_runs(
+    runs: Sequence[str | Path],
+    baseline: str | None = None,
+    out: str | Path | None = None,
+    numbers: Sequence[str] = (),
+) -> Json:
+    """Compares runs that exist. Runs whose specs differ in nothing but the seed are one system.
+
+    The arguments are those of `compare`; `baseline` is the name of a system or the folder of one of its runs.
+
+    Returns and writes the same as `compare`. Raises SpecError if a folder is not a run,
+    or if the runs can't be compared.
+    """
+    if missing := [str(folder) for folder in runs if not RunFolder(folder).exists]:
+        raise SpecError(f"{missing[0]} is not a run: it has no spec.json")
+    read = _named([read_run(folder) for folder in runs])
+    systems = [*dict.fromkeys(run.system for run in read)]
+    if not systems:
+        raise SpecError("compare --from: names no run")
+    if baseline is not None:
+        wanted = {run.system for run in read if baseline in (run.system, run.folder)}
+        if not wanted:
+            raise SpecError(f"--baseline: there is no system {baseline!r}{nearest(baseline, systems)}")
+        systems.sort(key=lambda name: name not in wanted)
+    folder = _path(out) or Path("runs") / f"compare-{'-'.join(systems)}"[:60]
+    trials = [_trial(run, "") for run in read]
+    return _write(folder, _comparison(systems, read, numbers, trials, jobs=None))
+
+
+def _path(path: str | Path | None) -> Path | None:
+    return None if path is None else Path(path)
+
+
+def _named(runs: Sequence[MeasuredRun]) -> list[MeasuredRun]:
+    """Returns the runs with one name for each system: the spec's, or the first run's folder if that name is taken."""
+    specs: dict[str, Json] = {}
+    named: list[MeasuredRun] = []
+    for run in runs:
+        known = [name for name, spec in specs.items() if spec == run.spec]
+        name = known[0] if known else run.system if run.system not in specs else Path(run.folder).name
+        if not known and name in specs:
+            name = run.folder
+        specs.setdefault(name, run.spec)
+        named.append(replace(run, system=name))
+    for index, run in enumerate(named):
+        for other in named[:index]:
+            if (run.system, run.seed) == (other.system, other.seed):
+                raise SpecError(f"{other.folder} and {run.folder} are the same system with the same seed, {run.seed}")
+    return named
+
+
+def _keep(planned: Plan, jobs: int, numbers: Sequence[str], failures: Mapping[Trial, str]) -> Json:
+    """Reads the runs of the trials, and writes the comparison as far as it has come."""
+    read = [read_run(trial.folder, trial.system, trial.seed) for trial in planned.trials]
+    trials = [
+        {**_trial(run, failures.get(trial, "")), "command": trial.command, "log": str(trial.log)}
+        for run, trial in zip(read, planned.trials, strict=True)
+    ]
+    found = _comparison([*planned.systems], read, numbers, trials, jobs)
+    for system in found["systems"]:
+        made = planned.systems[system["name"]]
+        system |= {"spec": str(made.spec), "set": list(made.set), "about": made.resolved.about}
+    return _write(planned.folder, found)
+
+
+def _trial(run: MeasuredRun, failure: str) -> Json:
+    state = "failed" if failure else "unfinished" if run.why else "finished"
+    return {
+        "system": run.system,
+        "seed": run.seed,
+        "folder": run.folder,
+        "state": state,
+        "why": failure or run.why,
+        "step": run.step,
+        "steps": run.steps,
+        "left_out": list(run.left_out),
+        "cost": run.cost,
+    }
+
+
+def _earlier_jobs(folder: Path) -> int:
+    """Returns the largest number of jobs of earlier calls in a comparison's folder, 1 if it is not known."""
+    try:
+        found = json.loads((folder / "comparison.json").read_bytes())["jobs"]
+        return found if isinstance(found, int) else 1
+    except (OSError, ValueError, LookupError, TypeError):
+        return 1
+
+
+def _comparison(
+    systems: Sequence[str],
+    runs: Sequence[MeasuredRun],
+    only: Sequence[str],
+    trials: Sequence[Json],
+    jobs: int | None,
+) -> Json:
+    """Returns the content of comparison.json. The first of the systems is the baseline."""
+    check_alike(runs)
+    values, described = _values(runs)
+    if only and (unknown := [name for name in only if values and name not in {number for number, _ in values}]):
+        raise SpecError(f"--number: {unknown[0]!r} is not measured{nearest(unknown[0], {n for n, _ in values})}")
+    chosen = {place: each for place, each in values.items() if not only or place[0] in only}
+    better = {place: str(described[place]["better"] or "") for place in chosen}
+    numbers, tests = compare_values(chosen, better, systems)
+    for entry in numbers:
+        references = described[entry["number"], entry["direction"]]["references"]
+        entry["references"] = {name: reference["value"] for name, reference in references.items()}
+        entry["half_of_the_largest"] = _half(entry["differences"], tests["count"]) if entry["better"] else None
+    specs = {run.system: run.spec for run in reversed(runs) if run.spec}
+    base = specs.get(systems[0], {})
+    seeds = sorted({run.seed for run in runs})
+    return {
+        "baseline": systems[0],
+        "seeds": seeds,
+        "jobs": jobs,
+        "checkpoint": "last",
+        "systems": [
+            {
+                "name": name,
+                "finished": sum(run.system == name and not run.why for run in runs),
+                "differences": [f"{k}: {a} / {b}" for k, (a, b) in leaf_differences(base, specs[name]).items()]
+                if name in specs and base
+                else [],
+                "cost": _mean_cost([run.cost for run in runs if run.system == name and not run.why], jobs),
+                "trained": specs.get(name),
+            }
+            for name in systems
+        ],
+        "trials": list(trials),
+        "tests": tests,
+        "numbers": numbers,
+        "notes": notes(runs),
+    }
+
+
+def _values(runs: Sequence[MeasuredRun]) -> tuple[Values, dict[tuple[str, str], Json]]:
+    """Returns the values of all runs, and the first result of each number and direction."""
+    values: Values = {}
+    first: dict[tuple[str, str], Json] = {}
+    for run in runs:
+        for result in run.results:
+            place = result["number"], result["direction"]
+            first.setdefault(place, result)
+            values.setdefault(place, {}).setdefault(run.system, {})[run.seed] = result["value"]
+    return values, first
+
+
+def _mean_cost(costs: Sequence[Json], jobs: int | None) -> Json:
+    """Returns the means of the costs over seeds. Timings are kept only of trials that ran alone."""
+    names = ["images", "peak_memory_bytes", "parameters", *(["seconds", "images_a_second"] if jobs == 1 else [])]
+    found = {name: [cost[name] for cost in costs if name in cost] for name in names}
+    return {name: sum(each) / len(each) for name, each in found.items() if each}
+
+
+def compare_values(
+    values: Values, better: Mapping[tuple[str, str], str], systems: Sequence[str]
+) -> tuple[list[Json], Json]:
+    """Compares systems by their values over seeds. The first of `systems` is the baseline.
+
+    `better` says for each number and direction if "lower" or "higher" values are better; "" if neither is, so that no
+    test is made. All tests are corrected together.
+
+    Returns the entries of "numbers" and the entry "tests" of comparison.json.
+    """
+    numbers = [_number(place, each, better[place], systems) for place, each in values.items()]
+    tested = [
+        difference
+        for number in numbers
+        if number["better"]
+        for difference in number["differences"].values()
+        if difference["p"] is not None
+    ]
+    for difference, corrected in zip(tested, holm([d["p"] for d in tested]), strict=True):
+        difference["p_holm"] = corrected
+    for number in numbers:
+        for difference in number["differences"].values():
+            difference["verdict"] = _verdict(difference, number["better"])
+    pairs = min((len(d["seeds"]) for d in tested), default=0)
+    tests = {
+        "count": len(tested),
+        "level": ALPHA,
+        "correction": "Holm",
+        "power": POWER,
+        "power_at_3_deviations": power(3 / 2**0.5, pairs, len(tested)) if pairs else None,
+        "pairs": pairs,
+    }
+    return numbers, tests
+
+
+def _number(place: tuple[str, str], values: dict[str, dict[int, float]], better: str, systems: Sequence[str]) -> Json:
+    number, direction = place
+    present = {name: dict(sorted(values[name].items())) for name in systems if name in values}
+    base = present.get(systems[0], {})
+    differences = {}
+    for name in systems[1:]:
+        own = present.get(name, {})
+        seeds = [seed for seed in own if seed in base]
+        if len(seeds) > 1:
+            found = paired([own[seed] for seed in seeds], [base[seed] for seed in seeds])
+            differences[name] = {
+                "seeds": seeds,
+                "mean": found.mean,
+                "interval": [found.low, found.high],
+                "deviation": found.deviation,
+                "p": found.p,
+            }
+    return {
+        "number": number,
+        "direction": direction,
+        "better": better,
+        "systems": {name: _summary(each) for name, each in present.items()},
+        "differences": differences,
+    }
+
+
+def _summary(values: Mapping[int, float]) -> Json:
+    kept = {"values": {str(seed): value for seed, value in values.items()}}
+    if len(values) < 2:
+        return {**kept, "mean": next(iter(values.values())), "interval": None}
+    estimate = mean([*values.values()], "seeds")
+    return {**kept, "mean": estimate.value, "interval": [estimate.low, estimate.high]}
+
+
+def _verdict(difference: Json, better: str) -> str:
+    """Returns "better", "worse", or "none" for a difference that the seeds do not support; "" without a test."""
+    if not better:
+        return ""
+    if "p_holm" not in difference or difference["p_holm"] >= ALPHA:
+        return "none"
+    return "better" if (difference["mean"] < 0) == (better == "lower") else "worse"
+
+
+def _half(differences: Mapping[str, Json], tests: int) -> Json | None:
+    """Returns the system with the largest difference, and the number of seeds with which half of it would be found.
+
+    The number is None if it is not known or too large.
+    """
+    if not tests or not differences:
+        return None
+    name = max(differences, key=lambda system: abs(differences[system]["mean"]))
+    largest = differences[name]
+    if largest["deviation"] == 0:
+        return {"system": name, "seeds": None}
+    return {"system": name, "seeds": pairs_needed(abs(largest["mean"]) / 2 / largest["deviation"], tests)}
+
+
+def _write(folder: Path, found: Json) -> Json:
+    text = json.dumps(found, indent=2, ensure_ascii=False)
+    write(folder / "comparison.md", tables.markdown(found).encode(errors="backslashreplace"))
+    write(folder / "comparison.csv", tables.csv(found).encode(errors="backslashreplace"))
+    # last: it says that the tables belong to it
+    write(folder / "comparison.json", text.encode(errors="backslashreplace") + b"\n")
+    return {"folder": str(folder), **found}
