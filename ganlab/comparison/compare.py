@@ -66,10 +66,11 @@ def compare(
     most = max(jobs, _earlier_jobs(planned.folder))
     if unfinished:
         _keep(planned, most, numbers, {})
+    failures: dict[Trial, str] = {}
     try:
-        failures = run_trials(unfinished, jobs, callback)
+        run_trials(unfinished, jobs, callback, failures)
     except Interrupted as stopped:
-        found = _keep(planned, most, numbers, {})
+        found = _keep(planned, most, numbers, failures)
         finished = sum(trial["state"] == "finished" for trial in found["trials"])
         stopped.args = (f"{finished} of {len(planned.trials)} trials are finished, the others are saved",)
         raise

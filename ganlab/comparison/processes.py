@@ -38,15 +38,14 @@ class TrialCallback:
         """Called when the process of a trial has ended; `failure` is the reason of a failure, otherwise ""."""
 
 
-def run_trials(trials: Sequence[Trial], jobs: int, callback: TrialCallback) -> dict[Trial, str]:
-    """Runs each trial in a process of its own, at most `jobs` at a time. Returns {failed trial: reason}.
+def run_trials(trials: Sequence[Trial], jobs: int, callback: TrialCallback, failures: dict[Trial, str]) -> None:
+    """Runs each trial in a process of its own, at most `jobs` at a time. Adds {failed trial: reason} to `failures`.
 
     SIGINT and SIGTERM stop the running trials, which save their state; then Interrupted is raised. A second signal
     kills them.
     """
     waiting = deque(trials)
     running: Running = {}
-    failures: dict[Trial, str] = {}
     stopping = False
     with stop_signals() as received, _killed_at_the_end(running):
         while running or (waiting and not received):
@@ -69,7 +68,6 @@ def run_trials(trials: Sequence[Trial], jobs: int, callback: TrialCallback) -> d
             time.sleep(_PAUSE)
         if received:
             raise Interrupted("the running trials were stopped", received[0])
-    return failures
 
 
 @contextmanager

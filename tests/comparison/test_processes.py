@@ -62,8 +62,8 @@ def test_a_comparison_that_is_interrupted_continues_and_failures_stay_alone(here
     assert process.returncode == 130, said
     assert "of 4 trials are finished, the others are saved; the same command continues" in said
     kept = json.loads(Path("both/comparison.json").read_text())
-    assert [trial["state"] for trial in kept["trials"]][0] == "finished"
-    assert "finished" in kept["trials"][2]["state"]
+    assert [trial["state"] for trial in kept["trials"][:2]] == ["finished", "failed"]
+    assert (kept["trials"][3]["state"], kept["trials"][3]["why"]) == ("unfinished", "it has not begun")
     done = CliRunner().invoke(app, [*WORDS, "--jobs", "2"])
     assert done.exit_code == 1, done.output
     assert "plain, seed 0: starts" not in done.stderr
