@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,10 +11,11 @@ from ganlab.comparison import tables
 from ganlab.comparison.processes import TrialCallback, run_trials
 from ganlab.comparison.runs import MeasuredRun, check_alike, notes, read_run
 from ganlab.comparison.statistics import ALPHA, POWER, holm, paired, pairs_needed, power
-from ganlab.comparison.trials import Plan, Trial, plan
+from ganlab.comparison.trials import Plan, Trial, folder_name, plan
 from ganlab.components.options import nearest
 from ganlab.errors import Interrupted, SpecError
 from ganlab.evaluation.estimates import mean
+from ganlab.evaluation.metric_suite import evaluator_for
 from ganlab.runs.folder import RunFolder, write
 from ganlab.spec.models import Json, leaf_differences
 
@@ -59,6 +60,8 @@ def compare(
     with everything saved.
     """
     planned = plan([Path(spec) for spec in specs], seeds, steps, images, jobs, vary, baseline, set, _path(out))
+    evaluations = [system.resolved.evaluation for system in planned.systems.values()]
+    _check_measured(numbers, {number for evaluation in evaluations for number in evaluator_for(evaluation).numbers})
     callback = callback or TrialCallback()
     unfinished = planned.unfinished()
     callback.begin(len(planned.trials) - len(unfinished), len(planned.trials))
@@ -101,9 +104,16 @@ def compare_runs(
         if not wanted:
             raise SpecError(f"--baseline: there is no system {baseline!r}{nearest(baseline, systems)}")
         systems.sort(key=lambda name: name not in wanted)
-    folder = _path(out) or Path("runs") / f"compare-{'-'.join(systems)}"[:60]
+    _check_measured(numbers, {result["number"] for run in read for result in run.results})
+    folder = _path(out) or Path("runs") / folder_name(systems)
     trials = [_trial(run, "") for run in read]
     return _write(folder, _comparison(systems, read, numbers, trials, jobs=None))
+
+
+def _check_measured(asked: Iterable[str], measured: Collection[str]) -> None:
+    for name in asked:
+        if name not in measured:
+            raise SpecError(f"--number: {name!r} is not measured{nearest(name, measured)}")
 
 
 def _path(path: str | Path | None) -> Path | None:
@@ -176,8 +186,6 @@ def _comparison(
     """Returns the content of comparison.json. The first of the systems is the baseline."""
     check_alike(runs)
     values, described = _values(runs)
-    if only and (unknown := [name for name in only if values and name not in {number for number, _ in values}]):
-        raise SpecError(f"--number: {unknown[0]!r} is not measured{nearest(unknown[0], {n for n, _ in values})}")
     chosen = {place: each for place, each in values.items() if not only or place[0] in only}
     better = {place: str(described[place]["better"] or "") for place in chosen}
     numbers, tests = compare_values(chosen, better, systems)

@@ -118,7 +118,7 @@ def plan(
         _check_alike(first, system)
         if images is None:
             _check_steps(first, system)
-    folder = out or Path("runs") / _folder_name([system.name for system in systems])
+    folder = out or Path("runs") / folder_name([system.name for system in systems])
     if RunFolder(folder).exists:
         raise SpecError(f"{folder} is a run; choose another folder for the comparison with --out")
     threads = ("runtime.threads=1",) if jobs > 1 else ()
@@ -203,7 +203,9 @@ def _axis(text: str) -> tuple[str, list[str]]:
     return path, values
 
 
-def _folder_name(names: Sequence[str]) -> str:
+def folder_name(names: Sequence[str]) -> str:
+    """Returns the name of the folder of a comparison of systems."""
+    names = [name.replace("/", "_") for name in names]
     whole = f"compare-{'-'.join(names)}"
     return whole if len(whole) <= 60 else f"compare-{names[0]}-and-{len(names) - 1}-others"
 

@@ -99,6 +99,7 @@ def test_a_trial_is_plain_data_and_its_command_trains_it(here: Path) -> None:
     assert done.exit_code == 0, done.output
     found = ganlab.compare(["plain.json"], [5], steps=1)
     assert [t["state"] for t in found["trials"]] == ["finished"]
+    assert {"seconds", "images_a_second"} < found["systems"][0]["cost"].keys()
 
 
 def test_vary_makes_a_grid(here: Path) -> None:
@@ -112,7 +113,7 @@ def test_vary_makes_a_grid(here: Path) -> None:
     ]
     spec = found.systems["plain-cycle.weight-1-data.batch-4"].resolved
     assert (spec.losses["cycle"]["weight"]["generator"], spec.data.batch) == (1, 4)
-    lists = plan([Path("plain.json")], [0], vary=["evaluation.metrics=[\"content\"],[\"content\",\"prdc\"]"])
+    lists = plan([Path("plain.json")], [0], vary=['evaluation.metrics=["content"],["content","prdc"]'])
     assert [len(system.resolved.evaluation.metrics) for system in lists.systems.values()] == [1, 2]
 
 
@@ -187,8 +188,10 @@ def test_what_would_be_no_fair_comparison_is_refused(
 
 def test_a_folder_with_other_runs_is_refused_before_anything_is_trained(here: Path) -> None:
     ganlab.run("plain.json", ["data.batch=2"], "together/plain/seed-1")
-    with pytest.raises(SpecError, match=r"together/plain/seed-1 holds another spec \(there / asked\): data.batch: 2 / 4"):
+    with pytest.raises(SpecError, match=r"seed-1 holds another spec \(there / asked\): data\.batch: 2 / 4"):
         ganlab.compare(["plain.json"], [0, 1], out="together")
+    with pytest.raises(SpecError, match=r"--number: 'content' is not measured; did you mean 'content-edges'\?"):
+        ganlab.compare(["plain.json"], [0, 1], out="together", numbers=["content"])
     with pytest.raises(SpecError, match="together/plain/seed-1 is a run; choose another folder"):
         ganlab.compare(["plain.json"], [0, 1], out="together/plain/seed-1")
     assert not (here / "together/plain/seed-0").exists()
@@ -250,8 +253,8 @@ def test_the_systems_are_told_apart_by_their_specs(runs: list[Path]) -> None:
     found = ganlab.compare_runs([*runs, "runs/plain-cycle-1"], out="table")
     assert [s["name"] for s in found["systems"]] == ["plain", "wide", "plain-cycle-1"]
     assert "plain-cycle-1 (1 of 3 seeds)" in tables.text(found)
+    ganlab.run("plain.json", out="again")
     with pytest.raises(SpecError, match="runs/plain-0 and again are the same system with the same seed, 0"):
-        ganlab.run("plain.json", out="again")
         ganlab.compare_runs([*runs, "again"], out="table")
 
 
@@ -261,7 +264,9 @@ def test_unfinished_runs_and_other_budgets_are_named(runs: list[Path]) -> None:
     found = ganlab.compare_runs([*runs, "runs/longer"], out="table")
     text = tables.text(found)
     assert "unfinished: wide, seed 1: it is not measured" in text
-    assert "the systems were not trained with the same number of steps: plain 2, wide 2, longer 3" in " ".join(text.split())
+    assert "the systems were not trained with the same number of steps: plain 2, wide 2, longer 3" in " ".join(
+        text.split()
+    )
     assert [d["seeds"] for d in found["numbers"][0]["differences"].values()] == [[0, 2]]
     # who ran beside them is not known
     assert found["systems"][0]["cost"].keys() == {"images", "peak_memory_bytes", "parameters"}
@@ -271,11 +276,11 @@ def test_runs_that_were_not_measured_alike_are_refused(here: Path, runs: list[Pa
     ganlab.run("plain.json", ["data.holdout=0.75"], "runs/other")
     with pytest.raises(SpecError, match=r"runs/plain-0 and runs/other were not measured alike: images\.a is"):
         ganlab.compare_runs([*runs, "runs/other"], out="table")
-    with pytest.raises(SpecError, match="plain.json is not a run: it has no spec.json"):
+    with pytest.raises(SpecError, match=r"plain\.json is not a run: it has no spec\.json"):
         ganlab.compare_runs(["plain.json"])
-    with pytest.raises(SpecError, match="--baseline: there is no system 'wid'; did you mean 'wide'?"):
+    with pytest.raises(SpecError, match=r"--baseline: there is no system 'wid'; did you mean 'wide'\?"):
         ganlab.compare_runs(runs, baseline="wid", out="table")
-    with pytest.raises(SpecError, match="--number: 'content-color' is not measured; did you mean 'content-colour'?"):
+    with pytest.raises(SpecError, match=r"--number: 'content-color' is not measured; did you mean 'content-colour'\?"):
         ganlab.compare_runs(runs, numbers=["content-color"], out="table")
 
 
