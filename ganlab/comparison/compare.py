@@ -8,19 +8,15 @@ from dataclasses import replace
 from pathlib import Path
 
 from ganlab.comparison import tables
+from ganlab.comparison.numbers import Values, compare_values, half_of_the_largest
 from ganlab.comparison.processes import TrialCallback, run_trials
 from ganlab.comparison.runs import MeasuredRun, check_alike, notes, read_run
-from ganlab.comparison.statistics import ALPHA, POWER, holm, paired, pairs_needed, power
 from ganlab.comparison.trials import Plan, Trial, folder_name, plan
 from ganlab.components.options import nearest
 from ganlab.errors import Interrupted, SpecError
-from ganlab.evaluation.estimates import mean
 from ganlab.evaluation.metric_suite import evaluator_for
 from ganlab.runs.folder import RunFolder, write
 from ganlab.spec.models import Json, leaf_differences
-
-Values = dict[tuple[str, str], dict[str, dict[int, float]]]
-"""{(number, direction): {system: {seed: value}}}."""
 
 
 def compare(
@@ -192,7 +188,9 @@ def _comparison(
     for entry in numbers:
         references = described[entry["number"], entry["direction"]]["references"]
         entry["references"] = {name: reference["value"] for name, reference in references.items()}
-        entry["half_of_the_largest"] = _half(entry["differences"], tests["count"]) if entry["better"] else None
+        entry["half_of_the_largest"] = (
+            half_of_the_largest(entry["differences"], tests["count"]) if entry["better"] else None
+        )
     specs = {run.system: run.spec for run in reversed(runs) if run.spec}
     base = specs.get(systems[0], {})
     seeds = sorted({run.seed for run in runs})
@@ -237,98 +235,6 @@ def _mean_cost(costs: Sequence[Json], jobs: int | None) -> Json:
     names = ["images", "peak_memory_bytes", "parameters", *(["seconds", "images_a_second"] if jobs == 1 else [])]
     found = {name: [cost[name] for cost in costs if name in cost] for name in names}
     return {name: sum(each) / len(each) for name, each in found.items() if each}
-
-
-def compare_values(
-    values: Values, better: Mapping[tuple[str, str], str], systems: Sequence[str]
-) -> tuple[list[Json], Json]:
-    """Compares systems by their values over seeds. The first of `systems` is the baseline.
-
-    `better` says for each number and direction if "lower" or "higher" values are better; "" if neither is, so that no
-    test is made. All tests are corrected together.
-
-    Returns the entries of "numbers" and the entry "tests" of comparison.json.
-    """
-    numbers = [_number(place, each, better[place], systems) for place, each in values.items()]
-    tested = [
-        difference
-        for number in numbers
-        if number["better"]
-        for difference in number["differences"].values()
-        if difference["p"] is not None
-    ]
-    for difference, corrected in zip(tested, holm([d["p"] for d in tested]), strict=True):
-        difference["p_holm"] = corrected
-    for number in numbers:
-        for difference in number["differences"].values():
-            difference["verdict"] = _verdict(difference, number["better"])
-    pairs = min((len(d["seeds"]) for d in tested), default=0)
-    tests = {
-        "count": len(tested),
-        "level": ALPHA,
-        "correction": "Holm",
-        "power": POWER,
-        "power_at_3_deviations": power(3 / 2**0.5, pairs, len(tested)) if pairs else None,
-        "pairs": pairs,
-    }
-    return numbers, tests
-
-
-def _number(place: tuple[str, str], values: dict[str, dict[int, float]], better: str, systems: Sequence[str]) -> Json:
-    number, direction = place
-    present = {name: dict(sorted(values[name].items())) for name in systems if name in values}
-    base = present.get(systems[0], {})
-    differences = {}
-    for name in systems[1:]:
-        own = present.get(name, {})
-        seeds = [seed for seed in own if seed in base]
-        if len(seeds) > 1:
-            found = paired([own[seed] for seed in seeds], [base[seed] for seed in seeds])
-            differences[name] = {
-                "seeds": seeds,
-                "mean": found.mean,
-                "interval": [found.low, found.high],
-                "deviation": found.deviation,
-                "p": found.p,
-            }
-    return {
-        "number": number,
-        "direction": direction,
-        "better": better,
-        "systems": {name: _summary(each) for name, each in present.items()},
-        "differences": differences,
-    }
-
-
-def _summary(values: Mapping[int, float]) -> Json:
-    kept = {"values": {str(seed): value for seed, value in values.items()}}
-    if len(values) < 2:
-        return {**kept, "mean": next(iter(values.values())), "interval": None}
-    estimate = mean([*values.values()], "seeds")
-    return {**kept, "mean": estimate.value, "interval": [estimate.low, estimate.high]}
-
-
-def _verdict(difference: Json, better: str) -> str:
-    """Returns "better", "worse", or "none" for a difference that the seeds do not support; "" without a test."""
-    if not better:
-        return ""
-    if "p_holm" not in difference or difference["p_holm"] >= ALPHA:
-        return "none"
-    return "better" if (difference["mean"] < 0) == (better == "lower") else "worse"
-
-
-def _half(differences: Mapping[str, Json], tests: int) -> Json | None:
-    """Returns the system with the largest difference, and the number of seeds with which half of it would be found.
-
-    The number is None if it is not known or too large.
-    """
-    if not tests or not differences:
-        return None
-    name = max(differences, key=lambda system: abs(differences[system]["mean"]))
-    largest = differences[name]
-    if largest["deviation"] == 0:
-        return {"system": name, "seeds": None}
-    return {"system": name, "seeds": pairs_needed(abs(largest["mean"]) / 2 / largest["deviation"], tests)}
 
 
 def _write(folder: Path, found: Json) -> Json:

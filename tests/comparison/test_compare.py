@@ -20,7 +20,7 @@ import ganlab
 from ganlab import SpecError
 from ganlab.cli.commands import app
 from ganlab.comparison import tables
-from ganlab.comparison.compare import compare_values
+from ganlab.comparison.numbers import compare_values, half_of_the_largest
 from ganlab.comparison.trials import plan
 from ganlab.spec.files import merge
 from ganlab.spec.models import Json
@@ -384,3 +384,11 @@ def test_a_true_difference_is_found_with_its_direction() -> None:
     numbers, tests = compare_values(values, better, ["base", "good"])
     assert tests["count"] == 3
     assert [number["differences"]["good"]["verdict"] for number in numbers] == ["better", "better", "", "worse", "none"]
+    # without a spread between seeds no number of seeds can be given
+    assert half_of_the_largest(numbers[-1]["differences"], 3) is None
+
+
+def test_the_seeds_for_half_of_the_largest_difference() -> None:
+    # mean 4, standard deviation 2: half of it is one standard deviation, for which G*Power 3.1 says 10 pairs
+    each = {"small": {"mean": 1.0, "deviation": 0.1}, "large": {"mean": -4.0, "deviation": 2.0}}
+    assert half_of_the_largest(each, 1) == {"system": "large", "seeds": 10}
