@@ -32,6 +32,7 @@ CALLBACKS = "ganlab.interfaces.callbacks"
 PYTHON = [
     "ganlab.experiment",
     "ganlab.comparison.compare",
+    "ganlab.comparison.diff",
     "ganlab.comparison.processes",
     "ganlab.comparison.trials",
     "ganlab.spec.models",

@@ -279,6 +279,25 @@ def compare(
 
 
 @app.command()
+def diff(
+    one: Annotated[Path, typer.Argument(metavar="RUN_A", help="A run folder.")],
+    other: Annotated[Path, typer.Argument(metavar="RUN_B", help="Another run folder.")],
+    as_json: AsJson = False,
+) -> None:
+    """Show what differs between two runs.
+
+    Lists the differences of their specs, data, environments, code and evaluations, and the results of both.
+    """
+    with errors():
+        from ganlab.cli.comparison import show_diff
+        from ganlab.comparison.diff import diff as differences
+
+        finish_imports()
+        found = differences(one, other)
+        print_json(found) if as_json else show_diff(found)
+
+
+@app.command()
 def check(spec: SpecFile, set_: Set = None, as_json: AsJson = False) -> None:
     """Show what a spec builds, without training it.
 

@@ -89,6 +89,12 @@ def show_comparison(found: dict[str, Any]) -> None:
         say(f"  {what.ljust(12)} {found['folder']}/{name}")
 
 
+def show_diff(found: dict[str, Any]) -> None:
+    """Prints the differences of two runs."""
+    for line in tables.differences(found).splitlines():
+        say(line)
+
+
 def refuse_failures(found: dict[str, Any]) -> None:
     """Raises RunError if a trial failed."""
     failed = [trial for trial in found["trials"] if trial["state"] == "failed"]

@@ -14,11 +14,8 @@ from ganlab.runs import checkpoint
 from ganlab.runs.folder import RunFolder
 from ganlab.spec.models import Json
 
-_ALIKE = ("images", "split", "translated", "seed")
-"""The parts of a protocol that are the same in all runs of a comparison."""
-
-_ALIKE_BY_NAME = ("metrics", "features", "weights")
-"""The mappings in a protocol that do not contradict each other in the runs of a comparison."""
+_ALIKE = ("images", "split", "translated", "seed", "metrics", "features", "weights")
+"""The parts of a protocol that do not contradict each other in the runs of a comparison."""
 
 _NOTED = ("python", "packages", "device", "precision", "threads", "code")
 """The parts of a protocol that may differ, with a note."""
@@ -94,26 +91,31 @@ def _cost(folder: RunFolder, last: Json) -> Json:
 def check_alike(runs: Sequence[MeasuredRun]) -> None:
     """Raises SpecError if two of the measured runs can't be compared: they had other images, options or features."""
     measured = [run for run in runs if not run.why]
-    known: dict[tuple[str, str], tuple[object, MeasuredRun]] = {}
-    for run in measured:
-        for part, name, value in _parts(run.protocol):
-            first, other = known.setdefault((part, name), (value, run))
-            if first != value:
+    for index, run in enumerate(measured):
+        for other in measured[:index]:
+            for path, (a, b) in different_parts(other, run).items():
                 raise SpecError(
-                    f"{other.folder} and {run.folder} were not measured alike: {part}{name and f'.{name}'} is"
-                    f" {shortened(str(first), 100)} / {shortened(str(value), 100)}"
+                    f"{other.folder} and {run.folder} were not measured alike: {path} is {shortened(str(a), 100)} /"
+                    f" {shortened(str(b), 100)}"
                 )
 
 
-def _parts(protocol: Json) -> Iterator[tuple[str, str, object]]:
+def different_parts(one: MeasuredRun, other: MeasuredRun) -> dict[str, tuple[object, object]]:
+    """Returns {path in the protocol: (value of one, value of the other)} for what would make results incomparable.
+
+    A metric, a feature network or a weight file that only one of the runs used makes no difference.
+    """
+    a, b = (dict(_parts(run.protocol)) for run in (one, other))
+    return {path: (a[path], b[path]) for path in a if path in b and a[path] != b[path]}
+
+
+def _parts(protocol: Json) -> Iterator[tuple[str, object]]:
     for part in _ALIKE:
         value = protocol.get(part)
         if isinstance(value, dict):
-            yield from ((part, name, inner) for name, inner in value.items())
-        else:
-            yield part, "", value
-    for part in _ALIKE_BY_NAME:
-        yield from ((part, name, value) for name, value in protocol.get(part, {}).items())
+            yield from ((f"{part}.{name}", inner) for name, inner in value.items())
+        elif value is not None:
+            yield part, value
 
 
 def notes(runs: Sequence[MeasuredRun]) -> list[str]:

@@ -9,6 +9,7 @@ import textwrap
 from collections.abc import Iterator, Sequence
 
 from ganlab.comparison.statistics import MOST_PAIRS
+from ganlab.errors import shortened
 from ganlab.spec.models import Json
 
 WIDTH = 80
@@ -41,7 +42,8 @@ def text(found: Json) -> str:
     for heading, inner, half in blocks:
         lines += [heading, *(f"  {aligned(row)}" for row in inner), *([f"  {half}"] if half else [])]
     after = (textwrap.fill(line, WIDTH, subsequent_indent="  ", break_long_words=False) for line in _after(found))
-    return "\n".join([*lines, "", *_costs(found), *after]) + "\n"
+    costs = [*_cost_rows(found)]
+    return "\n".join([*lines, "", *([*_columns(costs), ""] if costs else []), *after]) + "\n"
 
 
 def markdown(found: Json) -> str:
@@ -128,18 +130,6 @@ def _half(number: Json) -> str:
     return f"to find half of the largest difference ({half['system']}): {needed} seeds"
 
 
-def _costs(found: Json) -> list[str]:
-    rows = [*_cost_rows(found)]
-    if not rows:
-        return []
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    lines = []
-    for row in rows:
-        cells = [cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True)]
-        lines.append("  ".join([row[0].ljust(widths[0]), *cells]))
-    return [*lines, ""]
-
-
 def _cost_rows(found: Json) -> Iterator[tuple[str, ...]]:
     """Yields a heading and a row for each system, with the costs that are known."""
     costs = [system["cost"] for system in found["systems"]]
@@ -200,3 +190,42 @@ def _findings(found: Json, name: str) -> str:
 
     counts = ", ".join(map(counted, ("better", "worse", "none")))
     return f"{name} against {found['baseline']}: {counts}"
+
+
+def differences(found: Json) -> str:
+    """Returns the differences of two runs, `ganlab.diff`, as text."""
+    lines = [
+        f"{name}  {run}: {step} steps{why and f', {why}'}"
+        for name, run, step, why in zip("AB", found["runs"], found["steps"], found["why"], strict=True)
+    ]
+    for part in ("spec", "data", "environment", "code", "measured"):
+        each = [f"  {path}: {_brief(a)} / {_brief(b)}" for path, (a, b) in found[part].items()]
+        lines += ["", f"{part} (A / B)", *each] if each else ["", f"{part}: the same"]
+    if found["results"]:
+        rows = [("results", "A", "B", "B - A", "95% intervals"), *map(_result_row, found["results"])]
+        lines += ["", *_columns(rows)]
+        lines += [
+            "",
+            "the intervals cover the test images, not the seeds; `ganlab compare` tests over seeds",
+        ]
+    return "\n".join(lines) + "\n"
+
+
+def _brief(value: str) -> str:
+    return shortened(value.strip('"'), 40)
+
+
+def _result_row(result: Json) -> tuple[str, ...]:
+    (a_low, a_high), (b_low, b_high) = result["intervals"]
+    apart = a_high < b_low or b_high < a_low
+    values = (f"{value:.4g}" for value in (*result["values"], result["difference"]))
+    return (f"  {result['number']} {result['direction']}", *values, "apart" if apart else "overlap")
+
+
+def _columns(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Returns lines of which all columns but the first are aligned to the right."""
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    return [
+        "  ".join([row[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(row[1:], widths[1:], strict=True))])
+        for row in rows
+    ]
