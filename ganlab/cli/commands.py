@@ -262,6 +262,10 @@ def compare(
         finish_imports()
         asked = (steps, images, jobs, vary or (), baseline, set_ or (), out)
         if from_:
+            if steps or images or jobs > 1 or vary or set_ or dry_run:
+                raise SpecError(
+                    "compare --from: trains nothing, so only --baseline, --number, --out and --json go with it"
+                )
             found = comparison.compare_runs(specs, baseline, out, number or ())
         elif dry_run:
             planned = trials.plan([Path(spec) for spec in specs], shown.seeds_of(seeds), *asked)

@@ -82,12 +82,12 @@ def compare_runs(
     out: str | Path | None = None,
     numbers: Sequence[str] = (),
 ) -> Json:
-    """Compares runs that exist. Runs whose specs differ in nothing but the seed are one system.
+    """Compares runs that exist. Runs whose specs differ in nothing but the seed and the threads are one system.
 
     The arguments are those of `compare`; `baseline` is the name of a system or the folder of one of its runs.
 
-    Returns and writes the same as `compare`. Raises SpecError if a folder is not a run,
-    or if the runs can't be compared.
+    Returns and writes the same as `compare`. Raises SpecError if a folder is not a run, or if the runs can't be
+    compared.
     """
     if missing := [str(folder) for folder in runs if not RunFolder(folder).exists]:
         raise SpecError(f"{missing[0]} is not a run: it has no spec.json")
@@ -121,6 +121,8 @@ def _named(runs: Sequence[MeasuredRun]) -> list[MeasuredRun]:
     specs: dict[str, Json] = {}
     named: list[MeasuredRun] = []
     for run in runs:
+        if not run.spec:
+            raise SpecError(f"{run.folder}: {run.why}")
         known = [name for name, spec in specs.items() if spec == run.spec]
         name = known[0] if known else run.system if run.system not in specs else Path(run.folder).name
         if not known and name in specs:
@@ -199,6 +201,7 @@ def _comparison(
         "seeds": seeds,
         "jobs": jobs,
         "checkpoint": "last",
+        "only": list(only),
         "systems": [
             {
                 "name": name,

@@ -35,7 +35,7 @@ class MeasuredRun:
     why: str = ""
     """The reason why the run has no results; "" if it has."""
     spec: Json = field(default_factory=dict)
-    """The part of the resolved spec that affects training, without the seed."""
+    """The part of the resolved spec that affects training, without the seed and the threads."""
     results: Sequence[Json] = ()
     """The results of the last checkpoint, as evaluation.json has them."""
     left_out: Sequence[Json] = ()
@@ -59,6 +59,8 @@ def read_run(folder: str | Path, system: str = "", seed: int = 0) -> MeasuredRun
     except GanlabError as error:
         return MeasuredRun(system, seed, str(folder), why=str(error))
     spec = run.spec.trains()
+    # the last digits alone depend on it
+    spec["runtime"].pop("threads")
     found = MeasuredRun(system or run.spec.name, spec.pop("seed"), str(folder), run.step, run.steps, spec=spec)
     if not run.finished:
         return replace(found, why=f"stopped after step {run.step} of {run.steps}")

@@ -258,6 +258,19 @@ def test_the_systems_are_told_apart_by_their_specs(runs: list[Path]) -> None:
         ganlab.compare_runs([*runs, "again"], out="table")
 
 
+def test_threads_make_no_other_system(runs: list[Path]) -> None:
+    ganlab.run("plain.json", ["runtime.threads=2", "seed=3"], "runs/threads")
+    found = ganlab.compare_runs([*runs, "runs/threads"], out="table")
+    assert [(s["name"], s["finished"]) for s in found["systems"]] == [("plain", 4), ("wide", 3)]
+    assert "note: the runs were not measured with the same threads" in tables.text(found)
+
+
+def test_a_run_that_cannot_be_read_is_refused(runs: list[Path]) -> None:
+    (runs[1] / "spec.json").write_text("{")
+    with pytest.raises(SpecError, match=r"^runs/wide-0: runs/wide-0/spec\.json can't be read: "):
+        ganlab.compare_runs(runs, out="table")
+
+
 def test_unfinished_runs_and_other_budgets_are_named(runs: list[Path]) -> None:
     (runs[3] / "evaluation.json").unlink()
     ganlab.run("wide.json", ["schedule.steps=3", "seed=1"], "runs/longer")
@@ -305,6 +318,9 @@ def test_the_command_prints_a_table_of_80_columns(runs: list[Path]) -> None:
     assert lines[0] == "wide compared with plain: 3 seeds"
     assert max(map(len, lines)) <= 80
     assert "content-colour ab, higher is better, real 1, identity 1" in lines
+    refused = CliRunner().invoke(app, ["compare", "--from", *map(str, runs), "--steps", "3"])
+    assert refused.exit_code == 2
+    assert refused.stderr.startswith("ganlab: compare --from: trains nothing, so only --baseline")
     as_json = CliRunner().invoke(app, ["compare", "--from", *map(str, runs), "--out", "table", "--json"])
     assert json.loads(as_json.stdout)["baseline"] == "plain"
 
