@@ -23,15 +23,11 @@ def compare_values(
     Returns the entries of "numbers" and the entry "tests" of comparison.json.
     """
     numbers = [_number(place, each, better[place], systems) for place, each in values.items()]
-    tested = [
-        difference
-        for number in numbers
-        if number["better"]
-        for difference in number["differences"].values()
-        if difference["p"] is not None
-    ]
-    for difference, corrected in zip(tested, holm([d["p"] for d in tested]), strict=True):
-        difference["p_holm"] = corrected
+    tested = [difference for number in numbers if number["better"] for difference in number["differences"].values()]
+    # a test that the data forbid counts too: it could have been one of the others
+    p_values = [1.0 if difference["p"] is None else difference["p"] for difference in tested]
+    for difference, corrected in zip(tested, holm(p_values), strict=True):
+        difference["p_holm"] = None if difference["p"] is None else corrected
     for number in numbers:
         for difference in number["differences"].values():
             difference["verdict"] = _verdict(difference, number["better"])
@@ -85,7 +81,7 @@ def _verdict(difference: Json, better: str) -> str:
     """Returns "better", "worse", or "none" for a difference that the seeds do not support; "" without a test."""
     if not better:
         return ""
-    if "p_holm" not in difference or difference["p_holm"] >= ALPHA:
+    if difference["p_holm"] is None or difference["p_holm"] >= ALPHA:
         return "none"
     return "better" if (difference["mean"] < 0) == (better == "lower") else "worse"
 

@@ -161,6 +161,8 @@ def _after(found: Json) -> Iterator[str]:
         "mean: over seeds, after the last step, on test images; ± is half of Student's 95% interval and covers the"
         " spread over seeds alone"
     )
+    if any(number["references"] for number in found["numbers"]):
+        yield "real: real images instead of the outputs; identity: the inputs instead of the outputs"
     if not tests["count"]:
         yield "nothing is tested: a test needs two seeds of both systems"
         return

@@ -398,7 +398,7 @@ def test_a_true_difference_is_found_with_its_direction() -> None:
     }
     better = dict.fromkeys(values, "lower") | {("share", "ab"): "higher", ("neither", "ab"): ""}
     numbers, tests = compare_values(values, better, ["base", "good"])
-    assert tests["count"] == 3
+    assert tests["count"] == 4
     assert [number["differences"]["good"]["verdict"] for number in numbers] == ["better", "better", "", "worse", "none"]
     # without a spread between seeds no number of seeds can be given
     assert half_of_the_largest(numbers[-1]["differences"], 3) is None
