@@ -203,7 +203,7 @@ def evaluate(
 
 @app.command()
 def compare(
-    specs: Annotated[list[str], typer.Argument(metavar="SPEC...", help="Specs, or run folders with --from.")],
+    specs: Annotated[list[str], typer.Argument(metavar="SPEC", help="Specs, or run folders with --from.")],
     seeds: Annotated[
         str, typer.Option(metavar="N,N", help="The random seeds; every spec is trained with each.")
     ] = "0,1,2",

@@ -216,7 +216,7 @@ def _check_alike(one: System, other: System) -> None:
     own = ("data.batch:", "data.flip:")
     data = [text for text in differences(a, b) if text.startswith("data.") and not text.startswith(own)]
     if data:
-        raise SpecError(f"{names} do not have the same images: {'; '.join(data)}")
+        raise SpecError(f"{names} do not have the same data: {'; '.join(data)}")
     features = [spec.evaluation.features for spec in (a, b) if spec.evaluation.features is not None]
     if len(features) == 2 and features[0] != features[1]:
         raise SpecError(f"{names} do not have the same evaluation.features: {features[0]} / {features[1]}")

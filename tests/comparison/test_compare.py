@@ -157,8 +157,8 @@ def test_several_jobs_compute_with_one_thread_each(here: Path) -> None:
 
 
 REFUSED: list[tuple[Json, dict[str, Any], str]] = [
-    ({"data": {"size": 32}}, {}, "plain and other do not have the same images: data.size: 16 / 32"),
-    ({"data": {"a": {"limit": 5}}}, {}, "plain and other do not have the same images: data.a.limit: 0 / 5"),
+    ({"data": {"size": 32}}, {}, "plain and other do not have the same data: data.size: 16 / 32"),
+    ({"data": {"a": {"limit": 5}}}, {}, "plain and other do not have the same data: data.a.limit: 0 / 5"),
     ({"schedule": {"steps": 3}}, {}, "plain trains 2 steps and other 3; give both one budget with --steps or --images"),
     (
         {"evaluation": {"metrics": [{"type": "content", "shared": {"x": {"attribute": "y"}}}]}},
