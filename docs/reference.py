@@ -29,7 +29,15 @@ LOSSES = "ganlab.interfaces.losses"
 HOOKSPECS = "ganlab.interfaces.hooks"
 ESTIMATES = "ganlab.evaluation.estimates"
 CALLBACKS = "ganlab.interfaces.callbacks"
-PYTHON = ["ganlab.experiment", "ganlab.spec.models", "ganlab.errors"]
+PYTHON = [
+    "ganlab.experiment",
+    "ganlab.comparison.compare",
+    "ganlab.comparison.diff",
+    "ganlab.comparison.processes",
+    "ganlab.comparison.trials",
+    "ganlab.spec.models",
+    "ganlab.errors",
+]
 
 COMMON = {
     "generator": ["resnet"],

@@ -7,6 +7,11 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from ganlab.comparison.compare import compare as compare
+    from ganlab.comparison.compare import compare_runs as compare_runs
+    from ganlab.comparison.diff import diff as diff
+    from ganlab.comparison.processes import TrialCallback as TrialCallback
+    from ganlab.comparison.trials import Trial as Trial
     from ganlab.errors import GanlabError as GanlabError
     from ganlab.errors import Interrupted as Interrupted
     from ganlab.errors import RunError as RunError
@@ -38,6 +43,10 @@ if TYPE_CHECKING:
 
 
 _NAMES = {
+    "ganlab.comparison.compare": ("compare", "compare_runs"),
+    "ganlab.comparison.diff": ("diff",),
+    "ganlab.comparison.processes": ("TrialCallback",),
+    "ganlab.comparison.trials": ("Trial",),
     "ganlab.errors": ("GanlabError", "Interrupted", "RunError", "SpecError", "Unavailable"),
     "ganlab.experiment": ("Run", "evaluate", "load_run", "load_spec", "run"),
     "ganlab.interfaces.callbacks": ("Callback",),

@@ -67,18 +67,19 @@ class Run(NamedTuple):
         return self.step >= self.steps
 
 
-def load_spec(spec: str | Path | Mapping[str, Any] | Spec, set: Iterable[str] = ()) -> Spec:
+def load_spec(spec: str | Path | Mapping[str, Any] | Spec, set: Iterable[str] = (), like: Spec | None = None) -> Spec:
     """Returns a spec, resolved: every default and every "auto" is filled in, every name is found.
 
     Args:
         spec: The path of a spec file, or a spec as a mapping.
         set: Changes to it, each "path.to.key=value".
+        like: The resolved spec of an earlier run. Its values replace each "auto" of `runtime`, except the device's.
 
     Raises SpecError with one sentence that names the value, what is allowed and where it stands.
     """
     set = tuple(set)
     with explaining(set):
-        return resolve(*_asked(spec, set))
+        return resolve(*_asked(spec, set), like=like)
 
 
 def load_run(folder: str | Path) -> Run:
@@ -123,13 +124,7 @@ def run(
     if kept is not None:
         check_same_spec(folder, kept, resolved)
         found = _read_run(folder, kept)
-        if (
-            found.finished
-            # at other locations there may be other images
-            and kept.locations() == resolved.locations()
-            and covers(found.evaluation, _newest(found), resolved.evaluation)
-            and folder.sample(found.step).exists()
-        ):
+        if is_complete(found, resolved):
             measured_by = (found.evaluation or {}).get("protocol", {}).get("code", {})
             for sentence in (*changed_code(folder, resolved), *metric_code_changes(folder.path, measured_by)):
                 callback.warn(sentence)
@@ -250,6 +245,18 @@ def check(
         ],
         "memory": {**memory, "total": sum(memory.values())},
     }
+
+
+def is_complete(run: Run, asked: Spec) -> bool:
+    """Returns True if nothing of a spec, resolved, is left to train, to draw or to measure. Raises RunError if the
+    newest checkpoint is damaged."""
+    return (
+        run.finished
+        # at other locations there may be other images
+        and run.spec.locations() == asked.locations()
+        and covers(run.evaluation, _newest(run), asked.evaluation)
+        and RunFolder(run.folder).sample(run.step).exists()
+    )
 
 
 def _asked(spec: str | Path | Mapping[str, Any] | Spec, set: Iterable[str]) -> tuple[Json, str]:

@@ -202,6 +202,106 @@ def evaluate(
 
 
 @app.command()
+def compare(
+    specs: Annotated[list[str], typer.Argument(metavar="SPEC", help="Specs, or run folders with --from.")],
+    seeds: Annotated[
+        str, typer.Option(metavar="N,N", help="The random seeds; every spec is trained with each.")
+    ] = "0,1,2",
+    steps: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="The steps of every trial. Default: the specs', if equal.")
+    ] = None,
+    images: Annotated[
+        int | None,
+        typer.Option(min=1, metavar="N", help="Instead of --steps: the images of each domain that every trial sees."),
+    ] = None,
+    jobs: Annotated[
+        int,
+        typer.Option(
+            min=1, metavar="N", help="Trials that run at a time. Above 1, each has one thread and no timings are kept."
+        ),
+    ] = 1,
+    vary: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="KEY=V,V",
+            help="Make variants of every spec, for example --vary losses.cycle.weight=1,10. Several make a grid.",
+        ),
+    ] = None,
+    baseline: Annotated[
+        str | None,
+        typer.Option(metavar="SPEC", help="The spec, system or run to compare the others with. Default: the first."),
+    ] = None,
+    set_: Set = None,
+    number: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME",
+            help="Compare only this number, for example kid-lite0: fewer tests find smaller differences. May be given"
+            " several times.",
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="The folder of the comparison. Default: runs/compare- and the systems."),
+    ] = None,
+    from_: Annotated[bool, typer.Option("--from", help="Compare runs that exist, instead of training specs.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print one command per trial, and train nothing.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Train specs with several seeds, and compare them with statistics.
+
+    Every trial is a run in a process of its own. The same command continues an interrupted comparison. Prints the mean
+    of every number over the seeds with its 95% interval, and the paired differences to the baseline with p values that
+    are corrected for the number of tests.
+    """
+    with errors():
+        from ganlab.cli import comparison as shown
+        from ganlab.comparison import compare as comparison
+        from ganlab.comparison import trials
+
+        finish_imports()
+        asked = (steps, images, jobs, vary or (), baseline, set_ or (), out)
+        if from_:
+            if steps or images or jobs > 1 or vary or set_ or dry_run:
+                raise SpecError(
+                    "compare --from: trains nothing, so only --baseline, --number, --out and --json go with it"
+                )
+            found = comparison.compare_runs(specs, baseline, out, number or ())
+        elif dry_run:
+            planned = trials.plan([Path(spec) for spec in specs], shown.seeds_of(seeds), *asked)
+            shown.show_plan(planned, as_json)
+            return
+        else:
+            try:
+                with shown.TrialConsole(jobs) as callback:
+                    found = comparison.compare(specs, shown.seeds_of(seeds), *asked, number or (), callback)
+            except Interrupted as stopped:
+                stopped.args = (f"{stopped}; the same command continues",)
+                raise
+        print_json(found) if as_json else shown.show_comparison(found)
+        shown.refuse_failures(found)
+
+
+@app.command()
+def diff(
+    one: Annotated[Path, typer.Argument(metavar="RUN_A", help="A run folder.")],
+    other: Annotated[Path, typer.Argument(metavar="RUN_B", help="Another run folder.")],
+    as_json: AsJson = False,
+) -> None:
+    """Show what differs between two runs.
+
+    Lists the differences of their specs, data, environments, code and evaluations, and the results of both.
+    """
+    with errors():
+        from ganlab.cli.comparison import show_diff
+        from ganlab.comparison.diff import diff as differences
+
+        finish_imports()
+        found = differences(one, other)
+        print_json(found) if as_json else show_diff(found)
+
+
+@app.command()
 def check(spec: SpecFile, set_: Set = None, as_json: AsJson = False) -> None:
     """Show what a spec builds, without training it.
 

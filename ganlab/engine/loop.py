@@ -29,7 +29,7 @@ def train(trainer: Trainer, writer: StepWriter, warn: Callable[[str], None]) -> 
     The second signal raises KeyboardInterrupt at once.
     """
     state, steps = trainer.state, trainer.schedule.steps
-    with _signals(warn) as received:
+    with stop_signals(lambda: warn("stopping after this step; Ctrl-C again stops now")) as received:
         if state.step:
             writer.finish_last_step()
         while state.step < steps:
@@ -42,8 +42,11 @@ def train(trainer: Trainer, writer: StepWriter, warn: Callable[[str], None]) -> 
 
 
 @contextmanager
-def _signals(warn: Callable[[str], None]) -> Iterator[list[int]]:
-    """Collects SIGINT and SIGTERM instead of letting them act; the second one acts at once."""
+def stop_signals(at_first: Callable[[], object] = int) -> Iterator[list[int]]:
+    """Collects SIGINT and SIGTERM instead of letting them act; the second one raises KeyboardInterrupt.
+
+    `at_first` is called when the first one comes.
+    """
     received: list[int] = []
 
     def handle(number: int, frame: FrameType | None) -> None:
@@ -52,7 +55,7 @@ def _signals(warn: Callable[[str], None]) -> Iterator[list[int]]:
         received.append(number)
         # the signal may have come while something was printed
         with suppress(Exception):
-            warn("stopping after this step; Ctrl-C again stops now")
+            at_first()
 
     if threading.current_thread() is not threading.main_thread():
         yield received

@@ -34,7 +34,12 @@ def measure_run(
     """
     with system.components.attributing(Position("", "the evaluation", max(folder.steps, default=0))):
         found = evaluator.evaluate(folder, warn)
-        speeds = speed.measure(system, domains)
+        # the processes that train and measure a run may be several
+        peaks = [speed.peak_memory(system.device), (folder.speed() or {}).get("peak_memory_bytes")]
+        speeds = {
+            **speed.measure(system, domains),
+            "peak_memory_bytes": max((peak for peak in peaks if peak is not None), default=None),
+        }
     before = folder.evaluation()
     whole, differing = merge_results(before, found)
     if differing:

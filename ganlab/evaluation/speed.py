@@ -1,4 +1,4 @@
-"""Measures the cost of a run's generators: parameters, FLOPs and images per second.
+"""Measures the cost of a run: parameters, FLOPs and images per second of its generators, memory of its process.
 
 Times differ between measurements, so they are kept apart from the reproducible results, in speed.json.
 """
@@ -6,6 +6,7 @@ Times differ between measurements, so they are kept apart from the reproducible 
 from __future__ import annotations
 
 import statistics
+import sys
 import time
 from collections.abc import Mapping
 
@@ -52,6 +53,20 @@ def measure(system: System, domains: Mapping[str, Domain]) -> Json:
             "images_a_second": round(BATCH / statistics.median(seconds[1:]), 1),
         }
     return {"directions": directions, "batch": BATCH, "device": str(device), "threads": torch.get_num_threads()}
+
+
+def peak_memory(device: torch.device) -> int | None:
+    """Returns the most memory in bytes that this process has held: memory of the device for a CUDA device, otherwise
+    memory of the machine. Returns None on systems that do not tell."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    try:
+        import resource
+    except ImportError:
+        # Windows has no such module
+        return None
+    # kilobytes, but bytes on macOS
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 def _wait(device: torch.device) -> None:

@@ -16,7 +16,7 @@ from ganlab import files
 from ganlab.engine.step_log import Record
 from ganlab.errors import RunError, SpecError
 from ganlab.runs import checkpoint
-from ganlab.runs.models import ENVIRONMENT, EVALUATED, OBJECT, read
+from ganlab.runs.models import ENVIRONMENT, EVALUATED, OBJECT, SPEED, read
 from ganlab.runs.records import Recorder, event_files, recording, result_records, undamaged_records
 from ganlab.spec.devices import moved_here
 from ganlab.spec.models import Json, Spec
@@ -87,6 +87,12 @@ class RunFolder:
         """Reads evaluation.json; None if it is missing or damaged, since a run can be measured again."""
         with suppress(SpecError):
             return self._json_if_there("evaluation.json", EVALUATED)
+        return None
+
+    def speed(self) -> Json | None:
+        """Reads speed.json; None if it is missing or damaged."""
+        with suppress(SpecError):
+            return self._json_if_there("speed.json", SPEED)
         return None
 
     def _json_if_there(self, name: str, kind: TypeAdapter[Any]) -> Json | None:

@@ -127,9 +127,23 @@ class Evaluated(TypedDict):
     left_out: list[_LeftOut]
 
 
+class _Costs(TypedDict):
+    __pydantic_config__ = _OPEN  # type: ignore[misc]
+    parameters: int
+
+
+class Speed(TypedDict):
+    """speed.json."""
+
+    __pydantic_config__ = _OPEN  # type: ignore[misc]
+    directions: dict[str, _Costs]
+    peak_memory_bytes: NotRequired[int | None]
+
+
 OBJECT = TypeAdapter(dict[str, Any])
 ENVIRONMENT = TypeAdapter(Environment)
 EVALUATED = TypeAdapter(Evaluated)
+SPEED = TypeAdapter(Speed)
 MANIFEST = TypeAdapter(Manifest)
 
 _RECORD: TypeAdapter[Record] = TypeAdapter(

@@ -351,8 +351,13 @@ class Spec(BaseModel):
 
 def differences(one: Spec, other: Spec) -> list[str]:
     """Returns "path: value in one / value in other" for each difference that the fingerprint covers."""
-    a, b = (dict(_leaves(spec.trains())) for spec in (one, other))
-    return [f"{k}: {a.get(k, 'absent')} / {b.get(k, 'absent')}" for k in sorted(a | b) if a.get(k) != b.get(k)]
+    return [f"{k}: {a} / {b}" for k, (a, b) in leaf_differences(one.trains(), other.trains()).items()]
+
+
+def leaf_differences(one: Json, other: Json) -> dict[str, tuple[str, str]]:
+    """Returns {path: (value in one, value in other)} for each difference; the values are JSON, or "absent"."""
+    a, b = dict(_leaves(one)), dict(_leaves(other))
+    return {k: (a.get(k, "absent"), b.get(k, "absent")) for k in sorted(a | b) if a.get(k) != b.get(k)}
 
 
 def changes(saved: Json, now: Json) -> list[str]:

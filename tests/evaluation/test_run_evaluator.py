@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import sys
 from collections.abc import Callable
@@ -360,6 +361,23 @@ def test_speed_counts_parameters_and_multiplications(spec: Json, tmp_path: Path)
     assert speed["directions"]["ab"]["flops_an_image"] == flops
     assert speed["directions"]["ab"]["parameters"] == sum(p.numel() for p in generator.parameters())
     assert speed["directions"]["ab"]["images_a_second"] > 0
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_the_peak_memory_is_that_of_the_largest_process(spec: Json, tmp_path: Path) -> None:
+    def high_water_mark() -> int:
+        found = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
+        assert found is not None
+        return int(found[1]) * 1024
+
+    out, before = tmp_path / "run", high_water_mark()
+    ganlab.run(spec, out=out)
+    speed = json.loads((out / "speed.json").read_text())
+    # the kernel keeps both marks, each with pages that it has not counted yet
+    assert 0.98 * before <= speed["peak_memory_bytes"] <= 1.02 * high_water_mark()
+    (out / "speed.json").write_text(json.dumps({**speed, "peak_memory_bytes": 2**50}))
+    ganlab.evaluate(out)
+    assert json.loads((out / "speed.json").read_text())["peak_memory_bytes"] == 2**50
 
 
 def test_what_can_not_be_evaluated_is_refused_in_a_sentence(

@@ -1,0 +1,5 @@
+"""Runs the command line: `python -m ganlab`."""
+
+from ganlab.cli.commands import main
+
+main()

@@ -1,0 +1,106 @@
+"""Shows the progress of `ganlab compare` on stderr, and prints its result."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Self
+
+from rich.console import Console as Terminal
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
+
+from ganlab.cli.process import print_json, say
+from ganlab.comparison import tables
+from ganlab.comparison.processes import TrialCallback
+from ganlab.comparison.trials import Plan, Trial
+from ganlab.errors import RunError, SpecError, printable
+
+
+class TrialConsole(TrialCallback):
+    """Prints a line for each trial that starts or ends. A terminal also shows what the running trials say."""
+
+    def __init__(self, jobs: int) -> None:
+        self._terminal = Terminal(stderr=True)
+        self._bar = Progress(
+            TextColumn("{task.description}", markup=False),
+            BarColumn(bar_width=20),
+            MofNCompleteColumn(),
+            console=self._terminal,
+            disable=not self._terminal.is_terminal,
+        )
+        self._jobs = jobs
+        self._lines: dict[Trial, TaskID] = {}
+
+    def __enter__(self) -> Self:
+        self._bar.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._bar.stop()
+
+    def begin(self, done: int, trials: int) -> None:
+        how = f", {self._jobs} at a time with one thread each" if self._jobs > 1 else ""
+        self._print(f"{trials} trials, {done} of them finished already{how}")
+        self._done = self._bar.add_task("trials", total=trials, completed=done)
+
+    def started(self, trial: Trial) -> None:
+        self._print(f"{trial}: starts, in {trial.folder}")
+        # a task without a total would have a moving bar
+        self._lines[trial] = self._bar.add_task(str(trial), total=1)
+
+    def running(self, said: Mapping[Trial, str]) -> None:
+        for trial, line in said.items():
+            self._bar.update(self._lines[trial], description=printable(f"{trial}: {line}"))
+
+    def ended(self, trial: Trial, failure: str, seconds: float) -> None:
+        self._print(f"{trial}: {f'failed: {failure}' if failure else 'finished'} after {seconds:.0f} s")
+        self._bar.remove_task(self._lines.pop(trial))
+        self._bar.advance(self._done)
+
+    def _print(self, sentence: str) -> None:
+        self._terminal.print(printable(sentence), highlight=False, markup=False, soft_wrap=True)
+
+
+def seeds_of(text: str) -> list[int]:
+    """Returns the seeds of --seeds. Raises SpecError."""
+    try:
+        seeds = [int(seed) for seed in text.split(",")]
+    except ValueError:
+        seeds = []
+    if not seeds or min(seeds) < 0:
+        raise SpecError(f"--seeds: {text!r} is not allowed: it should be whole numbers from 0 up, such as 0,1,2")
+    return seeds
+
+
+def show_plan(planned: Plan, as_json: bool) -> None:
+    """Prints the command of each trial, or the trials as JSON."""
+    if as_json:
+        print_json([{**trial._asdict(), "command": trial.command} for trial in planned.trials])
+    else:
+        for trial in planned.trials:
+            say(trial.command)
+
+
+def show_comparison(found: dict[str, Any]) -> None:
+    """Prints the tables of a comparison, and where they are kept."""
+    for line in tables.text(found).splitlines():
+        say(line)
+    say("")
+    for what, name in (("numbers", "comparison.json"), ("table", "comparison.md"), ("spreadsheet", "comparison.csv")):
+        say(f"  {what.ljust(12)} {found['folder']}/{name}")
+
+
+def show_diff(found: dict[str, Any]) -> None:
+    """Prints the differences of two runs."""
+    for line in tables.differences(found).splitlines():
+        say(line)
+
+
+def refuse_failures(found: dict[str, Any]) -> None:
+    """Raises RunError if a trial failed."""
+    failed = [trial for trial in found["trials"] if trial["state"] == "failed"]
+    if failed:
+        logs = sorted({trial["log"].rpartition("/")[0] for trial in failed})
+        raise RunError(
+            f"{len(failed)} of {len(found['trials'])} trials failed; {', '.join(logs)} has what they printed, and the"
+            " same command tries them again"
+        )

@@ -1,0 +1,1 @@
+"""Comparisons of systems over several seeds: trials, their processes, statistics, tables."""

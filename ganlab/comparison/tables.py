@@ -1,0 +1,233 @@
+"""A comparison as text for a terminal, as Markdown and as CSV."""
+
+from __future__ import annotations
+
+import csv as csv_files
+import io
+import math
+import textwrap
+from collections.abc import Iterator, Sequence
+
+from ganlab.comparison.statistics import MOST_PAIRS
+from ganlab.errors import shortened
+from ganlab.spec.models import Json
+
+WIDTH = 80
+"""The columns of a terminal."""
+
+_COLUMNS = ("mean", "difference", "p", "verdict")
+
+_COSTS = (
+    ("seconds", "seconds", 1, 1),
+    ("images_a_second", "images/s", 1, 1),
+    ("images", "images", 1, 0),
+    ("peak_memory_bytes", "peak MiB", 2**20, 0),
+    ("parameters", "parameters", 1, 0),
+)
+"""(key, heading, unit, digits) of each cost."""
+
+
+def text(found: Json) -> str:
+    """Returns the tables and notes of a comparison as text, aligned and at most 80 columns wide for short names."""
+    blocks = [(_heading(number, ", "), [*_rows(found, number)], _half(number)) for number in found["numbers"]]
+    rows = [("", *_COLUMNS), *(row for _, inner, _ in blocks for row in inner)]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(_COLUMNS) + 1)]
+
+    def aligned(row: Sequence[str]) -> str:
+        return "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+
+    lines = [_title(found), ""]
+    if blocks:
+        lines += [f"  {aligned(('', *_COLUMNS))}"]
+    for heading, inner, half in blocks:
+        lines += [heading, *(f"  {aligned(row)}" for row in inner), *([f"  {half}"] if half else [])]
+    after = (textwrap.fill(line, WIDTH, subsequent_indent="  ", break_long_words=False) for line in _after(found))
+    costs = [*_cost_rows(found)]
+    return "\n".join([*lines, "", *([*_columns(costs), ""] if costs else []), *after]) + "\n"
+
+
+def markdown(found: Json) -> str:
+    """Returns the tables and notes of a comparison as Markdown."""
+    lines = [f"# {_title(found)}"]
+    for number in found["numbers"]:
+        lines += ["", f"## {_heading(number, '; ')}", "", *_markdown_table(("system", *_COLUMNS), _rows(found, number))]
+        if half := _half(number):
+            lines += ["", half]
+    if costs := [*_cost_rows(found)]:
+        lines += ["", "## Cost", "", *_markdown_table(("system", *costs[0][1:]), costs[1:])]
+    return "\n".join([*lines, "", *(f"- {line}" for line in _after(found))]) + "\n"
+
+
+def csv(found: Json) -> str:
+    """Returns a comparison as CSV, one line for each number, direction and system."""
+    file = io.StringIO()
+    writer = csv_files.writer(file, lineterminator="\n")
+    ends = ("low", "high")
+    writer.writerow(
+        ["number", "direction", "better", "system", "seeds", "mean", *ends, "difference"]
+        + [f"difference_{end}" for end in ends]
+        + ["p", "p_holm", "verdict"]
+    )
+    for number in found["numbers"]:
+        for name, summary in number["systems"].items():
+            difference = number["differences"].get(name, {})
+            writer.writerow(
+                [number["number"], number["direction"], number["better"], name, len(summary["values"])]
+                + [summary["mean"], *(summary["interval"] or ("", "")), difference.get("mean", "")]
+                + [*difference.get("interval", ("", ""))]
+                + ["" if difference.get(key) is None else difference[key] for key in ("p", "p_holm", "verdict")]
+            )
+    return file.getvalue()
+
+
+def _markdown_table(heading: Sequence[str], rows: Iterator[Sequence[str]] | Sequence[Sequence[str]]) -> list[str]:
+    lines = [heading, ["---"] * len(heading), *rows]
+    return [f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |" for line in lines]
+
+
+def _title(found: Json) -> str:
+    others = [system["name"] for system in found["systems"][1:]]
+    seeds = f"{len(found['seeds'])} seed{'s' if len(found['seeds']) > 1 else ''}"
+    return f"{' and '.join(others) or 'Nothing'} compared with {found['baseline']}: {seeds}"
+
+
+def _heading(number: Json, between: str) -> str:
+    parts = [f"{number['number']} {number['direction']}"]
+    if number["better"]:
+        parts.append(f"{number['better']} is better")
+    parts += [f"{name} {value:.4g}" for name, value in number["references"].items()]
+    return between.join(parts)
+
+
+def _rows(found: Json, number: Json) -> Iterator[tuple[str, ...]]:
+    """Yields (system, mean, difference, p, verdict) for each system."""
+    for name, summary in number["systems"].items():
+        difference = number["differences"].get(name)
+        seeds = len(summary["values"])
+        label = name if seeds == len(found["seeds"]) else f"{name} ({seeds} of {len(found['seeds'])} seeds)"
+        shown = ("baseline" if name == found["baseline"] else "", "", "")
+        if difference is not None:
+            p = difference.get("p_holm")
+            p_text = "" if not number["better"] else "-" if p is None else "<0.001" if p < 0.001 else f"{p:.3f}"
+            shown = (_plus_minus(difference["mean"], difference["interval"]), p_text, difference["verdict"])
+        yield (label, _plus_minus(summary["mean"], summary["interval"]), *shown)
+
+
+def _plus_minus(mean: float, interval: Sequence[float] | None) -> str:
+    """Returns a mean and half of its interval, with two digits of the latter."""
+    half = 0.0 if interval is None else (interval[1] - interval[0]) / 2
+    if not half:
+        return f"{mean:.4g}"
+    digits = max(0, 1 - math.floor(math.log10(half)))
+    return f"{mean:.{digits}f} ± {half:.{digits}f}"
+
+
+def _half(number: Json) -> str:
+    half = number["half_of_the_largest"]
+    if half is None:
+        return ""
+    needed = f"about {half['seeds']}" if half["seeds"] else f"more than {MOST_PAIRS}"
+    return f"to find half of the largest difference ({half['system']}): {needed} seeds"
+
+
+def _cost_rows(found: Json) -> Iterator[tuple[str, ...]]:
+    """Yields a heading and a row for each system, with the costs that are known."""
+    costs = [system["cost"] for system in found["systems"]]
+    known = [column for column in _COSTS if any(column[0] in cost for cost in costs)]
+    if not known:
+        return
+    yield ("cost of a trial", *(heading for _, heading, _, _ in known))
+    for system, cost in zip(found["systems"], costs, strict=True):
+        cells = (f"{cost[key] / unit:,.{digits}f}" if key in cost else "" for key, _, unit, digits in known)
+        yield (system["name"], *cells)
+
+
+def _after(found: Json) -> Iterator[str]:
+    """Yields what the reader needs to judge the tables: failures, a summary, how the numbers were made."""
+    for trial in found["trials"]:
+        if trial["state"] != "finished":
+            yield f"{trial['state']}: {trial['system']}, seed {trial['seed']}: {trial['why']}"
+    left_out: dict[str, list[str]] = {}
+    for trial in found["trials"]:
+        for left in trial["left_out"]:
+            place = f"{left.get('number', left['metric'])} {left['direction']}".strip()
+            left_out.setdefault(f"left out: {place}: {left['why']}", []).append(trial["system"])
+    yield from (f"{sentence} ({', '.join(dict.fromkeys(names))})" for sentence, names in left_out.items())
+    yield from (f"note: {note}" for note in found["notes"])
+    if not found["numbers"]:
+        return
+    tests = found["tests"]
+    yield (
+        "mean: over seeds, after the last step, on test images; ± is half of Student's 95% interval and covers the"
+        " spread over seeds alone"
+    )
+    if any(number["references"] for number in found["numbers"]):
+        yield "real: real images instead of the outputs; identity: the inputs instead of the outputs"
+    if not tests["count"]:
+        yield "nothing is tested: a test needs two seeds of both systems"
+        return
+    yield (
+        "difference: to the baseline, paired by seed; p: paired t-test, corrected for all"
+        f" {tests['count']} tests (Holm); none: no difference that the seeds can support (p of {tests['level']:.2g} or"
+        " more)"
+    )
+    if any(d["p"] is None for number in found["numbers"] if number["better"] for d in number["differences"].values()):
+        yield "p is - where the difference is the same for every seed: without a spread nothing can be tested"
+    yield (
+        f"a difference of 3 standard deviations between seeds is found in {tests['power_at_3_deviations']:.0%} of cases"
+        f" with {tests['pairs']} seeds and {tests['count']} tests"
+    )
+    for system in found["systems"][1:]:
+        yield _findings(found, system["name"])
+
+
+def _findings(found: Json, name: str) -> str:
+    """Returns a sentence with the numbers in which a system is better and worse than the baseline."""
+    numbers = [number for number in found["numbers"] if number["better"] and name in number["differences"]]
+
+    def counted(verdict: str) -> str:
+        places = [f"{n['number']} {n['direction']}" for n in numbers if n["differences"][name]["verdict"] == verdict]
+        named = f" ({', '.join(places)})" if places and verdict != "none" else ""
+        return f"{verdict} in {len(places)}{named}"
+
+    counts = ", ".join(map(counted, ("better", "worse", "none")))
+    return f"{name} against {found['baseline']}: {counts}"
+
+
+def differences(found: Json) -> str:
+    """Returns the differences of two runs, `ganlab.diff`, as text."""
+    lines = [
+        f"{name}  {run}: {step} steps{why and f', {why}'}"
+        for name, run, step, why in zip("AB", found["runs"], found["steps"], found["why"], strict=True)
+    ]
+    for part in ("spec", "data", "environment", "code", "measured"):
+        each = [f"  {path}: {_brief(a)} / {_brief(b)}" for path, (a, b) in found[part].items()]
+        lines += ["", f"{part} (A / B)", *each] if each else ["", f"{part}: the same"]
+    if found["results"]:
+        rows = [("results", "A", "B", "B - A", "95% intervals"), *map(_result_row, found["results"])]
+        lines += ["", *_columns(rows)]
+        lines += [
+            "",
+            "the intervals cover the test images, not the seeds; `ganlab compare` tests over seeds",
+        ]
+    return "\n".join(lines) + "\n"
+
+
+def _brief(value: str) -> str:
+    return shortened(value.strip('"'), 40)
+
+
+def _result_row(result: Json) -> tuple[str, ...]:
+    (a_low, a_high), (b_low, b_high) = result["intervals"]
+    apart = a_high < b_low or b_high < a_low
+    values = (f"{value:.4g}" for value in (*result["values"], result["difference"]))
+    return (f"  {result['number']} {result['direction']}", *values, "apart" if apart else "overlap")
+
+
+def _columns(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Returns lines of which all columns but the first are aligned to the right."""
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    return [
+        "  ".join([row[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(row[1:], widths[1:], strict=True))])
+        for row in rows
+    ]

@@ -1,0 +1,254 @@
+"""The trials of a comparison: each system with each seed, every trial a run of its own."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import re
+import shlex
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from ganlab.errors import SpecError
+from ganlab.experiment import is_complete, load_run, load_spec
+from ganlab.runs.folder import RunFolder
+from ganlab.spec.models import Spec, differences
+from ganlab.system.build import build_schedule
+
+_OWN = {"name": "the systems' names", "seed": "--seeds", "runtime.threads": "--jobs"}
+"""{key of a spec that a comparison sets: the option that chooses it}."""
+
+
+class Trial(NamedTuple):
+    """A system and a seed to train it with. It has only text and numbers, so that any machine with the same files can
+    run it."""
+
+    system: str
+    """The name of the system."""
+    seed: int
+    spec: str
+    """The path of the spec file."""
+    set: tuple[str, ...]
+    """The changes to the spec, each "path.to.key=value"."""
+    folder: str
+    """The run folder."""
+
+    @property
+    def words(self) -> list[str]:
+        """The arguments of `ganlab` that run the trial."""
+        return ["run", self.spec, *(word for text in self.set for word in ("--set", text)), "--out", self.folder]
+
+    @property
+    def command(self) -> str:
+        """The shell command that runs the trial."""
+        return shlex.join(["ganlab", *self.words])
+
+    @property
+    def log(self) -> Path:
+        """The file that receives what the trial prints."""
+        return Path(self.folder).parents[1] / "logs" / f"{self.system}-seed-{self.seed}.log"
+
+    def __str__(self) -> str:
+        return f"{self.system}, seed {self.seed}"
+
+
+class System(NamedTuple):
+    """A spec with changes: what a comparison compares."""
+
+    name: str
+    spec: Path
+    set: tuple[str, ...]
+    resolved: Spec
+
+
+class Plan(NamedTuple):
+    """Everything that a comparison trains."""
+
+    systems: dict[str, System]
+    """{name: system}, the baseline first."""
+    trials: list[Trial]
+    """Every trial: the first seed of each system, then the second, and so on."""
+    folder: Path
+    """The folder of the comparison."""
+
+    def unfinished(self) -> list[Trial]:
+        """Returns the trials with something left to train or to measure. Raises SpecError if a trial can't be run in
+        its folder."""
+        return [trial for trial in self.trials if not _is_complete(trial)]
+
+
+def plan(
+    specs: Sequence[Path],
+    seeds: Sequence[int],
+    steps: int | None = None,
+    images: int | None = None,
+    jobs: int = 1,
+    vary: Iterable[str] = (),
+    baseline: str | None = None,
+    set: Iterable[str] = (),
+    out: Path | None = None,
+) -> Plan:
+    """Returns the plan of a comparison; the arguments are those of `ganlab.compare`.
+
+    Raises SpecError if a spec is wrong, or if the systems do not have the same images, metrics or budget.
+    """
+    if not specs:
+        raise SpecError("compare: names no spec")
+    if repeated := [seed for index, seed in enumerate(seeds) if seed in seeds[:index]]:
+        raise SpecError(f"--seeds: {repeated[0]} is named twice")
+    if steps is not None and images is not None:
+        raise SpecError("--steps and --images: only one of them sets the budget")
+    always = (*set, *([f"schedule.steps={steps}"] if steps is not None else []))
+    grid = list(_grid(vary))
+    systems = [_system(spec, changes, name, always, images) for spec in specs for changes, name in grid]
+    known = {system.name: system for system in systems}
+    if baseline is not None and baseline not in known and Path(baseline) not in specs:
+        systems.insert(0, _system(Path(baseline), (), "", always, images))
+    for index, system in enumerate(systems):
+        for other in systems[:index]:
+            if other.name == system.name:
+                raise SpecError(
+                    f"compare: {other.spec} and {system.spec} are both named {system.name!r}; give one of them another"
+                    " `name`"
+                )
+    first = _baseline(systems, baseline)
+    systems.sort(key=lambda system: system is not first)
+    for system in systems[1:]:
+        _check_alike(first, system)
+        if images is None:
+            _check_steps(first, system)
+    folder = out or Path("runs") / folder_name([system.name for system in systems])
+    if RunFolder(folder).exists:
+        raise SpecError(f"{folder} is a run; choose another folder for the comparison with --out")
+    threads = ("runtime.threads=1",) if jobs > 1 else ()
+    trials = [
+        Trial(
+            system.name,
+            seed,
+            str(system.spec),
+            (*system.set, *threads, f"seed={seed}"),
+            str(folder / system.name / f"seed-{seed}"),
+        )
+        for seed in seeds
+        for system in systems
+    ]
+    return Plan({system.name: system for system in systems}, trials, folder)
+
+
+def _baseline(systems: Sequence[System], asked: str | None) -> System:
+    if asked is None:
+        return systems[0]
+    # a name is more exact than a file, of which there may be several variants
+    named = [system for system in systems if system.name == asked]
+    return (named or [system for system in systems if system.spec == Path(asked)])[0]
+
+
+def _system(spec: Path, changes: Sequence[str], suffix: str, always: Iterable[str], images: int | None) -> System:
+    changes = (*always, *changes)
+    resolved = load_spec(spec, changes)
+    if suffix:
+        changes = (*changes, f"name={resolved.name}-{suffix}")
+        resolved = load_spec(spec, changes)
+    if images is not None:
+        changes = (*changes, f"schedule.steps={_steps_for(images, resolved)}")
+        resolved = load_spec(spec, changes)
+    if not resolved.evaluation.metrics:
+        raise SpecError(f"{spec}: evaluation.metrics: a comparison needs at least one metric")
+    return System(resolved.name, spec, changes, resolved)
+
+
+def _steps_for(images: int, spec: Spec) -> int:
+    """Returns the number of steps in which a system sees at least so many images of each domain."""
+    schedule = build_schedule(spec)
+    steps = seen = 0
+    while seen < images:
+        # the first turn of a step always has a new batch
+        batches = 1 + sum(turn.new_batch for turn in list(schedule.turns(steps))[1:])
+        seen += batches * spec.data.batch
+        steps += 1
+    return steps
+
+
+def _grid(vary: Iterable[str]) -> Iterator[tuple[tuple[str, ...], str]]:
+    """Yields the changes of each point of the grid, with the suffix of the system's name."""
+    axes = [_axis(text) for text in vary]
+    paths = [path for path, _ in axes]
+    if repeated := [path for index, path in enumerate(paths) if path in paths[:index]]:
+        raise SpecError(f"--vary {repeated[0]}: is varied twice")
+    ends = {path: ".".join(path.split(".")[-2:]) for path in paths}
+    for values in itertools.product(*(values for _, values in axes)):
+        changes = tuple(f"{path}={value}" for path, value in zip(paths, values, strict=True))
+        words = []
+        for path, value in zip(paths, values, strict=True):
+            end = ends[path] if [*ends.values()].count(ends[path]) == 1 else path
+            words.append(f"{end}-{value}")
+        # the name is also a folder's
+        yield changes, re.sub(r"[^A-Za-z0-9.-]+|\.{2,}", "_", "-".join(words))
+
+
+def _axis(text: str) -> tuple[str, list[str]]:
+    path, equals, listed = text.partition("=")
+    path = path.strip()
+    if path in _OWN:
+        raise SpecError(f"--vary {path}: is not allowed: a comparison sets it; see {_OWN[path]}")
+    try:
+        # values may hold commas: [0,1],[0,2]
+        values = [value if isinstance(value, str) else json.dumps(value) for value in json.loads(f"[{listed}]")]
+    except (ValueError, RecursionError):
+        values = listed.split(",")
+    if not path or not equals or not values or not all(values):
+        raise SpecError(f"--vary {text}: is not of the form path.to.key=value,value")
+    return path, values
+
+
+def folder_name(names: Sequence[str]) -> str:
+    """Returns the name of the folder of a comparison of systems."""
+    names = [name.replace("/", "_") for name in names]
+    whole = f"compare-{'-'.join(names)}"
+    return whole if len(whole) <= 60 else f"compare-{names[0]}-and-{len(names) - 1}-others"
+
+
+def _check_alike(one: System, other: System) -> None:
+    """Raises SpecError if two systems would not be trained and measured on the same images and in the same way."""
+    a, b = one.resolved, other.resolved
+    names = f"compare: {one.name} and {other.name}"
+    own = ("data.batch:", "data.flip:")
+    data = [text for text in differences(a, b) if text.startswith("data.") and not text.startswith(own)]
+    if data:
+        raise SpecError(f"{names} do not have the same data: {'; '.join(data)}")
+    features = [spec.evaluation.features for spec in (a, b) if spec.evaluation.features is not None]
+    if len(features) == 2 and features[0] != features[1]:
+        raise SpecError(f"{names} do not have the same evaluation.features: {features[0]} / {features[1]}")
+    metrics = {metric.component.name: metric.as_json() for metric in a.evaluation.metric_components}
+    for metric in b.evaluation.metric_components:
+        name = metric.component.name
+        if metrics.get(name, metric.as_json()) != metric.as_json():
+            raise SpecError(
+                f"{names} do not have the same options of the metric {name!r}: {metrics[name]} / {metric.as_json()}"
+            )
+
+
+def _check_steps(one: System, other: System) -> None:
+    here, there = (build_schedule(system.resolved).steps for system in (one, other))
+    if here != there:
+        raise SpecError(
+            f"compare: {one.name} trains {here} steps and {other.name} {there}; give both one budget with --steps or"
+            " --images"
+        )
+
+
+def _is_complete(trial: Trial) -> bool:
+    folder = RunFolder(trial.folder)
+    if folder.foreign:
+        raise SpecError(f"{folder.path} exists and is not a run; choose another folder with --out")
+    kept = folder.spec() if folder.exists else None
+    asked = load_spec(trial.spec, trial.set, like=kept)
+    if kept is None:
+        return False
+    if differing := differences(kept, asked):
+        raise SpecError(
+            f"{folder.path} holds another spec (there / asked): {'; '.join(differing)}; choose another folder with"
+            " --out"
+        )
+    return is_complete(load_run(folder.path), asked)

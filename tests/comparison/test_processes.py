@@ -1,0 +1,90 @@
+"""A comparison's trials are real processes: they are interrupted, continued, and fail alone."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+import ganlab
+from ganlab.cli.commands import app
+from ganlab.spec.files import merge
+from ganlab.spec.models import Json
+from helpers.processes import ENVIRONMENT, networks
+
+STEPS = 40
+WORDS = ["compare", "broken.json", "plain.json", "--seeds", "1", "--out", "both"]
+
+
+@pytest.fixture
+def here(tiny: Json, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The working directory with a spec that trains and one whose terms stop being finite."""
+    monkeypatch.chdir(tmp_path)
+    for name, value in ENVIRONMENT.items():
+        monkeypatch.setenv(name, value)
+    patch = {
+        "name": None,
+        "evaluation": {"metrics": ["content"]},
+        "schedule": {"steps": STEPS},
+        "data": {"holdout": 0.7},
+    }
+    (tmp_path / "plain.json").write_text(json.dumps(merge(tiny, patch)))
+    (tmp_path / "broken.json").write_text(json.dumps({"extends": "plain.json", "schedule": {"lr": 1e30}}))
+    return tmp_path
+
+
+@contextmanager
+def comparing() -> Iterator[subprocess.Popen[str]]:
+    """A comparison in a process of its own, in the moment when the plain system trains."""
+    process = subprocess.Popen([sys.executable, "-m", "ganlab", *WORDS], text=True, stderr=subprocess.PIPE)
+    try:
+        metrics = Path("both/plain/seed-1/metrics.jsonl")
+        while process.poll() is None and not (metrics.exists() and metrics.stat().st_size):
+            time.sleep(0.02)
+        with process:
+            yield process
+    finally:
+        process.kill()
+
+
+def test_a_comparison_that_is_interrupted_continues_and_failures_stay_alone(here: Path) -> None:
+    with comparing() as process:
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate()
+    assert process.returncode == 130, said
+    assert "of 2 trials are finished, the others are saved; the same command continues" in said
+    kept = json.loads(Path("both/comparison.json").read_text())
+    assert kept["trials"][0]["state"] == "failed"
+    done = CliRunner().invoke(app, [*WORDS, "--jobs", "2"])
+    assert done.exit_code == 1, done.output
+    assert "1 of 2 trials failed; both/logs has what they printed" in " ".join(done.stderr.split())
+    (line,) = [line for line in done.stdout.splitlines() if line.startswith("failed: ")]
+    assert line.startswith("failed: broken, seed 1: ")
+    kept = json.loads(Path("both/comparison.json").read_text())
+    assert [trial["state"] for trial in kept["trials"]] == ["failed", "finished"]
+    assert " became " in kept["trials"][0]["why"]
+    assert kept["jobs"] == 2
+    assert "seconds" not in kept["systems"][1]["cost"]
+    # stopped and continued, it is the run that one call would have made
+    alone = ganlab.run("plain.json", ["seed=1"], "alone").folder
+    assert networks(Path("both/plain/seed-1"), STEPS) == networks(alone, STEPS)
+
+
+@pytest.mark.faults
+def test_a_second_signal_leaves_no_process_behind(here: Path) -> None:
+    with comparing() as process:
+        process.send_signal(signal.SIGINT)
+        time.sleep(0.3)
+        process.send_signal(signal.SIGINT)
+        process.communicate()
+    assert process.returncode == 130
+    # would be refused while another process trains there
+    assert ganlab.run("plain.json", ["seed=1"], "both/plain/seed-1").finished
