@@ -29,7 +29,7 @@ LOSSES = "ganlab.interfaces.losses"
 HOOKSPECS = "ganlab.interfaces.hooks"
 ESTIMATES = "ganlab.evaluation.estimates"
 CALLBACKS = "ganlab.interfaces.callbacks"
-PYTHON = ["ganlab.experiment", "ganlab.spec.models", "ganlab.errors"]
+PYTHON = ["ganlab.experiment", "ganlab.inference.run", "ganlab.inference.files", "ganlab.spec.models", "ganlab.errors"]
 
 COMMON = {
     "generator": ["resnet"],

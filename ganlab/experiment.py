@@ -1,4 +1,4 @@
-"""What the command line does with specs and runs, as functions: train, measure, check, and read runs."""
+"""What the command line does with specs and runs, as functions: train, measure and check."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import signal
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 
@@ -16,7 +16,6 @@ from ganlab.data.sampler import Sampler
 from ganlab.determinism import reproducible, untouched_randomness
 from ganlab.engine import summary
 from ganlab.engine.loop import train
-from ganlab.engine.step_log import Record
 from ganlab.engine.trainer import Trainer
 from ganlab.errors import Interrupted, SpecError, Unavailable
 from ganlab.evaluation.image_folders import evaluate_folders
@@ -24,6 +23,7 @@ from ganlab.evaluation.metric_suite import evaluator_for
 from ganlab.evaluation.periodic import PeriodicEvaluation
 from ganlab.evaluation.results import covers, measure_run
 from ganlab.evaluation.run_evaluator import RunEvaluator
+from ganlab.inference.run import Run, load_run, read_run
 from ganlab.interfaces.callbacks import Callback, TrainingStart
 from ganlab.interfaces.networks import Domain
 from ganlab.report.grids import png, sample_grid
@@ -37,32 +37,7 @@ from ganlab.runs.writer import RunWriter, restore
 from ganlab.spec.files import assignment, explaining, merge, read
 from ganlab.spec.models import Evaluation, Json, Options, Spec, check_json, differences
 from ganlab.spec.resolve import checked, resolve, resolve_evaluation
-from ganlab.system.build import System, build, build_data, build_schedule, build_sources
-
-
-class Run(NamedTuple):
-    """A run, read from its folder."""
-
-    folder: Path
-    """The path of the run folder."""
-    spec: Spec
-    """The run's spec, resolved."""
-    step: int
-    """The step of the newest checkpoint; 0 if there is none."""
-    steps: int
-    """The number of steps of the whole run."""
-    evaluation: Json | None
-    """The content of evaluation.json; None if the run is not measured."""
-
-    @property
-    def records(self) -> list[Record]:
-        """A record of each step, read from the folder: "step", "seconds", "images", every term and gradient norm."""
-        return list(RunFolder(self.folder).records())
-
-    @property
-    def finished(self) -> bool:
-        """True if all steps are trained."""
-        return self.step >= self.steps
+from ganlab.system.build import System, build, build_data, build_sources
 
 
 def load_spec(spec: str | Path | Mapping[str, Any] | Spec, set: Iterable[str] = ()) -> Spec:
@@ -77,14 +52,6 @@ def load_spec(spec: str | Path | Mapping[str, Any] | Spec, set: Iterable[str] = 
     set = tuple(set)
     with explaining(set):
         return resolve(*_asked(spec, set))
-
-
-def load_run(folder: str | Path) -> Run:
-    """Reads a run folder. Raises SpecError if it is not one."""
-    where = RunFolder(folder)
-    if not where.exists:
-        raise SpecError(f"{folder} is not a run: it has no spec.json")
-    return _read_run(where, where.spec_here())
 
 
 def run(
@@ -120,7 +87,7 @@ def run(
         resolved = resolve(asked, where, like=kept)
     if kept is not None:
         check_same_spec(folder, kept, resolved)
-        found = _read_run(folder, kept)
+        found = read_run(folder, kept)
         if (
             found.finished
             # at other locations there may be other images
@@ -151,7 +118,7 @@ def run(
                 except KeyboardInterrupt as stopped:
                     message = f"all {trainer.state.step} steps are saved, not yet measured"
                     raise Interrupted(message, signal.SIGINT) from stopped
-    return _read_run(folder, kept)
+    return read_run(folder, kept)
 
 
 def evaluate(
@@ -254,11 +221,6 @@ def _asked(spec: str | Path | Mapping[str, Any] | Spec, set: Iterable[str]) -> t
     for text in set:
         asked = merge(asked, assignment(text))
     return asked, where
-
-
-def _read_run(folder: RunFolder, spec: Spec) -> Run:
-    steps = build_schedule(spec).steps
-    return Run(folder.path, spec, (folder.steps or [0])[-1], steps, folder.evaluation())
 
 
 def _newest(run: Run) -> Manifest:

@@ -154,6 +154,15 @@ def load_networks(checkpoint: Path, modules: Mapping[str, nn.Module]) -> None:
         raise RunError(f"{path} can't be read: {_reason(error)}") from error
 
 
+def load_generators(checkpoint: Path, generators: Mapping[str, nn.Module], averaged: bool) -> None:
+    """Loads {direction: generator} in place: the averaged weights, or those that were trained.
+
+    Raises RunError as `load_networks` does.
+    """
+    kind = "ema" if averaged else "generator"
+    load_networks(checkpoint, {f"{kind}/{direction}": generator for direction, generator in generators.items()})
+
+
 def load_state(checkpoint: Path) -> dict[str, Any]:
     """Returns what `save` was given as `state`, on the CPU. Raises RunError if the file is damaged."""
     path = checkpoint / STATE

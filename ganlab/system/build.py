@@ -57,6 +57,35 @@ def build_data(spec: Spec, progress: Progress = silent, most: int | None = None)
     return datasets
 
 
+def build_domains(spec: Spec) -> dict[str, Domain]:
+    """Returns {name: domain} of both domains, as their sources declare them. Reads no image."""
+    size = spec.data.size
+    return {
+        name: Domain(name, source.channels, size, size, source.classes) for name, source in build_sources(spec).items()
+    }
+
+
+def build_generators(spec: Spec, domains: Mapping[str, Domain]) -> Networks:
+    """Builds the generators alone, on the run's device, with weights drawn from torch's global generator.
+
+    Raises SpecError if one can't be built.
+    """
+    generators = _generators(spec.components["generator"], domains, spec.directions, Components())
+    networks = Networks(generators, {}, {}, _autocast(spec))
+    for module in networks.modules.values():
+        module.to(spec.runtime.device, dtype_of(spec))
+    return networks
+
+
+def dtype_of(spec: Spec) -> torch.dtype:
+    """Returns the type of the run's parameters and images."""
+    return DTYPES.get(spec.runtime.precision, torch.float32)
+
+
+def _autocast(spec: Spec) -> str | None:
+    return torch.device(spec.runtime.device).type if spec.runtime.precision == "bfloat16" else None
+
+
 def build(spec: Spec, domains: Mapping[str, Domain]) -> System:
     """Builds networks with their initial weights, losses and the schedule, and moves them to the run's device.
 
@@ -64,7 +93,7 @@ def build(spec: Spec, domains: Mapping[str, Domain]) -> System:
     a component can't be built.
     """
     device = torch.device(spec.runtime.device)
-    dtype = DTYPES.get(spec.runtime.precision, torch.float32)
+    dtype = dtype_of(spec)
     torch.manual_seed(spec.seed)
     components = Components()
     generators = _generators(spec.components["generator"], domains, spec.directions, components)
@@ -82,8 +111,7 @@ def build(spec: Spec, domains: Mapping[str, Domain]) -> System:
         label: _make(spec.components[f"losses.{label}"], Loss, components).to(device, dtype) for label in spec.losses
     }
     schedule = build_schedule(spec, components)
-    autocast = device.type if spec.runtime.precision == "bfloat16" else None
-    networks = Networks(generators, on_images, on_embeddings, autocast)
+    networks = Networks(generators, on_images, on_embeddings, _autocast(spec))
     for module in networks.modules.values():
         module.to(device, dtype)
     return System(spec, networks, losses, schedule, components, device, dtype)

@@ -460,6 +460,7 @@ def test_run_trains_and_says_where_to_look(here: Path) -> None:
         "  look at      runs/tiny/samples/step-000006.png",
         "  curves       tensorboard --logdir runs/tiny",
         "  networks     runs/tiny/checkpoints/step-000006/networks.safetensors",
+        "  use it       ganlab translate runs/tiny PICTURES --to b",
     ]
     for path in (here / "runs/tiny/samples/step-000006.png", here / "runs/tiny/checkpoints/step-000006"):
         assert path.exists()
