@@ -269,7 +269,8 @@ def _train(
         writer = RunWriter(
             trainer, folder, origin, recorder, callback, draw, measurements, folder.records(), unrecorded
         )
-        train(trainer, writer)
+        with folder.noting_failure():
+            train(trainer, writer)
 
 
 def _run_evaluator(system: System, datasets: dict[str, Dataset], asked: Evaluation, callback: Callback) -> RunEvaluator:

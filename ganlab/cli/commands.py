@@ -203,6 +203,7 @@ def evaluate(
 
 
 app.command()(using.translate)
+app.command()(using.runs)
 
 
 @app.command()

@@ -9,6 +9,7 @@ import typer
 
 from ganlab.cli.options import AsJson
 from ganlab.cli.process import errors, finish_imports, print_json, say
+from ganlab.errors import SpecError
 
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, for example runs/emb.")]
 
@@ -17,7 +18,7 @@ def translate(
     run: RunFolder,
     inputs: Annotated[
         list[str],
-        typer.Argument(metavar="INPUTS...", help='Pictures, folders of pictures, or patterns such as "photos/*.jpg".'),
+        typer.Argument(metavar="INPUTS", help='Pictures, folders of pictures, or patterns such as "photos/*.jpg".'),
     ],
     to: Annotated[str, typer.Option(metavar="DOMAIN", help="The domain to translate into: a or b.")],
     out: Annotated[
@@ -68,6 +69,44 @@ def translate(
         say(f"  look at      {found['grid'] or found['folder']}")
         if found["left_out"]:
             say(f"  left out     {counted(len(found['left_out']), 'file')}")
+
+
+def runs(
+    where: Annotated[Path, typer.Argument(metavar="DIR", help="A folder of runs, at any depth, or a run.")] = Path(
+        "runs"
+    ),
+    prune: Annotated[
+        bool, typer.Option("--prune", help="Show what no command needs any more instead; delete nothing.")
+    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="With --prune: delete it.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """List runs: their states, steps, results and sizes.
+
+    A run is running, finished, failed or interrupted. --prune lists the checkpoints of finished runs that are neither
+    the last nor the best, and runs that stopped before their first checkpoint. A run that trains is left alone.
+    """
+    with errors():
+        from ganlab.cli.tables import show_leftovers, show_runs
+        from ganlab.runs import overview
+
+        finish_imports()
+        if yes and not prune:
+            raise SpecError("--yes goes with --prune")
+        if not prune:
+            found = overview.list_runs(where)
+            if as_json:
+                print_json([status.as_json() for status in found])
+            else:
+                show_runs(where, found)
+            return
+        leftovers = overview.leftovers(where)
+        for leftover in leftovers if yes else ():
+            overview.delete(leftover)
+        if as_json:
+            print_json({"deleted": yes, "leftovers": [leftover.as_json() for leftover in leftovers]})
+        else:
+            show_leftovers(where, leftovers, deleted=yes)
 
 
 def counted(count: int, what: str) -> str:

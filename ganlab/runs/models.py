@@ -127,9 +127,16 @@ class Evaluated(TypedDict):
     left_out: list[_LeftOut]
 
 
+class Failure(TypedDict):
+    """failed.json."""
+
+    why: str
+
+
 OBJECT = TypeAdapter(dict[str, Any])
 ENVIRONMENT = TypeAdapter(Environment)
 EVALUATED = TypeAdapter(Evaluated)
+FAILURE = TypeAdapter(Failure)
 MANIFEST = TypeAdapter(Manifest)
 
 _RECORD: TypeAdapter[Record] = TypeAdapter(
