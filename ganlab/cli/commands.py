@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ganlab.cli import using
+from ganlab.cli import starting, using
 from ganlab.cli.options import AsJson
 from ganlab.cli.process import (
     Commands,
@@ -38,6 +38,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
 
 
@@ -204,6 +205,8 @@ def evaluate(
 
 app.command()(using.translate)
 app.command()(using.runs)
+app.command()(starting.experiments)
+app.command()(starting.init)
 
 
 @app.command()

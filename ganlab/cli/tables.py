@@ -19,6 +19,7 @@ from ganlab.errors import printable
 
 if TYPE_CHECKING:
     from ganlab.runs.overview import Leftover, Status
+    from ganlab.spec.shipped import Experiment
 
 
 def _terminal(width: int | None = None) -> Terminal:
@@ -33,12 +34,15 @@ def _cells(*texts: str) -> Iterator[Text]:
 def show_plugins(found: dict[str, Any]) -> None:
     """Prints the table of `ganlab plugins`, given what its --json prints."""
     terminal = _terminal()
-    table = Table("kind", "name", "description", "plugin", box=None, header_style="bold")
+    # a kind is a heading instead of a column, and only third parties' plugins are named, to leave room in 80 columns
+    table = Table(box=None, show_header=False)
     kind = ""
     for c in found["components"]:
-        plugin = c["plugin"] if c["package"] == "ganlab" else f"{c['plugin']} of {c['package']} {c['version']}"
-        table.add_row(*_cells(c["kind"] if c["kind"] != kind else "", c["name"], c["about"], plugin))
-        kind = c["kind"]
+        if c["kind"] != kind:
+            kind = c["kind"]
+            table.add_row(Text(kind, style="bold"))
+        plugin = "" if c["package"] == "ganlab" else f"{c['plugin']} of {c['package']} {c['version']}"
+        table.add_row(*_cells(f"  {c['name']}", c["about"], plugin))
     terminal.print(table)
     for broken in found["broken"]:
         terminal.print(
@@ -63,6 +67,10 @@ def show_component(component: Component) -> None:
     terminal.print(*_cells("\n\n".join(paragraphs)))
     terminal.print()
     terminal.print(table if table.rows else "It has no options.")
+    for name, option in options["properties"].items():
+        if values := option.get("enum"):
+            terminal.print()
+            terminal.print(*_cells(f"{name} is one of: {', '.join(map(str, values))}"))
 
 
 def show_check(found: dict[str, Any]) -> None:
@@ -162,6 +170,14 @@ def _results_table(checkpoint: str) -> Table:
             heading, justify="right" if heading in ("value", "real", "identity", "chance") else "left", no_wrap=True
         )
     return table
+
+
+def show_experiments(found: Sequence[Experiment]) -> None:
+    """Prints the table of `ganlab experiments`."""
+    table = Table("experiment", "description", box=None, header_style="bold")
+    for experiment in found:
+        table.add_row(*_cells(experiment.name, experiment.about))
+    _terminal().print(table)
 
 
 def show_runs(where: Path, found: Sequence[Status]) -> None:

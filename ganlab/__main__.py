@@ -1,0 +1,5 @@
+"""`python -m ganlab`."""
+
+from ganlab.cli.commands import main
+
+main()
