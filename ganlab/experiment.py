@@ -18,6 +18,7 @@ from ganlab.engine import summary
 from ganlab.engine.loop import train
 from ganlab.engine.trainer import Trainer
 from ganlab.errors import Interrupted, SpecError, Unavailable
+from ganlab.evaluation.best import chosen_step
 from ganlab.evaluation.image_folders import evaluate_folders
 from ganlab.evaluation.metric_suite import evaluator_for
 from ganlab.evaluation.periodic import PeriodicEvaluation
@@ -30,6 +31,7 @@ from ganlab.report.grids import png, sample_grid
 from ganlab.report.samples import sample
 from ganlab.runs import checkpoint
 from ganlab.runs.folder import RunFolder
+from ganlab.runs.initial import InitialWeights, begin_with, initial_weights
 from ganlab.runs.manifest import changed_code, check_same_spec, claim, keep_manifest
 from ganlab.runs.models import Manifest
 from ganlab.runs.provenance import metric_code_changes
@@ -64,9 +66,9 @@ def run(
     """Trains a spec and measures it. Resumes if the folder holds an unfinished run of the same spec.
 
     Args:
-        spec: The path of a spec file, or a spec.
+        spec: The path of a spec file, or of a run folder, which is then trained further; or a spec.
         set: Changes to it, each "path.to.key=value".
-        out: The run folder, by default runs/NAME.
+        out: The run folder, by default runs/NAME, or `spec` if that is a run folder.
         fresh: Remove the run that the folder holds, and start over.
         callback: Receives the progress, records and warnings.
 
@@ -77,7 +79,7 @@ def run(
     asked, where = _asked(spec, set)
     with explaining(set):
         name = checked(asked, where).name
-    folder = RunFolder(out or Path("runs") / name)
+    folder = RunFolder(out or _run_folder(spec) or Path("runs") / name)
     # safetensors reads and writes no file of another name
     check_json(str(folder.path), "--out")
     if folder.foreign:
@@ -88,8 +90,12 @@ def run(
     if kept is not None:
         check_same_spec(folder, kept, resolved)
         found = read_run(folder, kept)
+        changed = differences(kept, resolved)
+        for line in changed:
+            callback.warn(f"{folder.path} trains to another number of steps (there / asked): {line}")
         if (
             found.finished
+            and not changed
             # at other locations there may be other images
             and kept.locations() == resolved.locations()
             and covers(found.evaluation, _newest(found), resolved.evaluation)
@@ -109,9 +115,10 @@ def run(
         evaluator = (
             _run_evaluator(system, datasets, resolved.evaluation, callback) if resolved.evaluation.metrics else None
         )
+        initial = _initial(resolved, folder) if fresh or not folder.steps else None
         with folder.locked():
             kept = claim(folder, kept, resolved, fresh)
-            _train(trainer, datasets, folder, kept, callback, evaluator)
+            _train(trainer, datasets, folder, kept, callback, evaluator, initial)
             if evaluator is not None:
                 try:
                     measure_run(folder, evaluator, system, _domains(datasets), callback.warn)
@@ -189,6 +196,8 @@ def check(
         datasets = build_data(resolved, most=4)
         system = build(resolved, _domains(datasets))
         trainer = Trainer(system, Sampler(datasets, 2, False, resolved.seed, system.device, system.dtype))
+        if (initial := _initial(resolved)) is not None:
+            begin_with(trainer, initial, callback.warn)
         counts = {domain: len(source.keys(domain)) for domain, source in build_sources(resolved).items()}
         memory = {
             "states": summary.state_bytes(trainer),
@@ -217,10 +226,30 @@ def _asked(spec: str | Path | Mapping[str, Any] | Spec, set: Iterable[str]) -> t
     """Returns a spec as JSON with the changes of `set`, and its name for messages."""
     if isinstance(spec, Spec):
         spec = spec.as_json()
-    asked, where = (dict(spec), "spec") if isinstance(spec, Mapping) else (read(spec), str(spec))
+    if isinstance(spec, Mapping):
+        asked, where = dict(spec), "spec"
+    elif folder := _run_folder(spec):
+        asked, where = RunFolder(folder).spec_json(), str(folder / "spec.json")
+    else:
+        asked, where = read(spec), str(spec)
     for text in set:
         asked = merge(asked, assignment(text))
     return asked, where
+
+
+def _run_folder(spec: object) -> Path | None:
+    """Returns the run folder that `spec` names, if it names one."""
+    return Path(spec) if isinstance(spec, str | Path) and RunFolder(spec).exists else None
+
+
+def _initial(spec: Spec, folder: RunFolder | None = None) -> InitialWeights | None:
+    """Returns the weights of another run with which a run in `folder` begins; None for random weights."""
+    if spec.init.run is None:
+        return None
+    other = RunFolder(spec.init.run)
+    if folder is not None and other.path.resolve() == folder.path.resolve():
+        raise SpecError(f"init.run: {other.path} is the folder of this run; choose another folder with --out")
+    return initial_weights(other, lambda found, its: chosen_step(found, its, spec.init.checkpoint))
 
 
 def _newest(run: Run) -> Manifest:
@@ -234,8 +263,9 @@ def _train(
     kept: Spec,
     callback: Callback,
     evaluator: RunEvaluator | None,
+    initial: InitialWeights | None,
 ) -> None:
-    """Trains to the schedule's end, from the newest checkpoint if there is one.
+    """Trains to the schedule's end, from the newest checkpoint if there is one, or else with the `initial` weights.
 
     `kept` is the spec for the folder's spec.json, and `evaluator` measures during training.
 
@@ -244,7 +274,9 @@ def _train(
     """
     system, state = trainer.system, trainer.state
     spec, runtime, steps = system.spec, system.spec.runtime, system.schedule.steps
-    origin = keep_manifest(folder, kept, system, datasets, callback.warn)
+    if initial is not None:
+        begin_with(trainer, initial, callback.warn)
+    origin = keep_manifest(folder, kept, system, datasets, callback.warn, initial)
     unrecorded = restore(trainer, folder)
     callback.begin(
         TrainingStart(

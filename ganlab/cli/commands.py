@@ -52,7 +52,9 @@ Set = Annotated[
 ]
 
 
-SpecFile = Annotated[Path, typer.Argument(metavar="SPEC", help="A spec, for example experiments/emb.json.")]
+SpecFile = Annotated[
+    Path, typer.Argument(metavar="SPEC", help="A spec file, the name of a shipped experiment, or a run folder.")
+]
 
 
 def _version(asked: bool) -> None:

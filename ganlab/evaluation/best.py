@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from ganlab.engine.step_log import Record
+from ganlab.errors import SpecError
 from ganlab.evaluation.evaluator import Monitor
 from ganlab.evaluation.metric_suite import evaluator_for
 from ganlab.runs.folder import RunFolder
@@ -13,6 +14,10 @@ from ganlab.spec.models import Spec
 
 PREFIX = "evaluation"
 """The first part of a result's name in a run's records: "evaluation/DIRECTION/NUMBER"."""
+
+
+CHECKPOINTS = ("last", "best")
+"""The names of a run's checkpoints."""
 
 
 class Best(NamedTuple):
@@ -49,7 +54,18 @@ def best_of(
     return None
 
 
-def best_checkpoint(folder: RunFolder, spec: Spec) -> Best | None:
-    """Returns the best of the checkpoints that a run has kept; None if none was measured during training."""
+def chosen_step(folder: RunFolder, spec: Spec, which: str) -> int:
+    """Returns the step of a run's checkpoint, "last" or "best". Raises SpecError if there is none."""
+    if which not in CHECKPOINTS:
+        raise SpecError(f"checkpoint: {which!r} is not allowed: it should be 'last' or 'best'")
+    if not folder.steps:
+        raise SpecError(f"{folder.path} has no checkpoint yet; train it with `ganlab run`")
+    if which == "last":
+        return folder.steps[-1]
     monitors = evaluator_for(spec.evaluation).monitors(spec.evaluation.monitor)
-    return best_of(monitors, spec.directions, list(folder.records()), folder.steps)
+    if (found := best_of(monitors, spec.directions, list(folder.records()), folder.steps)) is None:
+        raise SpecError(
+            f"{folder.path} has no best checkpoint: nothing was measured during its training (`evaluation.every`); use"
+            " the last one"
+        )
+    return found.step

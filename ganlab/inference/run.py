@@ -12,14 +12,11 @@ from torch import Tensor, nn
 
 from ganlab.engine.step_log import Record
 from ganlab.errors import SpecError
-from ganlab.evaluation.best import best_checkpoint
+from ganlab.evaluation.best import chosen_step
 from ganlab.inference.translator import Translator
 from ganlab.runs.folder import RunFolder
 from ganlab.spec.models import Json, Spec
 from ganlab.system.build import build_schedule
-
-CHECKPOINTS = ("last", "best")
-"""The names of a run's checkpoints."""
 
 
 @dataclass(frozen=True)
@@ -87,25 +84,11 @@ class Run:
 
 def translator_of(run: Run, checkpoint: str = "last") -> Translator:
     """Returns the generators of a run's checkpoint, which are loaded once. Raises SpecError if there is none."""
-    step = _step(run, checkpoint)
+    folder = RunFolder(run.folder)
+    step = chosen_step(folder, run.spec, checkpoint)
     if step not in run._translators:
-        run._translators[step] = Translator(RunFolder(run.folder), run.spec, step)
+        run._translators[step] = Translator(folder, run.spec, step)
     return run._translators[step]
-
-
-def _step(run: Run, checkpoint: str) -> int:
-    if checkpoint not in CHECKPOINTS:
-        raise SpecError(f"checkpoint: {checkpoint!r} is not allowed: it should be 'last' or 'best'")
-    if not run.step:
-        raise SpecError(f"{run.folder} has no checkpoint yet; train it with `ganlab run`")
-    if checkpoint == "last":
-        return run.step
-    if (found := best_checkpoint(RunFolder(run.folder), run.spec)) is None:
-        raise SpecError(
-            f"{run.folder} has no best checkpoint: nothing was measured during its training (`evaluation.every`); use"
-            " the last one"
-        )
-    return found.step
 
 
 def read_run(folder: RunFolder, spec: Spec) -> Run:

@@ -119,11 +119,18 @@ def build(spec: Spec, domains: Mapping[str, Domain]) -> System:
 
 def build_schedule(spec: Spec, components: Components | None = None) -> Schedule:
     """Builds the schedule, which needs no data, and adds it to `components`."""
-    schedule = _make(spec.components["schedule"], Schedule, components)
-    schedule.directions = spec.directions
+    return make_schedule(spec.components["schedule"], spec.directions, components)
+
+
+def make_schedule(
+    resolved: ResolvedComponent, directions: tuple[str, ...], components: Components | None = None
+) -> Schedule:
+    """Builds a schedule for these directions. Raises SpecError if it has no valid number of steps."""
+    schedule = _make(resolved, Schedule, components)
+    schedule.directions = directions
     steps = getattr(schedule, "steps", None)
     if type(steps) is not int or steps < 1:
-        raise SpecError(f"schedule: {spec.schedule['type']!r} has steps {steps!r}, not a number from 1 up")
+        raise SpecError(f"schedule: {resolved.component.name!r} has steps {steps!r}, not a number from 1 up")
     return schedule
 
 
