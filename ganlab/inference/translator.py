@@ -99,7 +99,8 @@ class Translator:
                 return self._batch(direction, image)
         try:
             return self.pictures(direction, image, size).output
-        except ValueError as error:
+        # an image that is open may turn out to be cut off
+        except (OSError, ValueError) as error:
             name = "the image" if isinstance(image, Image.Image) else image
             raise SpecError(f"{name} can't be translated: {error}") from error
 

@@ -43,23 +43,21 @@ def initial_weights(folder: RunFolder, choose: Callable[[RunFolder, Spec], int])
 
 
 def begin_with(trainer: Trainer, initial: InitialWeights, warn: Callable[[str], None]) -> None:
-    """Loads the weights into the trainer's networks of the same names, and into the averaged generators.
+    """Loads the weights into the trainer's networks of the same names.
 
-    Generators get averaged weights if there are any. A discriminator that the other run does not have keeps its random
-    weights, and is named to `warn`. Raises SpecError if a generator is missing, or if weights do not fit.
+    Generators get averaged weights if there are any; their own averages follow them at the first step. A discriminator
+    that the other run does not have keeps its random weights, and is named to `warn`. Raises SpecError if a generator
+    is missing, or if weights do not fit.
     """
     path = checkpoint.path_of(initial.folder.checkpoints, initial.step)
-    networks, averages = trainer.system.networks.modules, trainer.state.average or {}
     try:
         there = checkpoint.network_names(path)
-        for name, network in networks.items():
+        for name, network in trainer.system.networks.modules.items():
             kind, _, rest = name.partition("/")
             averaged = f"ema/{rest}"
             source = averaged if kind == "generator" and averaged in there else name
             if source in there:
                 checkpoint.load_networks(path, {source: network})
-                if kind == "generator" and rest in averages:
-                    checkpoint.load_networks(path, {source: averages[rest]})
             elif kind == "generator":
                 raise SpecError(f"init.run: {initial.folder.path} has no {name}")
             else:

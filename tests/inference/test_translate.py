@@ -215,6 +215,16 @@ def test_what_cant_be_translated_is_refused(run: ganlab.Run, wrong: dict[str, An
     assert sentence in str(caught.value)
 
 
+def test_an_open_image_that_is_cut_off_is_refused(run: ganlab.Run, tmp_path: Path) -> None:
+    content = saved(colourful(64, 64), "JPEG")
+    (tmp_path / "cut.jpg").write_bytes(content[: len(content) // 2])
+    with (
+        Image.open(tmp_path / "cut.jpg") as opened,
+        pytest.raises(SpecError, match="the image can't be translated: image file is truncated"),
+    ):
+        run.translate(opened, to="b")
+
+
 def test_a_direction_or_a_checkpoint_that_is_missing_is_refused(tiny: Json, tmp_path: Path) -> None:
     one = small_run(tiny, tmp_path, {"directions": ["ab"], "losses": {"cycle": None}})
     with pytest.raises(SpecError, match="to: 'a' is not allowed: this run translates to b"):
