@@ -34,7 +34,7 @@ SMALL = (
     "data.size=32",
     "data.batch=2",
     "generator.width=4",
-    "discriminators.image.width=4",
+    "discriminators.image.of.width=4",
     "runtime.threads=1",
 )
 

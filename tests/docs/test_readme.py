@@ -68,7 +68,13 @@ def test_its_spec_trains_on_two_folders_of_pictures(pictures: dict[str, Path], t
     (tmp_path / "experiments").symlink_to(EXPERIMENTS)
     (tmp_path / "mine.json").write_text(block)
     small = [f"data.{domain}.path={folder}" for domain, folder in pictures.items()]
-    small += ["data.size=32", "data.batch=2", "generator.width=4", "discriminators.image.width=4", "schedule.steps=1"]
+    small += [
+        "data.size=32",
+        "data.batch=2",
+        "generator.width=4",
+        "discriminators.image.of.width=4",
+        "schedule.steps=1",
+    ]
     small += ["discriminators.embedding.width=4", "runtime.threads=1", "data.holdout=0.7"]
     small += ["evaluation.every=null", "evaluation.features=null"]
     small.append('evaluation.metrics=[{"type": "content", "shared": {"hair": {"attribute": "x"}}}]')
