@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from ganlab.interfaces.networks import Domain as Domain
     from ganlab.interfaces.networks import Features as Features
     from ganlab.interfaces.networks import Generator as Generator
-    from ganlab.interfaces.schedules import FadeOut as FadeOut
     from ganlab.interfaces.schedules import Schedule as Schedule
     from ganlab.interfaces.schedules import Turn as Turn
     from ganlab.interfaces.sources import Source as Source
@@ -45,7 +44,7 @@ _NAMES = {
     "ganlab.interfaces.losses": ("Loss", "Translation"),
     "ganlab.interfaces.metrics": ("Estimate", "Images", "Metric", "MetricInfo", "MetricInputs"),
     "ganlab.interfaces.networks": ("Discriminator", "Domain", "Features", "Generator"),
-    "ganlab.interfaces.schedules": ("FadeOut", "Schedule", "Turn"),
+    "ganlab.interfaces.schedules": ("Schedule", "Turn"),
     "ganlab.interfaces.sources": ("Source",),
     "ganlab.spec.models": ("Spec",),
 }

@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Annotated, NamedTuple
+from typing import NamedTuple
 
 import torch
-from pydantic import Field
 from torch import nn
 
 from ganlab.interfaces.networks import Domain
 
 PLAYERS = ("generator", "discriminator")
 """The players' names."""
-
-FadeOut = dict[str, Annotated[int, Field(ge=1, le=10**9)]]
-"""The type of a schedule's option `fade_out`: {loss: a number of steps in which its weight falls linearly to 0}."""
 
 
 class Turn(NamedTuple):
@@ -46,8 +42,8 @@ class Schedule:
     directions: tuple[str, ...] = ("ab", "ba")
     """The directions of the spec. The core sets them before it calls any method."""
     fade_out: Mapping[str, int] = {}
-    """{loss: a number of steps in which its weight falls linearly to 0}. A schedule sets it in its constructor, usually
-    to an option of the type `FadeOut`. The core refuses a name that is none of the spec's losses."""
+    """{loss: a number of steps in which its weight falls linearly to 0}. A schedule sets it in its constructor. The
+    core refuses a name that is none of the spec's losses."""
 
     def turns(self, step: int) -> Iterable[Turn]:
         """Returns the turns of a step. Steps are counted from 0."""

@@ -7,10 +7,11 @@ from pydantic import Field
 from torch import nn
 
 import ganlab
-from ganlab import Domain, FadeOut, Turn
+from ganlab import Domain, Turn
 from ganlab_cyclegan.pool import Pool
 
 Probability = Annotated[float, Field(ge=0, lt=1)]
+FadeOut = dict[str, Annotated[int, Field(ge=1, le=10**9)]]
 
 
 class _Adam(ganlab.Schedule):

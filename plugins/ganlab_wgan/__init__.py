@@ -7,7 +7,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 import ganlab
-from ganlab import FadeOut, Translation, Turn
+from ganlab import Translation, Turn
 
 
 class Critic(ganlab.Discriminator):
@@ -95,7 +95,7 @@ class Wgan(ganlab.Schedule):
         critic_updates: Annotated[int, Field(ge=1, le=1000)] = 5,
         long_start: bool = False,
         long_updates: Annotated[int, Field(ge=1, le=1000)] = 100,
-        fade_out: FadeOut = {},  # noqa: B006  (options are read, never changed)
+        fade_out: dict[str, Annotated[int, Field(ge=1, le=10**9)]] = {},  # noqa: B006  (options are read, never changed)
     ) -> None:
         self.steps = steps
         self.lr = lr
