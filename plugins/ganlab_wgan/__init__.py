@@ -9,7 +9,6 @@ from torch import Tensor, nn
 
 import ganlab
 from ganlab import Translation, Turn
-from ganlab.interfaces.schedules import FadeOut
 
 
 class Critic(ganlab.Discriminator):
@@ -96,7 +95,7 @@ class Wgan(ganlab.Schedule):
         critic_updates: Annotated[int, Field(ge=1, le=1000)] = 5,
         long_start: bool = False,
         long_updates: Annotated[int, Field(ge=1, le=1000)] = 100,
-        fade_out: FadeOut = {},  # noqa: B006  (options are read, never changed)
+        fade_out: dict[str, Annotated[int, Field(ge=1, le=10**9)]] = {},  # noqa: B006  (options are read, never changed)
     ) -> None:
         self.steps = steps
         self.lr = lr
