@@ -45,8 +45,8 @@ class Schedule:
     directions: tuple[str, ...] = ("ab", "ba")
     """The directions of the spec. The core sets them before it calls any method."""
     batches: int = 1
-    """The number of batches over which each turn's gradients are averaged before its update, at least 1. The core draws
-    that many batches instead of each one; a step then keeps the activations of all of them."""
+    """The number of batches over which each turn's gradients are averaged before its update, at least 1. Where a
+    schedule with 1 would draw one batch, the core draws this many. A step keeps the activations of all of them."""
     fade_out: Mapping[str, int] = {}
     """{loss: a number of steps in which its weight falls linearly to 0}. A schedule sets it in its constructor. The
     core refuses a name that is none of the spec's losses."""

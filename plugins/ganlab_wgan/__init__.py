@@ -14,7 +14,7 @@ from ganlab import Translation, Turn
 class Critic(ganlab.Discriminator):
     """Makes a discriminator a critic: clamps its weights to [-clamp, clamp] (arXiv:1701.07875, algorithm 1).
 
-    The weights are clamped at the start and after each update.
+    The trainable weights are clamped at the start and after each update.
 
     Args:
         of: the wrapped discriminator.
@@ -40,7 +40,9 @@ class Critic(ganlab.Discriminator):
     def _clamp(self) -> None:
         if self.clamp:
             for parameter in self.parameters():
-                parameter.clamp_(-self.clamp, self.clamp)
+                # a pretrained network inside the discriminator keeps its weights
+                if parameter.requires_grad:
+                    parameter.clamp_(-self.clamp, self.clamp)
 
 
 class Wasserstein(ganlab.Loss):
