@@ -296,7 +296,7 @@ def _train(
             folder.path,
             state.step,
             steps,
-            spec.data.batch,
+            spec.data.batch * system.schedule.batches,
             runtime.device,
             runtime.precision,
             int(runtime.threads),
@@ -363,7 +363,8 @@ def _evaluate_run(
             callback.warn(sentence)
         system = build(spec, _domains(datasets))
         if (step := folder.steps[-1]) < (steps := system.schedule.steps):
-            images = f"{step * spec.data.batch} of {steps * spec.data.batch} images of each domain"
+            batch = spec.data.batch * system.schedule.batches
+            images = f"{step * batch} of {steps * batch} images of each domain"
             callback.warn(f"{folder.path} is unfinished: step {step} of {steps}, {images}")
         evaluator = _run_evaluator(system, datasets, asked, callback)
         return measure_run(folder, evaluator, system, _domains(datasets), callback.warn)

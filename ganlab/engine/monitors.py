@@ -25,7 +25,7 @@ class NonFinite(NamedTuple):
 
 
 def first_non_finite(records: Sequence[Record]) -> NonFinite | None:
-    """Returns the first term or gradient norm that is not finite, or None."""
+    """Returns the first term, logged value or gradient norm that is not finite, or None."""
     for record in records:
         for name, value in record.items():
             if not math.isfinite(value):

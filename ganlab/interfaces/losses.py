@@ -200,8 +200,9 @@ class Translation:
     def log(self, name: str, value: Tensor | float) -> None:
         """Records a scalar that nothing minimises: "log/PLAYER/DIRECTION/LABEL/NAME" in the records of the run.
 
-        If a step logs a name several times, its record holds the mean. Does not synchronise with the device. Raises
-        SpecError if `value` is neither a number nor a tensor with one element.
+        If a step logs a name several times, its record holds the mean. A value that is not finite stops the run, as a
+        term does. Does not synchronise with the device. Raises SpecError if `value` is neither a number nor a tensor
+        with one element.
         """
         self._values.log(self.direction, name, value)
 

@@ -156,8 +156,8 @@ class Features(nn.Module):
         raise NotImplementedError(f"{type(self).__name__} does not implement forward")
 
     def maps(self, images: Tensor) -> Sequence[Tensor]:
-        """Returns activation maps (N, C_i, h_i, w_i), in order, for images (N, 3, size, size) in [-1, 1]. Must be
-        differentiable. A network without maps need not implement it."""
+        """Returns activation maps (N, C_i, h_i, w_i), from the finest to the coarsest, for images (N, 3, size, size) in
+        [-1, 1]. Must be differentiable. A network without maps need not implement it."""
         raise NotImplementedError(f"{type(self).__name__} gives no maps, only vectors")
 
     def files(self) -> Sequence[Path]:

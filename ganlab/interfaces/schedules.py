@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Annotated, NamedTuple
+from typing import NamedTuple
 
 import torch
-from pydantic import Field
 from torch import nn
 
 from ganlab.interfaces.networks import Domain
@@ -16,9 +15,6 @@ PLAYERS = ("generator", "discriminator")
 
 SEEN_IN_TURN = ("images", "embeddings")
 """The values of `Turn.sees`."""
-
-FadeOut = dict[str, Annotated[int, Field(ge=1, le=10**9)]]
-"""The type of a schedule's option `fade_out`: {loss: a number of steps in which its weight falls linearly to 0}."""
 
 
 class Turn(NamedTuple):
@@ -49,11 +45,11 @@ class Schedule:
     directions: tuple[str, ...] = ("ab", "ba")
     """The directions of the spec. The core sets them before it calls any method."""
     batches: int = 1
-    """The number of batches over which each turn's gradients are averaged before its update, at least 1. The core draws
-    that many batches instead of each one; a step then keeps the activations of all of them."""
+    """The number of batches over which each turn's gradients are averaged before its update, at least 1. Where a
+    schedule with 1 would draw one batch, the core draws this many. A step keeps the activations of all of them."""
     fade_out: Mapping[str, int] = {}
-    """{loss: a number of steps in which its weight falls linearly to 0}. A schedule sets it in its constructor, usually
-    to an option of the type `FadeOut`. The core refuses a name that is none of the spec's losses."""
+    """{loss: a number of steps in which its weight falls linearly to 0}. A schedule sets it in its constructor. The
+    core refuses a name that is none of the spec's losses."""
 
     def turns(self, step: int) -> Iterable[Turn]:
         """Returns the turns of a step. Steps are counted from 0."""

@@ -184,7 +184,9 @@ class ForwardCache:
 
     def _name(self, generator: str, half: str, x: Tensor) -> tuple[str, str] | None:
         """Returns (direction, value) of the value that a half of a generator makes from `x`, or None."""
-        x = self._origins.get(id(x), x)
+        if self.player == "discriminator":
+            # in the generators' turn a leaf stays one: no gradient may pass through it
+            x = self._origins.get(id(x), x)
         for value, recipe in VALUES.items():
             direction = generator if recipe.by == "own" else generator[::-1]
             if recipe.half == half and self._made_from(direction, recipe) is x:

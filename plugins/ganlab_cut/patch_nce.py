@@ -59,18 +59,17 @@ class PatchNCE(ganlab.Loss):
     def generator(self, t: Translation) -> dict[str, Tensor]:
         terms = {"source": self._contrast(t, t.source, t.fake)}
         if self.identity:
-            terms["identity"] = self.identity * self._contrast(t, t.target, t.translate(t.target))
+            terms["identity"] = self.identity * self._contrast(t, t.target, t.identity)
         return terms
 
     def _contrast(self, t: Translation, images: Tensor, translations: Tensor) -> Tensor:
         """Returns the mean of eq. (3) over the layers, for images (N, C, H, W) and their translations."""
-        queries, keys = (self._chosen(x, t.features(x)) for x in (translations, images))
+        queries = self._chosen(translations, t.features(translations))
         if self.flip:
             flipped = t.uniform(len(images), 1, 1, 1) < 0.5
-            mirrored = images.flip(3)
-            mirrored_keys = self._chosen(mirrored, t.features(mirrored))
             queries = [torch.where(flipped, query.flip(3), query) for query in queries]
-            keys = [torch.where(flipped, *pair) for pair in zip(mirrored_keys, keys, strict=True)]
+            images = torch.where(flipped, images.flip(3), images)
+        keys = self._chosen(images, t.features(images))
         heads, losses = self.heads[t.direction], []
         assert isinstance(heads, nn.ModuleList)
         for head, query, key in zip(heads, queries, keys, strict=True):

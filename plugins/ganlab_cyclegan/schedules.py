@@ -8,10 +8,10 @@ from torch import nn
 
 import ganlab
 from ganlab import Domain, Turn
-from ganlab.interfaces.schedules import FadeOut
 from ganlab_cyclegan.pool import Pool
 
 Probability = Annotated[float, Field(ge=0, lt=1)]
+FadeOut = dict[str, Annotated[int, Field(ge=1, le=10**9)]]
 
 
 class _Adam(ganlab.Schedule):

@@ -31,7 +31,7 @@ class _Wrapper(ganlab.Discriminator):
 
 
 class SpectralNorm(_Wrapper):
-    """Divides the weight of each of a discriminator's convolutions and linear layers by the weight's spectral norm.
+    """Divides the weight of each of a discriminator's trainable convolutions and linear layers by its spectral norm.
 
     arXiv:1802.05957, eq. 8. One power iteration in each forward estimates the norm (algorithm 1). Raises
     ValueError if the discriminator has no such layer.
@@ -39,7 +39,9 @@ class SpectralNorm(_Wrapper):
 
     def __init__(self, of: ganlab.Discriminator) -> None:
         super().__init__(of)
-        layers = [m for m in of.modules() if isinstance(m, nn.Conv2d | nn.ConvTranspose2d | nn.Linear)]
+        kinds = nn.Conv2d | nn.ConvTranspose2d | nn.Linear
+        # a pretrained network inside the discriminator keeps its weights
+        layers = [m for m in of.modules() if isinstance(m, kinds) and m.weight.requires_grad]
         if not layers:
             raise ValueError(f"{type(of).__name__} has no convolution and no linear layer to normalise")
         for layer in layers:
@@ -49,11 +51,11 @@ class SpectralNorm(_Wrapper):
 class DiffAugment(_Wrapper):
     """Differentiable augmentation of a discriminator's input (arXiv:2006.10738, section 3.2).
 
-    Real images and fakes are changed at random, in both players' turns.
+    Real images and fakes are changed at random, in both players' turns. Both images of a pair are moved and cut alike.
 
     Args:
         colour: if true, adds U(-0.5, 0.5) to the brightness, then multiplies the saturation by U(0, 2) and the contrast
-            by U(0.5, 1.5).
+            by U(0.5, 1.5). It must be false for a discriminator of pairs: the colours of the two images would be mixed.
         translation: the largest shift as a fraction of the side; uncovered pixels become 0. 0 turns it off.
         cutout: the sides of a rectangle of zeros as fractions of the image's sides; its centre is anywhere. 0 turns it
             off.
@@ -69,6 +71,8 @@ class DiffAugment(_Wrapper):
         cutout: Ratio = 0.5,
     ) -> None:
         super().__init__(of)
+        if colour and of.sees == "pairs":
+            raise ValueError("colour would mix the two images of a pair: set colour to false")
         self.colour = colour
         self.translation = translation
         self.cutout = cutout

@@ -9,13 +9,12 @@ from torch import Tensor, nn
 
 import ganlab
 from ganlab import Translation, Turn
-from ganlab.interfaces.schedules import FadeOut
 
 
 class Critic(ganlab.Discriminator):
     """Makes a discriminator a critic: clamps its weights to [-clamp, clamp] (arXiv:1701.07875, algorithm 1).
 
-    The weights are clamped at the start and after each update.
+    The trainable weights are clamped at the start and after each update.
 
     Args:
         of: the wrapped discriminator.
@@ -41,7 +40,9 @@ class Critic(ganlab.Discriminator):
     def _clamp(self) -> None:
         if self.clamp:
             for parameter in self.parameters():
-                parameter.clamp_(-self.clamp, self.clamp)
+                # a pretrained network inside the discriminator keeps its weights
+                if parameter.requires_grad:
+                    parameter.clamp_(-self.clamp, self.clamp)
 
 
 class Wasserstein(ganlab.Loss):
@@ -96,7 +97,7 @@ class Wgan(ganlab.Schedule):
         critic_updates: Annotated[int, Field(ge=1, le=1000)] = 5,
         long_start: bool = False,
         long_updates: Annotated[int, Field(ge=1, le=1000)] = 100,
-        fade_out: FadeOut = {},  # noqa: B006  (options are read, never changed)
+        fade_out: dict[str, Annotated[int, Field(ge=1, le=10**9)]] = {},  # noqa: B006  (options are read, never changed)
     ) -> None:
         self.steps = steps
         self.lr = lr

@@ -82,7 +82,7 @@ def test_its_spec_trains_on_two_folders_of_pictures(pictures: dict[str, Path], t
         "discriminators.image.of.width=4",
         "schedule.steps=1",
     ]
-    small += ["discriminators.embedding.width=4", "schedule.steps=1", "runtime.threads=1", "data.holdout=0.7"]
+    small += ["discriminators.embedding.width=4", "runtime.threads=1", "data.holdout=0.7"]
     small += ["evaluation.every=null", "evaluation.features=null"]
     small.append('evaluation.metrics=[{"type": "content", "shared": {"hair": {"attribute": "x"}}}]')
     done = ganlab.run(tmp_path / "mine.json", small, out=tmp_path / "run")

@@ -12,6 +12,8 @@ import torch
 from ganlab_cyclegan.losses import LSGAN
 from ganlab_projected.discriminator import Projected
 from ganlab_projected.projections import RandomProjections
+from ganlab_regularisers.wrappers import SpectralNorm
+from ganlab_wgan import Critic
 from torch import Tensor, nn
 from torch.nn.functional import conv2d, interpolate, leaky_relu
 
@@ -138,7 +140,7 @@ def test_the_projections_are_kept_and_the_feature_network_is_not() -> None:
 
 
 def test_only_the_small_discriminators_are_trained(make_trainer: Make) -> None:
-    """On EfficientNet-Lite0, at 64 pixels: four scales. The gradients reach the generators."""
+    """EfficientNet-Lite0 at 64 pixels gives four scales. The gradients reach the generators."""
     projected = {"type": "projected", "features": {"type": "lite0"}, "size": 64, "width": 2}
     losses = {"adversarial": {"type": "hinge_gan"}, "cycle": None}
     trainer = make_trainer({"directions": ["ab"], "discriminators": {"image": projected}, "losses": losses}, batch=2)
@@ -152,6 +154,16 @@ def test_only_the_small_discriminators_are_trained(make_trainer: Make) -> None:
     assert trainer.system.networks.score(name, noise(2, 3, SIZE, SIZE)).shape == (2, 4, 1, 1)
     (record,) = trainer.log.read(trainer.state)
     assert record["gradient/generator/ab"] > 0
+
+
+def test_wrappers_leave_the_feature_network_as_it_is() -> None:
+    network = make()
+    before = copy.deepcopy(network.pretrained.state_dict())
+    Critic(network, clamp=1e-3).after_update()
+    torch.testing.assert_close(network.pretrained.state_dict(), before, rtol=0, atol=0)
+    assert max(float(p.detach().abs().max()) for p in network.scales.parameters()) == 1e-3
+    wrapped = SpectralNorm(make())
+    assert [name for name in wrapped.state_dict() if "parametrizations" in name and ".scales." not in name] == []
 
 
 def test_a_forward_never_waits_for_the_device() -> None:

@@ -230,6 +230,19 @@ def test_augmentation_is_differentiable_twice_and_can_be_left_out() -> None:
         assert not torch.allclose(one(x), of(x))
 
 
+def test_both_images_of_a_pair_are_moved_and_cut_alike() -> None:
+    seen: list[Tensor] = []
+    of = Square(noise(1, 6, 8, 8))
+    of.sees = "pairs"
+    of.register_forward_pre_hook(lambda _, inputs: seen.append(*inputs))
+    x = noise(5, 3, 8, 8)
+    DiffAugment(of, colour=False, translation=0.25)(torch.cat([x, -x], dim=1))
+    assert not torch.equal(seen[0][:, :3], x)
+    torch.testing.assert_close(seen[0][:, :3], -seen[0][:, 3:], rtol=0, atol=0)
+    with pytest.raises(ValueError, match="colour would mix the two images of a pair: set colour to false"):
+        DiffAugment(of)
+
+
 @pytest.mark.parametrize("wrapper", ["spectral_norm", "diff_augment"])
 def test_each_use_is_its_own_and_a_run_resumes(make_trainer: Make, wrapper: str) -> None:
     """The next steps from a saved state are the same to the bit."""

@@ -234,6 +234,18 @@ def test_a_value_of_older_weights_is_no_input_of_a_new_one() -> None:
     assert again is not t.cycled
 
 
+def test_no_gradient_passes_through_a_fake_without_history() -> None:
+    t, _ = turn("generator")
+    shown = t.fake_for_discriminator
+    embedding = t.reverse.encode(shown)
+    assert embedding is not t.fake_embedding
+    torch.testing.assert_close(embedding, t.fake_embedding, rtol=0, atol=0)
+    own, reverse = (list(NETWORKS.generator(direction).parameters()) for direction in ("ab", "ba"))
+    gradients = torch.autograd.grad(embedding.sum(), [*own, *reverse, shown], allow_unused=True)
+    assert all(gradient is None for gradient in gradients[: len(own)])
+    assert gradients[-1] is not None
+
+
 @pytest.mark.parametrize("player", PLAYERS)
 def test_translations_into_the_source_domain_are_not_scored(player: str) -> None:
     t, _ = turn(player)
