@@ -34,15 +34,15 @@ def _cells(*texts: str) -> Iterator[Text]:
 def show_plugins(found: dict[str, Any]) -> None:
     """Prints the table of `ganlab plugins`, given what its --json prints."""
     terminal = _terminal()
-    # a kind is a heading instead of a column, and only third parties' plugins are named, to leave room in 80 columns
+    # to leave room in 80 columns, a kind is a heading, and the plugins of third parties alone are named, in no column
     table = Table(box=None, show_header=False)
     kind = ""
     for c in found["components"]:
         if c["kind"] != kind:
             kind = c["kind"]
             table.add_row(Text(kind, style="bold"))
-        plugin = "" if c["package"] == "ganlab" else f"{c['plugin']} of {c['package']} {c['version']}"
-        table.add_row(*_cells(f"  {c['name']}", c["about"], plugin))
+        plugin = "" if c["package"] == "ganlab" else f" ({c['plugin']} of {c['package']} {c['version']})"
+        table.add_row(*_cells(f"  {c['name']}", f"{c['about']}{plugin}"))
     terminal.print(table)
     for broken in found["broken"]:
         terminal.print(

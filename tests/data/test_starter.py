@@ -104,7 +104,7 @@ def test_what_is_no_picture_does_not_count(here: Path) -> None:
 
 def test_its_spec_trains(here: Path) -> None:
     init("mine", folder("photos", 8), folder("comics", 8))
-    small = ["data.size=32", "data.batch=2", "generator.width=4", "discriminators.image.width=4", "schedule.steps=1"]
+    small = ["data.size=32", "data.batch=2", "generator.width=4", "discriminators.image.of.width=4", "schedule.steps=1"]
     small += ["discriminators.embedding.width=4", "runtime.threads=1", "evaluation=null"]
     assert ganlab.run("mine", small).finished
 

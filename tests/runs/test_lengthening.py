@@ -18,6 +18,7 @@ from torch import Tensor
 import ganlab
 from ganlab import Interrupted, SpecError
 from ganlab.components.registry import registry
+from ganlab.runs.lengthening import obstacle
 from ganlab.spec.files import merge
 from ganlab.spec.models import Json
 from helpers.callbacks import Recording, interrupt
@@ -156,6 +157,25 @@ def test_before_the_rates_fall_the_total_may_change(home: Path, tmp_path: Path) 
     assert ganlab.load_run(out).step == 3
     ganlab.run(out, longer)
     assert networks(out, 8) == networks(tmp_path / "whole", 8)
+
+
+def schedule(**options: Any) -> Json:
+    """The part of `Spec.trains` that schedules are compared by."""
+    return {
+        "schedule": {"type": "alternating", **options},
+        "directions": ["ab", "ba"],
+        "losses": {"cycle": {}, "identity": {}},
+    }
+
+
+def test_a_loss_that_fades_out_in_its_own_steps_does_not_depend_on_the_total() -> None:
+    fading = {"fade_out": {"identity": 4}}
+    assert obstacle(schedule(steps=6, **fading), schedule(steps=9, **fading), 6) is None
+    # in the second step 1 - 1/4 and 1 - 1/2
+    different = obstacle(schedule(steps=6, **fading), schedule(steps=6, fade_out={"identity": 2}), 6)
+    assert different == "the weight of identity for the generator in step 2: 0.75 / 0.5"
+    batches = obstacle(schedule(steps=6), schedule(steps=6, accumulate=2), 6)
+    assert batches == "the number of batches of a turn: 1 / 2"
 
 
 def test_a_checkpoint_of_other_rates_is_not_of_this_run(home: Path, tmp_path: Path) -> None:
