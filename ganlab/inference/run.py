@@ -74,7 +74,8 @@ class Run:
     def generator(self, direction: str, checkpoint: str = "last") -> nn.Module:
         """Returns a copy of the generator of "ab" or "ba", on the run's device and in eval mode.
 
-        It takes images (N, C, H, W) in [-1, 1]. Raises SpecError if the run has no such direction or checkpoint.
+        It takes images (N, C, H, W) in [-1, 1], and computes in the type of its weights, also if the run computes in
+        bfloat16. Raises SpecError if the run has no such direction or checkpoint.
         """
         return translator_of(self, checkpoint).generator(direction)
 
