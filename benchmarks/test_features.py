@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from ganlab.evaluation.features import BATCH, Extractor, resized
+from ganlab.determinism import one_thread
+from ganlab.evaluation.features import BATCH, PIXELS, Extractor, resized
 from ganlab.interfaces.metrics import Images
 from ganlab.interfaces.networks import Features
 from ganlab.spec.models import Evaluation
@@ -58,6 +59,26 @@ def test_two_thousand_images(benchmark: Any, tmp_path: Path) -> None:
         f"\nlite0, {COUNT:,} images of {SIDE} pixels, {torch.get_num_threads()} threads: {COUNT / total:.1f} images a"
         f" second; of {total:.1f} s resizing alone is {resizing / total:.1%}, nearly all of the rest the network; from"
         f" the cache {kept / total:.1%}"
+    )
+
+
+def test_batches(benchmark: Any) -> None:
+    """An image in a batch that fits a core's cache, beside one in a batch of 32, on one thread, alternately."""
+    network = feature_network().to(memory_format=torch.channels_last)
+    small = PIXELS // network.size**2
+
+    def an_image(batch: int) -> float:
+        images = (torch.rand(batch, network.size, network.size, 3) * 2 - 1).permute(0, 3, 1, 2)
+        with torch.inference_mode():
+            return seconds(lambda: network(images)) / batch
+
+    with one_thread():
+        an_image(BATCH), an_image(small)
+        ratios = [an_image(BATCH) / an_image(small) for _ in range(ROUNDS)]
+        benchmark.pedantic(lambda: an_image(small), rounds=1)
+    benchmark.extra_info.update(ratio=statistics.median(ratios))
+    print(
+        f"\nlite0, {BATCH} / {small} images: {statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
     )
 
 

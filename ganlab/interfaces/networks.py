@@ -126,7 +126,7 @@ class Features(nn.Module):
 
     label_options: Sequence[str] = ()
     """Options that change what the vectors mean, such as the size. A value other than the default is part of the
-    network's name in the names of numbers: "kid-lite0-112"."""
+    network's name in the names of numbers: "NUMBER-TYPE-VALUE"."""
 
     shipped = False
     """True if the weights come with a package, so that nothing is downloaded."""

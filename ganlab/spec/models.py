@@ -112,7 +112,8 @@ class ResolvedComponent:
 
     @property
     def label(self) -> str:
-        """A feature network's name in the names of numbers: "lite0", or "lite0-112" if it has that size."""
+        """A feature network's name in the names of numbers: its type, or "TYPE-VALUE" with the values of its
+        `label_options` that are not the defaults."""
         fields = signature(self.component.cls).model.model_fields
         options = getattr(self.component.cls, "label_options", ())
         values = [self.options[option] for option in options if self.options[option] != fields[option].default]
@@ -139,8 +140,7 @@ class ResolvedMetric(ResolvedComponent):
 
     @property
     def key(self) -> str:
-        """The metric's name in the evaluation: its type, and its own feature network if it names one, for example
-        "kid-lite0"."""
+        """The metric's name in the evaluation: its type, or "TYPE-FEATURES" if it names its own feature network."""
         return self.component.name if self.features is None else f"{self.component.name}-{self.features.label}"
 
     def walk(self) -> Iterator[ResolvedComponent]:

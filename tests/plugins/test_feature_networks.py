@@ -284,7 +284,10 @@ def test_without_weights_one_sentence_says_what_to_do(nowhere: Path, monkeypatch
     sentence = str(caught.value)
     assert "could not be downloaded ([Errno" in sentence
     assert f"put {NAME} from {ganlab_inception.inception_url} into {nowhere / 'own'}; meanwhile" in sentence
-    assert "meanwhile use lite0 (--features, or evaluation.features in a spec), which needs no download" in sentence
+    wanted = (
+        "meanwhile use lite0 or stlpips-alex (--features, or evaluation.features in a spec), which needs no download"
+    )
+    assert wanted in sentence
     assert "\n" not in sentence
     monkeypatch.delenv("GANLAB_WEIGHTS")
     with pytest.raises(ganlab.Unavailable, match=f"into {nowhere / 'data' / 'ganlab' / 'weights'};"):

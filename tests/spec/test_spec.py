@@ -563,7 +563,13 @@ RESOLVED = resolved(
     {
         "discriminators": {"critic": {"type": "critic", "of": {"type": "patch"}}},
         "about": "words",
-        "evaluation": {"metrics": ["kid", "fid"], "features": "lite0", "every": 5, "monitor": "fid-lite0"},
+        "evaluation": {
+            "metrics": ["kid", "fid", {"type": "kid", "features": "stlpips-alex"}],
+            "features": "lite0",
+            "every": 5,
+            "during": ["kid", "fid"],
+            "monitor": "fid-lite0",
+        },
     }
 )
 FULL = RESOLVED.as_json()
