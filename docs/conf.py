@@ -29,6 +29,7 @@ nitpick_ignore = [
         # of other packages; their sites are not read, so that a build needs no network
         ("py:class", name)
         for name in (
+            "Image.Image",
             "Tensor",
             "nn.Module",
             "nn.Parameter",

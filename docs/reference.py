@@ -31,6 +31,8 @@ ESTIMATES = "ganlab.evaluation.estimates"
 CALLBACKS = "ganlab.interfaces.callbacks"
 PYTHON = [
     "ganlab.experiment",
+    "ganlab.inference.run",
+    "ganlab.inference.files",
     "ganlab.comparison.compare",
     "ganlab.comparison.diff",
     "ganlab.comparison.processes",

@@ -17,11 +17,12 @@ if TYPE_CHECKING:
     from ganlab.errors import RunError as RunError
     from ganlab.errors import SpecError as SpecError
     from ganlab.errors import Unavailable as Unavailable
-    from ganlab.experiment import Run as Run
     from ganlab.experiment import evaluate as evaluate
-    from ganlab.experiment import load_run as load_run
     from ganlab.experiment import load_spec as load_spec
     from ganlab.experiment import run as run
+    from ganlab.inference.files import translate as translate
+    from ganlab.inference.run import Run as Run
+    from ganlab.inference.run import load_run as load_run
     from ganlab.interfaces.callbacks import Callback as Callback
     from ganlab.interfaces.hooks import hookimpl as hookimpl
     from ganlab.interfaces.losses import Loss as Loss
@@ -48,7 +49,9 @@ _NAMES = {
     "ganlab.comparison.processes": ("TrialCallback",),
     "ganlab.comparison.trials": ("Trial",),
     "ganlab.errors": ("GanlabError", "Interrupted", "RunError", "SpecError", "Unavailable"),
-    "ganlab.experiment": ("Run", "evaluate", "load_run", "load_spec", "run"),
+    "ganlab.experiment": ("evaluate", "load_spec", "run"),
+    "ganlab.inference.files": ("translate",),
+    "ganlab.inference.run": ("Run", "load_run"),
     "ganlab.interfaces.callbacks": ("Callback",),
     "ganlab.interfaces.hooks": ("hookimpl",),
     "ganlab.interfaces.losses": ("Loss", "Translation"),

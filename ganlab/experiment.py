@@ -1,4 +1,4 @@
-"""What the command line does with specs and runs, as functions: train, measure, check, and read runs."""
+"""What the command line does with specs and runs, as functions: train, measure and check."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import signal
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 
@@ -16,21 +16,23 @@ from ganlab.data.sampler import Sampler
 from ganlab.determinism import reproducible, untouched_randomness
 from ganlab.engine import summary
 from ganlab.engine.loop import train
-from ganlab.engine.step_log import Record
 from ganlab.engine.trainer import Trainer
 from ganlab.errors import Interrupted, SpecError, Unavailable
+from ganlab.evaluation.best import chosen_step
 from ganlab.evaluation.image_folders import evaluate_folders
 from ganlab.evaluation.metric_suite import evaluator_for
 from ganlab.evaluation.periodic import PeriodicEvaluation
 from ganlab.evaluation.results import covers, measure_run
 from ganlab.evaluation.run_evaluator import RunEvaluator
 from ganlab.evaluation.splits import every_image
+from ganlab.inference.run import Run, load_run, read_run
 from ganlab.interfaces.callbacks import Callback, TrainingStart
 from ganlab.interfaces.networks import Domain
 from ganlab.report.grids import png, sample_grid
 from ganlab.report.samples import sample
 from ganlab.runs import checkpoint
 from ganlab.runs.folder import RunFolder
+from ganlab.runs.initial import InitialWeights, begin_with, initial_weights
 from ganlab.runs.manifest import changed_code, check_same_spec, claim, keep_manifest
 from ganlab.runs.models import Manifest
 from ganlab.runs.provenance import metric_code_changes
@@ -38,33 +40,7 @@ from ganlab.runs.writer import RunWriter, restore
 from ganlab.spec.files import assigned, explaining, read
 from ganlab.spec.models import Evaluation, Json, Options, Spec, check_json, differences
 from ganlab.spec.resolve import checked, resolve, resolve_evaluation
-from ganlab.system.build import System, build, build_data, build_schedule, build_sources
-
-
-class Run(NamedTuple):
-    """A run, read from its folder."""
-
-    folder: Path
-    """The path of the run folder."""
-    spec: Spec
-    """The run's spec, resolved."""
-    step: int
-    """The step of the newest checkpoint; 0 if there is none."""
-    steps: int
-    """The number of steps of the whole run."""
-    evaluation: Json | None
-    """The content of evaluation.json; None if the run is not measured."""
-
-    @property
-    def records(self) -> list[Record]:
-        """A record of each step, read from the folder: "step", "seconds", "images", and every term, logged value and
-        gradient norm."""
-        return list(RunFolder(self.folder).records())
-
-    @property
-    def finished(self) -> bool:
-        """True if all steps are trained."""
-        return self.step >= self.steps
+from ganlab.system.build import System, build, build_data, build_sources
 
 
 def load_spec(spec: str | Path | Mapping[str, Any] | Spec, set: Iterable[str] = (), like: Spec | None = None) -> Spec:
@@ -82,14 +58,6 @@ def load_spec(spec: str | Path | Mapping[str, Any] | Spec, set: Iterable[str] = 
         return resolve(*_asked(spec, set), like=like)
 
 
-def load_run(folder: str | Path) -> Run:
-    """Reads a run folder. Raises SpecError if it is not one."""
-    where = RunFolder(folder)
-    if not where.exists:
-        raise SpecError(f"{folder} is not a run: it has no spec.json")
-    return _read_run(where, where.spec_here())
-
-
 def run(
     spec: str | Path | Mapping[str, Any] | Spec,
     set: Iterable[str] = (),
@@ -100,9 +68,9 @@ def run(
     """Trains a spec and measures it. Resumes if the folder holds an unfinished run of the same spec.
 
     Args:
-        spec: The path of a spec file, or a spec.
+        spec: The path of a spec file, or of a run folder, which is then trained further; or a spec.
         set: Changes to it, each "path.to.key=value".
-        out: The run folder, by default runs/NAME.
+        out: The run folder, by default runs/NAME, or `spec` if that is a run folder.
         fresh: Remove the run that the folder holds, and start over.
         callback: Receives the progress, records and warnings.
 
@@ -113,7 +81,7 @@ def run(
     asked, where = _asked(spec, set)
     with explaining(set):
         name = checked(asked, where).name
-    folder = RunFolder(out or Path("runs") / name)
+    folder = RunFolder(out or _run_folder(spec) or Path("runs") / name)
     # safetensors opens no file with a name that is not UTF-8
     check_json(str(folder.path), "--out")
     if folder.foreign:
@@ -123,7 +91,9 @@ def run(
         resolved = resolve(asked, where, like=kept)
     if kept is not None:
         check_same_spec(folder, kept, resolved)
-        found = _read_run(folder, kept)
+        for line in differences(kept, resolved):
+            callback.warn(f"{folder.path} trains to another number of steps (there / asked): {line}")
+        found = read_run(folder, kept)
         if is_complete(found, resolved):
             measured_by = (found.evaluation or {}).get("protocol", {}).get("code", {})
             for sentence in (*changed_code(folder, resolved), *metric_code_changes(folder.path, measured_by)):
@@ -140,16 +110,17 @@ def run(
             _run_evaluator(system, datasets, resolved.evaluation, callback) if resolved.evaluation.metrics else None
         )
         _warn_of_missing(evaluator.missing if evaluator is not None else {}, callback)
+        initial = _initial(resolved, folder) if fresh or not folder.steps else None
         with folder.locked():
             kept = claim(folder, kept, resolved, fresh)
-            _train(trainer, datasets, folder, kept, callback, evaluator)
+            _train(trainer, datasets, folder, kept, callback, evaluator, initial)
             if evaluator is not None:
                 try:
                     measure_run(folder, evaluator, system, _domains(datasets), callback.warn)
                 except KeyboardInterrupt as stopped:
                     message = f"all {trainer.state.step} steps are saved, not yet measured"
                     raise Interrupted(message, signal.SIGINT) from stopped
-    return _read_run(folder, kept)
+    return read_run(folder, kept)
 
 
 def evaluate(
@@ -220,6 +191,8 @@ def check(
         datasets = build_data(resolved, most=4)
         system = build(resolved, _domains(datasets))
         trainer = Trainer(system, Sampler(datasets, 2, False, resolved.seed, system.device, system.dtype))
+        if (initial := _initial(resolved)) is not None:
+            begin_with(trainer, initial, callback.warn)
         sources = build_sources(resolved)
         counts = {domain: len(source.keys(domain)) for domain, source in sources.items()}
         memory = {
@@ -252,6 +225,8 @@ def is_complete(run: Run, asked: Spec) -> bool:
     newest checkpoint is damaged."""
     return (
         run.finished
+        # more steps may be asked for
+        and not differences(run.spec, asked)
         # at other locations there may be other images
         and run.spec.locations() == asked.locations()
         and covers(run.evaluation, _newest(run), asked.evaluation)
@@ -263,15 +238,30 @@ def _asked(spec: str | Path | Mapping[str, Any] | Spec, set: Iterable[str]) -> t
     """Returns a spec as JSON with the changes of `set`, and its name for messages."""
     if isinstance(spec, Spec):
         spec = spec.as_json()
-    asked, where = (dict(spec), "spec") if isinstance(spec, Mapping) else (read(spec), str(spec))
+    if isinstance(spec, Mapping):
+        asked, where = dict(spec), "spec"
+    elif folder := _run_folder(spec):
+        asked, where = RunFolder(folder).spec_json(), str(folder / "spec.json")
+    else:
+        asked, where = read(spec), str(spec)
     for text in set:
         asked = assigned(asked, text)
     return asked, where
 
 
-def _read_run(folder: RunFolder, spec: Spec) -> Run:
-    steps = build_schedule(spec).steps
-    return Run(folder.path, spec, (folder.steps or [0])[-1], steps, folder.evaluation())
+def _run_folder(spec: object) -> Path | None:
+    """Returns the run folder that `spec` names, if it names one."""
+    return Path(spec) if isinstance(spec, str | Path) and RunFolder(spec).exists else None
+
+
+def _initial(spec: Spec, folder: RunFolder | None = None) -> InitialWeights | None:
+    """Returns the weights of another run with which a run in `folder` begins; None for random weights."""
+    if spec.init.run is None:
+        return None
+    other = RunFolder(spec.init.run)
+    if folder is not None and other.path.resolve() == folder.path.resolve():
+        raise SpecError(f"init.run: {other.path} is the folder of this run; choose another folder with --out")
+    return initial_weights(other, lambda found, its: chosen_step(found, its, spec.init.checkpoint))
 
 
 def _newest(run: Run) -> Manifest:
@@ -285,8 +275,9 @@ def _train(
     kept: Spec,
     callback: Callback,
     evaluator: RunEvaluator | None,
+    initial: InitialWeights | None,
 ) -> None:
-    """Trains to the schedule's end, from the newest checkpoint if there is one.
+    """Trains to the schedule's end, from the newest checkpoint if there is one, or else with the `initial` weights.
 
     `kept` is the spec for the folder's spec.json, and `evaluator` measures during training.
 
@@ -295,7 +286,9 @@ def _train(
     """
     system, state = trainer.system, trainer.state
     spec, runtime, steps = system.spec, system.spec.runtime, system.schedule.steps
-    origin = keep_manifest(folder, kept, system, datasets, callback.warn)
+    if initial is not None:
+        begin_with(trainer, initial, callback.warn)
+    origin = keep_manifest(folder, kept, system, datasets, callback.warn, initial)
     unrecorded = restore(trainer, folder)
     callback.begin(
         TrainingStart(
@@ -320,11 +313,12 @@ def _train(
         writer = RunWriter(
             trainer, folder, origin, recorder, callback, draw, measurements, folder.records(), unrecorded
         )
-        try:
-            train(trainer, writer, callback.warn)
-        except KeyboardInterrupt as stopped:
-            at = f"the newest checkpoint is that of step {folder.steps[-1]}" if folder.steps else "no step is saved"
-            raise Interrupted(f"stopped at once; {at}", signal.SIGINT) from stopped
+        with folder.noting_failure():
+            try:
+                train(trainer, writer, callback.warn)
+            except KeyboardInterrupt as stopped:
+                at = f"the newest checkpoint is that of step {folder.steps[-1]}" if folder.steps else "no step is saved"
+                raise Interrupted(f"stopped at once; {at}", signal.SIGINT) from stopped
 
 
 def _run_evaluator(system: System, datasets: dict[str, Dataset], asked: Evaluation, callback: Callback) -> RunEvaluator:

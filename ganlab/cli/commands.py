@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ganlab.cli import starting, using
+from ganlab.cli.options import AsJson
 from ganlab.cli.process import (
     Commands,
     Debug,
@@ -27,7 +29,7 @@ from ganlab.cli.process import (
 from ganlab.errors import Interrupted, SpecError
 
 if TYPE_CHECKING:
-    from ganlab.experiment import Run
+    from ganlab.inference.run import Run
 
 app = typer.Typer(
     name="ganlab",
@@ -36,10 +38,8 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
-
-
-AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 
 
 Set = Annotated[
@@ -52,7 +52,9 @@ Set = Annotated[
 ]
 
 
-SpecFile = Annotated[Path, typer.Argument(metavar="SPEC", help="A spec, for example experiments/emb.json.")]
+SpecFile = Annotated[
+    Path, typer.Argument(metavar="SPEC", help="A spec file, the name of a shipped experiment, or a run folder.")
+]
 
 
 def _version(asked: bool) -> None:
@@ -129,6 +131,8 @@ def _show_paths(result: Run, trained: bool) -> None:
     if result.evaluation is not None:
         say(f"  results      {result.folder / 'evaluation.json'}")
     say(f"  networks     {path_of(folder.checkpoints, result.step) / 'networks.safetensors'}")
+    words = ["ganlab", "translate", str(result.folder), "PICTURES", "--to", result.spec.directions[0][1]]
+    say(f"  use it       {shlex.join(words)}")
     if not trained:
         say("  start over   the same command with --fresh")
 
@@ -199,6 +203,12 @@ def evaluate(
         with Console() as callback:
             found = experiment.evaluate(run, list(metrics), features, images, inputs, callback, set_ or ())
         print_json(found) if as_json else show_evaluation(found)
+
+
+app.command()(using.translate)
+app.command()(using.runs)
+app.command()(starting.experiments)
+app.command()(starting.init)
 
 
 @app.command()

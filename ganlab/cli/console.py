@@ -8,6 +8,7 @@ from typing import Any, Self
 
 from rich.console import Console as Terminal
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.table import Column
 from rich.text import Text
 
 from ganlab.errors import printable
@@ -23,18 +24,25 @@ class _Rate(ProgressColumn):
         return Text(f"{rate:.1f} images/s" if rate else "")
 
 
+class _Terms(ProgressColumn):
+    """The terms of the last step, cut off where the terminal ends. The other columns keep their widths."""
+
+    def render(self, task: Task) -> Text:
+        return Text(task.fields["terms"], no_wrap=True, overflow="ellipsis")
+
+
 class Console(Callback):
     """Draws a progress bar in a terminal and prints lines elsewhere."""
 
     def __init__(self) -> None:
         self._terminal = Terminal(stderr=True)
         self._bar = Progress(
-            TextColumn("{task.description}", markup=False),
-            BarColumn(bar_width=30),
-            MofNCompleteColumn(),
-            _Rate(),
-            TimeRemainingColumn(),
-            TextColumn("{task.fields[terms]}", markup=False),
+            TextColumn("{task.description}", markup=False, table_column=_fixed()),
+            BarColumn(bar_width=20, table_column=_fixed()),
+            MofNCompleteColumn(table_column=_fixed()),
+            _Rate(table_column=_fixed()),
+            TimeRemainingColumn(table_column=_fixed()),
+            _Terms(table_column=Column()),
             console=self._terminal,
             disable=not self._terminal.is_terminal,
         )
@@ -89,6 +97,10 @@ class Console(Callback):
 
     def _line(self, text: str) -> None:
         self._terminal.print(text, highlight=False, markup=False, soft_wrap=True)
+
+
+def _fixed() -> Column:
+    return Column(no_wrap=True)
 
 
 def _short(record: dict[str, float]) -> dict[str, float]:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console as Terminal
 from rich.measure import Measurement
@@ -15,6 +16,10 @@ from ganlab.cli.process import Output
 from ganlab.components.options import schema
 from ganlab.components.registry import Component
 from ganlab.errors import printable
+
+if TYPE_CHECKING:
+    from ganlab.runs.overview import Leftover, Status
+    from ganlab.spec.shipped import Experiment
 
 
 def _terminal(width: int | None = None) -> Terminal:
@@ -29,12 +34,15 @@ def _cells(*texts: str) -> Iterator[Text]:
 def show_plugins(found: dict[str, Any]) -> None:
     """Prints the table of `ganlab plugins`, given what its --json prints."""
     terminal = _terminal()
-    table = Table("kind", "name", "description", "plugin", box=None, header_style="bold")
+    # to leave room in 80 columns, a kind is a heading, and the plugins of third parties alone are named, in no column
+    table = Table(box=None, show_header=False)
     kind = ""
     for c in found["components"]:
-        plugin = c["plugin"] if c["package"] == "ganlab" else f"{c['plugin']} of {c['package']} {c['version']}"
-        table.add_row(*_cells(c["kind"] if c["kind"] != kind else "", c["name"], c["about"], plugin))
-        kind = c["kind"]
+        if c["kind"] != kind:
+            kind = c["kind"]
+            table.add_row(Text(kind, style="bold"))
+        plugin = "" if c["package"] == "ganlab" else f" ({c['plugin']} of {c['package']} {c['version']})"
+        table.add_row(*_cells(f"  {c['name']}", f"{c['about']}{plugin}"))
     terminal.print(table)
     for broken in found["broken"]:
         terminal.print(
@@ -59,6 +67,10 @@ def show_component(component: Component) -> None:
     terminal.print(*_cells("\n\n".join(paragraphs)))
     terminal.print()
     terminal.print(table if table.rows else "It has no options.")
+    for name, option in options["properties"].items():
+        if values := option.get("enum"):
+            terminal.print()
+            terminal.print(*_cells(f"{name} is one of: {', '.join(map(str, values))}"))
 
 
 def show_check(found: dict[str, Any]) -> None:
@@ -162,3 +174,61 @@ def _results_table(checkpoint: str) -> Table:
             heading, justify="right" if heading in ("value", "real", "identity", "chance") else "left", no_wrap=True
         )
     return table
+
+
+def show_experiments(found: Sequence[Experiment]) -> None:
+    """Prints the table of `ganlab experiments`."""
+    table = Table("experiment", "description", box=None, header_style="bold")
+    for experiment in found:
+        table.add_row(*_cells(experiment.name, experiment.about))
+    _terminal().print(table)
+
+
+def show_runs(where: Path, found: Sequence[Status]) -> None:
+    """Prints the table of `ganlab runs`."""
+    terminal = _terminal()
+    table = Table("run", "state", box=None, header_style="bold")
+    table.add_column("step", justify="right", no_wrap=True)
+    table.add_column("result")
+    table.add_column("size", justify="right", no_wrap=True)
+    for run in found:
+        steps = f"{run.step}/{'?' if run.steps is None else run.steps}"
+        values = ", ".join(f"{direction} {value:.4g}" for direction, value in run.values.items())
+        result = f"{run.number}: {values}" if run.number else ""
+        table.add_row(*_cells(_inside(where, run.folder), run.state, steps, result, _bytes(run.size)))
+    terminal.print(table if found else printable(f"there is no run in {where}"))
+    for run in found:
+        if run.why is not None:
+            terminal.print(
+                printable(f"{_inside(where, run.folder)} {run.state}: {run.why}"), markup=False, soft_wrap=True
+            )
+
+
+def show_leftovers(where: Path, found: Sequence[Leftover], deleted: bool) -> None:
+    """Prints what `ganlab runs --prune` found."""
+    terminal = _terminal()
+    table = Table("path", box=None, header_style="bold")
+    table.add_column("size", justify="right", no_wrap=True)
+    table.add_column("why")
+    for leftover in found:
+        table.add_row(*_cells(_inside(where, leftover.path), _bytes(leftover.size), leftover.why))
+    if not found:
+        terminal.print(printable(f"there is nothing to delete in {where}"))
+        return
+    terminal.print(table)
+    whole = _bytes(sum(leftover.size for leftover in found))
+    said = f"{whole} are deleted" if deleted else f"{whole} would be deleted: the same command with --yes deletes them"
+    terminal.print(said, highlight=False, soft_wrap=True)
+
+
+def _inside(where: Path, path: Path) -> str:
+    """Returns a path relative to the folder that holds it; the folder itself as it is."""
+    return str(path) if path == where else path.relative_to(where).as_posix()
+
+
+def _bytes(size: int) -> str:
+    """Returns a number of bytes in the largest unit of which there is one: "3.1 MB"."""
+    value, units = float(size), ["B", "kB", "MB", "GB", "TB"]
+    while value >= 999.5 and len(units) > 1:
+        value, units = value / 1000, units[1:]
+    return f"{value:.3g} {units[0]}"

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ganlab.errors import GanlabError, SpecError, shortened
-from ganlab.experiment import load_run
+from ganlab.inference.run import load_run
 from ganlab.runs import checkpoint
 from ganlab.runs.folder import RunFolder
 from ganlab.spec.models import Json

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ganlab.errors import SpecError
-from ganlab.experiment import is_complete, load_run, load_spec
+from ganlab.experiment import is_complete, load_spec
+from ganlab.inference.run import load_run
 from ganlab.runs.folder import RunFolder
 from ganlab.spec.models import Spec, differences
 from ganlab.system.build import build_schedule

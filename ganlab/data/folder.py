@@ -67,8 +67,17 @@ class Folder(Source):
         return found
 
     def image(self, key: str, size: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
-        square = ImageOps.fit(picture(self.path / key, self.range), (size, size), Image.Resampling.BICUBIC)
-        return np.array(square.convert("L" if self.channels == 1 else "RGB")).reshape(size, size, self.channels)
+        return pixels(fitted(picture(self.path / key, self.range), size), self.channels)
+
+
+def fitted(image: Image.Image, size: int) -> Image.Image:
+    """Returns the largest centred square of an image, resized to `size` x `size` pixels (bicubic, antialiased)."""
+    return ImageOps.fit(image, (size, size), Image.Resampling.BICUBIC)
+
+
+def pixels(image: Image.Image, channels: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    """Returns an image as (H, W, channels), 0 to 255; `channels` is 1 (grey) or 3 (RGB)."""
+    return np.array(image.convert("L" if channels == 1 else "RGB")).reshape(image.height, image.width, channels)
 
 
 @hookimpl

@@ -47,14 +47,10 @@ def found_below(folder: Path) -> list[str]:
 
 
 def picture(path: Path, range: Range | None = None) -> Image.Image:
-    """Returns the image of a file as 8-bit RGB, rotated as its EXIF orientation says.
+    """Returns the image of a file as `upright_rgb` does.
 
-    Grey images of more than 8 bits are scaled: black is 0 and white the largest value of the bits that the file
-    declares, or both are those of `range`. Transparent images are laid on white. Of several images in a file, the first
-    is returned, with a Python warning.
-
-    Raises ValueError if the file cannot be read, or if it holds floats, signed integers or integers of 32 bits and
-    `range` is None.
+    Of several images in a file, the first is returned, with a Python warning. Raises ValueError if the file cannot be
+    read, or if it holds floats, signed integers or integers of 32 bits and `range` is None.
     """
     if not path.is_file():
         # opening a pipe would block
@@ -62,13 +58,11 @@ def picture(path: Path, range: Range | None = None) -> Image.Image:
     try:
         with Image.open(path, formats=FORMATS) as opened:
             _check_bytes(opened)
-            declared = _declared(opened)
             if opened.format == "PNG" and "transparency" in opened.info and opened.tile[0].args == "RGB;16B":
                 _make_transparent(opened, path)
             if isinstance(opened, TiffImageFile):
                 _correct_planes(opened)
-            image = ImageOps.exif_transpose(opened)
-            pixels = _overlaid(image) if declared is None else _scaled(image, declared, range)
+            pixels = upright_rgb(opened, range)
             # a damaged second image must not cost the first
             with suppress(Exception):
                 if getattr(opened, "is_animated", False):
@@ -79,6 +73,17 @@ def picture(path: Path, range: Range | None = None) -> Image.Image:
     # Pillow's decoders raise many other errors than OSError for damaged files
     except Exception as error:
         raise ValueError(" ".join(str(error).split()) or type(error).__name__) from error
+
+
+def upright_rgb(image: Image.Image, range: Range | None = None) -> Image.Image:
+    """Returns an image as 8-bit RGB, rotated as its EXIF orientation says.
+
+    Grey images of more than 8 bits are scaled: black is 0 and white the largest value of the bits that the image
+    declares, or both are those of `range`. Transparent images are laid on white. Raises ValueError if the image holds
+    floats, signed integers or integers of 32 bits and `range` is None.
+    """
+    declared, upright = _declared(image), ImageOps.exif_transpose(image)
+    return _overlaid(upright) if declared is None else _scaled(upright, declared, range)
 
 
 def _check_bytes(image: Image.Image) -> None:

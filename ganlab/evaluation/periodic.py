@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterable
 
 from ganlab.engine.step_log import Record
 from ganlab.engine.trainer import Trainer
-from ganlab.evaluation.run_evaluator import PREFIX, RunEvaluator
+from ganlab.evaluation.best import PREFIX
+from ganlab.evaluation.run_evaluator import RunEvaluator
 
 
 class PeriodicEvaluation:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from torch import nn
 
 from ganlab.data.dataset import Dataset, Progress, silent
 from ganlab.engine.step_log import Record
 from ganlab.errors import RunError, SpecError
+from ganlab.evaluation.best import PREFIX, Best, best_of
 from ganlab.evaluation.evaluator import LeftOut, Measured, fewer, reasons
 from ganlab.evaluation.metric_suite import SEED, MetricSuite, evaluator_for
 from ganlab.evaluation.splits import every_image, split
@@ -23,19 +24,6 @@ from ganlab.runs.folder import RunFolder
 from ganlab.runs.manifest import check_same_data
 from ganlab.spec.models import Evaluation, Json
 from ganlab.system.build import System
-
-PREFIX = "evaluation"
-"""The first part of a result's name in a run's records: "evaluation/DIRECTION/NUMBER"."""
-
-
-class Best(NamedTuple):
-    """The checkpoint with the best monitor."""
-
-    step: int
-    value: float
-    """The monitor's mean over the directions."""
-    number: str
-    """The name of the monitor."""
 
 
 class RunEvaluator:
@@ -89,21 +77,7 @@ class RunEvaluator:
 
         Returns None if no monitor was measured at any of the steps.
         """
-        for number, better in self._monitors:
-            each = [f"{PREFIX}/{direction}/{number}" for direction in self._directions]
-            # some numbers are measured in one direction only, some in none
-            wanted = [name for name in each if any(name in record for record in records)]
-            if not wanted:
-                continue
-            scores = [
-                Best(int(record["step"]), sum(record[name] for name in wanted) / len(wanted), number)
-                for record in records
-                if int(record["step"]) in steps and all(name in record for name in wanted)
-            ]
-            sign = 1 if better == "lower" else -1
-            # the latest of equally good checkpoints
-            return min(reversed(scores), key=lambda score: sign * score.value, default=None)
-        return None
+        return best_of(self._monitors, self._directions, records, steps)
 
     def evaluate(self, folder: RunFolder, warn: Callable[[str], object] = str) -> Json:
         """Measures the last and the best checkpoint on the test images. Returns the content of evaluation.json."""
@@ -150,10 +124,7 @@ class RunEvaluator:
         # copied together, because they may share layers
         generators = copy.deepcopy(generators)
         averaged = self._system.spec.ema_halflife_images is not None
-        names = {
-            f"{'ema' if averaged else 'generator'}/{direction}": generators[direction] for direction in self._directions
-        }
-        checkpoint.load_networks(checkpoint.path_of(folder.checkpoints, step), names)
+        checkpoint.load_generators(checkpoint.path_of(folder.checkpoints, step), generators, averaged)
         return generators, manifest["files"][checkpoint.NETWORKS]["sha256"]
 
     def _results(self, generators: Mapping[str, nn.Module]) -> list[Json]:

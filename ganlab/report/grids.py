@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Mapping, Sequence
 
 from PIL import Image, ImageDraw
 from torch import Tensor
@@ -19,28 +20,42 @@ def sample_grid(directions: dict[str, tuple[Tensor, Tensor]], pairs_a_row: int =
 
     `directions` is {direction: (inputs, outputs)}; both tensors are (N, C, H, W) in [-1, 1].
     """
-    blocks = [_block(direction, *images, pairs_a_row) for direction, images in directions.items()]
-    width, height = max(b.width for b in blocks), sum(b.height for b in blocks)
-    sheet = Image.new("RGB", (width, height), BACKGROUND)
+    blocks = {
+        f"{direction[0]} > {direction[1]}   (input, output)": [
+            (Image.fromarray(i), Image.fromarray(o)) for i, o in zip(to_uint8(inputs), to_uint8(outputs), strict=True)
+        ]
+        for direction, (inputs, outputs) in directions.items()
+    }
+    return sheet(blocks, pairs_a_row)
+
+
+def sheet(blocks: Mapping[str, Sequence[Sequence[Image.Image]]], groups_a_row: int = 4) -> Image.Image:
+    """Returns a sheet with one block for each title: groups of images side by side, such as an input and its output.
+
+    The groups of a block have the same number of images, of any sizes.
+    """
+    drawn = [_block(title, groups, groups_a_row) for title, groups in blocks.items()]
+    width, height = max(b.width for b in drawn), sum(b.height for b in drawn)
+    whole = Image.new("RGB", (width, height), BACKGROUND)
     top = 0
-    for block in blocks:
-        sheet.paste(block, (0, top))
+    for block in drawn:
+        whole.paste(block, (0, top))
         top += block.height
-    return sheet
+    return whole
 
 
-def _block(direction: str, inputs: Tensor, outputs: Tensor, pairs_a_row: int) -> Image.Image:
-    pairs = [(i, o) for i, o in zip(to_uint8(inputs), to_uint8(outputs), strict=True)]
-    size_y, size_x = max(p[0].shape[0] for p in pairs), max(p[0].shape[1] for p in pairs)
-    columns, rows = min(pairs_a_row, len(pairs)), -(-len(pairs) // pairs_a_row)
-    pitch_x, pitch_y = 2 * (size_x + GAP) + MARGIN, size_y + GAP
+def _block(title: str, groups: Sequence[Sequence[Image.Image]], groups_a_row: int) -> Image.Image:
+    images = [image for group in groups for image in group]
+    size_x, size_y = max(image.width for image in images), max(image.height for image in images)
+    columns, rows = min(groups_a_row, len(groups)), -(-len(groups) // groups_a_row)
+    pitch_x, pitch_y = len(groups[0]) * (size_x + GAP) + MARGIN, size_y + GAP
     block = Image.new("RGB", (columns * pitch_x + MARGIN, STRIP + rows * pitch_y + MARGIN), BACKGROUND)
-    ImageDraw.Draw(block).text((MARGIN, 2), f"{direction[0]} > {direction[1]}   (input, output)", fill=INK)
-    for index, pair in enumerate(pairs):
-        row, column = divmod(index, pairs_a_row)
-        for half, image in enumerate(pair):
-            left = MARGIN + column * pitch_x + half * (size_x + GAP)
-            block.paste(Image.fromarray(image), (left, STRIP + row * pitch_y))
+    ImageDraw.Draw(block).text((MARGIN, 2), title, fill=INK)
+    for index, group in enumerate(groups):
+        row, column = divmod(index, groups_a_row)
+        for place, image in enumerate(group):
+            left = MARGIN + column * pitch_x + place * (size_x + GAP)
+            block.paste(image, (left, STRIP + row * pitch_y))
     return block
 
 

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from ganlab import files
 from ganlab.errors import RunError, text_of
+from ganlab.runs.lengthening import in_steps_alone, obstacle
 from ganlab.runs.models import MANIFEST, FileContent, Manifest, Origin, read
 from ganlab.spec.models import Json, changes
 from ganlab.system.module_state import load_own_state, own_state
@@ -119,7 +120,9 @@ def verify(folder: Path, step: int, spec: Json, steps: int) -> Manifest:
             raise ValueError(f"it is the manifest of step {manifest['step']}")
         if step > steps:
             raise ValueError(f"the run ends at step {steps}")
-        if differing := changes(manifest["spec"], spec):
+        differing = changes(manifest["spec"], spec)
+        # a run may have been trained to another number of steps since
+        if differing and not (in_steps_alone(differing) and obstacle(manifest["spec"], spec, step) is None):
             raise ValueError(f"another spec saved it (there / here): {'; '.join(differing)}")
         for path in (checkpoint / NETWORKS, checkpoint / STATE):
             if _content(path) != manifest["files"].get(path.name):
@@ -152,6 +155,27 @@ def load_networks(checkpoint: Path, modules: Mapping[str, nn.Module]) -> None:
     # nothing that a file holds may end in a traceback
     except Exception as error:
         raise RunError(f"{path} can't be read: {_reason(error)}") from error
+
+
+def network_names(checkpoint: Path) -> set[str]:
+    """Returns the names of the networks in a checkpoint that have tensors. Raises RunError if the file is damaged."""
+    path = checkpoint / NETWORKS
+    try:
+        with safe_open(path, framework="pt") as file:
+            keys = {*file.keys(), *json.loads((file.metadata() or {}).get(_ALIASES, "{}"))}
+    # nothing that a file holds may end in a traceback
+    except Exception as error:
+        raise RunError(f"{path} can't be read: {_reason(error)}") from error
+    return {key.partition(".")[0] for key in keys}
+
+
+def load_generators(checkpoint: Path, generators: Mapping[str, nn.Module], averaged: bool) -> None:
+    """Loads {direction: generator} in place: the averaged weights, or those that were trained.
+
+    Raises RunError as `load_networks` does.
+    """
+    kind = "ema" if averaged else "generator"
+    load_networks(checkpoint, {f"{kind}/{direction}": generator for direction, generator in generators.items()})
 
 
 def load_state(checkpoint: Path) -> dict[str, Any]:

@@ -14,9 +14,9 @@ from pydantic import TypeAdapter
 
 from ganlab import files
 from ganlab.engine.step_log import Record
-from ganlab.errors import RunError, SpecError
+from ganlab.errors import Interrupted, RunError, SpecError, text_of
 from ganlab.runs import checkpoint
-from ganlab.runs.models import ENVIRONMENT, EVALUATED, OBJECT, SPEED, read
+from ganlab.runs.models import ENVIRONMENT, EVALUATED, FAILURE, OBJECT, SPEED, read
 from ganlab.runs.records import Recorder, event_files, recording, result_records, undamaged_records
 from ganlab.spec.devices import moved_here
 from ganlab.spec.models import Json, Spec
@@ -33,6 +33,7 @@ class RunFolder:
     - samples/step-NNNNNN.png: grids of held-out images
     - checkpoints/step-NNNNNN/: networks, the state of the training and a manifest of both (`checkpoint`)
     - evaluation.json, speed.json: measurements of its checkpoints
+    - failed.json: the reason why the training failed
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -95,6 +96,27 @@ class RunFolder:
             return self._json_if_there("speed.json", SPEED)
         return None
 
+    def failure(self) -> Json | None:
+        """Reads failed.json, {"why": sentence}; None if the training did not fail, or if the file is damaged."""
+        with suppress(SpecError):
+            return self._json_if_there("failed.json", FAILURE)
+        return None
+
+    @contextmanager
+    def noting_failure(self) -> Iterator[None]:
+        """Writes failed.json if the training inside fails; an interrupt is no failure. Removes an earlier one."""
+        with files.writing(self.path):
+            (self.path / "failed.json").unlink(missing_ok=True)
+        try:
+            yield
+        except Interrupted:
+            raise
+        except Exception as error:
+            # the folder may have been removed, or the disk be full
+            with suppress(RunError):
+                self.write_json("failed.json", {"why": text_of(error)})
+            raise
+
     def _json_if_there(self, name: str, kind: TypeAdapter[Any]) -> Json | None:
         return self._json(name, kind) if (self.path / name).exists() else None
 
@@ -144,7 +166,7 @@ class RunFolder:
             for step in reversed(self.steps):
                 checkpoint.remove(self.checkpoints, step)
             checkpoint.remove_unfinished(self.checkpoints)
-            names = ("environment.json", "evaluation.json", "speed.json")
+            names = ("environment.json", "evaluation.json", "speed.json", "failed.json")
             paths = [*self.samples.glob("step-*.png"), *(self.path / name for name in names), self.metrics]
             # the spec last: without it the other files would look like somebody else's
             for path in (*paths, *event_files(self.path), self.path / "spec.json"):
@@ -158,6 +180,14 @@ class RunFolder:
         """Removes what killed processes left unfinished."""
         for folder in (self.path, self.samples):
             files.tidy(folder)
+
+    @property
+    def busy(self) -> bool:
+        """True if a process trains in the folder."""
+        flags = os.O_RDWR | getattr(os, "O_NOFOLLOW", 0)
+        with suppress(OSError), files.opened(self.path / ".lock", flags) as lock:
+            return not lock_descriptor(lock.fileno(), blocking=False)
+        return False
 
     @contextmanager
     def locked(self) -> Iterator[None]:

@@ -11,10 +11,12 @@ from ganlab.errors import SpecError
 from ganlab.files import hashes
 from ganlab.runs import checkpoint, environment
 from ganlab.runs.folder import RunFolder
+from ganlab.runs.initial import InitialWeights
+from ganlab.runs.lengthening import in_steps_alone, obstacle
 from ganlab.runs.models import Fingerprint, Manifest, Origin
 from ganlab.runs.provenance import code, code_changes
 from ganlab.spec.models import Json, Spec, differences
-from ganlab.system.build import System
+from ganlab.system.build import System, build_schedule
 from ganlab.system.module_state import feature_networks
 
 BYTES_DEPEND_ON = ("python", "packages", "device_name", "cpu_capability", "code")
@@ -22,11 +24,17 @@ BYTES_DEPEND_ON = ("python", "packages", "device_name", "cpu_capability", "code"
 
 
 def keep_manifest(
-    folder: RunFolder, spec: Spec, system: System, datasets: Mapping[str, Dataset], warn: Callable[[str], None]
+    folder: RunFolder,
+    spec: Spec,
+    system: System,
+    datasets: Mapping[str, Dataset],
+    warn: Callable[[str], None],
+    initial: InitialWeights | None = None,
 ) -> Origin:
     """Writes spec.json and environment.json of a new run; compares those of a resumed run with the present state.
 
-    `spec` is what spec.json then holds, once the images are known to be the same.
+    `spec` is what spec.json then holds, once the images are known to be the same. `initial` are the weights with which
+    a new run begins, if they are another run's.
 
     Returns what the manifests of the run's checkpoints repeat. Differences in `BYTES_DEPEND_ON` give a warning and an
     entry in environment.json's "continued". Raises RunError if the newest checkpoint is damaged, SpecError if the
@@ -42,6 +50,7 @@ def keep_manifest(
         "code": code(system.spec.components.values()),
         "data": {domain: dataset.fingerprint() for domain, dataset in datasets.items()},
         "weights": weights,
+        "init": initial and initial.as_json(),
         "continued": [],
     }
     if not folder.steps:
@@ -78,12 +87,25 @@ def _continued(kept: Json, now: Json, done: int) -> Json:
 
 
 def check_same_spec(folder: RunFolder, kept: Spec, asked: Spec) -> None:
-    """Raises SpecError if `asked` differs from the folder's spec in anything that affects training."""
-    if kept.fingerprint() != asked.fingerprint():
-        raise SpecError(
-            f"{folder.path} holds another spec (there / asked): {'; '.join(differences(kept, asked))};"
-            " start over with --fresh, or choose another folder with --out"
-        )
+    """Raises SpecError if `asked` differs from the folder's spec in anything that affects training.
+
+    The number of steps may differ if the steps that are done would have been the same.
+    """
+    if not (differing := differences(kept, asked)):
+        return
+    why = ""
+    if in_steps_alone(differing):
+        done, steps = max(folder.steps, default=0), build_schedule(asked).steps
+        if steps < done:
+            why = f"; {done} steps are done already"
+        elif (different := obstacle(kept.trains(), asked.trains(), done)) is not None:
+            why = f"; the steps that are done would have been others: {different}"
+        else:
+            return
+    raise SpecError(
+        f"{folder.path} holds another spec (there / asked): {'; '.join(differing)}{why};"
+        " start over with --fresh, or choose another folder with --out"
+    )
 
 
 def claim(folder: RunFolder, kept: Spec | None, asked: Spec, fresh: bool) -> Spec:

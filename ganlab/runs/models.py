@@ -140,9 +140,16 @@ class Speed(TypedDict):
     peak_memory_bytes: NotRequired[int | None]
 
 
+class Failure(TypedDict):
+    """failed.json."""
+
+    why: str
+
+
 OBJECT = TypeAdapter(dict[str, Any])
 ENVIRONMENT = TypeAdapter(Environment)
 EVALUATED = TypeAdapter(Evaluated)
+FAILURE = TypeAdapter(Failure)
 SPEED = TypeAdapter(Speed)
 MANIFEST = TypeAdapter(Manifest)
 

@@ -14,6 +14,7 @@ from ganlab.errors import SpecError, shortened
 from ganlab.files import opened
 from ganlab.spec.models import Json, check_json
 from ganlab.spec.paths import anchored
+from ganlab.spec.shipped import asked_for, located
 
 
 def merge(target: Any, patch: Any) -> Any:
@@ -37,10 +38,11 @@ def merge(target: Any, patch: Any) -> Any:
 def read(path: str | Path) -> Json:
     """Returns the JSON of a spec file, merged with the files that it extends.
 
-    Relative paths, also those of components' options, start at the folder of the file that gives them; they become
-    absolute. `name` is by default the name of the file. Raises SpecError if a file can't be read.
+    If there is no such file, the path may be the name of an experiment that ships with ganlab. Relative paths, also
+    those of components' options, start at the folder of the file that gives them; they become absolute. `name` is by
+    default the name of the file. Raises SpecError if a file can't be read.
     """
-    path = Path(path)
+    path = asked_for(Path(path))
     try:
         return {"name": path.stem, **_read(path, ())}
     except RecursionError as error:
@@ -67,7 +69,7 @@ def _read(path: Path, seen: tuple[Path, ...]) -> Json:
         return alone
     if not isinstance(base, str):
         raise SpecError(f"{path}: extends: {json.dumps(base)} is not allowed: it is the path of another spec")
-    extended = _read(path.parent / base, (*seen, real))
+    extended = _read(located(path.parent / base, base), (*seen, real))
     # these keys describe one file, and are not inherited
     inherited = {k: v for k, v in extended.items() if k not in ("name", "about", "$schema")}
     # the paths of the extended files are absolute already

@@ -184,6 +184,17 @@ class Weight(BaseModel):
     """The factor on the discriminators' terms. A term of weight 0 is not computed."""
 
 
+class Init(BaseModel):
+    """The weights that a run begins with."""
+
+    model_config = DESCRIBED
+    run: Annotated[str, Field(min_length=1, json_schema_extra={"format": "path"})] | None = None
+    """The folder of another run: generators begin with its weights, averaged ones if it has them, and so do the
+    discriminators that it has under the same names. null for random weights."""
+    checkpoint: Literal["last", "best"] = "last"
+    """The checkpoint of that run: the last, or the one with the best monitor during its training."""
+
+
 class Samples(BaseModel):
     """The sample grids that a run draws."""
 
@@ -295,6 +306,8 @@ class Spec(BaseModel):
     """{name: a loss that the players minimise}. You choose the names."""
     schedule: Options
     """The order in which generators and discriminators are updated, their optimizers, and the number of steps."""
+    init: Init = Init()
+    """The weights that the run begins with, random ones or another run's."""
     ema_halflife_images: Annotated[float, Field(gt=0)] | None = None
     """The half-life, in images, of a moving average of the generators' weights; early in training a twentieth of the
     images so far. Samples and results are made with the average; without one, with the weights as trained."""
@@ -337,6 +350,9 @@ class Spec(BaseModel):
         for place in (*TRAINS_NOTHING, *self.locations()):
             *outer, key = place.split(".")
             functools.reduce(operator.getitem, outer, spec).pop(key)
+        if self.init.run is None:
+            # random weights, as of runs that were made before there was a choice
+            del spec["init"]
         return spec
 
     def fingerprint(self) -> str:

@@ -16,6 +16,7 @@ _SHAPE = {
     "discriminators": {"*": "discriminator"},
     "losses": {"*": "loss"},
     "schedule": "schedule",
+    "init": {"run": Path},
     "evaluation": {"features": "features", "metrics": {"*": "metric"}},
 }
 """Where a spec holds components, and of which kind. "*" stands for every key and for every item."""

@@ -76,6 +76,7 @@ def resolve(asked: Json, where: str = "spec", like: Spec | None = None, registry
         }
         for name, options in spec.losses.items()
     }
+    full.init = spec.init.model_copy(update={"run": absolute(spec.init.run, Path())})
     full.evaluation = resolver.evaluation(spec.evaluation, "evaluation")
     full.runtime = _runtime(spec.runtime, f"{where}: runtime", like.runtime if like else Runtime())
     return full
@@ -105,6 +106,11 @@ def checked(asked: Json, where: str) -> Spec:
             if not re.fullmatch(LABEL, name):
                 raise SpecError(f"{where}: {key}: the name {name!r} is not allowed: letters, digits, '_' and '-'")
     return spec
+
+
+def resolve_component(kind: str, asked: Options, place: str) -> ResolvedComponent:
+    """Returns a component alone, with every default filled in. Raises SpecError."""
+    return _Resolver(installed_registry()).component(kind, asked, place)
 
 
 def resolve_evaluation(asked: Evaluation, where: str) -> Evaluation:

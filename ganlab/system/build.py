@@ -75,6 +75,35 @@ def _check_pairs(spec: Spec, sources: Mapping[str, Source]) -> None:
         raise SpecError(f"data.paired: domain a has {counts['a']} images and b has {counts['b']}; pairs need as many")
 
 
+def build_domains(spec: Spec) -> dict[str, Domain]:
+    """Returns {name: domain} of both domains, as their sources declare them. Reads no image."""
+    size = spec.data.size
+    return {
+        name: Domain(name, source.channels, size, size, source.classes) for name, source in build_sources(spec).items()
+    }
+
+
+def build_generators(spec: Spec, domains: Mapping[str, Domain]) -> Networks:
+    """Builds the generators alone, on the run's device, with weights drawn from torch's global generator.
+
+    Raises SpecError if one can't be built.
+    """
+    generators = _generators(spec.components["generator"], domains, spec.directions, Components())
+    networks = Networks(generators, {}, {}, _autocast(spec))
+    for module in networks.modules.values():
+        module.to(spec.runtime.device, dtype_of(spec))
+    return networks
+
+
+def dtype_of(spec: Spec) -> torch.dtype:
+    """Returns the type of the run's parameters and images."""
+    return DTYPES.get(spec.runtime.precision, torch.float32)
+
+
+def _autocast(spec: Spec) -> str | None:
+    return torch.device(spec.runtime.device).type if spec.runtime.precision == "bfloat16" else None
+
+
 def build(spec: Spec, domains: Mapping[str, Domain]) -> System:
     """Builds networks with their initial weights, losses and the schedule, and moves them to the run's device.
 
@@ -82,7 +111,7 @@ def build(spec: Spec, domains: Mapping[str, Domain]) -> System:
     a component can't be built.
     """
     device = torch.device(spec.runtime.device)
-    dtype = DTYPES.get(spec.runtime.precision, torch.float32)
+    dtype = dtype_of(spec)
     torch.manual_seed(spec.seed)
     components = Components()
     generators = _generators(spec.components["generator"], domains, spec.directions, components)
@@ -103,8 +132,7 @@ def build(spec: Spec, domains: Mapping[str, Domain]) -> System:
         label: _make(spec.components[f"losses.{label}"], Loss, components).to(device, dtype) for label in spec.losses
     }
     schedule = build_schedule(spec, components)
-    autocast = device.type if spec.runtime.precision == "bfloat16" else None
-    networks = Networks(generators, on_images, on_embeddings, autocast)
+    networks = Networks(generators, on_images, on_embeddings, _autocast(spec))
     for module in networks.modules.values():
         module.to(device, dtype)
     return System(spec, networks, losses, schedule, components, device, dtype)
@@ -112,15 +140,23 @@ def build(spec: Spec, domains: Mapping[str, Domain]) -> System:
 
 def build_schedule(spec: Spec, components: Components | None = None) -> Schedule:
     """Builds the schedule, which needs no data, and adds it to `components`."""
-    schedule = _make(spec.components["schedule"], Schedule, components)
-    schedule.directions = spec.directions
-    for name in ("steps", "batches"):
-        count = getattr(schedule, name, None)
-        if type(count) is not int or count < 1:
-            raise SpecError(f"schedule: {spec.schedule['type']!r} has {name} {shown(count)}, not a number from 1 up")
+    schedule = make_schedule(spec.components["schedule"], spec.directions, components)
     for name in schedule.fade_out:
         if name not in spec.losses:
             raise SpecError(f"schedule.fade_out: there is no loss {name!r}{nearest(name, spec.losses)}")
+    return schedule
+
+
+def make_schedule(
+    resolved: ResolvedComponent, directions: tuple[str, ...], components: Components | None = None
+) -> Schedule:
+    """Builds a schedule for these directions. Raises SpecError if it has no valid number of steps or of batches."""
+    schedule = _make(resolved, Schedule, components)
+    schedule.directions = directions
+    for name in ("steps", "batches"):
+        count = getattr(schedule, name, None)
+        if type(count) is not int or count < 1:
+            raise SpecError(f"schedule: {resolved.component.name!r} has {name} {shown(count)}, not a number from 1 up")
     return schedule
 
 

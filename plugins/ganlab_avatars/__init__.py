@@ -65,6 +65,17 @@ _FRAMES: dict[str, dict[str, float]] = {
 _DRAWING = threading.Lock()
 
 
+@functools.cache
+def _styles() -> list[str]:
+    names = (entry.name for entry in files("dicebear_styles").iterdir())
+    return sorted(name.removesuffix(".json") for name in names if name.endswith(".json"))
+
+
+def _choices(option: dict[str, Any]) -> None:
+    """Adds the styles to the JSON Schema of the option `style`."""
+    option["enum"] = _styles()
+
+
 class Avatars(ganlab.Source):
     """Avatars in one style of dicebear-styles. A key is the random seed of its avatar; the domains share no key.
 
@@ -85,7 +96,7 @@ class Avatars(ganlab.Source):
 
     def __init__(
         self,
-        style: str,
+        style: Annotated[str, Field(json_schema_extra=_choices)],
         count: Annotated[int, Field(ge=2, le=10**6)] = 2000,
         look: Literal["portrait", "style"] = "portrait",
         labels: Literal["none", "hair_color", "skin_color"] = "none",
@@ -168,12 +179,6 @@ def attribution(styles: Iterable[str] = PAIR) -> str:
 @ganlab.hookimpl
 def ganlab_sources() -> dict[str, type[ganlab.Source]]:
     return {"avatars": Avatars}
-
-
-@functools.cache
-def _styles() -> list[str]:
-    names = (entry.name for entry in files("dicebear_styles").iterdir())
-    return sorted(name.removesuffix(".json") for name in names if name.endswith(".json"))
 
 
 @functools.cache

@@ -14,6 +14,8 @@ import numpy as np
 import pytest
 from ganlab_avatars import HAIR, PAIR, SKIN, Avatars, attribution
 
+from ganlab.components.options import schema
+
 Look = Literal["portrait", "style"]
 Image = np.ndarray[Any, np.dtype[Any]]
 
@@ -211,3 +213,12 @@ def test_the_default_styles_have_clear_licences_and_full_credits(style: str) -> 
     assert meta["license"]["name"] in {"CC0 1.0", "CC BY 4.0"}
     for said in ("license", "creator", "source"):
         assert f"[{meta[said]['name']}]({meta[said]['url']})" in attribution([style])
+
+
+def test_the_schema_lists_every_style() -> None:
+    listed = schema(Avatars)["properties"]["style"]["enum"]
+    found = {path.name for path in files("dicebear_styles").iterdir() if path.name.endswith(".json")}
+    assert {f"{style}.json" for style in listed} == found
+    assert {*PAIR} < {*listed}
+    # each is one that can be drawn
+    assert [style for style in listed if not Avatars(style).keys("a")] == []

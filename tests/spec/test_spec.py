@@ -568,13 +568,16 @@ def changed(value: Any) -> Any:
         return value[::-1]
     if isinstance(value, int | float):
         return value + 1 if isinstance(value, int) else value / 2
-    return {None: 2.5, "float32": "float64", "bfloat16": "float32", "cpu": "cuda"}.get(value, f"{value}x")
+    return {None: 2.5, "float32": "float64", "bfloat16": "float32", "cpu": "cuda", "last": "best"}.get(
+        value, f"{value}x"
+    )
 
 
 RESOLVED = resolved(
     {
         "discriminators": {"critic": {"type": "critic", "of": {"type": "patch"}}},
         "about": "words",
+        "init": {"run": "another"},
         "evaluation": {
             "metrics": ["kid", "fid", {"type": "kid", "features": "stlpips-alex"}],
             "features": "lite0",
@@ -603,6 +606,12 @@ def test_the_fingerprint_covers_what_trains(path: tuple[str, ...]) -> None:
     assert (one.fingerprint() == other.fingerprint()) == same
     found = differences(one, other)
     assert [line.startswith(f"{'.'.join(path)}: ") for line in found] == ([] if same else [True])
+
+
+def test_random_weights_are_no_part_of_what_trains() -> None:
+    """A run of a version without `init` has the same fingerprint."""
+    assert "init" not in resolved({}).trains()
+    assert resolved({"init": {"checkpoint": "best"}}).fingerprint() == resolved({}).fingerprint()
 
 
 def test_a_location_nested_anywhere_is_no_part_of_what_trains(trial: None) -> None:
@@ -824,7 +833,8 @@ def test_the_schema_allows_null_beside_a_type_where_a_file_does(
     simple["features"] = "lite0"
     sign = signature(found.cls)
     least: Json = {"type": found.name} | {option: {"type": simple[kind]} for option, kind in sign.nested.items()}
-    least |= {option: "x" for option, field in sign.model.model_fields.items() if field.is_required()}
+    known = {option: place.get("enum", ["x"])[0] for option, place in schema(found.cls)["properties"].items()}
+    least |= {option: known[option] for option, field in sign.model.model_fields.items() if field.is_required()}
     for option in (*sign.model.model_fields, *sign.nested):
         options: Any = least | {option: None}
         place: Json = {

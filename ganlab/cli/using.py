@@ -1,0 +1,114 @@
+"""The commands that use trained runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ganlab.cli.options import AsJson
+from ganlab.cli.process import errors, finish_imports, print_json, say
+from ganlab.errors import SpecError
+
+RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, for example runs/emb.")]
+
+
+def translate(
+    run: RunFolder,
+    inputs: Annotated[
+        list[str],
+        typer.Argument(metavar="INPUTS", help='Pictures, folders of pictures, or patterns such as "photos/*.jpg".'),
+    ],
+    to: Annotated[str, typer.Option(metavar="DOMAIN", help="The domain to translate into: a or b.")],
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR", help="The folder for the translations. Default: translated/DOMAIN in the run folder."
+        ),
+    ] = None,
+    size: Annotated[
+        str,
+        typer.Option(
+            metavar="SIZE",
+            help="run: the largest centred square, at the size that the run was trained at. keep: the whole picture at"
+            " its own size.",
+        ),
+    ] = "run",
+    checkpoint: Annotated[
+        str,
+        typer.Option(metavar="WHICH", help="last, or best: the checkpoint with the best monitor during training."),
+    ] = "last",
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace files that are there already.")] = False,
+    grid: Annotated[
+        bool, typer.Option("--grid", help="Also write grid.png: odd columns inputs, even columns translations.")
+    ] = False,
+    cycle: Annotated[
+        bool, typer.Option("--cycle", help="Also write NAME.back.png, the translation translated back.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Translate pictures with a trained run.
+
+    Uses the preprocessing and the weights of the run, averaged ones if it has them. The translations are PNG files with
+    the names and subfolders of the inputs. A file that can't be read is named and left out.
+    """
+    with errors():
+        from ganlab.cli.console import Console
+        from ganlab.inference.files import translate
+
+        finish_imports()
+        with Console() as callback:
+            found = translate(run, inputs, to, out, size, checkpoint, overwrite, grid, cycle, callback)
+        if as_json:
+            print_json(found)
+            return
+        source, target = found["direction"]
+        count = counted(len(found["pictures"]), "picture")
+        say(f"translated: {count} from {source} to {target}, step {found['step']}")
+        say(f"  look at      {found['grid'] or found['folder']}")
+        if found["left_out"]:
+            say(f"  left out     {counted(len(found['left_out']), 'file')}")
+
+
+def runs(
+    where: Annotated[Path, typer.Argument(metavar="DIR", help="A folder of runs, at any depth, or a run.")] = Path(
+        "runs"
+    ),
+    prune: Annotated[
+        bool, typer.Option("--prune", help="Show what no command needs any more instead; delete nothing.")
+    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="With --prune: delete it.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """List runs: their states, steps, results and sizes.
+
+    A run is running, finished, failed or interrupted. --prune lists the checkpoints of finished runs that are neither
+    the last nor the best, and runs that stopped before their first checkpoint. A run that trains is left alone.
+    """
+    with errors():
+        from ganlab.cli.tables import show_leftovers, show_runs
+        from ganlab.runs import overview
+
+        finish_imports()
+        if yes and not prune:
+            raise SpecError("--yes goes with --prune")
+        if not prune:
+            found = overview.list_runs(where)
+            if as_json:
+                print_json([status.as_json() for status in found])
+            else:
+                show_runs(where, found)
+            return
+        leftovers = overview.leftovers(where)
+        for leftover in leftovers if yes else ():
+            overview.delete(leftover)
+        if as_json:
+            print_json({"deleted": yes, "leftovers": [leftover.as_json() for leftover in leftovers]})
+        else:
+            show_leftovers(where, leftovers, deleted=yes)
+
+
+def counted(count: int, what: str) -> str:
+    """Returns a number of things: "1 file", "2 files"."""
+    return f"{count} {what}{'' if count == 1 else 's'}"

@@ -1,0 +1,1 @@
+"""Translates pictures with a trained run."""

@@ -1,0 +1,106 @@
+"""A trained run, read from its folder: its spec, records and results, and its generators at work."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+from pathlib import Path
+from typing import overload
+
+from PIL import Image
+from torch import Tensor, nn
+
+from ganlab.engine.step_log import Record
+from ganlab.errors import SpecError
+from ganlab.evaluation.best import chosen_step
+from ganlab.inference.translator import Translator
+from ganlab.runs.folder import RunFolder
+from ganlab.spec.models import Json, Spec
+from ganlab.system.build import build_schedule
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run, read from its folder."""
+
+    folder: Path
+    """The path of the run folder."""
+    spec: Spec
+    """The run's spec, resolved."""
+    step: int
+    """The step of the newest checkpoint; 0 if there is none."""
+    steps: int
+    """The number of steps of the whole run."""
+    evaluation: Json | None
+    """The content of evaluation.json; None if the run is not measured."""
+
+    @property
+    def records(self) -> list[Record]:
+        """A record of each step, read from the folder: "step", "seconds", "images", and every term, logged value and
+        gradient norm."""
+        return list(RunFolder(self.folder).records())
+
+    @property
+    def finished(self) -> bool:
+        """True if all steps are trained."""
+        return self.step >= self.steps
+
+    @overload
+    def translate(self, image: Tensor, to: str, size: str = "run", checkpoint: str = "last") -> Tensor: ...
+
+    @overload
+    def translate(
+        self, image: str | Path | Image.Image, to: str, size: str = "run", checkpoint: str = "last"
+    ) -> Image.Image: ...
+
+    def translate(
+        self, image: str | Path | Image.Image | Tensor, to: str, size: str = "run", checkpoint: str = "last"
+    ) -> Image.Image | Tensor:
+        """Returns the translation of a picture, with the run's preprocessing and weights, averaged ones if there are.
+
+        Args:
+            image: A PIL image or the path of one, read as the source `folder` reads it; or images (N, C, H, W) in
+                [-1, 1], which keep their size and give (N, C', H, W) float32 in [-1, 1] on the same device.
+            to: The domain to translate into, "a" or "b".
+            size: "run" cuts out the largest centred square and resizes it to the size of the run's images. "keep"
+                translates the whole picture at its own size: it is padded by reflection at the bottom and at the right
+                to a size that the generator takes, and the translation is cropped.
+            checkpoint: "last", or "best" by the measurements during training.
+
+        Raises SpecError if the picture can't be read or an argument is wrong, RunError if the checkpoint is damaged.
+        """
+        return translator_of(self, checkpoint).translate(image, to, size)
+
+    def generator(self, direction: str, checkpoint: str = "last") -> nn.Module:
+        """Returns a copy of the generator of "ab" or "ba", on the run's device and in eval mode.
+
+        It takes images (N, C, H, W) in [-1, 1]. Raises SpecError if the run has no such direction or checkpoint.
+        """
+        return translator_of(self, checkpoint).generator(direction)
+
+    @functools.cached_property
+    def _translators(self) -> dict[int, Translator]:
+        return {}
+
+
+def translator_of(run: Run, checkpoint: str = "last") -> Translator:
+    """Returns the generators of a run's checkpoint, which are loaded once. Raises SpecError if there is none."""
+    folder = RunFolder(run.folder)
+    step = chosen_step(folder, run.spec, checkpoint)
+    if step not in run._translators:
+        run._translators[step] = Translator(folder, run.spec, step)
+    return run._translators[step]
+
+
+def read_run(folder: RunFolder, spec: Spec) -> Run:
+    """Returns the run in a folder, with its spec as it is given."""
+    steps = build_schedule(spec).steps
+    return Run(folder.path, spec, (folder.steps or [0])[-1], steps, folder.evaluation())
+
+
+def load_run(folder: str | Path) -> Run:
+    """Reads a run folder. Raises SpecError if it is not one."""
+    where = RunFolder(folder)
+    if not where.exists:
+        raise SpecError(f"{folder} is not a run: it has no spec.json")
+    return read_run(where, where.spec_here())
