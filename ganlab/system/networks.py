@@ -74,7 +74,7 @@ class Networks:
         ]
 
     def seen(self, name: str, source: Tensor, images: Tensor) -> Tensor:
-        """Returns the input of a discriminator for images of its domain: with their sources, if it sees pairs."""
+        """Returns the input of a discriminator for images of its domain; a pair has their sources' channels first."""
         return torch.cat([source, images], dim=1) if self.discriminator(name).sees == "pairs" else images
 
     def computing(self) -> torch.autocast | nullcontext[None]:

@@ -21,8 +21,8 @@ class Projected(ganlab.Discriminator):
     The maps and the projections are frozen. The discriminator of scale k, counted from the coarsest, has k 4x4
     convolutions of stride 2, each with a norm and LeakyReLU 0.2, and a last 3x3 convolution; spectral norm divides all
     of them. So the scores of all scales have half of the size of the coarsest map, and are stacked as channels:
-    (N, K, h, w) for K scales. A loss that averages scores, such as `hinge_gan` (the
-    paper's) or `lsgan`, then has 1/K of the paper's sum over discriminators.
+    (N, K, h, w) for K scales. A loss that averages scores, such as `hinge_gan` (the paper's) or `lsgan`, is then 1/K of
+    the paper's sum over discriminators.
 
     Grey images are repeated to three channels. Differentiable augmentation, which the paper uses, is the wrapper
     `diff_augment`.

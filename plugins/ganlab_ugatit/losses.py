@@ -22,8 +22,8 @@ class CAM(ganlab.Loss):
 
 
 class CAMLSGAN(ganlab.Loss):
-    """Least squares on the scores and on the CAM logits of discriminators, eq. (2) and (6): D learns to score real
-    images 1 and fakes 0; G minimises the square of the distance of its fakes' from 1.
+    """Least squares on the scores and on the CAM logits of discriminators, eq. (2) and (6): D learns 1 for real images
+    and 0 for fakes; G minimises the squared distance of both outputs from 1 for its fakes.
 
     A discriminator's second to last activation must hold the CAM logits (N, 2, 1, 1), as in `cam_patch`.
 
