@@ -378,7 +378,7 @@ class Drops(SimpleGenerator):
 
 
 def test_a_generator_may_have_dropout() -> None:
-    check_generator(Drops)
+    testing.check_generator(Drops)
 
 
 def test_a_nested_component_is_the_class_that_is_given() -> None:
