@@ -13,10 +13,10 @@ import torch
 from ganlab_cut.patch_nce import PatchNCE, info_nce, patches_at, projection_head
 from torch import Tensor, nn
 
-import ganlab
 from ganlab import Translation
 from ganlab.determinism import keyed
 from ganlab.engine.trainer import Trainer
+from ganlab.experiment import check
 from ganlab.spec.files import merge
 from ganlab.spec.models import Json
 from ganlab.testing import check_loss
@@ -190,7 +190,7 @@ def test_the_identity_term_costs_nothing_if_it_is_left_out() -> None:
 
 def test_a_check_counts_the_parameters_of_the_heads(tiny: Json) -> None:
     patch = {"directions": ["ab"], "losses": {"cycle": None, "contrast": {"type": "patch_nce", "layers": [0]}}}
-    found = ganlab.check(merge(tiny, patch))["networks"]
+    found = check(merge(tiny, patch))["networks"]
     # one head, on colours
     expected = (3 * 256 + 256) + (256 * 256 + 256)
     assert {n["name"]: n["parameters"] for n in found}["loss/contrast"] == expected
