@@ -30,7 +30,7 @@ def experiments() -> list[Experiment]:
 def located(path: Path, name: str) -> Path:
     """Returns `path`, or the file of the shipped experiment `name` if there is no file at `path` and it exists."""
     shipped = _folder() / f"{name.removesuffix('.json')}.json"
-    known = ".." not in Path(name).parts and os.path.isfile(shipped)
+    known = os.path.isfile(shipped) and not any(part.startswith(".") for part in Path(name).parts)
     return shipped if known and not os.path.isfile(path) else path
 
 

@@ -65,11 +65,12 @@ class PatchNCE(ganlab.Loss):
     def _contrast(self, t: Translation, images: Tensor, translations: Tensor) -> Tensor:
         """Returns the mean of eq. (3) over the layers, for images (N, C, H, W) and their translations."""
         queries = self._chosen(translations, t.features(translations))
-        if self.flip:
-            flipped = t.uniform(len(images), 1, 1, 1) < 0.5
-            queries = [torch.where(flipped, query.flip(3), query) for query in queries]
-            images = torch.where(flipped, images.flip(3), images)
         keys = self._chosen(images, t.features(images))
+        if self.flip:
+            flipped, mirrored = t.uniform(len(images), 1, 1, 1) < 0.5, images.flip(3)
+            of_mirrored = self._chosen(mirrored, t.features(mirrored))
+            queries = [torch.where(flipped, query.flip(3), query) for query in queries]
+            keys = [torch.where(flipped, *pair) for pair in zip(of_mirrored, keys, strict=True)]
         heads, losses = self.heads[t.direction], []
         assert isinstance(heads, nn.ModuleList)
         for head, query, key in zip(heads, queries, keys, strict=True):

@@ -16,6 +16,9 @@ from torch import Tensor, nn
 from ganlab import Translation
 from ganlab.determinism import keyed
 from ganlab.engine.trainer import Trainer
+from ganlab.experiment import check
+from ganlab.spec.files import merge
+from ganlab.spec.models import Json
 from ganlab.testing import check_loss
 from helpers.one_turn import Linear, noise, number, one_turn
 from helpers.plain_loop import LR, PlainLoop, adam, check_training, images, stirred_copies
@@ -183,6 +186,14 @@ def test_the_identity_term_costs_nothing_if_it_is_left_out() -> None:
     t = prepared(loss)
     assert set(loss.generator(t)) == {"source"}
     assert "identity" not in t.shapes()
+
+
+def test_a_check_counts_the_parameters_of_the_heads(tiny: Json) -> None:
+    patch = {"directions": ["ab"], "losses": {"cycle": None, "contrast": {"type": "patch_nce", "layers": [0]}}}
+    found = check(merge(tiny, patch))["networks"]
+    # one head, on colours
+    expected = (3 * 256 + 256) + (256 * 256 + 256)
+    assert {n["name"]: n["parameters"] for n in found}["loss/contrast"] == expected
 
 
 def test_the_conformance_kit() -> None:

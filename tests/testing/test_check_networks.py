@@ -368,6 +368,19 @@ def test_skips_can_travel_in_the_embedding() -> None:
     testing.check_generator(UNet)
 
 
+class Drops(SimpleGenerator):
+    def decode(self, embedding: Tensor) -> Tensor:
+        return super().decode(self.dropout(embedding))
+
+    def __init__(self, source: Domain, target: Domain) -> None:
+        super().__init__(source, target)
+        self.dropout = nn.Dropout(0.5)
+
+
+def test_a_generator_may_have_dropout() -> None:
+    testing.check_generator(Drops)
+
+
 def test_a_nested_component_is_the_class_that_is_given() -> None:
     testing.check_discriminator(Around)
     with pytest.raises(AssertionError, match=r'^Around failed the requirement "gives scores'):
