@@ -221,9 +221,9 @@ def _check_alike(one: System, other: System) -> None:
     features = [spec.evaluation.features for spec in (a, b) if spec.evaluation.features is not None]
     if len(features) == 2 and features[0] != features[1]:
         raise SpecError(f"{names} do not have the same evaluation.features: {features[0]} / {features[1]}")
-    metrics = {metric.component.name: metric.as_json() for metric in a.evaluation.metric_components}
+    metrics = {metric.key: metric.as_json() for metric in a.evaluation.metric_components}
     for metric in b.evaluation.metric_components:
-        name = metric.component.name
+        name = metric.key
         if metrics.get(name, metric.as_json()) != metric.as_json():
             raise SpecError(
                 f"{names} do not have the same options of the metric {name!r}: {metrics[name]} / {metric.as_json()}"

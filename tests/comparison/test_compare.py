@@ -186,6 +186,14 @@ def test_what_would_be_no_fair_comparison_is_refused(
         planned("plain.json", "other.json", **options)
 
 
+def test_a_metric_may_be_measured_by_several_feature_networks(here: Path) -> None:
+    metrics = ["kid", {"type": "kid", "features": "stlpips-alex"}]
+    twice = {"extends": "plain.json", "evaluation": {"metrics": metrics, "features": "lite0"}}
+    for name in ("one.json", "other.json"):
+        Path(name).write_text(json.dumps({**twice, "name": name}))
+    assert len(planned("one.json", "other.json")) == 2
+
+
 def test_a_folder_with_other_runs_is_refused_before_anything_is_trained(here: Path) -> None:
     ganlab.run("plain.json", ["data.batch=2"], "together/plain/seed-1")
     with pytest.raises(SpecError, match=r"seed-1 holds another spec \(there / asked\): data\.batch: 2 / 4"):
