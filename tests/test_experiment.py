@@ -412,6 +412,20 @@ def test_checkpoints_can_lie_on_another_disk(tiny: Json, tmp_path: Path) -> None
     assert not [name for name in names(out) if name.startswith(".") and name != ".lock"]
 
 
+def test_checkpoints_on_a_disk_that_is_not_there_cost_nothing(tiny: Json, tmp_path: Path) -> None:
+    out, disk = tmp_path / "run", tmp_path / "disk"
+    ganlab.run(tiny, out=out)
+    shutil.move(out / "checkpoints", disk / "checkpoints")
+    (out / "checkpoints").symlink_to(disk / "checkpoints")
+    disk.rename(tmp_path / "unmounted")
+    before = {path: path.read_bytes() for path in out.iterdir() if path.is_file()}
+    with pytest.raises(SpecError, match=r"checkpoints is a link to .*disk/checkpoints, which is not there"):
+        ganlab.run(tiny, out=out)
+    assert {path: path.read_bytes() for path in out.iterdir() if path.is_file()} == before
+    (tmp_path / "unmounted").rename(disk)
+    assert ganlab.run(tiny, out=out).finished
+
+
 def test_another_machine_is_a_warning(tiny: Json, tmp_path: Path) -> None:
     with pytest.raises(ganlab.Interrupted):
         ganlab.run(tiny, out=tmp_path / "run", callback=Recording(2, interrupt))

@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from ganlab import files
-from ganlab.errors import RunError, text_of
+from ganlab.errors import RunError, SpecError, text_of
 from ganlab.runs.lengthening import in_steps_alone, obstacle
 from ganlab.runs.models import MANIFEST, FileContent, Manifest, Origin, read
 from ganlab.spec.models import Json, changes
@@ -90,7 +90,12 @@ def _remove(path: Path) -> None:
 
 
 def steps(folder: Path) -> list[int]:
-    """Returns the steps of the complete checkpoints, oldest first."""
+    """Returns the steps of the complete checkpoints, oldest first.
+
+    Raises SpecError if `folder` is a link to what is not there: without its checkpoints a run would start over.
+    """
+    if folder.is_symlink() and not folder.exists():
+        raise SpecError(f"{folder} is a link to {folder.readlink()}, which is not there; is its disk mounted?")
     if not folder.is_dir():
         return []
     return sorted(int(m[1]) for path in folder.iterdir() if (m := _NAME.fullmatch(path.name)))
