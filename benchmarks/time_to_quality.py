@@ -262,7 +262,7 @@ def main(words: Sequence[str] | None = None) -> int:
         action="append",
         metavar="NETWORK",
         help="a feature network for KID, a type or JSON with options; may be given several times (default: stlpips-alex"
-        " and lite0 at 112 pixels)",
+        " and lite0)",
     )
     parser.add_argument(
         "--mark",
@@ -272,7 +272,7 @@ def main(words: Sequence[str] | None = None) -> int:
         help="a mark, for example kid-stlpips-alex=0.1 (default: the last values of the first spec)",
     )
     asked = parser.parse_args(words)
-    networks = asked.features or ["stlpips-alex", '{"type": "lite0", "size": 112}']
+    networks = asked.features or ["stlpips-alex", "lite0"]
     metrics = tuple(
         {"type": "kid", "features": json.loads(network) if network.startswith("{") else network} for network in networks
     )
