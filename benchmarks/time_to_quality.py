@@ -95,7 +95,7 @@ def curve(records: Iterable[Mapping[str, float]]) -> Curve:
 
 
 def lower_is_better(number: str) -> bool:
-    """True for KID; the content numbers are shares, of which more are better."""
+    """True if a lower value is better, as for KID; False for content numbers, which are shares of kept attributes."""
     return number.startswith("kid-")
 
 

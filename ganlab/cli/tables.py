@@ -227,7 +227,7 @@ def _inside(where: Path, path: Path) -> str:
 
 
 def _bytes(size: int) -> str:
-    """Returns a number of bytes in the largest unit of which there is one: "3.1 MB"."""
+    """Returns a number of bytes with three digits and its unit: "3.1 MB"."""
     value, units = float(size), ["B", "kB", "MB", "GB", "TB"]
     while value >= 999.5 and len(units) > 1:
         value, units = value / 1000, units[1:]

@@ -82,7 +82,7 @@ def compare_runs(
     out: str | Path | None = None,
     numbers: Sequence[str] = (),
 ) -> Json:
-    """Compares runs that exist. Runs whose specs differ in nothing but the seed and the threads are one system.
+    """Compares existing runs. Runs whose specs are equal except for seed and threads belong to one system.
 
     The arguments are those of `compare`; `baseline` is the name of a system or the folder of one of its runs.
 
