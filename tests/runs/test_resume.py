@@ -178,10 +178,10 @@ def kill_by_polls(bench: Bench, out: Path, seed: random.Random) -> Outcome:
     def written() -> int:
         return metrics.stat().st_ino if metrics.exists() else 0
 
-    # a resumed process replaces the file
+    # a resumed process replaces the file; one that finds no checkpoint removes it first
     before = written()
     pid = bench.forker.start("run", str(bench.spec), "--out", str(out))
-    while bench.forker.running() and (written() == before or len(records(out)) < steps):
+    while bench.forker.running() and (written() in (0, before) or len(records(out)) < steps):
         pass
     for _ in range(further):
         written()
