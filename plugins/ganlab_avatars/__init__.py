@@ -114,6 +114,7 @@ class Avatars(ganlab.Source):
         self._labels = labels
         self._classes = list({"none": {}, "hair_color": HAIR, "skin_color": SKIN}[labels].values())
         self.classes = len(self._classes)
+        self._chosen: dict[str, dict[str, str]] = {}
 
     def keys(self, domain: str) -> list[str]:
         """Returns "a-00000", "a-00001", ... for domain "a"."""
@@ -121,9 +122,12 @@ class Avatars(ganlab.Source):
 
     def image(self, key: str, size: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
         """Returns the avatar as (size, size, 3)."""
+        avatar = self._draw(key)
+        # an evaluation asks for them later, and drawing takes most of the time
+        self._chosen[key] = self._choices(avatar)
         # fonts differ between machines, and resvg would search for them for every image
         png = resvg_py.svg_to_bytes(
-            svg_string=self._draw(key).to_string(),
+            svg_string=avatar.to_string(),
             width=size,
             height=size,
             background=_WHITE,
@@ -144,7 +148,12 @@ class Avatars(ganlab.Source):
 
         A part has the name of its variant, or "none". Colours are "#rrggbb"; only colours that are drawn are included.
         """
-        avatar = self._draw(key).to_json()
+        if key not in self._chosen:
+            self._chosen[key] = self._choices(self._draw(key))
+        return dict(self._chosen[key])
+
+    def _choices(self, drawn: Avatar) -> dict[str, str]:
+        avatar = drawn.to_json()
         chosen = avatar["options"]
         parts = {name: chosen.get(f"{name}Variant", "none") for name in self._style.components()}
         colors = {f"{name}_color": chosen.get(f"{name}Color", [""])[0] for name in self._style.colors()}

@@ -20,7 +20,7 @@ SIDE = 32
 """Height and width in pixels of the classifier's input. Images are resized; each value is the mean of its area."""
 
 STEPS = 160
-BATCH = 64
+BATCH = 32
 RATE = 4e-3
 
 FEWEST = 20

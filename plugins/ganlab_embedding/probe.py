@@ -19,8 +19,8 @@ Vectors = np.ndarray[Any, np.dtype[np.float64]]
 MOST = 400
 """The largest number of training images of each domain from which a probe learns."""
 
-SIDE = 16
-"""The largest side of an embedding. Larger ones are averaged to 16x16 positions, so that they fit in memory."""
+SIDE = 8
+"""The largest side of an embedding. Larger ones are averaged to 8x8 positions, so that the probe takes little time."""
 
 RIDGES = 10.0 ** np.arange(2, -5, -1)
 """The candidates for a probe's ridge, in units of the mean squared norm of its training vectors."""

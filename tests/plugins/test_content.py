@@ -84,7 +84,8 @@ def test_a_judged_class_is_near_the_judges_own_accuracy_where_kept_and_at_chance
     assert own.value >= 0.95
     assert own.counts == {"pairs": HELD // 2}
     kept = hair(same, copy(same))
-    assert around(kept, own.value)
+    assert kept.low <= own.high
+    assert own.low <= kept.high
     # the judge was trained once, on domain b
     assert len(avatars.kept) == 1
 
