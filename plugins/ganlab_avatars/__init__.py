@@ -88,8 +88,8 @@ class Avatars(ganlab.Source):
         style: a style of dicebear-styles, such as "big-ears" or "pixel-art".
         count: the number of images of each domain.
         look: "portrait" makes styles differ only in how a face is drawn: colours come from `HAIR` and `SKIN`; glasses,
-            hats and beards are left out; some styles are moved and scaled so that the heads match. A style without a
-            skin colour is not changed. "style" leaves everything to the illustrator.
+            hats, beards and translucent white over the skin are left out; some styles are moved and scaled so that
+            the heads match. A style without a skin colour is not changed. "style" leaves everything to the illustrator.
         labels: the class of an image is the index of its colour in `HAIR` ("hair_color") or `SKIN` ("skin_color");
             "none" gives no classes.
     """
@@ -201,7 +201,15 @@ def _load(style: str, look: Literal["portrait", "style"]) -> Style:
             colors[name]["values"] = list(palettes[name])
         for name in definition["components"].keys() & _WORN:
             definition["components"][name]["probability"] = 0
+        # pixel-art lightens faces, so that their colour would be none of `SKIN`
+        canvas = definition["canvas"]
+        canvas["elements"] = [element for element in canvas["elements"] if not _lightens(element)]
     return Style(definition)
+
+
+def _lightens(element: dict[str, Any]) -> bool:
+    attributes = element.get("attributes", {})
+    return attributes.get("fill") == "white" and "fill-opacity" in attributes
 
 
 def _link(name: str | None, url: str | None) -> str:

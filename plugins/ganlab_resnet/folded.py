@@ -7,8 +7,8 @@ from torch.nn.functional import pixel_unshuffle
 from ganlab_resnet.blocks import Residual
 from ganlab_resnet.layers import ReflectionPad
 
-CONTRAST = 2.0
-"""The factor on the image before the last tanh at the start: in [-1, 1], tanh(2 x) is nearer to x than tanh(x)."""
+CONTRAST = 1.5
+"""The factor on the image before the last tanh at the start: in [-1, 1], tanh(1.5 x) is nearer to x than tanh(x)."""
 
 NOISE = 0.25
 """The factor on the random part of the initial weights: all of it would blur the image."""
@@ -56,7 +56,7 @@ def unfolding(deep: int, channels: int) -> nn.Sequential:
 def pass_through(first: nn.Sequential, last: nn.Sequential) -> None:
     """Adds the identity to the initial weights of `folding` and `unfolding`, which become smaller.
 
-    If all that lies between them adds little, a generator starts near tanh(2 x), and colours start where they belong.
+    If all that lies between them adds little, a generator starts near tanh(1.5 x), and colours start where they belong.
     Needs at least 16 channels for each channel of the images; with fewer only some of the pixels pass.
     """
     convolutions = [layer for layer in (*first, *last) if isinstance(layer, nn.Conv2d)]

@@ -329,11 +329,11 @@ def test_folded_generator(height: int, width: int) -> None:
 
 
 def test_a_folded_generator_starts_near_the_identity() -> None:
-    """Smooth images come out as tanh(2 x), up to what the random weights add."""
+    """Smooth images come out as tanh(1.5 x), up to what the random weights add."""
     torch.manual_seed(0)
     generator = LargeKernel(domain(), domain("b"), 16, 4, kernel=5, ends="folded", form="bottleneck")
     x = nn.functional.interpolate(noise(4, 3, 4, 4).float(), size=64, mode="bicubic").clamp(-1, 1)
-    started = torch.corrcoef(torch.stack([generator(x).flatten(), (2 * x).tanh().flatten()]))[0, 1]
+    started = torch.corrcoef(torch.stack([generator(x).flatten(), (1.5 * x).tanh().flatten()]))[0, 1]
     assert started > 0.95
     with torch.no_grad():
         for p in (
@@ -343,8 +343,8 @@ def test_a_folded_generator_starts_near_the_identity() -> None:
         for layer in convolutions(generator):
             if layer.kernel_size == (3, 3):
                 # the centre of a filter is what the identity was added to
-                layer.weight.copy_(layer.weight.round())
-    torch.testing.assert_close(generator(x), (2 * x).tanh())
+                layer.weight.copy_((2 * layer.weight).round() / 2)
+    torch.testing.assert_close(generator(x), (1.5 * x).tanh())
 
 
 @pytest.mark.parametrize(("height", "width"), [(18, 16), (16, 30), (7, 7)])
