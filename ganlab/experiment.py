@@ -1,4 +1,4 @@
-"""What the command line does with specs and runs, as functions: train, measure and check."""
+"""Trains, measures and checks specs and runs: the functions behind the command line."""
 
 from __future__ import annotations
 

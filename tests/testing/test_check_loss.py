@@ -493,7 +493,7 @@ class OnEmbeddings(ganlab.Loss):
 
 
 def test_the_networks_of_a_system_are_given() -> None:
-    """What networks draw and change is not the loss's doing."""
+    """Networks may draw and change; the loss is not blamed."""
     testing.check_loss(SimpleLoss, discriminators={"image": Drops})
     testing.check_loss(OnEmbeddings, generator=(Wide, {"width": 6}))
     testing.check_loss(SimpleLoss, generator=Normalises)
