@@ -341,7 +341,7 @@ def plugins(
 ) -> None:
     """List the installed components, or describe one.
 
-    Also lists the plugins that can't be loaded, with the reason.
+    Also lists the plugins and components that can't be used, with the reason.
     """
     with errors():
         from ganlab.cli.tables import show_component, show_plugins

@@ -45,13 +45,9 @@ def show_plugins(found: dict[str, Any]) -> None:
         table.add_row(*_cells(f"  {c['name']}", f"{c['about']}{plugin}"))
     terminal.print(table)
     for broken in found["broken"]:
-        terminal.print(
-            printable(
-                f"broken: plugin {broken['plugin']!r} of {broken['package']} {broken['version']}: {broken['reason']}"
-            ),
-            markup=False,
-            soft_wrap=True,
-        )
+        part = f"{broken['kind']} {broken['name']!r} of " if broken["kind"] else ""
+        whole = f"plugin {broken['plugin']!r} of {broken['package']} {broken['version']}"
+        terminal.print(printable(f"broken: {part}{whole}: {broken['reason']}"), markup=False, soft_wrap=True)
 
 
 def show_component(component: Component) -> None:
