@@ -104,7 +104,7 @@ def run(
         system = build(resolved, _domains(datasets))
         data = resolved.data
         trainer = Trainer(system, Sampler(datasets, data.batch, data.flip, resolved.seed, system.device, system.dtype))
-        for sentence in trainer.dry_run.constant_terms:
+        for sentence in trainer.dry_run.warnings:
             callback.warn(sentence)
         evaluator = (
             _run_evaluator(system, datasets, resolved.evaluation, callback) if resolved.evaluation.metrics else None
@@ -200,7 +200,7 @@ def check(
             "activations": summary.activation_bytes(trainer, resolved.data.batch),
             "images": sum(counts[domain] * dataset.images[0].numel() for domain, dataset in datasets.items()),
         }
-    for sentence in trainer.dry_run.constant_terms:
+    for sentence in trainer.dry_run.warnings:
         callback.warn(sentence)
     evaluator = evaluator_for(resolved.evaluation)
     # raises SpecError if the spec's monitor is not measured

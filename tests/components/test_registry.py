@@ -408,7 +408,9 @@ def test_plugins_lists_a_third_partys_component_and_every_broken_plugin(
         assert set(component) == {"kind", "name", "plugin", "package", "version", "about", "options"}
         Draft202012Validator.check_schema(component["options"])
     assert {b["plugin"] for b in found["broken"]} == {*BROKEN, "absent", "lost", "wordy", "cyclegan", "twin"}
-    assert all(set(b) == {"plugin", "package", "version", "reason", "kind", "name"} and b["reason"] for b in found["broken"])
+    assert all(
+        set(b) == {"plugin", "package", "version", "reason", "kind", "name"} and b["reason"] for b in found["broken"]
+    )
 
 
 @pytest.fixture
