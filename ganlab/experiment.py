@@ -11,7 +11,8 @@ from typing import Any
 import torch
 
 from ganlab.components.registry import registry
-from ganlab.data.dataset import Dataset
+from ganlab.data.dataset import Dataset, held_out
+from ganlab.data.reading import unreadable
 from ganlab.data.sampler import Sampler
 from ganlab.determinism import reproducible, untouched_randomness
 from ganlab.engine import summary
@@ -24,10 +25,11 @@ from ganlab.evaluation.metric_suite import evaluator_for
 from ganlab.evaluation.periodic import PeriodicEvaluation
 from ganlab.evaluation.results import covers, measure_run
 from ganlab.evaluation.run_evaluator import RunEvaluator
-from ganlab.evaluation.splits import every_image
+from ganlab.evaluation.splits import every_image, too_few
 from ganlab.inference.run import Run, load_run, read_run
 from ganlab.interfaces.callbacks import Callback, TrainingStart
 from ganlab.interfaces.networks import Domain
+from ganlab.interfaces.sources import Source
 from ganlab.report.grids import png, sample_grid
 from ganlab.report.samples import sample
 from ganlab.runs import checkpoint
@@ -109,7 +111,9 @@ def run(
         evaluator = (
             _run_evaluator(system, datasets, resolved.evaluation, callback) if resolved.evaluation.metrics else None
         )
-        _warn_of_missing(evaluator.missing if evaluator is not None else {}, callback)
+        if evaluator is not None:
+            _warn_of_missing(evaluator.missing, callback)
+            _warn_of_few({domain: len(dataset.holdout) for domain, dataset in datasets.items()}, callback)
         initial = _initial(resolved, folder) if fresh or not folder.steps else None
         with folder.locked():
             kept = claim(folder, kept, resolved, fresh)
@@ -181,7 +185,7 @@ def check(
     """Builds a spec, evaluates its losses once on two images, and returns what a run would train. Writes nothing.
 
     Returns {"name", "about", "images", "networks", "terms", "turns", "numbers", "memory"}. "images" has the number of
-    images of each domain, before any turns out to be unreadable. "memory" is an estimate in bytes: "states" of weights,
+    images of each domain, before any turns out to be damaged. "memory" is an estimate in bytes: "states" of weights,
     gradients and optimizers, "activations" that autograd keeps for the larger player's turn, "images" of the datasets,
     and their "total". Raises SpecError, or RunError for turns that are not valid, if the spec can't be trained.
     """
@@ -194,7 +198,7 @@ def check(
         if (initial := _initial(resolved)) is not None:
             begin_with(trainer, initial, callback.warn)
         sources = build_sources(resolved)
-        counts = {domain: len(source.keys(domain)) for domain, source in sources.items()}
+        counts = _count_images(sources, callback)
         memory = {
             "states": summary.state_bytes(trainer),
             "activations": summary.activation_bytes(trainer, resolved.data.batch),
@@ -206,6 +210,8 @@ def check(
     # raises SpecError if the spec's monitor is not measured
     evaluator.monitors(resolved.evaluation.monitor, resolved.evaluation.keys_during)
     _warn_of_missing(evaluator.missing(every_image(datasets, sources)), callback)
+    if evaluator.numbers:
+        _warn_of_few({domain: held_out(count, resolved.data.holdout) for domain, count in counts.items()}, callback)
     return {
         "name": resolved.name,
         "about": resolved.about,
@@ -370,6 +376,18 @@ def _evaluate_run(
         return measure_run(folder, evaluator, system, _domains(datasets), callback.warn)
 
 
+def _count_images(sources: Mapping[str, Source], callback: Callback) -> dict[str, int]:
+    """Returns {domain: number of images}, and warns of keys that name no image."""
+    counts = {}
+    for domain, source in sources.items():
+        keys = source.keys(domain)
+        others = [key for key in keys if not source.is_image(key)]
+        counts[domain] = len(keys) - len(others)
+        if others:
+            callback.warn(unreadable(f"data.{domain}", counts[domain], others))
+    return counts
+
+
 def _data(spec: Spec, callback: Callback) -> dict[str, Dataset]:
     datasets = build_data(spec, callback.progress)
     for dataset in datasets.values():
@@ -382,6 +400,11 @@ def _warn_of_missing(missing: Mapping[str, str], callback: Callback) -> None:
     for why in dict.fromkeys(missing.values()):
         numbers = ", ".join(number for number in missing if missing[number] == why)
         callback.warn(f"{numbers} can't be measured on these images: {why}")
+
+
+def _warn_of_few(held: Mapping[str, int], callback: Callback) -> None:
+    for sentence in too_few(held):
+        callback.warn(sentence)
 
 
 def _domains(datasets: Mapping[str, Dataset]) -> dict[str, Domain]:

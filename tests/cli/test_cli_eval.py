@@ -200,3 +200,21 @@ def test_metrics_on_features_need_them(here: Path) -> None:
     for command in ("run", "check"):
         said = ganlab(command, "wrong.json", code=2).stderr
         assert said.splitlines()[-1].startswith("ganlab: evaluation.features: is required by kid; known are: ")
+
+
+def test_too_few_images_and_files_that_are_none_are_warned_of(here: Path, pictures: dict[str, Path]) -> None:
+    (pictures["a"] / "notes.txt").write_text("no picture")
+    spec = merge(json.loads((here / "tiny.json").read_text()), {"data": {"holdout": 0.5}})
+    for domain in "ab":
+        spec["data"][domain] = {"type": "folder", "path": str(pictures[domain])}
+    (here / "few.json").write_text(json.dumps(spec))
+    checked = ganlab("check", "few.json")
+    assert "\nimages: 12 of a, 12 of b\n" in checked.stdout
+    assert checked.stderr.splitlines() == [
+        "warning: data.a: 1 of 13 files are no readable images and are left out: notes.txt",
+        *(
+            f"warning: data.{domain}: 6 images are held out, of which half are measured, and most numbers need 4: add"
+            " images or raise data.holdout"
+            for domain in "ab"
+        ),
+    ]
