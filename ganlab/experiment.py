@@ -39,6 +39,7 @@ from ganlab.runs.manifest import changed_code, check_same_spec, claim, keep_mani
 from ganlab.runs.models import Manifest
 from ganlab.runs.provenance import metric_code_changes
 from ganlab.runs.writer import RunWriter, restore
+from ganlab.spec import devices
 from ganlab.spec.files import assigned, explaining, read
 from ganlab.spec.models import Evaluation, Json, Options, Spec, check_json, differences
 from ganlab.spec.resolve import checked, resolve, resolve_evaluation
@@ -206,6 +207,12 @@ def check(
         }
     for sentence in trainer.dry_run.warnings:
         callback.warn(sentence)
+    device, needed = resolved.runtime.device, sum(memory.values())
+    if (there := devices.memory(device)) is not None and needed > there:
+        callback.warn(
+            f"the run needs about {needed / 2**20:,.0f} MiB of memory, and {device} has {there / 2**20:,.0f}: lower"
+            " data.batch or data.size"
+        )
     evaluator = evaluator_for(resolved.evaluation)
     # raises SpecError if the spec's monitor is not measured
     evaluator.monitors(resolved.evaluation.monitor, resolved.evaluation.keys_during)
@@ -222,7 +229,7 @@ def check(
         "numbers": [
             {"number": name, "better": info.better, "about": info.about} for name, info in evaluator.numbers.items()
         ],
-        "memory": {**memory, "total": sum(memory.values())},
+        "memory": {**memory, "total": needed},
     }
 
 
