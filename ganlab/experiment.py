@@ -185,10 +185,12 @@ def check(
 ) -> Json:
     """Builds a spec, evaluates its losses once on two images, and returns what a run would train. Writes nothing.
 
-    Returns {"name", "about", "images", "networks", "terms", "turns", "numbers", "memory"}. "images" has the number of
-    images of each domain, before any turns out to be damaged. "memory" is an estimate in bytes: "states" of weights,
-    gradients and optimizers, "activations" that autograd keeps for the larger player's turn, "images" of the datasets,
-    and their "total". Raises SpecError, or RunError for turns that are not valid, if the spec can't be trained.
+    Returns {"name", "about", "images", "networks", "terms", "turns", "numbers", "memory", "third_party"}. "images" has
+    the number of images of each domain, before any turns out to be damaged. "memory" is an estimate in bytes: "states"
+    of weights, gradients and optimizers, "activations" that autograd keeps for the larger player's turn, "images" of
+    the datasets, and their "total". "third_party" lists the plugins that ganlab does not ship.
+
+    Raises SpecError, or RunError for turns that are not valid, if the spec can't be trained.
     """
     callback = callback or Callback()
     resolved = load_spec(spec, set)
@@ -230,6 +232,7 @@ def check(
             {"number": name, "better": info.better, "about": info.about} for name, info in evaluator.numbers.items()
         ],
         "memory": {**memory, "total": needed},
+        "third_party": _third_party(resolved),
     }
 
 
@@ -381,6 +384,12 @@ def _evaluate_run(
             callback.warn(f"{folder.path} is unfinished: step {step} of {steps}, {images}")
         evaluator = _run_evaluator(system, datasets, asked, callback)
         return measure_run(folder, evaluator, system, _domains(datasets), callback.warn)
+
+
+def _third_party(spec: Spec) -> list[str]:
+    """Returns the names of the plugins of a spec's components that ganlab does not ship."""
+    parts = [part.component for whole in spec.components.values() for part in whole.walk()]
+    return sorted({part.plugin for part in parts if part.package != "ganlab"})
 
 
 def _count_images(sources: Mapping[str, Source], callback: Callback) -> dict[str, int]:

@@ -106,6 +106,15 @@ def show_check(found: dict[str, Any]) -> None:
         f" images {memory['images'] / 2**20:,.0f})",
         highlight=False,
     )
+    if found["third_party"]:
+        # a dry run is one use of each loss
+        plugins = ", ".join(found["third_party"])
+        terminal.print(
+            printable(f"state and random draws of {plugins}: not checked; `pytest` with ganlab.testing checks them"),
+            highlight=False,
+            markup=False,
+            soft_wrap=True,
+        )
 
 
 def show_evaluation(found: dict[str, Any]) -> None:
