@@ -140,7 +140,7 @@ def evaluate(
     """Measures a run and keeps the results in its evaluation.json, or measures a folder of images.
 
     Args:
-        run: The run folder, by default the newest in runs/.
+        run: The run folder, by default the newest in runs/ that has a checkpoint.
         metrics: Types of metrics, or objects with a type and options; by default those of the run's spec.
         features: The feature network, in the same form; by default the spec's, or else the first one that ships.
         images: Two folders, instead of a run: the images to measure, and real images.
@@ -173,10 +173,13 @@ def evaluate(
 
 
 def newest_run(where: str | Path = "runs") -> RunFolder:
-    """Returns the run in a folder of runs that was trained last. Raises SpecError if there is none."""
+    """Returns the run in a folder of runs that was trained last, of those with a checkpoint. Raises SpecError if there
+    is none."""
     runs = [RunFolder(path) for path in Path(where).glob("*") if RunFolder(path).metrics.exists()]
     if not runs:
         raise SpecError(f"there is no run in {where}; name one, or train one with `ganlab run SPEC`")
+    if not (runs := [folder for folder in runs if folder.steps]):
+        raise SpecError(f"no run in {where} has a checkpoint yet; train one with `ganlab run SPEC`")
     return max(runs, key=lambda folder: folder.metrics.stat().st_mtime_ns)
 
 
