@@ -87,6 +87,17 @@ def printable(text: str) -> str:
 def text_of(error: BaseException) -> str:
     """Returns the error's text, with the name of its type if the text alone doesn't say what is wrong."""
     text, name = one_line(error), type(error).__name__
+    if "before Module.__init__() call" in text and (cls := _setting(error)) is not None:
+        # torch's text names no class
+        return f"{cls.__name__}.__init__ must call super().__init__() before it sets layers, parameters or buffers"
     if not text:
         return name
     return f"{name}: {text}" if isinstance(error, LookupError | AssertionError) else text
+
+
+def _setting(error: BaseException) -> type | None:
+    """Returns the class of the object that the innermost function of the error's traceback was called with."""
+    trace, frame = error.__traceback__, None
+    while trace is not None:
+        trace, frame = trace.tb_next, trace.tb_frame
+    return type(frame.f_locals["self"]) if frame is not None and "self" in frame.f_locals else None

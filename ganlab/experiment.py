@@ -1,4 +1,4 @@
-"""What the command line does with specs and runs, as functions: train, measure and check."""
+"""Trains, measures and checks specs and runs: the functions behind the command line."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from typing import Any
 import torch
 
 from ganlab.components.registry import registry
-from ganlab.data.dataset import Dataset
+from ganlab.data.dataset import Dataset, held_out
+from ganlab.data.reading import unreadable
 from ganlab.data.sampler import Sampler
 from ganlab.determinism import reproducible, untouched_randomness
 from ganlab.engine import summary
@@ -24,10 +25,11 @@ from ganlab.evaluation.metric_suite import evaluator_for
 from ganlab.evaluation.periodic import PeriodicEvaluation
 from ganlab.evaluation.results import covers, measure_run
 from ganlab.evaluation.run_evaluator import RunEvaluator
-from ganlab.evaluation.splits import every_image
+from ganlab.evaluation.splits import every_image, too_few
 from ganlab.inference.run import Run, load_run, read_run
 from ganlab.interfaces.callbacks import Callback, TrainingStart
 from ganlab.interfaces.networks import Domain
+from ganlab.interfaces.sources import Source
 from ganlab.report.grids import png, sample_grid
 from ganlab.report.samples import sample
 from ganlab.runs import checkpoint
@@ -37,6 +39,7 @@ from ganlab.runs.manifest import changed_code, check_same_spec, claim, keep_mani
 from ganlab.runs.models import Manifest
 from ganlab.runs.provenance import metric_code_changes
 from ganlab.runs.writer import RunWriter, restore
+from ganlab.spec import devices
 from ganlab.spec.files import assigned, explaining, read
 from ganlab.spec.models import Evaluation, Json, Options, Spec, check_json, differences
 from ganlab.spec.resolve import checked, resolve, resolve_evaluation
@@ -104,12 +107,14 @@ def run(
         system = build(resolved, _domains(datasets))
         data = resolved.data
         trainer = Trainer(system, Sampler(datasets, data.batch, data.flip, resolved.seed, system.device, system.dtype))
-        for sentence in trainer.dry_run.constant_terms:
+        for sentence in trainer.dry_run.warnings:
             callback.warn(sentence)
         evaluator = (
             _run_evaluator(system, datasets, resolved.evaluation, callback) if resolved.evaluation.metrics else None
         )
-        _warn_of_missing(evaluator.missing if evaluator is not None else {}, callback)
+        if evaluator is not None:
+            _warn_of_missing(evaluator.missing, callback)
+            _warn_of_few({domain: len(dataset.holdout) for domain, dataset in datasets.items()}, callback)
         initial = _initial(resolved, folder) if fresh or not folder.steps else None
         with folder.locked():
             kept = claim(folder, kept, resolved, fresh)
@@ -135,7 +140,7 @@ def evaluate(
     """Measures a run and keeps the results in its evaluation.json, or measures a folder of images.
 
     Args:
-        run: The run folder, by default the newest in runs/.
+        run: The run folder, by default the newest in runs/ that has a checkpoint.
         metrics: Types of metrics, or objects with a type and options; by default those of the run's spec.
         features: The feature network, in the same form; by default the spec's, or else the first one that ships.
         images: Two folders, instead of a run: the images to measure, and real images.
@@ -168,10 +173,13 @@ def evaluate(
 
 
 def newest_run(where: str | Path = "runs") -> RunFolder:
-    """Returns the run in a folder of runs that was trained last. Raises SpecError if there is none."""
+    """Returns the run in a folder of runs that was trained last, of those with a checkpoint. Raises SpecError if there
+    is none."""
     runs = [RunFolder(path) for path in Path(where).glob("*") if RunFolder(path).metrics.exists()]
     if not runs:
         raise SpecError(f"there is no run in {where}; name one, or train one with `ganlab run SPEC`")
+    if not (runs := [folder for folder in runs if folder.steps]):
+        raise SpecError(f"no run in {where} has a checkpoint yet; train one with `ganlab run SPEC`")
     return max(runs, key=lambda folder: folder.metrics.stat().st_mtime_ns)
 
 
@@ -180,10 +188,12 @@ def check(
 ) -> Json:
     """Builds a spec, evaluates its losses once on two images, and returns what a run would train. Writes nothing.
 
-    Returns {"name", "about", "images", "networks", "terms", "turns", "numbers", "memory"}. "images" has the number of
-    images of each domain, before any turns out to be unreadable. "memory" is an estimate in bytes: "states" of weights,
-    gradients and optimizers, "activations" that autograd keeps for the larger player's turn, "images" of the datasets,
-    and their "total". Raises SpecError, or RunError for turns that are not valid, if the spec can't be trained.
+    Returns {"name", "about", "images", "networks", "terms", "turns", "numbers", "memory", "third_party"}. "images" has
+    the number of images of each domain, before any turns out to be damaged. "memory" is an estimate in bytes: "states"
+    of weights, gradients and optimizers, "activations" that autograd keeps for the larger player's turn, "images" of
+    the datasets, and their "total". "third_party" lists the plugins that ganlab does not ship.
+
+    Raises SpecError, or RunError for turns that are not valid, if the spec can't be trained.
     """
     callback = callback or Callback()
     resolved = load_spec(spec, set)
@@ -194,18 +204,26 @@ def check(
         if (initial := _initial(resolved)) is not None:
             begin_with(trainer, initial, callback.warn)
         sources = build_sources(resolved)
-        counts = {domain: len(source.keys(domain)) for domain, source in sources.items()}
+        counts = _count_images(sources, callback)
         memory = {
             "states": summary.state_bytes(trainer),
             "activations": summary.activation_bytes(trainer, resolved.data.batch),
             "images": sum(counts[domain] * dataset.images[0].numel() for domain, dataset in datasets.items()),
         }
-    for sentence in trainer.dry_run.constant_terms:
+    for sentence in trainer.dry_run.warnings:
         callback.warn(sentence)
+    device, needed = resolved.runtime.device, sum(memory.values())
+    if (there := devices.memory(device)) is not None and needed > there:
+        callback.warn(
+            f"the run needs about {needed / 2**20:,.0f} MiB of memory, and {device} has {there / 2**20:,.0f}: lower"
+            " data.batch or data.size"
+        )
     evaluator = evaluator_for(resolved.evaluation)
     # raises SpecError if the spec's monitor is not measured
     evaluator.monitors(resolved.evaluation.monitor, resolved.evaluation.keys_during)
     _warn_of_missing(evaluator.missing(every_image(datasets, sources)), callback)
+    if evaluator.numbers:
+        _warn_of_few({domain: held_out(count, resolved.data.holdout) for domain, count in counts.items()}, callback)
     return {
         "name": resolved.name,
         "about": resolved.about,
@@ -216,7 +234,8 @@ def check(
         "numbers": [
             {"number": name, "better": info.better, "about": info.about} for name, info in evaluator.numbers.items()
         ],
-        "memory": {**memory, "total": sum(memory.values())},
+        "memory": {**memory, "total": needed},
+        "third_party": _third_party(resolved),
     }
 
 
@@ -370,6 +389,24 @@ def _evaluate_run(
         return measure_run(folder, evaluator, system, _domains(datasets), callback.warn)
 
 
+def _third_party(spec: Spec) -> list[str]:
+    """Returns the names of the plugins of a spec's components that ganlab does not ship."""
+    parts = [part.component for whole in spec.components.values() for part in whole.walk()]
+    return sorted({part.plugin for part in parts if part.package != "ganlab"})
+
+
+def _count_images(sources: Mapping[str, Source], callback: Callback) -> dict[str, int]:
+    """Returns {domain: number of images}, and warns of keys that name no image."""
+    counts = {}
+    for domain, source in sources.items():
+        keys = source.keys(domain)
+        others = [key for key in keys if not source.is_image(key)]
+        counts[domain] = len(keys) - len(others)
+        if others:
+            callback.warn(unreadable(f"data.{domain}", counts[domain], others))
+    return counts
+
+
 def _data(spec: Spec, callback: Callback) -> dict[str, Dataset]:
     datasets = build_data(spec, callback.progress)
     for dataset in datasets.values():
@@ -382,6 +419,11 @@ def _warn_of_missing(missing: Mapping[str, str], callback: Callback) -> None:
     for why in dict.fromkeys(missing.values()):
         numbers = ", ".join(number for number in missing if missing[number] == why)
         callback.warn(f"{numbers} can't be measured on these images: {why}")
+
+
+def _warn_of_few(held: Mapping[str, int], callback: Callback) -> None:
+    for sentence in too_few(held):
+        callback.warn(sentence)
 
 
 def _domains(datasets: Mapping[str, Dataset]) -> dict[str, Domain]:

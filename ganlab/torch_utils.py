@@ -84,8 +84,15 @@ def checked_activations(network: nn.Module, found: Any) -> list[Tensor]:
         raise TypeError(f"features: expected a list of tensors, got {got}")
     for output in found:
         if not isinstance(output, Tensor):
-            raise TypeError(f"expected a tensor, got {type(output).__name__}")
+            raise TypeError(f"expected a tensor, got {type(output).__name__}{_advice(output)}")
     return list(found)
+
+
+def _advice(output: Any) -> str:
+    """Returns the end of a message about a list of tensors, which a discriminator of several scales may give."""
+    if not isinstance(output, list | tuple) or not all(isinstance(each, Tensor) for each in output):
+        return ""
+    return f" of {len(output)} tensors; resize maps of several scales to one size and stack them as channels"
 
 
 def as_float(network: nn.Module, output: Tensor) -> Tensor:

@@ -26,7 +26,7 @@ from ganlab.cli.process import (
     say,
     to_stderr,
 )
-from ganlab.errors import Interrupted, SpecError
+from ganlab.errors import Interrupted, SpecError, printable
 
 if TYPE_CHECKING:
     from ganlab.inference.run import Run
@@ -144,7 +144,7 @@ def _shorthand(metric: str, what: str) -> Any:
 @app.command("eval")
 def evaluate(
     run: Annotated[
-        Path | None, typer.Argument(metavar="RUN", help="A run folder. Default: the newest in runs/.")
+        Path | None, typer.Argument(metavar="RUN", help="A run folder. Default: the newest in runs/ with a checkpoint.")
     ] = None,
     fid: Annotated[bool, _shorthand("fid", "Fréchet distance of feature vectors")] = False,
     kid: Annotated[bool, _shorthand("kid", "Kernel distance of feature vectors")] = False,
@@ -200,6 +200,10 @@ def evaluate(
         finish_imports()
         short = {"kid": kid, "fid": fid, "prdc": prdc, "lpips": lpips, "content": content}
         metrics = dict.fromkeys([*(name for name, asked in short.items() if asked), *(metric or [])])
+        if run is None and images is None:
+            run = experiment.newest_run().path
+            # stdout is for the results
+            print(printable(f"measures {run}, the newest run with a checkpoint"), file=sys.stderr)
         with Console() as callback:
             found = experiment.evaluate(run, list(metrics), features, images, inputs, callback, set_ or ())
         print_json(found) if as_json else show_evaluation(found)
@@ -341,7 +345,7 @@ def plugins(
 ) -> None:
     """List the installed components, or describe one.
 
-    Also lists the plugins that can't be loaded, with the reason.
+    Also lists the plugins and components that can't be used, with the reason.
     """
     with errors():
         from ganlab.cli.tables import show_component, show_plugins

@@ -45,13 +45,9 @@ def show_plugins(found: dict[str, Any]) -> None:
         table.add_row(*_cells(f"  {c['name']}", f"{c['about']}{plugin}"))
     terminal.print(table)
     for broken in found["broken"]:
-        terminal.print(
-            printable(
-                f"broken: plugin {broken['plugin']!r} of {broken['package']} {broken['version']}: {broken['reason']}"
-            ),
-            markup=False,
-            soft_wrap=True,
-        )
+        part = f"{broken['kind']} {broken['name']!r} of " if broken["kind"] else ""
+        whole = f"plugin {broken['plugin']!r} of {broken['package']} {broken['version']}"
+        terminal.print(printable(f"broken: {part}{whole}: {broken['reason']}"), markup=False, soft_wrap=True)
 
 
 def show_component(component: Component) -> None:
@@ -91,7 +87,7 @@ def show_check(found: dict[str, Any]) -> None:
         batch = ["new"] if turn["new_batch"] else []
         words = (turn["player"], " ".join(turn["directions"]), ", ".join(turn["moves"]), *batch)
         turns.add_row(*_cells(str(index), *words))
-    terminal.print(printable(f"{found['name']}: {found['about']}"), markup=False)
+    terminal.print(printable(": ".join(filter(None, (found["name"], found["about"])))), markup=False)
     images = ", ".join(f"{count:,} of {domain}" for domain, count in found["images"].items())
     terminal.print(f"images: {images}", highlight=False)
     for table in (networks, terms, turns):
@@ -110,6 +106,15 @@ def show_check(found: dict[str, Any]) -> None:
         f" images {memory['images'] / 2**20:,.0f})",
         highlight=False,
     )
+    if found["third_party"]:
+        # a dry run is one use of each loss
+        plugins = ", ".join(found["third_party"])
+        terminal.print(
+            printable(f"state and random draws of {plugins}: not checked; `pytest` with ganlab.testing checks them"),
+            highlight=False,
+            markup=False,
+            soft_wrap=True,
+        )
 
 
 def show_evaluation(found: dict[str, Any]) -> None:
@@ -136,9 +141,9 @@ def show_evaluation(found: dict[str, Any]) -> None:
                 None,
             )
         for note in f["notes"]:
-            notes.setdefault(note, []).append(
-                " ".join(filter(None, (f["number"], f["direction"], f.get("checkpoint", ""))))
-            )
+            # one table needs no name
+            role = f.get("checkpoint", "") if len({each.get("checkpoint") for each in found["results"]}) > 1 else ""
+            notes.setdefault(note, []).append(" ".join(filter(None, (f["number"], f["direction"], role))))
     for table in tables.values():
         # rather too wide for the terminal than with digits cut off
         natural = Measurement.get(terminal, terminal.options.update(max_width=1000), table).maximum

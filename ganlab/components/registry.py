@@ -1,6 +1,7 @@
 """Loads the installed plugins and collects their components.
 
-A plugin that can't be loaded is kept with the reason. The others work without it. Its import may raise anything: only
+A plugin that can't be loaded is kept with the reason, and so is a class that is no valid component. The other plugins,
+and the other classes of the plugin, work without it. Its import may raise anything: only
 KeyboardInterrupt, which is the user's, passes. Settings of torch and numpy, random generators, filters of warnings and
 the working folder are afterwards what they were before the import.
 """
@@ -28,6 +29,7 @@ from ganlab.interfaces.losses import Loss
 from ganlab.interfaces.metrics import Metric
 from ganlab.interfaces.networks import SEES, Discriminator, Features, Generator
 from ganlab.interfaces.schedules import PLAYERS
+from ganlab.torch_utils import shown
 
 GROUP = "ganlab"
 """The entry-point group of plugins."""
@@ -76,16 +78,27 @@ class Component(NamedTuple):
 
 
 class Broken(NamedTuple):
-    """A plugin that could not be loaded."""
+    """A plugin that could not be loaded, or one of its components that can't be used."""
 
     plugin: str
     package: str
     version: str
     reason: str
+    kind: str = ""
+    """The kind of the component; "" if it is the whole plugin."""
+    name: str = ""
+    """The name of the component."""
+
+    @property
+    def sentence(self) -> str:
+        """The fault, as messages state it."""
+        if self.kind:
+            return f"{self.kind} {self.name!r} of plugin {self.plugin!r} can't be used: {self.reason}"
+        return f"plugin {self.plugin!r} is broken: {self.reason}"
 
 
 class Registry:
-    """The components of all plugins that could be loaded. `broken` lists the others."""
+    """The components of all plugins that could be loaded. `broken` lists the other plugins and components."""
 
     def __init__(self, points: Iterable[EntryPoint | Broken]) -> None:
         self._components: dict[tuple[str, str], Component] = {}
@@ -99,7 +112,7 @@ class Registry:
             try:
                 if point.name in self._plugins:
                     raise ValueError(f"the plugin name {point.name!r} is taken by {self._plugins[point.name]}")
-                found = self._load(point, package, version)
+                given = self._load(point)
             except KeyboardInterrupt:
                 raise
             # an import may raise anything: sys.exit, pytest.skip and panics of Rust code raise no Exception
@@ -107,9 +120,11 @@ class Registry:
                 self.broken.append(Broken(point.name, package, version, _reason(error)))
                 continue
             self._plugins[point.name] = f"{package} {version}"
-            self._components.update({(c.kind, c.name): c for c in found})
+            for kind, name, cls in given:
+                self._add(kind, name, cls, point.name, package, version)
 
-    def _load(self, point: EntryPoint, package: str, version: str) -> list[Component]:
+    def _load(self, point: EntryPoint) -> list[tuple[str, Any, Any]]:
+        """Returns (kind, name, class) of everything that a plugin gives, not yet checked."""
         if EntryPoint.pattern.match(point.value) is None:
             raise ValueError(f"its entry point {point.value!r} names no module")
         # one manager for each plugin, so that a failing hook concerns this plugin alone
@@ -120,8 +135,10 @@ class Registry:
             plugin = point.load()
             kinds = _kinds(manager, plugin)
             manager.register(plugin, name=point.name)
-            found = [(kind, *item) for kind in kinds for item in _contribution(manager, kind)]
-        for kind, name, cls in found:
+            return [(kind, *item) for kind in kinds for item in _contribution(manager, kind)]
+
+    def _add(self, kind: str, name: Any, cls: Any, plugin: str, package: str, version: str) -> None:
+        try:
             if not isinstance(name, str) or not (isinstance(cls, type) and issubclass(cls, KINDS[kind])):
                 raise TypeError(f"{HOOKS[kind]} gives {name!r}: {cls!r}, which is no {KINDS[kind].__name__} class")
             if re.fullmatch(_NAME, name) is None:
@@ -130,15 +147,24 @@ class Registry:
                 raise ValueError(f"the {kind} name {name!r} is taken by {taken.owner}")
             signature(cls)
             check_contract(cls)
-        return [Component(kind, name, cls, point.name, package, version) for kind, name, cls in found]
+        except KeyboardInterrupt:
+            raise
+        # what a hook gives may be any object, and raise anything when it is looked at
+        except BaseException as error:
+            self.broken.append(Broken(plugin, package, version, _reason(error), kind, shown(name).strip("'")))
+        else:
+            self._components[kind, name] = Component(kind, name, cls, plugin, package, version)
 
     def find(self, kind: str, name: str, where: str) -> Component:
         """Returns a component. Raises SpecError with the nearest name if there is none; `where` opens the message."""
         if (component := self._components.get((kind, name))) is not None:
             return component
+        for broken in self.broken:
+            if (broken.kind, broken.name) == (kind, name):
+                raise SpecError(f"{where}: {broken.sentence}")
         # first, because a plugin that could not be loaded may be the reason
-        broken = "".join(f"; plugin {b.plugin!r} is broken: {b.reason}" for b in self.broken)
-        raise SpecError(f"{where}: there is no {kind} {name!r}{broken}{nearest(name, self.names(kind))}")
+        others = "".join(f"; {broken.sentence}" for broken in self.broken if not broken.kind)
+        raise SpecError(f"{where}: there is no {kind} {name!r}{others}{nearest(name, self.names(kind))}")
 
     def names(self, kind: str) -> list[str]:
         """Returns the names of all components of a kind."""

@@ -81,7 +81,7 @@ def _refuse_taken(kind: str, name: str) -> None:
             raise SpecError(f"{name!r} is taken by the {component.full_name}")
     for broken in registry().broken:
         if broken.plugin == name:
-            raise SpecError(f"{name!r} is taken by a plugin of {broken.package} {broken.version} that does not load")
+            raise SpecError(f"{name!r} is taken by a plugin of {broken.package} {broken.version}: {broken.sentence}")
     if find_spec(f"ganlab_{name}") is not None:
         raise SpecError(f"{name!r} can't be a name: its package ganlab_{name} is installed already; choose another")
 

@@ -141,7 +141,7 @@ def load(
     count = len(kept)
     # depends on domain and count alone, so that runs with different random seeds are measured on the same images
     order = torch.from_numpy(keyed("holdout", ordered_as or domain, count).permutation(count))
-    held = min(max(round(count * holdout), 1), count - 1)
+    held = held_out(count, holdout)
     return Dataset(
         Domain(domain, source.channels, size, size, source.classes),
         tuple(kept),
@@ -153,6 +153,11 @@ def load(
         notes,
         ordered_as,
     )
+
+
+def held_out(count: int, holdout: float) -> int:
+    """Returns how many of `count` images are held out of training."""
+    return min(max(round(count * holdout), 1), count - 1)
 
 
 def _allocate(count: int, channels: int, size: int, domain: str) -> np.ndarray[Any, np.dtype[np.uint8]]:

@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image, ImageOps
 from pydantic import Field
 
-from ganlab.data.image_files import Range, found_below, picture
+from ganlab.data.image_files import Range, declared_size, found_below, picture
 from ganlab.determinism import keyed
 from ganlab.errors import SpecError
 from ganlab.files import home_expanded
@@ -68,6 +68,9 @@ class Folder(Source):
 
     def image(self, key: str, size: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
         return pixels(fitted(picture(self.path / key, self.range), size), self.channels)
+
+    def is_image(self, key: str) -> bool:
+        return declared_size(self.path / key) is not None
 
 
 def fitted(image: Image.Image, size: int) -> Image.Image:

@@ -46,6 +46,21 @@ def found_below(folder: Path) -> list[str]:
     return sorted(files)
 
 
+def declared_size(path: Path) -> tuple[int, int] | None:
+    """Returns the width and height that a picture's file declares; None if it is no picture."""
+    if not path.is_file():
+        # opening a pipe would block
+        return None
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with Image.open(path, formats=FORMATS) as image:
+                return image.size
+    # Pillow raises many other errors than OSError for damaged files
+    except Exception:
+        return None
+
+
 def picture(path: Path, range: Range | None = None) -> Image.Image:
     """Returns the image of a file as `upright_rgb` does.
 

@@ -92,8 +92,7 @@ def describe(
         constant: whether no image has two different colours.
     """
     if skipped:
-        files = f"{len(skipped)} of {len(skipped) + len(kept)} files"
-        yield f"{where}: {files} are no readable images and are left out: {_some(skipped, '; ')}"
+        yield unreadable(where, len(kept), skipped)
     for note, keys in list(notes.items())[:3]:
         yield f"{where}: {_some(keys, ', ')}: {note}"
     if others := list(notes.values())[3:]:
@@ -105,6 +104,12 @@ def describe(
         )
     if constant:
         yield f"{where}: each of the {len(kept)} images has one colour only"
+
+
+def unreadable(where: str, kept: int, skipped: Sequence[str]) -> str:
+    """Returns the warning about files that are left out of a set of `kept` images."""
+    files = f"{len(skipped)} of {len(skipped) + kept} files"
+    return f"{where}: {files} are no readable images and are left out: {_some(skipped, '; ')}"
 
 
 def _some(items: Sequence[str], separator: str) -> str:

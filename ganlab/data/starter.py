@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import json
 import statistics
-import warnings
 from pathlib import Path
 from typing import NamedTuple
 
-from PIL import Image
-
 from ganlab import files
-from ganlab.data.image_files import FORMATS, found_below
+from ganlab.data.image_files import declared_size, found_below
 from ganlab.errors import SpecError
 from ganlab.spec.devices import devices
 from ganlab.spec.models import Json
@@ -83,23 +80,8 @@ def _pictures(folder: str | Path, option: str) -> _Pictures:
         raise SpecError(f"{option}: {folder} {'is not a folder' if path.exists() else 'does not exist'}")
     keys = found_below(path)
     chosen = keys[:: max(1, -(-len(keys) // LOOKED_AT))]
-    sides = [min(size) for key in chosen if (size := _size(path / key)) is not None]
+    sides = [min(size) for key in chosen if (size := declared_size(path / key)) is not None]
     count = round(len(keys) * len(sides) / len(chosen)) if chosen else 0
     if count < 2:
         raise SpecError(f"{option}: {folder} holds {count} readable pictures; at least two are needed")
     return _Pictures(count, statistics.median(sides))
-
-
-def _size(path: Path) -> tuple[int, int] | None:
-    """Returns the width and height that a picture's file declares; None if it is no picture."""
-    if not path.is_file():
-        # opening a pipe would block
-        return None
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            with Image.open(path, formats=FORMATS) as image:
-                return image.size
-    # Pillow raises many other errors than OSError for damaged files
-    except Exception:
-        return None

@@ -115,7 +115,7 @@ class TrainingState:
             "step": self.step,
             "draws": self.draws,
             "seconds": self.seconds,
-            "optimizers": {player: optimizer.state_dict() for player, optimizer in self.optimizers.items()},
+            "optimizers": {player: self._optimizer_state(player) for player in self.optimizers},
             "losses": {label: own_state(loss) for label, loss in self._system.losses.items()},
             "pools": {direction: pool.state_dict() for direction, pool in self.pools.items()},
             "random": torch.get_rng_state(),
@@ -124,11 +124,20 @@ class TrainingState:
             state["random_cuda"] = torch.cuda.get_rng_state(self._system.device)
         return state
 
+    def _optimizer_state(self, player: str) -> dict[str, Any]:
+        """Returns an optimizer's state, with the names of its parameters if it does not keep them itself."""
+        optimizer = self.optimizers[player]
+        state = optimizer.state_dict()
+        names = {id(parameter): name for name, parameter in _parameters(self._system, player)}
+        for group, held in zip(state["param_groups"], optimizer.param_groups, strict=True):
+            group.setdefault("param_names", [names.get(id(parameter), "") for parameter in held["params"]])
+        return state
+
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restores a state. Raises an exception of any type if it is another system's."""
         _SAVED.validate_python(state)
         for player, optimizer in self.optimizers.items():
-            _check_optimizer(player, optimizer, state["optimizers"][player])
+            _check_optimizer(player, optimizer, self._optimizer_state(player), state["optimizers"][player])
         self.step, self.draws, self.seconds = state["step"], state["draws"], state["seconds"]
         for player, optimizer in self.optimizers.items():
             optimizer.load_state_dict(state["optimizers"][player])
@@ -164,9 +173,7 @@ def _make_pools(system: System, batches: BatchSource, position: Position) -> dic
 def _make_optimizers(system: System, position: Position) -> dict[str, torch.optim.Optimizer]:
     optimizers = {}
     for player in PLAYERS:
-        networks = [(name, m) for name, m in system.networks.modules.items() if name.startswith(f"{player}/")]
-        losses = [(f"losses/{label}", loss) for label, loss in system.losses.items() if loss.trains == player]
-        if not (parameters := list(named_trainable([*networks, *losses]))):
+        if not (parameters := _parameters(system, player)):
             continue
         position.move_to_schedule(f"optimizer of the {player}")
         made = system.schedule.optimizer(player, parameters)
@@ -176,19 +183,30 @@ def _make_optimizers(system: System, position: Position) -> dict[str, torch.opti
     return optimizers
 
 
+def _parameters(system: System, player: str) -> list[tuple[str, nn.Parameter]]:
+    """Returns (name, parameter) of everything that a player trains."""
+    networks = [(name, m) for name, m in system.networks.modules.items() if name.startswith(f"{player}/")]
+    losses = [(f"losses/{label}", loss) for label, loss in system.losses.items() if loss.trains == player]
+    return list(named_trainable([*networks, *losses]))
+
+
 _STEP = torch.empty((), dtype=torch.float32, device="meta")
 """The count of updates of a fused optimizer."""
 
 
-def _check_optimizer(player: str, optimizer: torch.optim.Optimizer, saved: _Optimizer) -> None:
-    """Raises ValueError if `saved` is not the state of this optimizer.
+def _check_optimizer(player: str, optimizer: torch.optim.Optimizer, present: dict[str, Any], saved: _Optimizer) -> None:
+    """Raises ValueError if `saved` is not the state of this optimizer, which has the state `present`.
 
     A fused update reads and writes as many values as the parameter has, whatever the shape of a moment is.
     """
-    own = optimizer.state_dict()["param_groups"]
+    own = present["param_groups"]
     if [group.get("params") for group in saved["param_groups"]] != [group["params"] for group in own]:
         raise ValueError(f"optimizers.{player}: its parameters are others")
     for group, mine, then in zip(optimizer.param_groups, own, saved["param_groups"], strict=True):
+        # torch matches by position: moments of other parameters may have the same shapes
+        for was, now in zip(then.get("param_names", ()), mine["param_names"], strict=False):
+            if was != now:
+                raise ValueError(f"optimizers.{player}: the parameters have another order: {was!r} is {now!r} now")
         for name in mine.keys() & then.keys():
             if not _alike(name, mine[name], then[name]):
                 raise ValueError(f"optimizers.{player}: {name}: {shown(then[name])} does not fit {shown(mine[name])}")

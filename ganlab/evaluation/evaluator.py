@@ -132,6 +132,9 @@ class Evaluator:
         first: dict[str, str] = {}
         for kind, metric in metrics.items():
             for own, number in metric.numbers.items():
+                if kind in features:
+                    # one number of several networks has several names
+                    number = number._replace(about=f"{number.about} Feature network: {features[kind]}.")
                 other = first.setdefault(name := self._named(kind, own), kind)
                 if self.numbers.setdefault(name, number) != number:
                     raise SpecError(

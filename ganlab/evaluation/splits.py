@@ -16,6 +16,9 @@ from ganlab.errors import Unavailable
 from ganlab.interfaces.metrics import Images, Pixels
 from ganlab.interfaces.sources import Source
 
+MOST_NEED = 4
+"""The number of test images below which most numbers can't be measured."""
+
 
 class Split(NamedTuple):
     """The images of a run, each part {domain: images}. No image is in two parts."""
@@ -50,6 +53,16 @@ def split(datasets: Mapping[str, Dataset], sources: Mapping[str, Source]) -> Spl
         for part, indices in zip(parts, members, strict=True):
             part[domain] = _images(dataset, sources[domain], indices.sort().values)
     return parts
+
+
+def too_few(held_out: Mapping[str, int]) -> list[str]:
+    """Returns a sentence for each domain with too few held-out images, {domain: their number}, for most numbers."""
+    return [
+        f"data.{domain}: {count} images are held out, of which half are measured, and most numbers need {MOST_NEED}:"
+        " add images or raise data.holdout"
+        for domain, count in held_out.items()
+        if count // 2 < MOST_NEED
+    ]
 
 
 def every_image(datasets: Mapping[str, Dataset], sources: Mapping[str, Source]) -> dict[str, Images]:

@@ -27,8 +27,9 @@ class Loss(nn.Module):
     """The player, "generator" or "discriminator", whose optimizer updates this loss's own parameters, if any."""
 
     def prepare(self, t: Translation) -> None:
-        """Called once for each direction with an example batch, before the optimizers exist. Create parameters whose
-        shape depends on the data here."""
+        """Called once for each direction of the spec with an example batch, before the optimizers exist. Create
+        parameters whose shape depends on the data here; keep them by `t.direction`, because one instance of the loss
+        serves both directions."""
 
     def generator(self, t: Translation) -> Term:
         """The term that the generators minimise in direction `t`: a scalar, {part: scalar}, or None."""

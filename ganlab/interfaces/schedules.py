@@ -46,7 +46,8 @@ class Schedule:
     """The directions of the spec. The core sets them before it calls any method."""
     batches: int = 1
     """The number of batches over which each turn's gradients are averaged before its update, at least 1. Where a
-    schedule with 1 would draw one batch, the core draws this many. A step keeps the activations of all of them."""
+    schedule with 1 would draw one batch, the core draws this many. Their activations are kept at once only if a
+    discriminators' turn comes before the generators' turn on the same batches."""
     fade_out: Mapping[str, int] = {}
     """{loss: a number of steps in which its weight falls linearly to 0}. A schedule sets it in its constructor. The
     core refuses a name that is none of the spec's losses."""

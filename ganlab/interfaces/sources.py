@@ -26,6 +26,11 @@ class Source:
         """
         raise NotImplementedError(f"{type(self).__name__} has no image")
 
+    def is_image(self, key: str) -> bool:
+        """Returns False if a quick look shows that the key names no image, so that `ganlab check` does not count it.
+        A file may still turn out to be damaged when it is read."""
+        return True
+
     def label(self, key: str) -> int:
         """Returns the image's class, 0 <= label < classes. Called only if `classes` is not 0."""
         raise NotImplementedError(f"{type(self).__name__} has no label")

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
 
 import torch
 
@@ -58,3 +61,18 @@ def device(asked: str, where: str) -> str:
     if asked not in available:
         raise SpecError(f"{where}.device: {asked!r} is not available here; known are: {', '.join(available)}")
     return asked
+
+
+def memory(runs_on: str) -> int | None:
+    """Returns the memory of a device in bytes, in a container at most its limit; None on systems that do not tell."""
+    if runs_on.startswith("cuda"):
+        return torch.cuda.get_device_properties(runs_on).total_memory
+    try:
+        total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, OSError, ValueError):
+        # Windows has no sysconf
+        return None
+    with suppress(OSError, ValueError):
+        # "max" if there is no limit
+        total = min(total, int(Path("/sys/fs/cgroup/memory.max").read_text()))
+    return total

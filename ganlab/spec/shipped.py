@@ -16,7 +16,7 @@ class Experiment(NamedTuple):
     name: str
     """Its name for commands and for `extends`: "emb", "paper/emb"."""
     about: str
-    """What its spec says of itself."""
+    """The description in its spec."""
     path: Path
     """Its file."""
 

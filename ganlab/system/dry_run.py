@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import NamedTuple
 
 import torch
@@ -27,6 +27,7 @@ from ganlab.system.autograd_checks import (
 from ganlab.system.build import System
 from ganlab.system.error_attribution import Position
 from ganlab.system.forward_cache import ForwardCache
+from ganlab.system.plain_state import Snapshot, overwritten, plain_state
 from ganlab.system.terms import checked_terms
 from ganlab.system.weights import WeightsCopy
 from ganlab.torch_utils import as_float, evaluating, trainable
@@ -48,8 +49,8 @@ class DryRun(NamedTuple):
     """{(player, direction, label of the loss): its terms and requests}."""
     saved_bytes: dict[str, int]
     """{player: bytes that autograd keeps for one image, summed over the directions}."""
-    constant_terms: list[str]
-    """A sentence for each loss whose terms have values and no gradient."""
+    warnings: list[str]
+    """A sentence for each fault that may be none: terms without a gradient, state that no checkpoint keeps."""
 
 
 def prepare_losses(system: System, batch: Batch) -> None:
@@ -91,13 +92,17 @@ def dry_run(system: System, batch: Batch) -> DryRun:
         # some networks normalise their weights in every forward
         checks.may_change_own_weights(checks.weights.changed())
         found = DryRun({}, {}, [])
+        state = _PlainState(system)
         for turn, player in enumerate(PLAYERS):
-            _run_turn(system, batch, turn, player, checks, found)
+            _run_turn(system, batch, turn, player, checks, found, state)
+        found.warnings.extend(state.warnings())
     system.networks.forwards.clear()
     return found
 
 
-def _run_turn(system: System, batch: Batch, turn: int, player: str, checks: _Checks, found: DryRun) -> None:
+def _run_turn(
+    system: System, batch: Batch, turn: int, player: str, checks: _Checks, found: DryRun, state: _PlainState
+) -> None:
     cache = MutationCheckingCache(system.networks, batch, system.spec.seed)
     cache.begin(player, (0, turn), with_graph=player == "generator")
     parameters = list(trainable([*system.networks.modules.values(), *system.losses.values()]))
@@ -112,6 +117,7 @@ def _run_turn(system: System, batch: Batch, turn: int, player: str, checks: _Che
             with saving(saved):
                 parts = checked_terms(loss, player, Translation(direction, cache))
             logged = tuple(dict.fromkeys((way, name) for way, name, _ in cache.take_logged()))
+            state.look(f"losses.{label}", loss)
             checks.no_parameter_frozen()
             checks.no_weight_changed()
             if changed := cache.changed(direction):
@@ -128,9 +134,38 @@ def _run_turn(system: System, batch: Batch, turn: int, player: str, checks: _Che
         checks.position.move(f"losses.{label}", f"losses.{label}")
         checks.own_parameters_are_reached(loss, player, reached[label])
         if (fault := _constant_terms(player, terms[label])) is not None:
-            found.constant_terms.append(system.components.sentence(f"losses.{label}", fault))
+            found.warnings.append(system.components.sentence(f"losses.{label}", fault))
     images = len(next(iter(batch.images.values())))
     found.saved_bytes[player] = saved_bytes(saved) // images
+
+
+class _PlainState:
+    """Finds the plain attributes that losses overwrite: `look` is called after each use of a loss."""
+
+    def __init__(self, system: System) -> None:
+        self._components = system.components
+        self._last: dict[str, dict[str, Snapshot]] = {}
+        self._found: dict[str, str] = {}
+        for label, loss in system.losses.items():
+            self.look(f"losses.{label}", loss)
+
+    def look(self, place: str, loss: Loss) -> None:
+        # an attribute may be any object, and raise anything when it is looked at
+        with suppress(Exception):
+            now = plain_state(loss)
+            if place in self._last and (changed := overwritten(self._last[place], now)):
+                self._found.setdefault(place, changed[0])
+            self._last[place] = now
+
+    def warnings(self) -> list[str]:
+        return [
+            self._components.sentence(
+                place,
+                f"changes {changed}, which checkpoints do not keep; if a later term depends on it, use register_buffer,"
+                " or t.step to count",
+            )
+            for place, changed in self._found.items()
+        ]
 
 
 class _Checks:

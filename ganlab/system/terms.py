@@ -23,7 +23,13 @@ def checked_terms(loss: Loss, player: str, t: Translation) -> dict[str, Tensor]:
         named = f" for {part!r}" if part else ""
         if not isinstance(value, Tensor) or value.numel() != 1:
             got = f"a tensor of shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
-            raise SpecError(f"expected a scalar tensor{named}, got {got}")
+            advice = ""
+            if isinstance(value, int | float):
+                # a number has no gradient
+                advice = "; return the tensor itself, without .item() or float()"
+            elif isinstance(value, list | tuple):
+                advice = "; add the terms up, or return {part: scalar}"
+            raise SpecError(f"expected a scalar tensor{named}, got {got}{advice}")
         if not value.is_floating_point():
             raise SpecError(f"expected a floating-point scalar{named}, got {value.dtype}")
     return {part: value.reshape(()) for part, value in parts.items()}

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from ganlab.interfaces.networks import Discriminator, Domain, Generator
+from ganlab.system.plain_state import TORCH, drawn_by, moved_by
 from ganlab.testing.building import build, build_pair, check_class, sees
-from ganlab.testing.plain_state import TORCH, drawn_by, moved_by
 from ganlab.testing.requirement import (
     check_gradients,
     close,

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ganlab.determinism import keyed, untouched_settings
-from ganlab.errors import Unavailable
+from ganlab.errors import Unavailable, text_of
 
 # pytest then shows authors the sentence and their own code, and none of this module's; the same in the other modules
 __tracebackhide__ = True
@@ -52,7 +52,8 @@ class requirement:
 
     def __exit__(self, kind: object, error: BaseException | None, trace: TracebackType | None) -> None:
         if isinstance(error, Exception) and not isinstance(error, AssertionError | Unavailable):
-            raise AssertionError(f"{self.failed}: {type(error).__name__}: {_one_line(str(error))}") from error
+            text = text_of(error) if isinstance(error, AttributeError) else _one_line(str(error))
+            raise AssertionError(f"{self.failed}: {type(error).__name__}: {text}") from error
 
 
 def _one_line(text: str) -> str:

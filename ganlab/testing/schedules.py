@@ -13,8 +13,8 @@ from torch import nn
 from ganlab.determinism import keyed
 from ganlab.interfaces.networks import Domain
 from ganlab.interfaces.schedules import PLAYERS, SEEN_IN_TURN, Schedule, Turn
+from ganlab.system.plain_state import moved_by
 from ganlab.testing.building import build, check_class
-from ganlab.testing.plain_state import moved_by
 from ganlab.testing.requirement import keeps_random_state, max_difference, requirement, shape_text
 from ganlab.testing.simple import DIRECTIONS, IMAGES, noise
 from ganlab.torch_utils import shown

@@ -23,8 +23,12 @@ class PatchNCE(ganlab.Loss):
     eq. (3) over layers and patches are means, and the patches of the source are constants, as in the authors' code.
 
     `identity` adds the same loss on the translation of `t.target`. In eq. (5), lambda_X is the loss's weight, and
-    lambda_Y is `identity` times the weight. CUT has weight 1 and `identity` 1; FastCUT has weight 10, `identity` 0 and
-    `flip` true.
+    lambda_Y is `identity` times the weight. CUT has weight 1 and `identity` 1 (the authors' code takes the mean of both
+    terms instead of their sum); FastCUT has weight 10, `identity` 0 and `flip` true.
+
+    With `flip`, `t.fake` stays the translation of the source: its activations are mirrored and compared with those of
+    the mirrored source. Each image has a coin of its own. The authors' code draws one coin a step for the whole batch,
+    translates the mirrored source, so that the discriminator sees that translation, and mirrors its activations back.
 
     Args:
         temperature: the divisor of the patches' similarities (tau).

@@ -22,10 +22,14 @@ class Projected(ganlab.Discriminator):
     convolutions of stride 2, each with a norm and LeakyReLU 0.2, and a last 3x3 convolution; spectral norm divides all
     of them. So the scores of all scales have half of the size of the coarsest map, and are stacked as channels:
     (N, K, h, w) for K scales. A loss that averages scores, such as `hinge_gan` (the paper's) or `lsgan`, is then 1/K of
-    the paper's sum over discriminators.
+    the paper's sum over discriminators, as in the authors' code.
 
     Grey images are repeated to three channels. Differentiable augmentation, which the paper uses, is the wrapper
     `diff_augment`.
+
+    The authors' code differs: its last convolutions are 4x4, without padding and bias; its discriminators have up to
+    512 channels, as a table by the size of the map gives them; and it enlarges images with a bilinear filter, here a
+    bicubic one.
 
     Args:
         features: the feature network. It must have maps, as `lite0` has.

@@ -14,6 +14,10 @@ class RandomProjections(nn.Module):
     finest: a 3x3 convolution, bilinear upsampling to the next finer map, and the sum with it. The weights follow
     arXiv:1502.01852, and no bias is used. They are kept in checkpoints.
 
+    The authors' code differs: it has biases and torch's initial weights; its CSM is bilinear upsampling of the sum, of
+    the finest map too, then a 1x1 convolution, so that its projected maps have twice the size and, but for the finest,
+    half of the channels.
+
     Args:
         channels: the channels of the maps, from the finest to the coarsest.
         width: channels of the finest map after CCM.

@@ -19,7 +19,9 @@ class CAMPatch(ganlab.Discriminator):
 
     The activation before the scores holds the CAM logits (N, 2, 1, 1), which the loss `cam_lsgan` trains. U-GAT-IT has
     two discriminators in each domain, a local one with 3 layers and a global one with 5, each in the wrapper
-    `spectral_norm`. The wrapper also normalises the attention's 1x1 convolution, which the authors' code does not.
+    `spectral_norm`. The wrapper also normalises the attention's 1x1 convolution, which the authors' code does not, and
+    the maps are multiplied by the classifiers' normalised weights, where the authors' code takes those before spectral
+    norm.
     Height and width must be at least 4 * 2^layers.
 
     Args:

@@ -62,7 +62,11 @@ class UGATIT(ganlab.Generator):
 
     A 7x7 convolution, two of stride 2 and residual blocks make the maps that the attention reads; ReLU of the attended
     maps is the embedding (N, 4 width, H / 4, W / 4). The activation before it holds the CAM logits (N, 2, 1, 1), which
-    the loss `cam` trains. Convolutions have torch's initial weights, as in the authors' code.
+    the loss `cam` trains. Convolutions have torch's initial weights, and instance norms have no parameters, as in the
+    authors' PyTorch code.
+
+    Two things differ from that code: rho in the blocks is 1 at first, as in the paper, instead of 0.9, and the
+    variances of AdaLIN and LIN are biased, as in the authors' TensorFlow code.
 
     As published, with width 64, 4 blocks and 256x256 pixels, it has 278,959,808 parameters; 10,589,888 if `light`.
 

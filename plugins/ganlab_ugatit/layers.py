@@ -36,6 +36,9 @@ class AdaLIN(nn.Module):
     a_I has mean 0 and variance 1 in each channel of each image, a_L in each image. eps is 1e-5. Each channel has a rho
     of its own, which is trained and clipped to [0, 1] after each update.
 
+    The variances divide by the number of values, as in the authors' TensorFlow code; their PyTorch code divides by one
+    less.
+
     Args:
         channels: C.
         rho: the initial rho.
@@ -71,7 +74,11 @@ class LIN(nn.Module):
 
 
 class AdaptiveResidual(nn.Module):
-    """x + adalin(conv(relu(adalin(conv(x))))); both convolutions are 3 wide, with reflection padding."""
+    """x + adalin(conv(relu(adalin(conv(x))))); both convolutions are 3 wide, with reflection padding.
+
+    rho is 1 at first, as in the paper. In the authors' PyTorch code it is 0.9 at first, and their TensorFlow code
+    subtracts 0.1 from it in each use.
+    """
 
     def __init__(self, channels: int) -> None:
         super().__init__()

@@ -575,6 +575,16 @@ def test_check_says_what_would_be_built_and_writes_nothing(here: Path) -> None:
     assert sorted(here.rglob("*")) == before
 
 
+def test_check_warns_if_the_machine_has_less_memory(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.sysconf", lambda name: 4096 if name == "SC_PAGE_SIZE" else 64)
+    said = CliRunner().invoke(app, ["check", "tiny.json"]).stderr
+    found = re.search(
+        r"warning: the run needs about (\d+) MiB of memory, and cpu has 0: lower data.batch or data.si", said
+    )
+    assert found is not None
+    assert int(found[1]) >= 1
+
+
 def test_check_shows_which_turns_draw_a_batch_of_their_own(here: Path) -> None:
     (here / "fresh.json").write_text('{"extends": "tiny.json", "schedule": {"type": "wgan", "critic_updates": 2}}')
     found = json.loads(CliRunner().invoke(app, ["check", "fresh.json", "--json"]).stdout)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 from pathlib import Path
@@ -14,6 +15,8 @@ from typer.testing import CliRunner, Result
 
 from ganlab import Interrupted, experiment
 from ganlab.cli.commands import app
+from ganlab.cli.process import Output
+from ganlab.cli.tables import show_evaluation
 from ganlab.spec.files import merge
 from ganlab.spec.models import Json
 from helpers.callbacks import Recording, interrupt
@@ -40,7 +43,9 @@ def ganlab(*words: str, code: int = 0) -> Result:
 
 def test_a_run_ends_with_the_table_and_eval_prints_it_again(here: Path) -> None:
     ran = ganlab("run", "tiny.json").stdout
-    shown = ganlab("eval").stdout
+    again = ganlab("eval")
+    shown = again.stdout
+    assert "measures runs/tiny, the newest run with a checkpoint" in again.stderr.splitlines()
     assert ran.startswith(shown)
     title, headings, *lines = shown.splitlines()
     assert title.split() == ["step", "2", "(last)"]
@@ -133,7 +138,21 @@ def test_check_explains_each_number(here: Path) -> None:
     assert re.search(r"^ brightness +higher +how bright an image is *$", shown, re.M), shown
     numbers = json.loads(ganlab("check", "tiny.json", "--json").stdout)["numbers"]
     assert [number["number"] for number in numbers] == ["kid-averages", "brightness"]
-    assert all(number["about"] for number in numbers)
+    assert [number["about"].endswith(" Feature network: averages.") for number in numbers] == [True, False]
+
+
+def test_notes_name_a_checkpoint_only_among_several(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Output, "stream", io.StringIO())
+    common = {"number": "fid", "value": 1.0, "interval": [0, 2], "counts": {}, "references": {}, "notes": ["biased"]}
+    results = [{**common, "direction": way, "step": 2, "checkpoint": "last = best"} for way in ("ab", "ba")]
+    show_evaluation({"results": results, "left_out": []})
+    show_evaluation({"results": [*results, {**results[0], "step": 1, "checkpoint": "best"}], "left_out": []})
+    notes = [line for line in Output.stream.getvalue().splitlines() if line.startswith("biased")]
+    assert notes == ["biased: fid ab, fid ba", "biased: fid ab last = best, fid ba last = best, fid ab best"]
+
+
+def test_a_spec_without_a_description_is_named_alone(here: Path) -> None:
+    assert ganlab("check", "tiny.json").stdout.splitlines()[0] == "tiny"
 
 
 def test_content_of_folders_names_the_option_that_is_missing(here: Path, pictures: dict[str, Path]) -> None:
@@ -200,3 +219,21 @@ def test_metrics_on_features_need_them(here: Path) -> None:
     for command in ("run", "check"):
         said = ganlab(command, "wrong.json", code=2).stderr
         assert said.splitlines()[-1].startswith("ganlab: evaluation.features: is required by kid; known are: ")
+
+
+def test_too_few_images_and_files_that_are_none_are_warned_of(here: Path, pictures: dict[str, Path]) -> None:
+    (pictures["a"] / "notes.txt").write_text("no picture")
+    spec = merge(json.loads((here / "tiny.json").read_text()), {"data": {"holdout": 0.5}})
+    for domain in "ab":
+        spec["data"][domain] = {"type": "folder", "path": str(pictures[domain])}
+    (here / "few.json").write_text(json.dumps(spec))
+    checked = ganlab("check", "few.json")
+    assert "\nimages: 12 of a, 12 of b\n" in checked.stdout
+    assert checked.stderr.splitlines() == [
+        "warning: data.a: 1 of 13 files are no readable images and are left out: notes.txt",
+        *(
+            f"warning: data.{domain}: 6 images are held out, of which half are measured, and most numbers need 4: add"
+            " images or raise data.holdout"
+            for domain in "ab"
+        ),
+    ]

@@ -15,6 +15,7 @@ import ganlab
 from ganlab import Translation
 from ganlab.components.registry import Registry, installed
 from ganlab.data.sampler import Batch
+from ganlab.engine.summary import activation_bytes
 from ganlab.engine.trainer import Trainer
 from ganlab.errors import SpecError
 from ganlab.spec.files import merge
@@ -247,3 +248,31 @@ def test_generators_are_adjusted_after_their_updates(wrapped: bool) -> None:
             assert not torch.equal(q * 16, (q * 16).round())
             moved += float((p - q).detach().abs().sum())
         assert moved > 0
+
+
+class Held:
+    """A tensor that autograd keeps for a gradient. `now` and `most` count the bytes of all that are kept."""
+
+    now = most = 0
+
+    def __init__(self, tensor: Tensor) -> None:
+        self.tensor, self.bytes = tensor.detach(), 0 if isinstance(tensor, nn.Parameter) else tensor.nbytes
+        Held.now += self.bytes
+        Held.most = max(Held.most, Held.now)
+
+    def __del__(self) -> None:
+        Held.now -= self.bytes
+
+
+@pytest.mark.parametrize(("schedule", "factor"), [("simultaneous", 1), ("alternating", 3)])
+def test_the_estimate_of_memory_bounds_the_growth_of_what_autograd_keeps(schedule: str, factor: int) -> None:
+    kept, estimated = [], []
+    for batches in (1, 3):
+        trainer = make_trainer({"schedule": {"type": schedule, "accumulate": batches}})
+        Held.now = Held.most = 0
+        with torch.autograd.graph.saved_tensors_hooks(Held, lambda held: held.tensor):
+            trainer.step()
+        kept.append(Held.most)
+        estimated.append(activation_bytes(trainer, 4))
+    assert estimated[1] / estimated[0] == factor
+    assert 0.6 * factor < kept[1] / kept[0] < 1.3 * factor

@@ -521,6 +521,13 @@ def test_the_newest_run_is_measured_by_default(spec: Json, tmp_path: Path, monke
     ganlab.evaluate()
     assert not (tmp_path / "runs/older/evaluation.json").exists()
     assert (tmp_path / "runs/newer/evaluation.json").exists()
+    # of a run without a checkpoint nothing can be measured
+    shutil.rmtree(tmp_path / "runs/newer/checkpoints")
+    ganlab.evaluate()
+    assert (tmp_path / "runs/older/evaluation.json").exists()
+    shutil.rmtree(tmp_path / "runs/older/checkpoints")
+    with pytest.raises(SpecError, match=r"^no run in runs has a checkpoint yet"):
+        ganlab.evaluate()
 
 
 def test_a_run_of_another_machine_is_read_and_measured_here(spec: Json, tmp_path: Path) -> None:

@@ -16,8 +16,10 @@ from typing import Any
 
 import pytest
 import torch
+from ganlab_cyclegan.schedules import Alternating
 from torch import Tensor, nn
 
+from ganlab.engine.state import TrainingState
 from ganlab.engine.trainer import Trainer
 from ganlab.errors import RunError
 from ganlab.runs import checkpoint
@@ -383,6 +385,32 @@ def setting(name: str, value: Any) -> Callable[[Any], None]:
 
 def replaced(name: str, value: Any) -> Callable[[Any], None]:
     return lambda state: state.update({name: value})
+
+
+class Unnamed(Alternating):
+    """Gives its optimizers parameters without names, in an order of its own."""
+
+    backwards = False
+
+    def optimizer(self, player: str, parameters: list[tuple[str, nn.Parameter]]) -> torch.optim.Optimizer:
+        plain = [parameter for _, parameter in parameters]
+        return torch.optim.Adam(plain[::-1] if self.backwards else plain)
+
+
+def test_parameters_in_another_order_are_refused(make_trainer: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An author may edit a schedule between the processes of a run."""
+
+    def trainer() -> Any:
+        made = make_trainer(SYSTEMS["face2comic"])
+        made.schedule.__class__ = Unnamed
+        return TrainingState(made.system, made.batches)
+
+    state = trainer().state_dict()
+    trainer().load_state_dict(copy.deepcopy(state))
+    monkeypatch.setattr(Unnamed, "backwards", True)
+    told = "optimizers.generator: the parameters have another order: 'generator/ab.encoder"
+    with torch.random.fork_rng([]), pytest.raises(ValueError, match=told):
+        trainer().load_state_dict(state)
 
 
 @pytest.mark.parametrize(

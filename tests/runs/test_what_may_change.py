@@ -1,4 +1,4 @@
-"""What may change between the processes of a run because it trains nothing: where the images lie, the cadence."""
+"""The places of the images and the cadence may change between the processes of a run: they train nothing."""
 
 from __future__ import annotations
 

@@ -111,6 +111,28 @@ class Keeping(ganlab.Loss):
         return t.score(t.fake).mean()
 
 
+class Remembering(ganlab.Loss):
+    """Sets plain attributes."""
+
+    def __init__(self, keeps: str) -> None:
+        super().__init__()
+        self.keeps, self.count, self.cache = keeps, 0, None
+        self.kept: list[Tensor] = []
+        self.of: dict[str, Tensor] = {}
+
+    def generator(self, t: Translation) -> Tensor:
+        term = t.fake.mean()
+        if self.keeps == "a count":
+            self.count += 1
+        elif self.keeps == "a list":
+            self.kept.append(term.detach())
+        elif self.keeps == "a cache" and self.cache is None:
+            self.cache = torch.ones(3)
+        elif self.keeps == "one of each direction":
+            self.of.setdefault(t.direction, term.detach())
+        return term
+
+
 class Termless(ganlab.Loss):
     def generate(self, t: Translation) -> Tensor:
         return t.fake.mean()
@@ -214,7 +236,14 @@ class Normalising(SimpleDiscriminator):
 
 @ganlab.hookimpl
 def ganlab_losses() -> dict[str, type[ganlab.Loss]]:
-    return {"mine": Mine, "learning": Learning, "keeping": Keeping, "termless": Termless, "clamping": Clamping}
+    return {
+        "mine": Mine,
+        "learning": Learning,
+        "keeping": Keeping,
+        "termless": Termless,
+        "remembering": Remembering,
+        "clamping": Clamping,
+    }
 
 
 @ganlab.hookimpl
@@ -391,7 +420,7 @@ def test_what_fits_trains(start: Start, patch: Json) -> None:
 
 @pytest.mark.parametrize("player", ["generator", "discriminator"])
 def test_constant_terms_are_warned_of(start: Start, player: str) -> None:
-    (told,) = start(mine("constant", player)).dry_run.constant_terms
+    (told,) = start(mine("constant", player)).dry_run.warnings
     number = r"-?\d\S+"
     assert re.fullmatch(
         rf"losses\.mine: its {player} terms are ab {number}, ba {number} and have no gradient: while that is so,"
@@ -402,7 +431,26 @@ def test_constant_terms_are_warned_of(start: Start, player: str) -> None:
 
 @pytest.mark.parametrize("patch", [{}, mine("zero"), mine("constant", weight=0)])
 def test_terms_that_wait_or_are_not_minimised_are_not_warned_of(start: Start, patch: Json) -> None:
-    assert start(patch).dry_run.constant_terms == []
+    assert start(patch).dry_run.warnings == []
+
+
+@pytest.mark.parametrize(
+    ("keeps", "told"),
+    [
+        ("nothing", None),
+        ("a cache", None),
+        ("one of each direction", None),
+        ("a count", "'count' (0, then 1)"),
+        ("a list", "'kept' (list of 1, then list of 2)"),
+    ],
+)
+def test_plain_attributes_that_a_loss_overwrites_are_warned_of(start: Start, keeps: str, told: str | None) -> None:
+    warnings = start({"losses": {"mine": {"type": "remembering", "keeps": keeps}}}).dry_run.warnings
+    assert warnings == [
+        f"losses.mine: changes {told}, which checkpoints do not keep; if a later term depends on it, use"
+        f" register_buffer, or t.step to count (loss 'remembering' {OWNER}"
+        for _ in ([told] if told else [])
+    ]
 
 
 def initial_weights(system: System) -> dict[str, Tensor]:

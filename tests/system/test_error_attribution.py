@@ -84,6 +84,10 @@ class Late(ganlab.Loss):
             return t.score_embedding(t.features()[0]).mean()
         if self.how == "vector":
             return fake.mean((1, 2, 3))
+        if self.how == "number":
+            return fake.mean().item()
+        if self.how == "list":
+            return [fake.mean(), fake.mean()]
         if self.how == "labels":
             return t.source_labels
         if self.how == "whole":
@@ -105,12 +109,29 @@ class Forgetful(ganlab.Loss):
         self.weights = weights
 
 
+class Early(Forgetful):
+    """Sets a layer, as a helper of a component may, before torch's constructor has run."""
+
+    def __init__(self, weights: float = 1.0) -> None:
+        class Block(nn.Module):
+            def __init__(self) -> None:
+                self.layer = nn.Linear(1, 1)
+
+        ganlab.Loss.__init__(self)
+        self.block = Block()
+
+
 class Hasty(ganlab.Discriminator):
     def __init__(self, size: int = 1) -> None:
         self.size = size
 
     def forward(self, x: Tensor) -> Tensor:
         return x
+
+
+class Scales(ganlab.Discriminator):
+    def forward(self, x: Tensor) -> Any:
+        return [x, x[:, :, ::2, ::2]]
 
 
 class Backward(torch.autograd.Function):
@@ -243,12 +264,12 @@ class Spoiling(nn.Module):
 
 @ganlab.hookimpl
 def ganlab_losses() -> dict[str, type[ganlab.Loss]]:
-    return {"late": Late, "forgetful": Forgetful}
+    return {"late": Late, "forgetful": Forgetful, "early": Early}
 
 
 @ganlab.hookimpl
 def ganlab_discriminators() -> dict[str, type[ganlab.Discriminator]]:
-    return {"shy": Shy, "hasty": Hasty}
+    return {"shy": Shy, "hasty": Hasty, "scales": Scales}
 
 
 @ganlab.hookimpl
@@ -378,6 +399,27 @@ def shy(**options: Any) -> Json:
             f"losses.mine: loss 'forgetful' {OWNER}: Forgetful.__init__ doesn't call super().__init__()",
         ),
         (
+            {"losses": {"mine": {"type": "early"}}},
+            f"losses.mine: loss 'early' {OWNER}: Block.__init__ must call super().__init__() before it sets layers,"
+            " parameters or buffers",
+        ),
+        (
+            late(how="number", at=1),
+            "losses.mine's generator term in direction ab: expected a scalar tensor, got float; return the tensor"
+            f" itself, without .item() or float() (loss 'late' {OWNER})",
+        ),
+        (
+            late(how="list", at=1),
+            "losses.mine's generator term in direction ab: expected a scalar tensor, got list; add the terms up, or"
+            f" return {{part: scalar}} (loss 'late' {OWNER})",
+        ),
+        (
+            {"discriminators": {"image": {"type": "scales"}}},
+            "discriminators.image: can't score what is (3, 16, 16): expected a tensor, got list of 2 tensors; resize"
+            f" maps of several scales to one size and stack them as channels (discriminator 'scales' {OWNER}; output[0]"
+            " (2, 3, 16, 16), output[1] (2, 3, 8, 8))",
+        ),
+        (
             {"discriminators": {"image": {"type": "hasty"}}},
             f"discriminators.image: discriminator 'hasty' {OWNER}: Hasty.__init__ doesn't call super().__init__()",
         ),
@@ -479,7 +521,8 @@ def test_an_optimizer_that_needs_more_than_gradients_is_named_in_a_check(start: 
         (
             shy(how="tuple", at=9),
             "discriminators.image, in losses.adversarial's discriminator term in direction ab at step 2: expected a"
-            f" tensor, got tuple (discriminator 'shy' {OWNER}; output[0] {IMAGES}, output[1] {IMAGES}; {ASKED})",
+            " tensor, got tuple of 2 tensors; resize maps of several scales to one size and stack them as channels"
+            f" (discriminator 'shy' {OWNER}; output[0] {IMAGES}, output[1] {IMAGES}; {ASKED})",
         ),
         (
             # a size that the discriminator has scored before

@@ -16,7 +16,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from ganlab.testing.plain_state import moved_by
+from ganlab.system.plain_state import moved_by
 
 
 @dataclass

@@ -57,6 +57,22 @@ def differences(before: Mapping[str, Snapshot], after: Mapping[str, Snapshot]) -
     ]
 
 
+def overwritten(before: Mapping[str, Snapshot], after: Mapping[str, Snapshot]) -> list[str]:
+    """Returns what `differences` does, without attributes that were None or empty and mappings that only grew: one use
+    fills them, as a cache by direction."""
+    kept = {name: one for name, one in before.items() if not _is_filled(one, after.get(name, one))}
+    return differences(kept, {name: after[name] for name in kept if name in after})
+
+
+def _is_filled(one: Snapshot, two: Snapshot) -> bool:
+    match one.value, two.value:
+        case (None | (str(), ()) | (str(), frozenset(())), _):
+            return True
+        case ((str(kind), tuple(old)), (str(other), tuple(new))) if kind == other and kind.endswith("dict"):
+            return set(old) <= set(new)
+    return False
+
+
 def moved_by(use: Callable[[], object], component: object) -> list[str]:
     """Uses a component twice in the same way. Returns the attributes that the second use changed, for a message.
 
