@@ -67,7 +67,8 @@ class _Shown:
         apart = math.gcd(*(step - steps[0] for step in steps)) or 1
         return {
             "minimum": steps[0],
-            "maximum": steps[-1],
+            # Gradio refuses a slider with one value, also one that is not shown
+            "maximum": max(steps[-1], steps[0] + 1),
             "step": apart,
             "value": steps[-1],
             "visible": len(steps) > 1,
