@@ -71,6 +71,28 @@ def test_black_and_white_are_those_of_the_declared_depth(tmp_path: Path, name: s
     assert np.abs(grey(tmp_path / "x") - RAMP).max() <= (1 if "1023" in name else 0)
 
 
+UPRIGHT: dict[int, Callable[[Array], Array]] = {
+    1: lambda pixels: pixels,
+    2: np.fliplr,
+    3: lambda pixels: pixels[::-1, ::-1],
+    4: np.flipud,
+    5: np.transpose,
+    6: lambda pixels: np.rot90(pixels, -1),
+    7: lambda pixels: np.rot90(pixels, 2).T,
+    8: np.rot90,
+}
+"""{EXIF orientation: makes the stored pixels upright}."""
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+@pytest.mark.parametrize("orientation", UPRIGHT)
+def test_an_oblong_grey_tiff_is_turned_upright(tmp_path: Path, orientation: int, bits: int) -> None:
+    oblong = RAMP[:3]
+    values = oblong * (257 if bits == 16 else 1)
+    (tmp_path / "x").write_bytes(tiff(8, 3, values.astype(f"<u{bits // 8}").tobytes(), {258: bits, 274: orientation}))
+    assert np.array_equal(grey(tmp_path / "x"), UPRIGHT[orientation](oblong))
+
+
 @pytest.mark.parametrize("order", ["<", ">"])
 @pytest.mark.parametrize("orientation", [1, 3, 6])
 def test_a_deep_picture_is_turned_upright(tmp_path: Path, order: str, orientation: int) -> None:
