@@ -210,6 +210,7 @@ def evaluate(
 
 
 app.command()(using.translate)
+app.command()(using.demo)
 app.command()(using.runs)
 app.command()(starting.experiments)
 app.command()(starting.init)

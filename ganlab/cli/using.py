@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
 
@@ -37,7 +38,9 @@ def translate(
     ] = "run",
     checkpoint: Annotated[
         str,
-        typer.Option(metavar="WHICH", help="last, or best: the checkpoint with the best monitor during training."),
+        typer.Option(
+            metavar="WHICH", help="last; best: the checkpoint with the best monitor during training; or its step."
+        ),
     ] = "last",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace files that are there already.")] = False,
     grid: Annotated[
@@ -69,6 +72,33 @@ def translate(
         say(f"  look at      {found['grid'] or found['folder']}")
         if found["left_out"]:
             say(f"  left out     {counted(len(found['left_out']), 'file')}")
+
+
+def demo(
+    folders: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run folders, shown side by side.")],
+    host: Annotated[
+        str,
+        typer.Option(metavar="ADDRESS", help="The address to listen at; 0.0.0.0 lets other machines use the page."),
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(metavar="N", min=0, max=65535, help="The port; 0 takes any free one.")] = 7860,
+) -> None:
+    """Open a page that translates pictures with trained runs.
+
+    Drop a picture into it or take one: each run translates it, and the translation back. A slider chooses the
+    checkpoint. No picture leaves the machine. Needs the extra ganlab[demo].
+    """
+    with errors():
+        if find_spec("gradio") is None:
+            raise SpecError("demo needs Gradio, which is not installed: pip install 'ganlab[demo]'")
+        from ganlab.demo import serve
+
+        def ready(address: str) -> None:
+            say(f"demo: {', '.join(map(str, folders))}")
+            say(f"  open it      {address}")
+            say("  stop it      Ctrl-C")
+
+        finish_imports()
+        serve(folders, host, port, ready)
 
 
 def runs(

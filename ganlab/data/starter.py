@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import statistics
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -27,6 +28,11 @@ HELD_OUT = 16
 """The number of pictures to hold out of a small folder: half of them validate, and half are measured."""
 
 
+FEWEST = 32
+"""The fewest pictures of a folder with which all numbers can be measured: half are held out, and half of those are
+measured."""
+
+
 class _Pictures(NamedTuple):
     readable: int
     """The number of readable pictures, estimated from those looked at."""
@@ -34,16 +40,16 @@ class _Pictures(NamedTuple):
     """The median of the shorter sides, in pixels."""
 
 
-def init(name: str, a: str | Path, b: str | Path) -> tuple[Path, Json]:
+def init(name: str, a: str | Path, b: str | Path, warn: Callable[[str], object] = str) -> tuple[Path, Json]:
     """Writes NAME.json, a spec for the pictures in the folders a and b. Returns its path and its content.
 
-    The image size is at most the pictures' own, and 64 pixels without a GPU. Raises SpecError, with nothing written, if
-    the name is not allowed, the file exists, or a folder has fewer than two readable pictures.
+    The image size is at most the pictures' own, and 64 pixels without a GPU. `warn` receives a sentence if a folder has
+    too few pictures to measure. Raises SpecError, with nothing written, if the name is not allowed, the file exists,
+    one folder is inside the other, or a folder has fewer than two readable pictures.
     """
     path = Path(f"{name}.json")
     found = {domain: _pictures(folder, f"--{domain}") for domain, folder in (("a", a), ("b", b))}
-    if files.home_expanded(a).resolve() == files.home_expanded(b).resolve():
-        raise SpecError(f"--a and --b are the same folder, {a}; each is one of two sets of pictures")
+    _check_apart(a, b)
     side, count = min(p.side for p in found.values()), min(p.readable for p in found.values())
     on_gpu = devices()[0] != "cpu"
     size = max((s for s in SIZES if s <= side and on_gpu), default=min(SIZES))
@@ -68,7 +74,20 @@ def init(name: str, a: str | Path, b: str | Path) -> tuple[Path, Json]:
             file.write(text)
     except FileExistsError:
         raise SpecError(f"{path} exists already; choose another name, or move it away") from None
+    counts = zip((a, b), (pictures.readable for pictures in found.values()), strict=True)
+    if few := [f"{folder} holds {readable}" for folder, readable in counts if readable < FEWEST]:
+        warn(f"some numbers need {FEWEST} pictures in each folder, and {' and '.join(few)}; they are left out")
     return path, spec
+
+
+def _check_apart(a: str | Path, b: str | Path) -> None:
+    """Raises SpecError if a picture would be in both domains: folders are read with their subfolders."""
+    one, other = files.home_expanded(a).resolve(), files.home_expanded(b).resolve()
+    if one == other:
+        raise SpecError(f"--a and --b are the same folder, {a}; each is one of two sets of pictures")
+    for inner, outer in ((one, other), (other, one)):
+        if inner.is_relative_to(outer):
+            raise SpecError(f"--a and --b share pictures: {inner} is inside {outer}, which is read with its subfolders")
 
 
 def _pictures(folder: str | Path, option: str) -> _Pictures:

@@ -16,10 +16,6 @@ PREFIX = "evaluation"
 """The first part of a result's name in a run's records: "evaluation/DIRECTION/NUMBER"."""
 
 
-CHECKPOINTS = ("last", "best")
-"""The names of a run's checkpoints."""
-
-
 class Best(NamedTuple):
     """The checkpoint with the best monitor."""
 
@@ -54,14 +50,19 @@ def best_of(
     return None
 
 
-def chosen_step(folder: RunFolder, spec: Spec, which: str) -> int:
-    """Returns the step of a run's checkpoint, "last" or "best". Raises SpecError if there is none."""
-    if which not in CHECKPOINTS:
-        raise SpecError(f"checkpoint: {which!r} is not allowed: it should be 'last' or 'best'")
+def chosen_step(folder: RunFolder, spec: Spec, which: str | int) -> int:
+    """Returns the step of a run's checkpoint: "last", "best" or a step. Raises SpecError if there is none."""
     if not folder.steps:
         raise SpecError(f"{folder.path} has no checkpoint yet; train it with `ganlab run`")
     if which == "last":
         return folder.steps[-1]
+    if str(which).isdecimal() and int(which) in folder.steps:
+        return int(which)
+    if which != "best":
+        steps = ", ".join(map(str, folder.steps))
+        raise SpecError(
+            f"checkpoint: {which!r} is not allowed: it should be 'last', 'best' or one of the steps {steps}"
+        )
     asked = spec.evaluation
     monitors = evaluator_for(asked).monitors(asked.monitor, asked.keys_during)
     if (found := best_of(monitors, spec.directions, list(folder.records()), folder.steps)) is None:

@@ -43,7 +43,7 @@ def translate(
     to: str,
     out: str | Path | None = None,
     size: str = "run",
-    checkpoint: str = "last",
+    checkpoint: str | int = "last",
     overwrite: bool = False,
     grid: bool = False,
     cycle: bool = False,
@@ -60,7 +60,7 @@ def translate(
         out: The folder for the translations, by default `translated` and `to` in the run folder. They have the names
             and subfolders of the inputs.
         size: "run" or "keep".
-        checkpoint: "last" or "best".
+        checkpoint: "last", "best" or a step.
         overwrite: Replace files that are there already.
         grid: Also write grid.png, a sheet of the first pictures: odd columns inputs, even columns translations.
         cycle: Also write NAME.back.png, the translation translated back.

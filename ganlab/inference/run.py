@@ -45,16 +45,21 @@ class Run:
         """True if all steps are trained."""
         return self.step >= self.steps
 
+    @property
+    def checkpoints(self) -> list[int]:
+        """The steps of the checkpoints that are in the folder now, oldest first."""
+        return RunFolder(self.folder).steps
+
     @overload
-    def translate(self, image: Tensor, to: str, size: str = "run", checkpoint: str = "last") -> Tensor: ...
+    def translate(self, image: Tensor, to: str, size: str = "run", checkpoint: str | int = "last") -> Tensor: ...
 
     @overload
     def translate(
-        self, image: str | Path | Image.Image, to: str, size: str = "run", checkpoint: str = "last"
+        self, image: str | Path | Image.Image, to: str, size: str = "run", checkpoint: str | int = "last"
     ) -> Image.Image: ...
 
     def translate(
-        self, image: str | Path | Image.Image | Tensor, to: str, size: str = "run", checkpoint: str = "last"
+        self, image: str | Path | Image.Image | Tensor, to: str, size: str = "run", checkpoint: str | int = "last"
     ) -> Image.Image | Tensor:
         """Returns the translation of a picture, with the run's preprocessing and weights, averaged ones if there are.
 
@@ -65,13 +70,13 @@ class Run:
             size: "run" cuts out the largest centred square and resizes it to the size of the run's images. "keep"
                 translates the whole picture at its own size: it is padded by reflection at the bottom and at the right
                 to a size that the generator takes, and the translation is cropped.
-            checkpoint: "last", or "best" by the measurements during training.
+            checkpoint: "last", "best" by the measurements during training, or a step.
 
         Raises SpecError if the picture can't be read or an argument is wrong, RunError if the checkpoint is damaged.
         """
         return translator_of(self, checkpoint).translate(image, to, size)
 
-    def generator(self, direction: str, checkpoint: str = "last") -> nn.Module:
+    def generator(self, direction: str, checkpoint: str | int = "last") -> nn.Module:
         """Returns a copy of the generator of "ab" or "ba", on the run's device and in eval mode.
 
         It takes images (N, C, H, W) in [-1, 1], and computes in the type of its weights, also if the run computes in
@@ -84,13 +89,20 @@ class Run:
         return {}
 
 
-def translator_of(run: Run, checkpoint: str = "last") -> Translator:
-    """Returns the generators of a run's checkpoint, which are loaded once. Raises SpecError if there is none."""
+LOADED = 4
+"""The most checkpoints of a run whose generators are kept in memory."""
+
+
+def translator_of(run: Run, checkpoint: str | int = "last") -> Translator:
+    """Returns the generators of a run's checkpoint, which stay loaded. Raises SpecError if there is none."""
     folder = RunFolder(run.folder)
     step = chosen_step(folder, run.spec, checkpoint)
-    if step not in run._translators:
-        run._translators[step] = Translator(folder, run.spec, step)
-    return run._translators[step]
+    loaded = run._translators
+    # the one that was used last is the last
+    loaded[step] = loaded.pop(step) if step in loaded else Translator(folder, run.spec, step)
+    if len(loaded) > LOADED:
+        del loaded[next(iter(loaded))]
+    return loaded[step]
 
 
 def read_run(folder: RunFolder, spec: Spec) -> Run:

@@ -22,7 +22,7 @@ from ganlab.data.image_files import picture
 from ganlab.data.reading import noting_warnings
 from ganlab.evaluation.image_folders import Folder as ImageFolder
 from helpers.folders import add_special_files
-from helpers.pictures import colourful, deep_png, hostile, saved, tiff
+from helpers.pictures import PILLOW_13, colourful, deep_png, hostile, saved, tiff
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -69,6 +69,28 @@ DEEP: dict[str, bytes] = {
 def test_black_and_white_are_those_of_the_declared_depth(tmp_path: Path, name: str) -> None:
     (tmp_path / "x").write_bytes(DEEP[name])
     assert np.abs(grey(tmp_path / "x") - RAMP).max() <= (1 if "1023" in name else 0)
+
+
+UPRIGHT: dict[int, Callable[[Array], Array]] = {
+    1: lambda pixels: pixels,
+    2: np.fliplr,
+    3: lambda pixels: pixels[::-1, ::-1],
+    4: np.flipud,
+    5: np.transpose,
+    6: lambda pixels: np.rot90(pixels, -1),
+    7: lambda pixels: np.rot90(pixels, 2).T,
+    8: np.rot90,
+}
+"""{EXIF orientation: makes the stored pixels upright}."""
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+@pytest.mark.parametrize("orientation", UPRIGHT)
+def test_an_oblong_grey_tiff_is_turned_upright(tmp_path: Path, orientation: int, bits: int) -> None:
+    oblong = RAMP[:3]
+    values = oblong * (257 if bits == 16 else 1)
+    (tmp_path / "x").write_bytes(tiff(8, 3, values.astype(f"<u{bits // 8}").tobytes(), {258: bits, 274: orientation}))
+    assert np.array_equal(grey(tmp_path / "x"), UPRIGHT[orientation](oblong))
 
 
 @pytest.mark.parametrize("order", ["<", ">"])
@@ -162,6 +184,7 @@ def test_the_transparent_colour_of_sixteen_bits_is_laid_on_white(tmp_path: Path)
     assert (found.reshape(-1, 3)[2:] == (colours // 256).reshape(-1, 3)[2:]).all()
 
 
+@pytest.mark.skipif(not PILLOW_13, reason="Pillow reads it since 13")
 def test_grey_that_is_premultiplied_is_read(tmp_path: Path) -> None:
     both = np.stack([RAMP // 2, np.full_like(RAMP, 128)], axis=-1).astype(np.uint8)
     tifffile.imwrite(tmp_path / "x", both, photometric="minisblack", extrasamples=["assocalpha"])
@@ -210,7 +233,9 @@ def test_hostile_files_are_pictures_or_one_sentence(
     assert kept == pictures
     assert [text.split(": ")[0] for text in skipped] == others
     assert all(re.fullmatch(r"[^\n]+: [^\n]+", text) for text in skipped)
-    assert sum("decompression bomb" in text for text in skipped) == sum(name.startswith("billions") for name in files)
+    assert {text.split(": ")[0] for text in skipped if re.search(TOO_LARGE, text)} == {
+        name for name in files if name.startswith("billions")
+    }
     # Pillow's own warning, with the file's name; and one for all the files of several pages
     assert [text.split(": ", 1)[1] for text in said[1:]] == [
         "broken exif.jpg: Corrupt EXIF data. Expecting to read 2 bytes but only got 0.",
@@ -220,12 +245,16 @@ def test_hostile_files_are_pictures_or_one_sentence(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["set"]
 
 
+TOO_LARGE = r"Image size \(\d+ pixels\) exceeds limit" + ("" if PILLOW_13 else "|could not create decoder object")
+"""Before Pillow 13, a decoder refuses before the size is checked."""
+
+
 def test_billions_of_pixels_take_no_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ImageFile.ImageFile, "load_prepare", forbidden)
     for name, (content, _) in hostile().items():
         if name.startswith("billions"):
             (tmp_path / name).write_bytes(content)
-            with pytest.raises(ValueError, match=r"Image size \(\d+ pixels\) exceeds limit"):
+            with pytest.raises(ValueError, match=TOO_LARGE):
                 picture(tmp_path / name)
 
 

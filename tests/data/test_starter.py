@@ -118,9 +118,18 @@ def test_the_command_says_what_to_do_next(here: Path) -> None:
         "  look at it   ganlab check mine",
         "  train it     ganlab run mine",
     ]
+    assert done.stderr == ""
     Path("mine.json").rename("first.json")
     found = json.loads(CliRunner().invoke(app, [*words, "--json"]).stdout)
     assert found == {"file": "mine.json", "spec": json.loads(Path("first.json").read_text())}
+
+
+def test_a_folder_that_is_too_small_to_measure_is_a_warning(here: Path) -> None:
+    done = CliRunner().invoke(app, ["init", "mine", "--a", folder("photos", 31), "--b", folder("comics", 32)])
+    assert (done.exit_code, done.stderr) == (
+        0,
+        "warning: some numbers need 32 pictures in each folder, and photos holds 31; they are left out\n",
+    )
 
 
 @pytest.mark.parametrize(
@@ -132,6 +141,8 @@ def test_the_command_says_what_to_do_next(here: Path) -> None:
         ("mine", "photos/000.png", "photos", "--a: photos/000.png does not exist"),
         ("mine", "~nobody-here", "photos", "--a: '~nobody-here': the home folder that its '~' stands for is not known"),
         ("mine", "photos", "photos/", "--a and --b are the same folder, photos; each is one of two sets of pictures"),
+        ("mine", "photos", "photos/sub", "--a and --b share pictures: HERE/photos/sub is inside HERE/photos, which is"),
+        ("mine", "photos/sub", "photos", "--a and --b share pictures: HERE/photos/sub is inside HERE/photos, which is"),
         ("taken", "photos", "comics", "taken.json exists already; choose another name, or move it away"),
         ("a/b", "photos", "comics", "init: name: 'a/b' is not allowed: it names a folder, so at most 100 letters,"),
     ],
@@ -148,6 +159,6 @@ def test_what_is_wrong_is_one_sentence_and_nothing_is_written(
     before = sorted(here.rglob("*"))
     done = CliRunner().invoke(app, ["init", name, "--a", a, "--b", b])
     assert (done.exit_code, done.stdout) == (2, "")
-    assert done.stderr.startswith(f"ganlab: {sentence}")
+    assert done.stderr.startswith(f"ganlab: {sentence.replace('HERE', str(here))}")
     assert sorted(here.rglob("*")) == before
     assert Path("taken.json").read_text() == "{}"

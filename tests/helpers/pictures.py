@@ -10,7 +10,11 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
+import PIL
 from PIL import Image
+
+PILLOW_13 = int(PIL.__version__.split(".")[0]) >= 13
+"""True if Pillow reads uncompressed TIFFs of YCbCr, and of grey that is premultiplied."""
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -120,7 +124,7 @@ def hostile() -> dict[str, tuple[bytes, bool]]:
         "palette.png": (saved(palette, "PNG", transparency=bytes(range(128))), True),
         "print.jpg": (saved(good.convert("CMYK"), "JPEG"), True),
         "lab.tif": (saved(Image.merge("LAB", [grey] * 3), "TIFF"), True),
-        "ycbcr.tif": (saved(good.convert("YCbCr"), "TIFF"), True),
+        "ycbcr.tif": (saved(good.convert("YCbCr"), "TIFF"), PILLOW_13),
         "one bit.png": (saved(good.convert("1"), "PNG"), True),
         "fax.tif": (saved(good.convert("1"), "TIFF", compression="group4"), True),
         "moving.gif": (saved(frames[0], "GIF", save_all=True, append_images=frames[1:]), True),

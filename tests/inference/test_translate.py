@@ -26,7 +26,7 @@ from ganlab.spec.models import Json
 from helpers.callbacks import Recording
 from helpers.folders import draw
 from helpers.paths import INSTALLED
-from helpers.pictures import colourful, deep_png, hostile, saved
+from helpers.pictures import PILLOW_13, colourful, deep_png, hostile, saved
 from helpers.systems import SIZE, TINY
 
 # one process trains the run for all of them
@@ -123,7 +123,8 @@ def test_the_best_checkpoint_is_the_one_with_the_best_monitor(run: ganlab.Run) -
     assert best != 6
     images = torch.rand(2, 3, SIZE, SIZE)
     with torch.no_grad():
-        for name, step in (("best", best), ("last", 6)):
+        choices: tuple[tuple[str | int, int], ...] = (("best", best), ("last", 6), (best, best), (str(best), best))
+        for name, step in choices:
             expected = by_hand(run, "ab", step=step)(images)
             assert torch.equal(run.generator("ab", name)(images), expected)
             assert torch.equal(run.translate(images, to="b", checkpoint=name), expected)
@@ -196,7 +197,7 @@ def test_a_generator_of_one_size_alone_refuses_to_keep_sizes(tiny: Json, tmp_pat
 REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"to": "c"}, "to: 'c' is not allowed: this run translates to a and to b"),
     ({"size": "large"}, "size: 'large' is not allowed: it should be 'run' or 'keep'"),
-    ({"checkpoint": "first"}, "checkpoint: 'first' is not allowed: it should be 'last' or 'best'"),
+    ({"checkpoint": "first"}, "checkpoint: 'first' is not allowed: it should be 'last', 'best' or one of the steps "),
     ({"image": "no.png"}, "no.png can't be translated: is not a file"),
     ({"image": Image.new("F", (9, 9))}, "the image can't be translated: holds floats of 32 bits"),
     (
@@ -251,6 +252,13 @@ def test_a_damaged_checkpoint_is_refused(run: ganlab.Run, tmp_path: Path) -> Non
 # -- files ------------------------------------------------------------------------------------------------------
 
 
+def of_mode(mode: str, width: int, height: int) -> Image.Image:
+    image = colourful(width, height)
+    if mode == "I;16":
+        return Image.fromarray(np.array(image.convert("L")).astype(np.uint16) * 257)
+    return image.convert(mode)
+
+
 def fifty(folder: Path) -> dict[str, tuple[int, int] | None]:
     """Writes pictures of every kind; returns {name: size when upright, or None if it can't be read}."""
     found: dict[str, tuple[int, int] | None] = {}
@@ -266,11 +274,14 @@ def fifty(folder: Path) -> dict[str, tuple[int, int] | None]:
         image = colourful(21 + orientation, 34)
         size = image.size if orientation < 5 else image.size[::-1]
         add(f"turned/{orientation}.jpg", saved(image, "JPEG", exif=exif), size)
+    for mode in ("L", "I;16", "RGB"):
+        add(f"turned/{mode}.tif", saved(of_mode(mode, 21, 34), "TIFF", tiffinfo={0x0112: 6}), (34, 21))
     for mode in ("1", "L", "P", "RGB", "RGBA", "LA", "I;16"):
-        add(f"modes/{mode}.png", saved(colourful(13, 11).convert("L" if ";" in mode else mode), "PNG"), (13, 11))
+        add(f"modes/{mode}.png", saved(of_mode(mode, 13, 11), "PNG"), (13, 11))
     for mode in ("CMYK", "YCbCr", "LAB", "L"):
         image = Image.merge("LAB", [colourful(15, 31).convert("L")] * 3) if mode == "LAB" else None
-        add(f"modes/{mode}.tif", saved(image or colourful(15, 31).convert(mode), "TIFF"), (15, 31))
+        size = (15, 31) if mode != "YCbCr" or PILLOW_13 else None
+        add(f"modes/{mode}.tif", saved(image or colourful(15, 31).convert(mode), "TIFF"), size)
     for width, height in ((1, 1), (1, 40), (40, 1), (2, 3), (3, 6000), (6000, 5), (7, 7), (63, 65)):
         add(f"sizes/{width}x{height}.png", saved(colourful(width, height), "PNG"), (width, height))
     for name, (content, readable) in hostile().items():
