@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from ganlab.interfaces.schedules import ScheduleWrapper as ScheduleWrapper
     from ganlab.interfaces.schedules import Turn as Turn
     from ganlab.interfaces.sources import Source as Source
+    from ganlab.sharing.export import export as export
     from ganlab.spec.models import Spec as Spec
 
 
@@ -59,6 +60,7 @@ _NAMES = {
     "ganlab.interfaces.networks": ("Discriminator", "Domain", "Features", "Generator"),
     "ganlab.interfaces.schedules": ("Schedule", "ScheduleWrapper", "Turn"),
     "ganlab.interfaces.sources": ("Source",),
+    "ganlab.sharing.export": ("export",),
     "ganlab.spec.models": ("Spec",),
 }
 
