@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from ganlab.interfaces.schedules import Turn as Turn
     from ganlab.interfaces.sources import Source as Source
     from ganlab.sharing.export import export as export
+    from ganlab.sharing.import_cyclegan import import_cyclegan as import_cyclegan
     from ganlab.spec.models import Spec as Spec
 
 
@@ -61,6 +62,7 @@ _NAMES = {
     "ganlab.interfaces.schedules": ("Schedule", "ScheduleWrapper", "Turn"),
     "ganlab.interfaces.sources": ("Source",),
     "ganlab.sharing.export": ("export",),
+    "ganlab.sharing.import_cyclegan": ("import_cyclegan",),
     "ganlab.spec.models": ("Spec",),
 }
 
