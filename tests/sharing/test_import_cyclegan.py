@@ -1,4 +1,4 @@
-"""`ganlab import cyclegan`: checkpoints of the published networks, built here from their layer names in plain PyTorch."""
+"""`ganlab import cyclegan`, with checkpoints of networks built from the published layer names in plain PyTorch."""
 
 from __future__ import annotations
 
@@ -159,7 +159,7 @@ def old(state: State) -> State:
     added = dict(state)
     for key, value in state.items():
         layer, _, name = key.rpartition(".")
-        if name == "bias" and f"{layer}.weight" in state and layer != "model.22":
+        if name == "bias" and f"{layer}.weight" in state and layer != "model.23":
             start, _, number = layer.rpartition(".")
             norm = f"{start}.{int(number) + 1}"
             added |= {f"{norm}.running_mean": torch.ones(len(value)), f"{norm}.running_var": torch.ones(len(value)) * 9}
@@ -375,7 +375,8 @@ def test_no_code_of_a_file_is_run(kind: str, tmp_path: Path) -> None:
     done = CliRunner().invoke(app, ["import", "cyclegan", str(path), "--out", str(tmp_path / "run")])
     assert (done.exit_code, done.stdout) == (2, "")
     assert done.stderr.splitlines() == [
-        f"ganlab: {path} can't be read: it is damaged, or holds more than tensors and plain values, which could run code"
+        f"ganlab: {path} can't be read: it is damaged, or holds more than tensors and plain values, which could run"
+        " code"
     ]
     assert not mark.exists()
     assert not (tmp_path / "run").exists()
@@ -403,4 +404,4 @@ def test_files_that_do_not_belong_together_are_refused(tmp_path: Path) -> None:
     ):
         ganlab.import_cyclegan([tmp_path / "empty"], tmp_path / "run")
     done = CliRunner().invoke(app, ["import", "cyclegn", str(tmp_path), "--out", str(tmp_path / "run")])
-    assert done.stderr == "ganlab: import: 'cyclegn' is not known; did you mean 'cyclegan'?\n"
+    assert done.stderr == "ganlab: import: 'cyclegn' is not known; did you mean 'cyclegan'? known are: cyclegan\n"
