@@ -18,7 +18,6 @@ from typing_extensions import TypedDict
 
 from ganlab.errors import RunError, text_of
 from ganlab.runs.models import Fingerprint
-from ganlab.spec.models import Json
 from ganlab.system.module_state import load_own_state, own_state
 
 DIRECTIONS = ("ab", "ba")
@@ -37,6 +36,14 @@ class Imported(TypedDict):
     sha256: str
 
 
+class Trained(TypedDict):
+    """The circumstances of a training."""
+
+    packages: dict[str, str | None]
+    """{package: its version}."""
+    device_name: str
+
+
 class About(TypedDict):
     """What a file of weights says of itself."""
 
@@ -46,8 +53,7 @@ class About(TypedDict):
     """True if the weights are averages over the training."""
     data: dict[str, Fingerprint]
     """{domain: the images of the training}; empty if they are not known."""
-    trained: NotRequired[Json]
-    """The versions and the device of the training, if they are known."""
+    trained: NotRequired[Trained]
     imported: NotRequired[Imported]
     """The origin of the weights, if another program trained them."""
 
@@ -76,6 +82,7 @@ def about(folder: Path, direction: str) -> About:
     """Returns what a direction's file says of itself. Raises RunError if it is missing or damaged."""
     path = weights(folder, direction)
     try:
+        _check_file(path)
         with safe_open(path, framework="pt") as file:
             text = (file.metadata() or {}).get(_METADATA)
         if text is None:
@@ -99,6 +106,7 @@ def load(folder: Path, generators: Mapping[str, nn.Module]) -> None:
     for direction, generator in generators.items():
         path = weights(folder, direction)
         try:
+            _check_file(path)
             with safe_open(path, framework="pt") as file:
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
             if wrong := [name for name, value in tensors.items() if not torch.isfinite(value).all()]:
@@ -107,6 +115,12 @@ def load(folder: Path, generators: Mapping[str, nn.Module]) -> None:
         # nothing that a file holds may end in a traceback
         except Exception as error:
             raise RunError(f"{path} can't be read: {_reason(error)}") from error
+
+
+def _check_file(path: Path) -> None:
+    if not path.is_file():
+        # opening a pipe would block
+        raise ValueError("it is not a file" if path.exists() else "it does not exist")
 
 
 def _reason(error: Exception) -> str:

@@ -51,7 +51,9 @@ def card(model: Model) -> str:
     )
     environment.filters |= {"yaml": _yaml, "cell": _cell, "number": _number, "counts": _counts}
     spec, results = model.spec, (model.evaluation or {}).get("results", [])
-    sources = {domain: _title(spec.components[f"data.{domain}"]) for domain in "ab"}
+    imported = [about["imported"] for about in model.about.values() if "imported" in about]
+    # the spec of an imported model names no images of its training
+    sources = {} if imported else {domain: _title(spec.components[f"data.{domain}"]) for domain in "ab"}
     first = next(iter(model.about.values()))
     size = spec.data.size
     return environment.get_template("model_card.md.jinja").render(
@@ -74,16 +76,11 @@ def card(model: Model) -> str:
         target_types={direction: spec.components[f"data.{direction[1]}"].component.name for direction in model.about},
         grid=model.grid,
         onnx=_onnx(model),
-        imported=list(
-            {
-                about["imported"]["file"]: about["imported"] for about in model.about.values() if "imported" in about
-            }.values()
-        ),
-        size=size,
+        imported=imported,
         training=_training(spec, first),
         results=results,
         protocol=_protocol((model.evaluation or {}).get("protocol", {})),
-        sizes=_sizes(model.needs, size),
+        sizes=_sizes(model.needs, size, bool(imported)),
         domains=[
             {
                 "name": name,
@@ -91,13 +88,13 @@ def card(model: Model) -> str:
                 **first["data"].get(name, {"images": 0, "sha256": ""}),
                 "credits": _credits(spec, name),
             }
-            for name in "ab"
+            for name in sources
         ],
     )
 
 
 def _named(domain: str, sources: Mapping[str, str]) -> str:
-    return f"{domain} ({sources[domain]})"
+    return f"{domain} ({sources[domain]})" if domain in sources else domain
 
 
 def _title(source: ResolvedComponent) -> str:
@@ -115,7 +112,7 @@ def _credits(spec: Spec, domain: str) -> str:
 
 
 def _training(spec: Spec, about: About) -> list[str]:
-    data, trained = spec.data, about.get("trained", {})
+    data, trained = spec.data, about.get("trained")
     losses = ", ".join(_loss(spec, name) for name in spec.losses)
     discriminators = ", ".join(spec.components[f"discriminators.{name}"].title for name in spec.discriminators)
     averages = f"averaged over training, half-life {spec.ema_halflife_images:g} images" if about["averaged"] else ""
@@ -127,7 +124,9 @@ def _training(spec: Spec, about: About) -> list[str]:
         f"Schedule `{spec.components['schedule'].title}`; weights of step {about['step']}"
         f"{f', {averages}' if averages else ''}. Random seed {spec.seed}.",
     ]
-    if trained:
+    if spec.init.run is not None:
+        lines.append(f"Began with the weights of the run `{printable(Path(spec.init.run).name)}`.")
+    if trained is not None:
         packages = ", ".join(f"{name} {version}" for name, version in trained["packages"].items() if version)
         lines.append(f"Trained with {packages} on {trained['device_name']}, precision {spec.runtime.precision}.")
     return lines
@@ -142,7 +141,7 @@ def _protocol(protocol: Json) -> list[str]:
     lines = []
     for domain, images in protocol.get("images", {}).items():
         counts = ", ".join(f"{images[part]} {part}" for part in ("train", "validation", "test") if part in images)
-        lines.append(f"Images of {domain}: {counts}; SHA-256 `{images['sha256']}`.")
+        lines.append(f"Images of {domain}: {counts}; SHA-256 `{images.get('sha256')}`.")
     lines += [f"{name.capitalize()}: {protocol[name]}." for name in ("split", "translated") if name in protocol]
     for label, features in protocol.get("features", {}).items():
         lines.append(f"Features `{label}`: {features.get('size')} pixels, {features.get('resize')}.")
@@ -152,15 +151,16 @@ def _protocol(protocol: Json) -> list[str]:
     return lines
 
 
-def _sizes(needs: Needs | None, size: int) -> str:
+def _sizes(needs: Needs | None, size: int, imported: bool) -> str:
     if needs is None:
         return f"The generators take images of {size} x {size} pixels only."
     other = (
         f"heights and widths that are multiples of {needs.multiple}" if needs.multiple > 1 else "any height and width"
     )
+    trained = f"Pictures are resized to {size} x {size} pixels" if imported else f"Trained at {size} x {size} pixels"
     return (
-        f"The generators were trained at {size} x {size} pixels. They take {other}, {needs.least} or more, but"
-        " things of another size in pixels than in training may be translated badly."
+        f"{trained}. The generators take {other}, {needs.least} or more, but things of another size in pixels than in"
+        " training may be translated badly."
     )
 
 

@@ -21,6 +21,9 @@ from ganlab.sharing.folder import GRID, check_target, contents, write
 from ganlab.sharing.onnx import Exported
 from ganlab.spec.models import Json, Spec
 
+PACKAGES = ("ganlab", "torch")
+"""The packages whose versions at the training a model names."""
+
 COLUMNS = "Odd columns are inputs; the image to the right of each is its translation"
 
 
@@ -104,9 +107,10 @@ def _about(folder: RunFolder, spec: Spec, step: int, direction: str) -> About:
         return shared.about(folder.path, direction)
     data = checkpoints.manifest(folder.checkpoints, step)["data"]
     about = About(step=step, averaged=spec.ema_halflife_images is not None, data=data)
-    if (environment := folder.environment()) is not None:
-        packages = {name: environment["packages"].get(name) for name in ("ganlab", "torch")}
-        about["trained"] = {"packages": packages, "device_name": environment["device_name"]}
+    environment = folder.environment() or {}
+    packages, device = environment.get("packages"), environment.get("device_name")
+    if isinstance(packages, dict) and isinstance(device, str):
+        about["trained"] = {"packages": {name: packages.get(name) for name in PACKAGES}, "device_name": device}
     return about
 
 

@@ -74,7 +74,8 @@ def shareable(spec: Spec) -> Json:
     for part in (part for component in components for part in component.walk()):
         for option in signature(part.component.cls).paths:
             _shorten(found, *part.place.split("."), option)
-    _shorten(found, "init", "run")
+    # a run of this machine
+    found["init"]["run"] = None
     return found
 
 

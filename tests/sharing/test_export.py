@@ -144,7 +144,9 @@ def test_the_card_has_front_matter_results_protocol_and_limits(model: Path, run:
     assert "Images of 16 x 16 pixels in batches of 4, mirrored at random; 50% of each domain held out." in text
     assert "`lsgan` (weight 1), `cycle` (weight 10)" in text
     assert "averaged over training, half-life 8 images" in text
-    assert "They take heights and widths that are multiples of 4, 8 or more" in text
+    assert (
+        "- Trained at 16 x 16 pixels. The generators take heights and widths that are multiples of 4, 8 or more" in text
+    )
     for title in ("## Use", "## Training", "## Results", "## Limits", "## Data"):
         assert f"\n{title}\n\n" in text
     # neither blank lines in tables nor what a template leaves

@@ -230,6 +230,9 @@ def test_it_translates_and_exports(imported: Path, tmp_path: Path) -> None:
     for name in ("latest_net_G_A.pth", "latest_net_G_B.pth"):
         assert f"- `{name}` of pytorch-CycleGAN-and-pix2pix or CUT, SHA-256 `" in text
     assert "ganlab did not train these weights and knows nothing of their training." in text
+    assert "The images of the training are not known here" in text
+    assert "- Pictures are resized to 16 x 16 pixels. The generators take heights and widths that are multiples" in text
+    assert "| ab | a to b | resnet |" in text
     assert "lsgan" not in text
     ganlab.export(imported, tmp_path / "again")
     for name in ("ab.safetensors", "ba.safetensors", "README.md"):
