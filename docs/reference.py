@@ -33,6 +33,8 @@ PYTHON = [
     "ganlab.experiment",
     "ganlab.inference.run",
     "ganlab.inference.files",
+    "ganlab.sharing.export",
+    "ganlab.sharing.import_cyclegan",
     "ganlab.comparison.compare",
     "ganlab.comparison.diff",
     "ganlab.comparison.processes",

@@ -40,6 +40,8 @@ if TYPE_CHECKING:
     from ganlab.interfaces.schedules import ScheduleWrapper as ScheduleWrapper
     from ganlab.interfaces.schedules import Turn as Turn
     from ganlab.interfaces.sources import Source as Source
+    from ganlab.sharing.export import export as export
+    from ganlab.sharing.import_cyclegan import import_cyclegan as import_cyclegan
     from ganlab.spec.models import Spec as Spec
 
 
@@ -59,6 +61,8 @@ _NAMES = {
     "ganlab.interfaces.networks": ("Discriminator", "Domain", "Features", "Generator"),
     "ganlab.interfaces.schedules": ("Schedule", "ScheduleWrapper", "Turn"),
     "ganlab.interfaces.sources": ("Source",),
+    "ganlab.sharing.export": ("export",),
+    "ganlab.sharing.import_cyclegan": ("import_cyclegan",),
     "ganlab.spec.models": ("Spec",),
 }
 

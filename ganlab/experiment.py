@@ -26,7 +26,8 @@ from ganlab.evaluation.periodic import PeriodicEvaluation
 from ganlab.evaluation.results import covers, measure_run
 from ganlab.evaluation.run_evaluator import RunEvaluator
 from ganlab.evaluation.splits import every_image, too_few
-from ganlab.inference.run import Run, load_run, read_run
+from ganlab.inference.measure import evaluate_translations
+from ganlab.inference.run import Run, load_run, read_run, translator_of
 from ganlab.interfaces.callbacks import Callback, TrainingStart
 from ganlab.interfaces.networks import Domain
 from ganlab.interfaces.sources import Source
@@ -89,6 +90,11 @@ def run(
     check_json(str(folder.path), "--out")
     if folder.foreign:
         raise SpecError(f"{folder.path} exists and is not a run; choose another folder with --out")
+    if folder.shared:
+        raise SpecError(
+            f"{folder.path} is a shared model, which is not trained further; to begin with its weights, choose another"
+            f" folder with --out, and --set init.run={folder.path}"
+        )
     kept = folder.spec() if folder.exists and not (fresh or folder.untrained) else None
     with explaining(set):
         resolved = resolve(asked, where, like=kept)
@@ -132,35 +138,50 @@ def evaluate(
     run: str | Path | None = None,
     metrics: Sequence[str | Options] = (),
     features: str | Options | None = None,
-    images: tuple[str | Path, str | Path] | None = None,
+    images: tuple[str | Path, str | Path] | str | Path | None = None,
     inputs: str | Path | None = None,
     callback: Callback | None = None,
     set: Iterable[str] = (),
+    to: str | None = None,
 ) -> Json:
-    """Measures a run and keeps the results in its evaluation.json, or measures a folder of images.
+    """Measures a run on its own images, or on others; or measures a folder of images.
+
+    Results on a run's own images are kept in its evaluation.json.
 
     Args:
         run: The run folder, by default the newest in runs/ that has a checkpoint.
         metrics: Types of metrics, or objects with a type and options; by default those of the run's spec.
         features: The feature network, in the same form; by default the spec's, or else the first one that ships.
-        images: Two folders, instead of a run: the images to measure, and real images.
-        inputs: The folder of the images from which those in `images[0]` were made, under the same names except for
-            suffixes.
+        images: With a run, a folder of real images: the run translates the pictures in `inputs`, and its translations
+            are measured against them. Without a run, two folders: the images to measure, and real images.
+        inputs: The folder of the pictures to translate. Without a run, of the images from which those in `images[0]`
+            were made, under the same names except for suffixes.
         callback: Receives the progress and warnings.
         set: Changes to the run's spec for this evaluation, each "path.to.key=value". They may change only what does not
             affect training, for example "data.a.path=photos" if the images have moved.
+        to: With a run and `images`: the domain to translate into, by default that of the run's first direction.
 
     Returns {"protocol", "results", "left_out"}. Raises SpecError, before anything is written, if an argument is wrong
     or something that it names is missing; Unavailable if no number could be measured.
     """
     callback = callback or Callback()
+    if to is not None and (run is None or images is None):
+        raise SpecError(f"--to {to}: goes with a run and --images")
     if images is None:
         if inputs is not None:
             raise SpecError("--inputs goes with --images")
         folder = RunFolder(run) if run is not None else newest_run()
         found = _evaluate_run(folder, metrics, features, callback, tuple(set))
     elif run is not None:
-        raise SpecError(f"either a run ({run}) or --images is measured, not both")
+        if isinstance(images, tuple):
+            raise SpecError(f"either a run ({run}) or two folders of --images are measured, not both")
+        if inputs is None:
+            raise SpecError(f"--images {images}: needs --inputs, the pictures that {run} translates")
+        if changes := tuple(set):
+            raise SpecError(f"--set {changes[0]}: goes with the run's own images, not with --images")
+        found = _evaluate_translations(RunFolder(run), metrics, features, images, inputs, to, callback)
+    elif not isinstance(images, tuple):
+        raise SpecError(f"--images {images}: needs a run that translates --inputs, or a second folder")
     elif changes := tuple(set):
         raise SpecError(f"--set {changes[0]}: goes with a run, not with --images")
     else:
@@ -358,16 +379,11 @@ def _evaluate_run(
         spec, trained = load_spec(spec.as_json(), changes), spec
         if differing := differences(trained, spec):
             raise SpecError(f"eval --set: {folder.path} was trained otherwise (there / asked): {'; '.join(differing)}")
-    asked = spec.evaluation.model_copy()
-    if metrics:
-        # a metric that the spec names too keeps the spec's options
-        own = {metric.key: metric.as_json() for metric in spec.evaluation.metric_components}
-        asked.metrics = tuple(own.get(metric, metric) if isinstance(metric, str) else metric for metric in metrics)
-        asked.monitor = None
-    asked.features = features or asked.features
-    asked = resolve_evaluation(asked, "eval")
-    if not asked.metrics:
-        raise SpecError(f"{folder.path} names no metrics; choose some: {', '.join(registry().names('metric'))}")
+    asked = _asked_evaluation(spec, metrics, features, folder)
+    if folder.shared:
+        raise SpecError(
+            f"{folder.path} is a shared model, without its images; measure it on others with --inputs and --images"
+        )
     if not folder.steps:
         raise SpecError(f"{folder.path} has no checkpoint yet; train it with `ganlab run`")
     with _reproducible(spec):
@@ -405,6 +421,40 @@ def _count_images(sources: Mapping[str, Source], callback: Callback) -> dict[str
         if others:
             callback.warn(unreadable(f"data.{domain}", counts[domain], others))
     return counts
+
+
+def _evaluate_translations(
+    folder: RunFolder,
+    metrics: Sequence[str | Options],
+    features: str | Options | None,
+    real: str | Path,
+    inputs: str | Path,
+    to: str | None,
+    callback: Callback,
+) -> Json:
+    translator = translator_of(load_run(folder.path))
+    spec = translator.spec
+    asked = _asked_evaluation(spec, metrics, features, folder)
+    direction = translator.direction(to or spec.directions[0][1])
+    with _reproducible(spec):
+        return evaluate_translations(translator, direction, inputs, real, asked, callback.progress, callback.warn)
+
+
+def _asked_evaluation(
+    spec: Spec, metrics: Sequence[str | Options], features: str | Options | None, folder: RunFolder
+) -> Evaluation:
+    """Returns the metrics that are asked for, by default the spec's. Raises SpecError if there are none."""
+    asked = spec.evaluation.model_copy()
+    if metrics:
+        # a metric that the spec names too keeps the spec's options
+        own = {metric.key: metric.as_json() for metric in spec.evaluation.metric_components}
+        asked.metrics = tuple(own.get(metric, metric) if isinstance(metric, str) else metric for metric in metrics)
+        asked.monitor = None
+    asked.features = features or asked.features
+    asked = resolve_evaluation(asked, "eval")
+    if not asked.metrics:
+        raise SpecError(f"{folder.path} names no metrics; choose some: {', '.join(registry().names('metric'))}")
+    return asked
 
 
 def _data(spec: Spec, callback: Callback) -> dict[str, Dataset]:

@@ -31,6 +31,14 @@ ALLOWED = {
     "comparison/compare.py": {"folder"},
     "cli/comparison.py": {"folder"},
     "cli/using.py": {"folder"},
+    # keys of --json
+    "cli/sharing.py": {"folder"},
+    # a key of what `export` returns
+    "sharing/export.py": {"folder"},
+    # a reference of evaluation.json
+    "sharing/card.py": {"identity"},
+    # the network of the checkpoints that it imports, and parts of the spec that it lends them
+    "sharing/import_cyclegan.py": {"resnet", "folder", "cycle", "identity"},
     # a key of what `translate` returns
     "inference/files.py": {"folder"},
     # the source of a spec for two folders

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ganlab.cli import starting, using
-from ganlab.cli.options import AsJson
+from ganlab.cli import sharing, starting, using
+from ganlab.cli.options import AsJson, OneOrTwo, one_or_two
 from ganlab.cli.process import (
     Commands,
     Debug,
@@ -141,7 +141,7 @@ def _shorthand(metric: str, what: str) -> Any:
     return typer.Option(f"--{metric}", help=f"{what}. Same as --metric {metric}.")
 
 
-@app.command("eval")
+@app.command("eval", cls=OneOrTwo)
 def evaluate(
     run: Annotated[
         Path | None, typer.Argument(metavar="RUN", help="A run folder. Default: the newest in runs/ with a checkpoint.")
@@ -164,16 +164,26 @@ def evaluate(
         ),
     ] = None,
     images: Annotated[
-        tuple[Path, Path] | None,
+        list[Path] | None,
         typer.Option(
-            metavar="A B", help="Instead of a run, measure the images in folder A against the real images in folder B."
+            metavar="[A] B",
+            help="Measure against the real images in folder B: the run's translations of --inputs or, instead of a run,"
+            " the images in folder A.",
         ),
     ] = None,
     inputs: Annotated[
         Path | None,
         typer.Option(
             metavar="DIR",
-            help="With --images: the images from which those in A were made; only suffixes of names may differ.",
+            help="With --images: the pictures that the run translates, or the images from which those in A were made;"
+            " then only suffixes of names may differ.",
+        ),
+    ] = None,
+    to: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DOMAIN",
+            help="With a run and --images: the domain to translate into. Default: that of its first direction.",
         ),
     ] = None,
     set_: Annotated[
@@ -187,7 +197,7 @@ def evaluate(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Measure a run on held-out images, or a folder of images.
+    """Measure a run on its held-out images or on other pictures, or a folder of images.
 
     Prints every result with its 95% interval and its references. The results of a run are added to its
     evaluation.json. Without options, the metrics of the run's spec are measured.
@@ -204,13 +214,16 @@ def evaluate(
             run = experiment.newest_run().path
             # stdout is for the results
             print(printable(f"measures {run}, the newest run with a checkpoint"), file=sys.stderr)
+        folders = one_or_two(images or [])
         with Console() as callback:
-            found = experiment.evaluate(run, list(metrics), features, images, inputs, callback, set_ or ())
+            found = experiment.evaluate(run, list(metrics), features, folders, inputs, callback, set_ or (), to)
         print_json(found) if as_json else show_evaluation(found)
 
 
 app.command()(using.translate)
 app.command()(using.demo)
+app.command()(sharing.export)
+app.command("import")(sharing.import_)
 app.command()(using.runs)
 app.command()(starting.experiments)
 app.command()(starting.init)

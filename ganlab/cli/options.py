@@ -1,9 +1,36 @@
-"""Options that several commands have."""
+"""Options that several commands have, and one that takes one or two folders."""
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand
+
+from ganlab.errors import SpecError
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+
+IMAGES = "--images"
+
+
+class OneOrTwo(TyperCommand):
+    """A command whose option --images takes one folder or two."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        words: list[str] = []
+        for place, word in enumerate(args):
+            # options take a fixed number of words, but may be repeated
+            if place > 1 and args[place - 2] == IMAGES and not word.startswith("-"):
+                words.append(IMAGES)
+            words.append(word)
+        return super().parse_args(ctx, words)
+
+
+def one_or_two(folders: Sequence[Path]) -> Path | tuple[Path, Path] | None:
+    """Returns the values of --images: None, one or two. Raises SpecError if there are more."""
+    if len(folders) > 2:
+        raise SpecError(f"--images names {len(folders)} folders; at most two are allowed")
+    return (folders[0], folders[1]) if len(folders) == 2 else folders[0] if folders else None

@@ -9,6 +9,7 @@ from ganlab.engine.step_log import Record
 from ganlab.errors import SpecError
 from ganlab.evaluation.evaluator import Monitor
 from ganlab.evaluation.metric_suite import evaluator_for
+from ganlab.runs import shared
 from ganlab.runs.folder import RunFolder
 from ganlab.spec.models import Spec
 
@@ -52,6 +53,12 @@ def best_of(
 
 def chosen_step(folder: RunFolder, spec: Spec, which: str | int) -> int:
     """Returns the step of a run's checkpoint: "last", "best" or a step. Raises SpecError if there is none."""
+    if folder.shared:
+        if which != "last":
+            raise SpecError(
+                f"checkpoint: {which!r} is not allowed: {folder.path} is a shared model, with one checkpoint"
+            )
+        return shared.step(folder.path)
     if not folder.steps:
         raise SpecError(f"{folder.path} has no checkpoint yet; train it with `ganlab run`")
     if which == "last":

@@ -9,6 +9,7 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 import torch
+from PIL import Image
 
 from ganlab.components.registry import registry
 from ganlab.data.dataset import Progress
@@ -25,7 +26,7 @@ from ganlab.spec.models import Evaluation, Json
 
 
 class Folder:
-    """The readable images below a folder, sorted by path, at their own sizes.
+    """The readable images below a folder, sorted by path, as `opened` returns them: by default at their own sizes.
 
     Every image is read once to check it. Its hash is kept; its pixels are read again whenever they are needed, inside
     `noting_warnings`.
@@ -33,7 +34,10 @@ class Folder:
     `real` marks them as real images. Raises SpecError if the folder does not exist or holds no readable image.
     """
 
-    def __init__(self, path: str | Path, real: bool, progress: Progress) -> None:
+    def __init__(
+        self, path: str | Path, real: bool, progress: Progress, opened: Callable[[Path], Image.Image] = picture
+    ) -> None:
+        self._opened = opened
         try:
             self.path = home_expanded(path)
         except ValueError as error:
@@ -67,7 +71,7 @@ class Folder:
         self.images = Images(LazyPixels(self._pixels, range(len(self.keys))), real=real, digests=self._digests)
 
     def _picture(self, key: str) -> Pixels:
-        return np.asarray(picture(self.path / key))
+        return np.asarray(self._opened(self.path / key))
 
     def _pixels(self, place: int) -> Pixels:
         """Reads an image again. Raises SpecError if it has changed."""
@@ -109,43 +113,37 @@ def evaluate_folders(
         for folder in folders:
             for sentence in folder.warnings:
                 warn(sentence)
-        return evaluate(suite, *folders)
+        measured, real = folders[:2]
+        made_from = _paired(measured, folders[2]) if inputs is not None else None
+        names = ("measured", "real", "inputs")
+        data = MetricInputs("", measured.images, targets=real.images, inputs=made_from, seed=SEED)
+        return evaluate(
+            suite, data, {"images": {n: folder.fingerprint() for n, folder in zip(names, folders, strict=False)}}
+        )
 
 
-def evaluate(
-    suite: MetricSuite,
-    measured: Folder,
-    real: Folder,
-    inputs: Folder | None = None,
-) -> Json:
-    """Measures the images of `measured` against those of `real` and returns the content of an evaluation.json.
+def evaluate(suite: MetricSuite, data: MetricInputs, protocol: Json) -> Json:
+    """Measures images against real ones and returns the content of an evaluation.json.
 
-    `inputs` holds the images from which those in `measured` were made, under the same names except for suffixes; None
-    if not known. The reference "real" compares one half of `real` with the other, and each result is also given for as
-    few images.
+    `protocol` says how the images were made. The reference "real" compares one half of the real images with the other,
+    and each result is also given for as few images. The reference "identity" needs `data.inputs`.
     """
-    made_from = None if inputs is None else _paired(measured, inputs)
-    data = MetricInputs("", measured.images, targets=real.images, inputs=made_from, seed=SEED)
-    evaluator = suite.evaluator
+    evaluator, real = suite.evaluator, data.targets
     # the whole sets first, so that their parts need no further forwards
     found = evaluator.measure(data)
     references: dict[str, Measured] = {}
     beside: Measured = {}
-    if (half := len(real.images) // 2) > 0:
-        dealt = [int(i) for i in keyed("halves", SEED, len(real.images)).permutation(len(real.images))]
-        others = real.images.take(sorted(dealt[: min(half, len(measured.images))]))
-        against = replace(data, targets=real.images.take(sorted(dealt[half:])))
+    if (half := len(real) // 2) > 0:
+        dealt = [int(i) for i in keyed("halves", SEED, len(real)).permutation(len(real))]
+        others = real.take(sorted(dealt[: min(half, len(data.outputs))]))
+        against = replace(data, targets=real.take(sorted(dealt[half:])))
         references["real"] = evaluator.real(against, others)
         beside = evaluator.measure_fewer(against, len(others))
-    if made_from is not None:
-        references["identity"] = evaluator.identity(data, made_from)
-    folders = {"measured": measured, "real": real, **({} if inputs is None else {"inputs": inputs})}
+    if data.inputs is not None:
+        references["identity"] = evaluator.identity(data, data.inputs)
     return {
-        "protocol": {
-            "images": {name: folder.fingerprint() for name, folder in folders.items()},
-            **suite.protocol(),
-        },
-        "results": [result.as_json() for result in evaluator.results("", found, references, beside)],
+        "protocol": {**protocol, **suite.protocol()},
+        "results": [result.as_json() for result in evaluator.results(data.direction, found, references, beside)],
         "left_out": reasons(evaluator.left_out),
     }
 

@@ -108,11 +108,12 @@ def translator_of(run: Run, checkpoint: str | int = "last") -> Translator:
 def read_run(folder: RunFolder, spec: Spec) -> Run:
     """Returns the run in a folder, with its spec as it is given."""
     steps = build_schedule(spec).steps
-    return Run(folder.path, spec, (folder.steps or [0])[-1], steps, folder.evaluation())
+    step = chosen_step(folder, spec, "last") if folder.steps or folder.shared else 0
+    return Run(folder.path, spec, step, steps, folder.evaluation())
 
 
 def load_run(folder: str | Path) -> Run:
-    """Reads a run folder. Raises SpecError if it is not one."""
+    """Reads a run folder, or the folder of a shared model. Raises SpecError if it is neither."""
     where = RunFolder(folder)
     if not where.exists:
         raise SpecError(f"{folder} is not a run: it has no spec.json")

@@ -20,7 +20,7 @@ from ganlab.errors import SpecError, text_of
 from ganlab.files import home_expanded
 from ganlab.inference.sizes import Needs, find_needs, reflected
 from ganlab.interfaces.networks import Generator
-from ganlab.runs import checkpoint
+from ganlab.runs import checkpoint, shared
 from ganlab.runs.folder import RunFolder
 from ganlab.spec.models import Spec
 from ganlab.system.build import build_domains, build_generators, build_schedule, build_sources, dtype_of
@@ -45,24 +45,28 @@ class Translator:
     """The generators of one checkpoint of a run, with the run's preprocessing and number format.
 
     Each picture is translated by itself, so its translation does not depend on other pictures. What a generator draws
-    at random is seeded alike for each picture. `spec` is the run's, for this machine. Raises RunError if the checkpoint
-    is damaged.
+    at random is seeded alike for each picture. `spec` is the run's, for this machine. `domains` is {name: domain}.
+    Raises RunError if the checkpoint is damaged.
     """
 
     def __init__(self, folder: RunFolder, spec: Spec, step: int) -> None:
-        self.spec, self.step = spec, step
-        steps = build_schedule(spec).steps
-        checkpoint.verify(folder.checkpoints, step, folder.trained(spec), steps)
-        self._domains = build_domains(spec)
+        self.spec, self.step, self._folder = spec, step, folder
+        if not folder.shared:
+            steps = build_schedule(spec).steps
+            checkpoint.verify(folder.checkpoints, step, folder.trained(spec), steps)
+        self.domains = build_domains(spec)
         self._ranges = {
             name: source.range for name, source in build_sources(spec).items() if isinstance(source, Folder)
         }
         self._device, self._dtype = torch.device(spec.runtime.device), dtype_of(spec)
         with self._reproducible():
-            self._networks = build_generators(spec, self._domains)
+            self._networks = build_generators(spec, self.domains)
             generators: dict[str, nn.Module] = {d: self._networks.generator(d) for d in spec.directions}
-            averaged = spec.ema_halflife_images is not None
-            checkpoint.load_generators(checkpoint.path_of(folder.checkpoints, step), generators, averaged)
+            if folder.shared:
+                shared.load(folder.path, generators)
+            else:
+                averaged = spec.ema_halflife_images is not None
+                checkpoint.load_generators(checkpoint.path_of(folder.checkpoints, step), generators, averaged)
             for generator in generators.values():
                 generator.eval()
         self._needs: dict[str, Needs | None] = {}
@@ -116,6 +120,14 @@ class Translator:
             output = self._picture(direction, source)
             return Translated(source, output, self._picture(direction[::-1], output) if back else None)
 
+    def prepared(self, domain: str, path: Path) -> Image.Image:
+        """Returns the picture of a file as the run reads those of a domain: upright, cropped, resized; as RGB.
+
+        Raises ValueError if it can't be read.
+        """
+        read = fitted(picture(path, self._ranges.get(domain)), self.spec.data.size)
+        return read.convert("L").convert("RGB") if self.domains[domain].channels == 1 else read
+
     def check_size(self, direction: str, size: str) -> None:
         """Raises SpecError if the generator can't translate pictures of this size: "run" or "keep"."""
         if size not in SIZES:
@@ -124,8 +136,19 @@ class Translator:
             with self._reproducible():
                 self._padded_to(direction, 1, 1)
 
+    def files(self) -> list[Path]:
+        """Returns the files that hold the weights."""
+        if self._folder.shared:
+            return [shared.weights(self._folder.path, direction) for direction in self.spec.directions]
+        return [checkpoint.path_of(self._folder.checkpoints, self.step) / checkpoint.NETWORKS]
+
+    def needs(self, direction: str) -> Needs | None:
+        """Returns the heights and widths that a generator takes; None if it takes the run's size alone."""
+        with self._reproducible():
+            return self._found_needs(direction)
+
     def _picture(self, direction: str, source: Image.Image) -> Image.Image:
-        channels = {end: self._domains[end].channels for end in direction}
+        channels = {end: self.domains[end].channels for end in direction}
         image = torch.from_numpy(pixels(source, channels[direction[0]])).permute(2, 0, 1)
         try:
             output = self._translated(direction, normalised(image[None], self._dtype))
@@ -137,7 +160,7 @@ class Translator:
         return shown.convert("L") if channels[direction[1]] == 1 else shown
 
     def _batch(self, direction: str, images: Tensor) -> Tensor:
-        channels = self._domains[direction[0]].channels
+        channels = self.domains[direction[0]].channels
         if images.ndim != 4 or images.shape[1] != channels or not images.is_floating_point():
             raise SpecError(
                 f"expected images (N, {channels}, H, W) of floats in [-1, 1], got {images.dtype} {tuple(images.shape)}"
@@ -153,13 +176,16 @@ class Translator:
 
     def _padded_to(self, direction: str, height: int, width: int) -> tuple[int, int]:
         size = self.spec.data.size
-        if direction not in self._needs:
-            channels = self._domains[direction[0]].channels
-            self._needs[direction] = find_needs(lambda images: self._forward(direction, images), channels, size)
-        if (needs := self._needs[direction]) is None:
+        if (needs := self._found_needs(direction)) is None:
             name = self.spec.components["generator"].component.full_name
             raise SpecError(f"{name} translates images of {size} x {size} pixels only; choose the size 'run'")
         return needs.of(height), needs.of(width)
+
+    def _found_needs(self, direction: str) -> Needs | None:
+        if direction not in self._needs:
+            channels, size = self.domains[direction[0]].channels, self.spec.data.size
+            self._needs[direction] = find_needs(lambda images: self._forward(direction, images), channels, size)
+        return self._needs[direction]
 
     def _forward(self, direction: str, images: Tensor) -> Tensor:
         generator = self._networks.generator(direction)

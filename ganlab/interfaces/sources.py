@@ -38,3 +38,8 @@ class Source:
     def attributes(self, key: str) -> dict[str, str]:
         """Returns what is known of the image's content, for example {"hair": "black"}."""
         return {}
+
+    def credits(self) -> str:
+        """Returns one line that names the makers and the licence of the images, as Markdown; "" if they are not known.
+        A shared model's card repeats it."""
+        return ""

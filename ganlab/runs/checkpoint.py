@@ -140,6 +140,15 @@ def verify(folder: Path, step: int, spec: Json, steps: int) -> Manifest:
     return manifest
 
 
+def manifest(folder: Path, step: int) -> Manifest:
+    """Returns the manifest of a checkpoint that is verified already. Raises RunError if it can't be read."""
+    path = path_of(folder, step) / "manifest.json"
+    try:
+        return read(path, MANIFEST)
+    except (OSError, ValueError) as error:
+        raise RunError(f"{path} can't be read: {_reason(error)}") from error
+
+
 def load_networks(checkpoint: Path, modules: Mapping[str, nn.Module]) -> None:
     """Loads {name in the file: module} in place.
 

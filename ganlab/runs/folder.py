@@ -15,7 +15,7 @@ from pydantic import TypeAdapter
 from ganlab import files
 from ganlab.engine.step_log import Record
 from ganlab.errors import Interrupted, RunError, SpecError, text_of
-from ganlab.runs import checkpoint
+from ganlab.runs import checkpoint, shared
 from ganlab.runs.models import ENVIRONMENT, EVALUATED, FAILURE, OBJECT, SPEED, read
 from ganlab.runs.records import Recorder, event_files, recording, result_records, undamaged_records
 from ganlab.spec.devices import moved_here
@@ -49,6 +49,11 @@ class RunFolder:
         return (self.path / "spec.json").is_file()
 
     @property
+    def shared(self) -> bool:
+        """True if the folder holds a shared model: the weights of generators, and nothing else of a training."""
+        return self.exists and not self.steps and shared.is_shared(self.path)
+
+    @property
     def foreign(self) -> bool:
         """True if the path holds anything other than a run, so that no run can begin there."""
         if self.path.is_dir():
@@ -65,6 +70,11 @@ class RunFolder:
     def steps(self) -> list[int]:
         """The steps of the complete checkpoints, oldest first."""
         return checkpoint.steps(self.checkpoints)
+
+    @property
+    def sampled(self) -> list[int]:
+        """The steps of the sample grids, oldest first."""
+        return sorted(step for path in self.samples.glob("step-*.png") if (step := _step(path)))
 
     def sample(self, step: int) -> Path:
         """Returns the path of a step's sample grid."""

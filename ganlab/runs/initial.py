@@ -1,4 +1,4 @@
-"""Begins a run with the weights of another run."""
+"""Begins a run with the weights of another run, or of a shared model."""
 
 from __future__ import annotations
 
@@ -7,19 +7,20 @@ from typing import NamedTuple
 
 from ganlab.engine.trainer import Trainer
 from ganlab.errors import GanlabError, RunError, SpecError
-from ganlab.runs import checkpoint
+from ganlab.files import digest
+from ganlab.runs import checkpoint, shared
 from ganlab.runs.folder import RunFolder
 from ganlab.spec.models import Json, Spec
 from ganlab.system.build import build_schedule
 
 
 class InitialWeights(NamedTuple):
-    """A checkpoint of another run."""
+    """A checkpoint of another run, or a shared model."""
 
     folder: RunFolder
     step: int
     sha256: str
-    """The SHA-256 of its networks.safetensors."""
+    """The SHA-256 of its networks.safetensors; of a shared model, of its first direction's weights."""
 
     def as_json(self) -> Json:
         """Returns what environment.json says of the weights."""
@@ -36,8 +37,10 @@ def initial_weights(folder: RunFolder, choose: Callable[[RunFolder, Spec], int])
     try:
         spec = folder.spec_here()
         step = choose(folder, spec)
+        if folder.shared:
+            return InitialWeights(folder, step, digest(shared.weights(folder.path, spec.directions[0])))
         manifest = checkpoint.verify(folder.checkpoints, step, folder.trained(spec), build_schedule(spec).steps)
-    except GanlabError as error:
+    except (GanlabError, OSError) as error:
         raise SpecError(f"init.run: {error}") from error
     return InitialWeights(folder, step, manifest["files"][checkpoint.NETWORKS]["sha256"])
 
@@ -51,6 +54,9 @@ def begin_with(trainer: Trainer, initial: InitialWeights, warn: Callable[[str], 
     """
     path = checkpoint.path_of(initial.folder.checkpoints, initial.step)
     try:
+        if initial.folder.shared:
+            _begin_with_shared(trainer, initial.folder, warn)
+            return
         there = checkpoint.network_names(path)
         for name, network in trainer.system.networks.modules.items():
             kind, _, rest = name.partition("/")
@@ -64,3 +70,12 @@ def begin_with(trainer: Trainer, initial: InitialWeights, warn: Callable[[str], 
                 warn(f"{initial.folder.path} has no {name}, which begins with random weights")
     except RunError as error:
         raise SpecError(f"init.run: {error}") from error
+
+
+def _begin_with_shared(trainer: Trainer, folder: RunFolder, warn: Callable[[str], None]) -> None:
+    for name, network in trainer.system.networks.modules.items():
+        kind, _, direction = name.partition("/")
+        if kind == "generator":
+            shared.load(folder.path, {direction: network})
+        else:
+            warn(f"{folder.path} has no {name}, which begins with random weights")

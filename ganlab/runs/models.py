@@ -112,6 +112,7 @@ class _Measured(TypedDict):
 class _Protocol(TypedDict):
     __pydantic_config__ = _OPEN  # type: ignore[misc]
     checkpoints: dict[str, _Measured]
+    images: NotRequired[dict[str, dict[str, Any]]]
     metrics: NotRequired[dict[str, dict[str, Any]]]
     code: NotRequired[dict[str, dict[str, str | None]]]
     features: NotRequired[dict[str, dict[str, Any]]]

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from ganlab import files
 from ganlab.errors import GanlabError, SpecError
-from ganlab.runs import checkpoint
+from ganlab.runs import checkpoint, shared
 from ganlab.runs.folder import RunFolder
 from ganlab.spec.models import Json
 from ganlab.system.build import build_schedule
@@ -22,7 +22,8 @@ class Status(NamedTuple):
     folder: Path
     """The run folder."""
     state: str
-    """"running", "finished", "failed", "interrupted", or "unreadable" if its spec can't be read here."""
+    """"running", "finished", "failed", "interrupted", "shared" for a shared model, or "unreadable" if its spec can't be
+    read here."""
     why: str | None
     """The reason for "failed" and "unreadable"."""
     step: int
@@ -108,12 +109,19 @@ def _runs(where: Path) -> Iterator[RunFolder]:
 
 def _status(folder: RunFolder, running: bool | None = None) -> Status:
     """Returns the state of a run. `running` says whether a process trains in it; None finds out."""
-    step = (folder.steps or [0])[-1]
+    step = _step(folder)
     steps, state, why = _progress(folder, step)
     if folder.busy if running is None else running:
         state, why = "running", None
     number, values = _key_results(folder.evaluation())
     return Status(folder.path, state, why, step, steps, number, values, _size(folder.path))
+
+
+def _step(folder: RunFolder) -> int:
+    if folder.shared:
+        with suppress(GanlabError):
+            return shared.step(folder.path)
+    return (folder.steps or [0])[-1]
 
 
 def _progress(folder: RunFolder, step: int) -> tuple[int | None, str, str | None]:
@@ -122,6 +130,8 @@ def _progress(folder: RunFolder, step: int) -> tuple[int | None, str, str | None
         steps = build_schedule(folder.spec_here()).steps
     except GanlabError as error:
         return None, "unreadable", str(error)
+    if folder.shared:
+        return steps, "shared", None
     if step >= steps:
         return steps, "finished", None
     failure = folder.failure()

@@ -160,6 +160,10 @@ class Avatars(ganlab.Source):
         # dicebear also chooses colours that it only contrasts with others and never draws
         return parts | {name: color for name, color in colors.items() if f'"{color}"' in avatar["svg"]}
 
+    def credits(self) -> str:
+        """Returns the credit that the style's own metadata give."""
+        return self._style.meta().license().text() or ""
+
     def _draw(self, seed: str) -> Avatar:
         with _DRAWING:
             return Avatar(self._style, {**self._frame, "seed": seed})

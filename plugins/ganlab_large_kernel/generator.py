@@ -73,4 +73,4 @@ class LargeKernel(Backbone):
                 return Depthwise(channels, kernel, expansion, norm)
             return {"dense": Residual, "bottleneck": Bottleneck}[form](channels, kernel, norm, bias=norm != "batch")
 
-        super().__init__(source, target, width, blocks, norm, upsampling, ends, block)
+        super().__init__(source, target, width, blocks, norm, upsampling, "strided", ends, block)

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 import ganlab
 from ganlab import Domain
+from ganlab_resnet.antialiased import BlurredHalving
 from ganlab_resnet.blocks import Bottleneck, Residual
 from ganlab_resnet.folded import folding, pass_through, unfolding
 from ganlab_resnet.layers import ReflectionPad, initialise, norm_layer
@@ -23,7 +24,10 @@ class Backbone(ganlab.Generator):
         norm: the norm after the convolutions.
         upsampling: for "convolutions". "transposed" is a transposed convolution. "resize" is nearest-neighbour
             upsampling and a convolution, without the checkerboard patterns of a transposed one (Odena et al., Distill
-            2016, doi:10.23915/distill.00003).
+            2016, doi:10.23915/distill.00003). "blurred" is bilinear upsampling and a convolution with zeros at the
+            border, as CUT has it (arXiv:2007.15651).
+        downsampling: for "convolutions". "strided" are convolutions of stride 2. "blurred" are convolutions of stride
+            1, each followed by a blur of stride 2, against aliasing (arXiv:1904.11486), as CUT has it.
         ends: the layers before and after the blocks. "convolutions" are a 7x7 convolution, two of stride 2, two
             upsamplings, a 7x7 convolution and tanh. "folded" folds 4x4 pixels into channels and back, with 3x3
             convolutions and no norms: cheaper, and the network starts near the identity if the blocks are bottlenecks.
@@ -38,6 +42,7 @@ class Backbone(ganlab.Generator):
         blocks: int,
         norm: str,
         upsampling: str,
+        downsampling: str,
         ends: str,
         block: Callable[[int], nn.Module],
     ) -> None:
@@ -57,9 +62,18 @@ class Backbone(ganlab.Generator):
             padding = 0 if stride == 1 else kernel // 2
             return [*border, nn.Conv2d(inner, outer, kernel, stride, padding, bias=bias)]
 
+        def down(inner: int, outer: int) -> nn.Sequential:
+            if downsampling == "strided":
+                return normed(conv(inner, outer, 3, 2), outer)
+            same = nn.Conv2d(inner, outer, 3, padding=1, bias=bias)
+            return nn.Sequential(*normed([same], outer), BlurredHalving(outer))
+
         def up(inner: int, outer: int) -> list[nn.Module]:
             if upsampling == "transposed":
                 return [nn.ConvTranspose2d(inner, outer, 3, 2, 1, output_padding=1, bias=bias)]
+            if upsampling == "blurred":
+                bilinear = nn.Upsample(scale_factor=2, mode="bilinear")
+                return [bilinear, nn.Conv2d(inner, outer, 3, padding=1, bias=bias)]
             return [nn.Upsample(scale_factor=2, mode="nearest"), *conv(inner, outer, 3)]
 
         def normed(layers: list[nn.Module], channels: int) -> nn.Sequential:
@@ -68,8 +82,8 @@ class Backbone(ganlab.Generator):
         self.encoder = nn.ModuleList(
             [
                 normed(conv(source.channels, width, 7), width),
-                normed(conv(width, 2 * width, 3, 2), 2 * width),
-                normed(conv(2 * width, deep, 3, 2), deep),
+                down(width, 2 * width),
+                down(2 * width, deep),
                 *(block(deep) for _ in range(before)),
             ]
         )
@@ -116,11 +130,12 @@ class Resnet(Backbone):
         blocks: Annotated[int, Field(ge=0, le=256)] = 9,
         norm: Literal["instance", "batch", "none"] = "instance",
         kernel: Literal[1, 3, 5, 7, 9, 11, 13] = 3,
-        upsampling: Literal["transposed", "resize"] = "transposed",
+        upsampling: Literal["transposed", "resize", "blurred"] = "transposed",
+        downsampling: Literal["strided", "blurred"] = "strided",
         ends: Literal["convolutions", "folded"] = "convolutions",
         form: Literal["dense", "bottleneck"] = "dense",
     ) -> None:
         def block(channels: int) -> nn.Module:
             return {"dense": Residual, "bottleneck": Bottleneck}[form](channels, kernel, norm, bias=norm != "batch")
 
-        super().__init__(source, target, width, blocks, norm, upsampling, ends, block)
+        super().__init__(source, target, width, blocks, norm, upsampling, downsampling, ends, block)

@@ -119,7 +119,7 @@ REFUSED: list[tuple[list[str], str]] = [
     (["--images", "a", "b"], "--images needs two folders and a metric; known are: "),
     (["--images", "a", "b", "--metric", "kidd"], "eval.metrics.0: there is no metric 'kidd'; did you mean 'kid'?"),
     (["--inputs", "a"], "--inputs goes with --images"),
-    (["nowhere", "--images", "a", "b"], "either a run (nowhere) or --images is measured, not both"),
+    (["nowhere", "--images", "a", "b"], "either a run (nowhere) or two folders of --images are measured, not both"),
 ]
 
 

@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 import torch
 from ganlab_dcgan import DCGANDiscriminator, DCGANGenerator, Gaussian
-from ganlab_dcgan.gaussian import latents
+from ganlab_dcgan.gaussian import _approximate_erfinv, latents
 from PIL import Image
 from scipy import stats
+from scipy.special import erfinv
 from torch import Tensor, nn
 from torch.nn.functional import batch_norm, conv2d, conv_transpose2d, leaky_relu, relu
 
@@ -168,3 +169,12 @@ def test_a_spec_of_one_direction_can_be_checked(one_direction: Json) -> None:
         ("discriminator/image/b", "3x16x16", "1x1x1"),
     }
     assert Counter(turn["player"] for turn in found["turns"]) == {"discriminator": 1, "generator": 1}
+
+
+def test_the_inverse_error_function_for_onnx_is_scipys() -> None:
+    # every place of a latent near the ends, and others over the whole range
+    places = torch.cat([torch.arange(-(2**23), -(2**23) + 1000), torch.arange(-(2**23), 2**23, 9973)])
+    u = (2 * places + 1).float() / 2**24
+    expected = torch.from_numpy(erfinv(u.double().numpy()))
+    found = _approximate_erfinv(u).double()
+    assert ((found - expected).abs() <= 1e-5 * expected.abs() + 1e-7).all()

@@ -1,0 +1,1 @@
+"""Makes folders that can be shared from trained runs, and runs from other programs' checkpoints."""
