@@ -95,8 +95,8 @@ def run(
     """
     with errors():
         from ganlab import experiment
-        from ganlab.cli.console import Console
         from ganlab.cli.tables import show_evaluation
+        from ganlab.display.terminal import Console
 
         finish_imports()
         try:
@@ -194,8 +194,8 @@ def evaluate(
     """
     with errors():
         from ganlab import experiment
-        from ganlab.cli.console import Console
         from ganlab.cli.tables import show_evaluation
+        from ganlab.display.terminal import Console
 
         finish_imports()
         short = {"kid": kid, "fid": fid, "prdc": prdc, "lpips": lpips, "content": content}
@@ -320,8 +320,8 @@ def check(spec: SpecFile, set_: Set = None, as_json: AsJson = False) -> None:
     """
     with errors():
         from ganlab import experiment
-        from ganlab.cli.console import Console
         from ganlab.cli.tables import show_check
+        from ganlab.display.terminal import Console
 
         finish_imports()
         with Console() as callback:

@@ -33,6 +33,8 @@ class Run:
     """The number of steps of the whole run."""
     evaluation: Json | None
     """The content of evaluation.json; None if the run is not measured."""
+    stopped: str | None = None
+    """The reason why a finished run has fewer steps than its schedule; None if a callback did not stop it."""
 
     @property
     def records(self) -> list[Record]:
@@ -42,8 +44,8 @@ class Run:
 
     @property
     def finished(self) -> bool:
-        """True if all steps are trained."""
-        return self.step >= self.steps
+        """True if all steps are trained, or if a callback ended the run earlier."""
+        return self.step >= self.steps or self.stopped is not None
 
     @overload
     def translate(self, image: Tensor, to: str, size: str = "run", checkpoint: str = "last") -> Tensor: ...
@@ -96,7 +98,8 @@ def translator_of(run: Run, checkpoint: str = "last") -> Translator:
 def read_run(folder: RunFolder, spec: Spec) -> Run:
     """Returns the run in a folder, with its spec as it is given."""
     steps = build_schedule(spec).steps
-    return Run(folder.path, spec, (folder.steps or [0])[-1], steps, folder.evaluation())
+    stopped = folder.stopped()
+    return Run(folder.path, spec, (folder.steps or [0])[-1], steps, folder.evaluation(), stopped and stopped["why"])
 
 
 def load_run(folder: str | Path) -> Run:

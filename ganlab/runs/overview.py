@@ -24,7 +24,7 @@ class Status(NamedTuple):
     state: str
     """"running", "finished", "failed", "interrupted", or "unreadable" if its spec can't be read here."""
     why: str | None
-    """The reason for "failed" and "unreadable"."""
+    """The reason for "failed" and "unreadable", and for a finished run that has fewer steps than its schedule."""
     step: int
     """The step of the newest checkpoint; 0 if there is none."""
     steps: int | None
@@ -124,6 +124,8 @@ def _progress(folder: RunFolder, step: int) -> tuple[int | None, str, str | None
         return None, "unreadable", str(error)
     if step >= steps:
         return steps, "finished", None
+    if (stopped := folder.stopped()) is not None:
+        return steps, "finished", stopped["why"]
     failure = folder.failure()
     return (steps, "failed", failure["why"]) if failure else (steps, "interrupted", None)
 

@@ -14,7 +14,7 @@ from rich.console import Console as Terminal
 from typer.testing import CliRunner
 
 from ganlab.cli.commands import app
-from ganlab.cli.console import Console
+from ganlab.display.terminal import Console
 from ganlab.interfaces.callbacks import TrainingStart
 from ganlab.spec.shipped import experiments
 
