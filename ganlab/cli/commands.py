@@ -126,8 +126,11 @@ def _show_paths(result: Run, trained: bool) -> None:
 
     folder = RunFolder(result.folder)
     say(f"{'trained' if trained else 'already trained'}: {result.step} steps, in {result.folder}")
+    if result.stopped is not None:
+        say(f"  stopped      {result.stopped}")
     say(f"  look at      {folder.sample(result.step)}")
-    say(f"  curves       tensorboard --logdir {result.folder}")
+    if any(result.folder.glob("events.out.tfevents.*")):
+        say(f"  curves       tensorboard --logdir {result.folder}")
     if result.evaluation is not None:
         say(f"  results      {result.folder / 'evaluation.json'}")
     say(f"  networks     {path_of(folder.checkpoints, result.step) / 'networks.safetensors'}")
@@ -381,7 +384,8 @@ def schema() -> None:
 @app.command()
 def new(
     kind: Annotated[
-        str, typer.Argument(metavar="KIND", help="loss, generator, discriminator, schedule, metric or source.")
+        str,
+        typer.Argument(metavar="KIND", help="loss, generator, discriminator, schedule, metric, source or callback."),
     ],
     name: Annotated[str, typer.Argument(metavar="NAME", help="The component's name in a spec, and the folder's.")],
     as_json: AsJson = False,

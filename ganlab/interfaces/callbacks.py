@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, NamedTuple
 
 
 class TrainingStart(NamedTuple):
@@ -73,7 +73,7 @@ class Callback:
     The constructor's arguments are its options in a spec. It starts nothing: `begin` does.
     """
 
-    on_by_default: ClassVar[bool] = False
+    on_by_default = False
     """True if every run has this callback, under the name of its type, unless its spec sets that name to null."""
 
     _stop_reason: str | None = None

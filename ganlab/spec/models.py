@@ -327,8 +327,8 @@ class Spec(BaseModel):
     evaluation: Evaluation = Evaluation()
     """The metrics to measure on held-out images."""
     callbacks: dict[str, Options | None] = Field(default_factory=dict, max_length=MOST_PARTS)
-    """{name: what follows the run, for example to stop it early}. You choose the names. A callback that is on by default
-    has the name of its type; null removes it."""
+    """{name: what follows the run, for example to stop it early}. You choose the names. A callback that is on by
+    default has the name of its type; null removes it."""
     runtime: Runtime = Runtime()
     """The device of the run, its number format and its threads."""
     _callbacks: dict[str, ResolvedComponent] = PrivateAttr(default_factory=dict)

@@ -30,7 +30,7 @@ class EarlyStopping(ganlab.Callback):
     def __init__(
         self,
         number: str | None = None,
-        patience: Annotated[int, Field(ge=1)] = 5,
+        patience: Annotated[int, Field(ge=1, le=10**6)] = 5,
         least: Annotated[float, Field(ge=0)] = 0.0,
     ) -> None:
         self.number, self.patience, self.least = number, patience, least
