@@ -24,11 +24,12 @@ from ganlab.spec.schema import json_schema
 
 ROOT = Path(__file__).parent.parent
 
-INTERFACES = [f"ganlab.interfaces.{name}" for name in ("networks", "losses", "schedules", "sources", "metrics")]
+INTERFACES = [
+    f"ganlab.interfaces.{name}" for name in ("networks", "losses", "schedules", "sources", "metrics", "callbacks")
+]
 LOSSES = "ganlab.interfaces.losses"
 HOOKSPECS = "ganlab.interfaces.hooks"
 ESTIMATES = "ganlab.evaluation.estimates"
-CALLBACKS = "ganlab.interfaces.callbacks"
 PYTHON = [
     "ganlab.experiment",
     "ganlab.inference.run",
@@ -53,6 +54,7 @@ COMMON = {
     "schedule": ["simultaneous", "alternating"],
     "source": ["folder", "avatars"],
     "metric": ["fid", "kid", "prdc", "lpips", "content"],
+    "callback": ["tensorboard", "early_stopping"],
 }
 """{kind: the components that its page lists first}; the others follow by name."""
 
@@ -75,6 +77,7 @@ def write(folder: Path) -> None:
         "testing": checks(),
         "python": python(),
         "command-line": command_line(),
+        "notebook": notebook(),
         **{kind: components(kind) for kind in KINDS},
     }
     folder.mkdir(exist_ok=True)
@@ -172,7 +175,6 @@ def python() -> str:
         "What the command line does, as functions of `ganlab`. {doc}`spec` has the keys of a spec, {doc}`interfaces`"
         " the classes that plugins implement.",
         *(_described(home, _public(home)) for home in PYTHON),
-        _described(CALLBACKS, module(CALLBACKS).classes()),
     )
 
 
@@ -335,6 +337,7 @@ def _named(spec: Json) -> Iterator[tuple[str, Json]]:
         *((kind, spec[kind]) for kind in ("generator", "schedule")),
         *(("discriminator", options) for options in spec.get("discriminators", {}).values()),
         *(("loss", options) for options in spec["losses"].values()),
+        *(("callback", options) for options in spec.get("callbacks", {}).values()),
         *(("metric", as_options(metric)) for metric in evaluation.get("metrics", [])),
         *(("features", as_options(options)) for options in features),
     ]
@@ -393,6 +396,16 @@ def command_line() -> str:
     for name, command in group.commands.items():
         parts += [f"## ganlab {name}", _command(f"ganlab {name}", command)]
     return page("Command line", *parts)
+
+
+def notebook() -> str:
+    """Returns docs/notebook.ipynb as a page, without outputs, with a link to the file."""
+    cells = json.loads((ROOT / "docs/notebook.ipynb").read_text("utf-8"))["cells"]
+    first, *others = ["".join(cell["source"]) for cell in cells]
+    kinds = [cell["cell_type"] for cell in cells[1:]]
+    shown = [t if kind == "markdown" else f"```python\n{t}\n```" for kind, t in zip(kinds, others, strict=True)]
+    link = "This page is a notebook: {download}`notebook.ipynb <../notebook.ipynb>`."
+    return "\n\n".join([first, link, *shown]) + "\n"
 
 
 def _command(program: str, command: Any) -> str:

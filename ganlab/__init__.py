@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from ganlab.inference.run import Run as Run
     from ganlab.inference.run import load_run as load_run
     from ganlab.interfaces.callbacks import Callback as Callback
+    from ganlab.interfaces.callbacks import Measurement as Measurement
+    from ganlab.interfaces.callbacks import TrainingEnd as TrainingEnd
+    from ganlab.interfaces.callbacks import TrainingStart as TrainingStart
     from ganlab.interfaces.hooks import hookimpl as hookimpl
     from ganlab.interfaces.losses import Loss as Loss
     from ganlab.interfaces.losses import Translation as Translation
@@ -54,7 +57,7 @@ _NAMES = {
     "ganlab.experiment": ("evaluate", "load_spec", "run"),
     "ganlab.inference.files": ("translate",),
     "ganlab.inference.run": ("Run", "load_run"),
-    "ganlab.interfaces.callbacks": ("Callback",),
+    "ganlab.interfaces.callbacks": ("Callback", "Measurement", "TrainingEnd", "TrainingStart"),
     "ganlab.interfaces.hooks": ("hookimpl",),
     "ganlab.interfaces.losses": ("Loss", "Translation"),
     "ganlab.interfaces.metrics": ("Estimate", "Images", "Metric", "MetricInfo", "MetricInputs"),

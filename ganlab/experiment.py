@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,9 @@ from ganlab.data.dataset import Dataset, held_out
 from ganlab.data.reading import unreadable
 from ganlab.data.sampler import Sampler
 from ganlab.determinism import reproducible, untouched_randomness
+from ganlab.display.choice import showing
 from ganlab.engine import summary
+from ganlab.engine.callbacks import Callbacks, ending
 from ganlab.engine.loop import train
 from ganlab.engine.trainer import Trainer
 from ganlab.errors import Interrupted, SpecError, Unavailable
@@ -44,7 +46,7 @@ from ganlab.spec import devices
 from ganlab.spec.files import assigned, explaining, read
 from ganlab.spec.models import Evaluation, Json, Options, Spec, check_json, differences
 from ganlab.spec.resolve import checked, resolve, resolve_evaluation
-from ganlab.system.build import System, build, build_data, build_sources
+from ganlab.system.build import System, build, build_callback, build_data, build_sources
 
 
 def load_spec(spec: str | Path | Mapping[str, Any] | Spec, set: Iterable[str] = (), like: Spec | None = None) -> Spec:
@@ -68,6 +70,7 @@ def run(
     out: str | Path | None = None,
     fresh: bool = False,
     callback: Callback | None = None,
+    callbacks: Iterable[Callback] = (),
 ) -> Run:
     """Trains a spec and measures it. Resumes if the folder holds an unfinished run of the same spec.
 
@@ -76,12 +79,25 @@ def run(
         set: Changes to it, each "path.to.key=value".
         out: The run folder, by default runs/NAME, or `spec` if that is a run folder.
         fresh: Remove the run that the folder holds, and start over.
-        callback: Receives the progress, records and warnings.
+        callback: Shows the progress and the warnings. By default a progress bar does, in a terminal and in a notebook;
+            elsewhere nothing is shown.
+        callbacks: Further callbacks, besides those of the spec.
 
     Raises SpecError, before anything is trained, if the spec, its data or the folder can't be used; RunError if the
     training fails; Interrupted after SIGINT or SIGTERM, with everything saved.
     """
-    callback, set = callback or Callback(), tuple(set)
+    with showing(callback) as shown:
+        return _run(spec, tuple(set), out, fresh, shown, tuple(callbacks))
+
+
+def _run(
+    spec: str | Path | Mapping[str, Any] | Spec,
+    set: tuple[str, ...],
+    out: str | Path | None,
+    fresh: bool,
+    shown: Callback,
+    others: tuple[Callback, ...],
+) -> Run:
     asked, where = _asked(spec, set)
     with explaining(set):
         name = checked(asked, where).name
@@ -98,16 +114,20 @@ def run(
     kept = folder.spec() if folder.exists and not (fresh or folder.untrained) else None
     with explaining(set):
         resolved = resolve(asked, where, like=kept)
+    stopped = None
     if kept is not None:
         check_same_spec(folder, kept, resolved)
         for line in differences(kept, resolved):
-            callback.warn(f"{folder.path} trains to another number of steps (there / asked): {line}")
+            shown.warn(f"{folder.path} trains to another number of steps (there / asked): {line}")
         found = read_run(folder, kept)
-        if is_complete(found, resolved):
+        if _stays_stopped(found, resolved) and not others:
+            stopped = found.stopped
+        if is_complete(found, resolved) and found.stopped == stopped:
             measured_by = (found.evaluation or {}).get("protocol", {}).get("code", {})
             for sentence in (*changed_code(folder, resolved), *metric_code_changes(folder.path, measured_by)):
-                callback.warn(sentence)
+                shown.warn(sentence)
             return found
+    callback = _callbacks(resolved, shown, others)
     with _reproducible(resolved):
         datasets = _data(resolved, callback)
         system = build(resolved, _domains(datasets))
@@ -124,13 +144,14 @@ def run(
         initial = _initial(resolved, folder) if fresh or not folder.steps else None
         with folder.locked():
             kept = claim(folder, kept, resolved, fresh)
-            _train(trainer, datasets, folder, kept, callback, evaluator, initial)
-            if evaluator is not None:
-                try:
-                    measure_run(folder, evaluator, system, _domains(datasets), callback.warn)
-                except KeyboardInterrupt as stopped:
-                    message = f"all {trainer.state.step} steps are saved, not yet measured"
-                    raise Interrupted(message, signal.SIGINT) from stopped
+            with ending(callback, lambda: trainer.state.step):
+                _train(trainer, datasets, folder, kept, callback, evaluator, initial, stopped)
+                if evaluator is not None:
+                    try:
+                        measure_run(folder, evaluator, system, _domains(datasets), callback)
+                    except KeyboardInterrupt as interrupt:
+                        message = f"all {trainer.state.step} steps are saved, not yet measured"
+                        raise Interrupted(message, signal.SIGINT) from interrupt
     return read_run(folder, kept)
 
 
@@ -156,7 +177,7 @@ def evaluate(
             are measured against them. Without a run, two folders: the images to measure, and real images.
         inputs: The folder of the pictures to translate. Without a run, of the images from which those in `images[0]`
             were made, under the same names except for suffixes.
-        callback: Receives the progress and warnings.
+        callback: Shows the progress and the warnings, as for `run`.
         set: Changes to the run's spec for this evaluation, each "path.to.key=value". They may change only what does not
             affect training, for example "data.a.path=photos" if the images have moved.
         to: With a run and `images`: the domain to translate into, by default that of the run's first direction.
@@ -164,14 +185,14 @@ def evaluate(
     Returns {"protocol", "results", "left_out"}. Raises SpecError, before anything is written, if an argument is wrong
     or something that it names is missing; Unavailable if no number could be measured.
     """
-    callback = callback or Callback()
     if to is not None and (run is None or images is None):
         raise SpecError(f"--to {to}: goes with a run and --images")
     if images is None:
         if inputs is not None:
             raise SpecError("--inputs goes with --images")
         folder = RunFolder(run) if run is not None else newest_run()
-        found = _evaluate_run(folder, metrics, features, callback, tuple(set))
+        with showing(callback) as shown:
+            found = _evaluate_run(folder, metrics, features, shown, tuple(set))
     elif run is not None:
         if isinstance(images, tuple):
             raise SpecError(f"either a run ({run}) or two folders of --images are measured, not both")
@@ -179,14 +200,16 @@ def evaluate(
             raise SpecError(f"--images {images}: needs --inputs, the pictures that {run} translates")
         if changes := tuple(set):
             raise SpecError(f"--set {changes[0]}: goes with the run's own images, not with --images")
-        found = _evaluate_translations(RunFolder(run), metrics, features, images, inputs, to, callback)
+        with showing(callback) as shown:
+            found = _evaluate_translations(RunFolder(run), metrics, features, images, inputs, to, shown)
     elif not isinstance(images, tuple):
         raise SpecError(f"--images {images}: needs a run that translates --inputs, or a second folder")
     elif changes := tuple(set):
         raise SpecError(f"--set {changes[0]}: goes with a run, not with --images")
     else:
         asked = resolve_evaluation(Evaluation(metrics=tuple(metrics), features=features), "eval")
-        found = evaluate_folders(images, inputs, asked, callback.progress, callback.warn)
+        with showing(callback) as shown:
+            found = evaluate_folders(images, inputs, asked, shown.progress, shown.warn)
     if not found["results"]:
         reasons = "; ".join(dict.fromkeys(f"{left['metric']} {left['why']}" for left in found["left_out"]))
         raise Unavailable(f"nothing could be measured: {reasons}")
@@ -216,8 +239,12 @@ def check(
 
     Raises SpecError, or RunError for turns that are not valid, if the spec can't be trained.
     """
-    callback = callback or Callback()
-    resolved = load_spec(spec, set)
+    with showing(callback) as shown:
+        return _check(load_spec(spec, set), shown)
+
+
+def _check(resolved: Spec, callback: Callback) -> Json:
+    _callbacks(resolved, callback)
     with _reproducible(resolved):
         datasets = build_data(resolved, most=4)
         system = build(resolved, _domains(datasets))
@@ -265,6 +292,7 @@ def is_complete(run: Run, asked: Spec) -> bool:
     newest checkpoint is damaged."""
     return (
         run.finished
+        and (run.stopped is None or _stays_stopped(run, asked))
         # more steps may be asked for
         and not differences(run.spec, asked)
         # at other locations there may be other images
@@ -272,6 +300,23 @@ def is_complete(run: Run, asked: Spec) -> bool:
         and covers(run.evaluation, _newest(run), asked.evaluation)
         and RunFolder(run.folder).sample(run.step).exists()
     )
+
+
+def _stays_stopped(run: Run, asked: Spec) -> bool:
+    """True if the callback that stopped the run, or a spec without it, is asked for again."""
+    return run.spec.callbacks == asked.callbacks and not differences(run.spec, asked)
+
+
+def _callbacks(spec: Spec, shown: Callback, others: Iterable[Callback] = (), missing: bool = False) -> Callbacks:
+    """Returns the callbacks of a run. Raises SpecError if one of the spec's can't be built.
+
+    With `missing`, those that need what is not installed are left out.
+    """
+    named = {f"callback {type(shown).__qualname__}": shown}
+    for name, component in spec.callback_components.items():
+        with suppress(*[Unavailable] * missing):
+            named[f"callbacks.{name} ({component.component.full_name})"] = build_callback(component)
+    return Callbacks(named | {f"callbacks[{at}] ({type(each).__qualname__})": each for at, each in enumerate(others)})
 
 
 def _asked(spec: str | Path | Mapping[str, Any] | Spec, set: Iterable[str]) -> tuple[Json, str]:
@@ -316,10 +361,12 @@ def _train(
     callback: Callback,
     evaluator: RunEvaluator | None,
     initial: InitialWeights | None,
+    stopped: str | None,
 ) -> None:
     """Trains to the schedule's end, from the newest checkpoint if there is one, or else with the `initial` weights.
 
-    `kept` is the spec for the folder's spec.json, and `evaluator` measures during training.
+    `kept` is the spec for the folder's spec.json, and `evaluator` measures during training. `stopped` is the reason why
+    the run ended before its last step, if it is not trained further.
 
     Raises SpecError if the data are not those that the run began with, RunError if a term stops being finite,
     Interrupted after SIGINT or SIGTERM, with everything saved.
@@ -330,29 +377,34 @@ def _train(
         begin_with(trainer, initial, callback.warn)
     origin = keep_manifest(folder, kept, system, datasets, callback.warn, initial)
     unrecorded = restore(trainer, folder)
-    callback.begin(
-        TrainingStart(
-            spec.name,
-            folder.path,
-            state.step,
-            steps,
-            spec.data.batch * system.schedule.batches,
-            runtime.device,
-            runtime.precision,
-            int(runtime.threads),
-        )
+    start = TrainingStart(
+        spec.name,
+        folder.path,
+        state.step,
+        steps,
+        spec.data.batch * system.schedule.batches,
+        runtime.device,
+        runtime.precision,
+        int(runtime.threads),
+        str((folder.environment() or {}).get("run_id")),
+        kept.as_json(),
+        evaluator.better if evaluator is not None and spec.evaluation.every is not None else {},
+        folder.history,
     )
 
     def draw() -> bytes:
         return png(sample_grid(sample(state.sampling_generators(), datasets, system, spec.samples.count)))
 
     with folder.recorder(state.step, callback.warn) as recorder:
+        callback.begin(start)
         measurements = None
         if evaluator is not None:
             measurements = PeriodicEvaluation(evaluator, spec.evaluation.every, steps, folder.records(), callback.warn)
         writer = RunWriter(
-            trainer, folder, origin, recorder, callback, draw, measurements, folder.records(), unrecorded
+            trainer, folder, origin, recorder, callback, draw, measurements, folder.records(), unrecorded, stopped
         )
+        if stopped is None:
+            folder.forget_stop()
         with folder.noting_failure():
             try:
                 train(trainer, writer, callback.warn)
@@ -402,7 +454,8 @@ def _evaluate_run(
             images = f"{step * batch} of {steps * batch} images of each domain"
             callback.warn(f"{folder.path} is unfinished: step {step} of {steps}, {images}")
         evaluator = _run_evaluator(system, datasets, asked, callback)
-        return measure_run(folder, evaluator, system, _domains(datasets), callback.warn)
+        told = _callbacks(spec, callback, missing=True)
+        return measure_run(folder, evaluator, system, _domains(datasets), told)
 
 
 def _third_party(spec: Spec) -> list[str]:

@@ -95,8 +95,8 @@ def run(
     """
     with errors():
         from ganlab import experiment
-        from ganlab.cli.console import Console
         from ganlab.cli.tables import show_evaluation
+        from ganlab.display.terminal import Console
 
         finish_imports()
         try:
@@ -126,8 +126,11 @@ def _show_paths(result: Run, trained: bool) -> None:
 
     folder = RunFolder(result.folder)
     say(f"{'trained' if trained else 'already trained'}: {result.step} steps, in {result.folder}")
+    if result.stopped is not None:
+        say(f"  stopped      {result.stopped}")
     say(f"  look at      {folder.sample(result.step)}")
-    say(f"  curves       tensorboard --logdir {result.folder}")
+    if any(result.folder.glob("events.out.tfevents.*")):
+        say(f"  curves       tensorboard --logdir {result.folder}")
     if result.evaluation is not None:
         say(f"  results      {result.folder / 'evaluation.json'}")
     say(f"  networks     {path_of(folder.checkpoints, result.step) / 'networks.safetensors'}")
@@ -204,8 +207,8 @@ def evaluate(
     """
     with errors():
         from ganlab import experiment
-        from ganlab.cli.console import Console
         from ganlab.cli.tables import show_evaluation
+        from ganlab.display.terminal import Console
 
         finish_imports()
         short = {"kid": kid, "fid": fid, "prdc": prdc, "lpips": lpips, "content": content}
@@ -338,8 +341,8 @@ def check(spec: SpecFile, set_: Set = None, as_json: AsJson = False) -> None:
     """
     with errors():
         from ganlab import experiment
-        from ganlab.cli.console import Console
         from ganlab.cli.tables import show_check
+        from ganlab.display.terminal import Console
 
         finish_imports()
         with Console() as callback:
@@ -399,7 +402,8 @@ def schema() -> None:
 @app.command()
 def new(
     kind: Annotated[
-        str, typer.Argument(metavar="KIND", help="loss, generator, discriminator, schedule, metric or source.")
+        str,
+        typer.Argument(metavar="KIND", help="loss, generator, discriminator, schedule, metric, source or callback."),
     ],
     name: Annotated[str, typer.Argument(metavar="NAME", help="The component's name in a spec, and the folder's.")],
     as_json: AsJson = False,

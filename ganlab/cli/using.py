@@ -57,7 +57,7 @@ def translate(
     the names and subfolders of the inputs. A file that can't be read is named and left out.
     """
     with errors():
-        from ganlab.cli.console import Console
+        from ganlab.display.terminal import Console
         from ganlab.inference.files import translate
 
         finish_imports()

@@ -21,6 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 from pydantic_core import PydanticCustomError
 
 from ganlab.components.docstrings import about, described
+from ganlab.interfaces.callbacks import Callback
 from ganlab.interfaces.losses import Loss
 from ganlab.interfaces.metrics import Metric
 from ganlab.interfaces.networks import Discriminator, Domain, Features, Generator
@@ -35,6 +36,7 @@ KINDS: dict[str, type] = {
     "source": Source,
     "features": Features,
     "metric": Metric,
+    "callback": Callback,
 }
 """{kind of component: its interface}."""
 

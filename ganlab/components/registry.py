@@ -25,6 +25,7 @@ from ganlab.components.options import KINDS, nearest, schema, signature
 from ganlab.determinism import untouched_settings
 from ganlab.errors import SpecError, one_line
 from ganlab.interfaces import hooks as hookspecs
+from ganlab.interfaces.callbacks import Callback
 from ganlab.interfaces.losses import Loss
 from ganlab.interfaces.metrics import Metric
 from ganlab.interfaces.networks import SEES, Discriminator, Features, Generator
@@ -174,6 +175,10 @@ class Registry:
         """Returns the names of the feature networks that a package ships with their weights."""
         return [c.name for c in self.components if issubclass(c.cls, Features) and c.cls.shipped]
 
+    def callbacks_by_default(self) -> list[str]:
+        """Returns the names of the callbacks that every run has."""
+        return [c.name for c in self.components if issubclass(c.cls, Callback) and c.cls.on_by_default]
+
     @property
     def components(self) -> list[Component]:
         """All components, sorted by kind and name."""
@@ -247,6 +252,10 @@ def check_contract(cls: type) -> None:
         raise TypeError(f"{cls.__name__}.size is {getattr(cls, 'size', 'missing')!r}, not a number of pixels")
     if issubclass(cls, Metric) and cls.measure is Metric.measure:
         raise TypeError(f"{cls.__name__} has no measure")
+    if issubclass(cls, Callback) and cls.on_by_default:
+        required = [name for name, field in signature(cls).model.model_fields.items() if field.is_required()]
+        if required := [*required, *signature(cls).nested]:
+            raise TypeError(f"{cls.__name__} is on by default, but its options {', '.join(required)} have no defaults")
     if (
         issubclass(cls, Generator)
         and "pair" not in vars(cls)

@@ -11,7 +11,7 @@ from string import Template
 
 from ganlab.errors import SpecError
 
-KINDS = ("loss", "generator", "discriminator", "schedule", "metric", "source")
+KINDS = ("loss", "generator", "discriminator", "schedule", "metric", "source", "callback")
 """The kinds of component that have templates."""
 
 LONGEST = 25

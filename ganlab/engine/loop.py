@@ -22,23 +22,33 @@ class StepWriter(Protocol):
     def after_step(self, last: bool) -> None:
         """Called after each step; `last` is true for the last step of this process."""
 
+    @property
+    def stop_requested(self) -> str | None:
+        """The reason why no further step is taken; None if there is none."""
+
+    def stop_early(self) -> None:
+        """Completes the present step as the last step of the run."""
+
 
 def train(trainer: Trainer, writer: StepWriter, warn: Callable[[str], None]) -> None:
-    """Trains to the schedule's end. Raises Interrupted after SIGINT or SIGTERM, when the current step is saved.
+    """Trains to the schedule's end, or until a callback requests a stop.
 
-    The second signal raises KeyboardInterrupt at once.
+    Raises Interrupted after SIGINT or SIGTERM, when the current step is saved. The second signal raises
+    KeyboardInterrupt at once.
     """
     state, steps = trainer.state, trainer.schedule.steps
     with stop_signals(lambda: warn("stopping after this step; Ctrl-C again stops now")) as received:
         if state.step:
             writer.finish_last_step()
-        while state.step < steps:
+        while state.step < steps and (not state.step or writer.stop_requested is None):
             trainer.step()
             # read once: a signal that comes later is for the next step
             stop = received[0] if received else None
             writer.after_step(last=stop is not None or state.step == steps)
             if stop is not None and state.step < steps:
                 raise Interrupted(f"stopped after step {state.step} of {steps}; everything is saved", stop)
+        if state.step < steps:
+            writer.stop_early()
 
 
 @contextmanager

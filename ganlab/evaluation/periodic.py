@@ -28,16 +28,18 @@ class PeriodicEvaluation:
     def due(self, step: int) -> bool:
         return self._every is not None and (step == self._steps or step % self._every == 0)
 
-    def measure(self, trainer: Trainer, records: list[Record]) -> None:
+    def measure(self, trainer: Trainer, records: list[Record]) -> dict[str, float]:
         if not records or records[-1]["step"] != trainer.state.step:
             # a step without terms has no record
             records.append({"step": trainer.state.step})
-        records[-1].update(self._evaluator.evaluate_checkpoint(trainer.state.sampling_generators()))
+        values = self._evaluator.evaluate_checkpoint(trainer.state.sampling_generators())
+        records[-1].update(values)
         self._records.append(records[-1])
         for (metric, number, direction), reason in self._evaluator.left_out.items():
             if (name := number or metric) not in self._warned:
                 self._warned.add(name)
                 self._warn(f"{name} can't be measured in direction {direction}: {reason}")
+        return {name.removeprefix(f"{PREFIX}/"): value for name, value in values.items()}
 
     def best_steps(self) -> set[int]:
         best = self._evaluator.best(self._records, [int(record["step"]) for record in self._records])

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import partial
 
 from ganlab.errors import RunError
 from ganlab.evaluation import speed
 from ganlab.evaluation.run_evaluator import RunEvaluator
+from ganlab.interfaces.callbacks import Callback, Measurement
 from ganlab.interfaces.networks import Domain
 from ganlab.runs import checkpoint
 from ganlab.runs.folder import RunFolder
 from ganlab.runs.models import Manifest
-from ganlab.runs.records import append_to_tensorboard, result_records
 from ganlab.spec.models import Evaluation, Json
 from ganlab.system.build import System
 from ganlab.system.error_attribution import Position
@@ -26,14 +26,16 @@ def measure_run(
     evaluator: RunEvaluator,
     system: System,
     domains: Mapping[str, Domain],
-    warn: Callable[[str], None],
+    callback: Callback,
 ) -> Json:
-    """Measures a run and writes evaluation.json and speed.json. Returns the results of this evaluation alone.
+    """Measures a run, writes evaluation.json and speed.json, and tells the callback the new results.
+
+    Returns the results of this evaluation alone.
 
     Earlier results of other metrics are kept in evaluation.json if they were measured in the same way.
     """
     with system.components.attributing(Position("", "the evaluation", max(folder.steps, default=0))):
-        found = evaluator.evaluate(folder, warn)
+        found = evaluator.evaluate(folder, callback.warn)
         # the processes that train and measure a run may be several
         peaks = [speed.peak_memory(system.device), (folder.speed() or {}).get("peak_memory_bytes")]
         speeds = {
@@ -43,13 +45,15 @@ def measure_run(
     before = folder.evaluation()
     whole, differing = merge_results(before, found)
     if differing:
-        warn(
+        callback.warn(
             f"earlier results of {folder.path} are replaced, because their protocol differs in: {', '.join(differing)}"
         )
     new = [result for result in whole["results"] if before is None or result not in before["results"]]
+    for step in sorted({result["step"] for result in new}):
+        values = {f"{r['direction']}/{r['number']}": r["value"] for r in new if r["step"] == step}
+        callback.evaluation(Measurement(folder.path, step, "test", values))
     # evaluation.json last: a run that has it counts as measured
     for keep in (
-        partial(append_to_tensorboard, folder.path, result_records(new)),
         partial(folder.write_json, "speed.json", speeds),
         partial(folder.write_json, "evaluation.json", whole),
     ):
@@ -57,7 +61,7 @@ def measure_run(
             keep()
         except RunError as error:
             # the caller can still show the results
-            warn(str(error))
+            callback.warn(str(error))
     return found
 
 

@@ -49,7 +49,10 @@ class RunEvaluator:
         self._references: dict[str, dict[str, Measured]] = {}
         # the spec's own metrics, because training records their numbers
         own = system.spec.evaluation
-        self._monitors = evaluator_for(own).monitors(own.monitor, own.keys_during)
+        its = evaluator_for(own)
+        self._monitors = its.monitors(own.monitor, own.keys_during)
+        self.better = dict(self._monitors) | dict(its.monitors(None, own.keys_during))
+        """{number: "lower" or "higher"} of the numbers that are measured during training, the monitor first."""
 
     def evaluate_checkpoint(self, generators: Mapping[str, nn.Module]) -> Record:
         """Measures the generators, {direction: generator}, on the validation images, without references, by the metrics

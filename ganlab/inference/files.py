@@ -15,6 +15,7 @@ from PIL import Image
 from ganlab import files
 from ganlab.data.image_files import found_below
 from ganlab.data.reading import noting_warnings, read
+from ganlab.display.choice import showing
 from ganlab.errors import SpecError
 from ganlab.inference.run import Run, load_run, translator_of
 from ganlab.interfaces.callbacks import Callback
@@ -64,12 +65,11 @@ def translate(
         overwrite: Replace files that are there already.
         grid: Also write grid.png, a sheet of the first pictures: odd columns inputs, even columns translations.
         cycle: Also write NAME.back.png, the translation translated back.
-        callback: Receives the progress and warnings.
+        callback: Shows the progress and the warnings, as for `run`.
 
     Returns {"folder", "step", "direction", "pictures", "left_out", "grid"}. Raises SpecError, before anything is
     written, if an argument is wrong or a file is there already; also if no file could be translated.
     """
-    callback = callback or Callback()
     run = run if isinstance(run, Run) else load_run(run)
     translator = translator_of(run, checkpoint)
     direction = translator.direction(to)
@@ -82,13 +82,13 @@ def translate(
     written: list[Json] = []
     left_out: list[Json] = []
     shown: list[list[Image.Image]] = []
-    with noting_warnings():
-        for job in callback.progress(jobs, "pictures", len(jobs)):
+    with showing(callback) as told, noting_warnings():
+        for job in told.progress(jobs, "pictures", len(jobs)):
             found, notes = read(lambda path: translator.pictures(direction, path, size, cycle), str(job.source))
             for note in dict.fromkeys(notes):
-                callback.warn(f"{job.source}: {note}")
+                told.warn(f"{job.source}: {note}")
             if isinstance(found, Exception):
-                callback.warn(f"{job.source} is left out: {found}")
+                told.warn(f"{job.source} is left out: {found}")
                 left_out.append({"input": str(job.source), "why": str(found)})
                 continue
             for name, path in job.outputs.items():

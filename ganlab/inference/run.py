@@ -10,16 +10,18 @@ from typing import overload
 from PIL import Image
 from torch import Tensor, nn
 
+from ganlab.display.html import data_url, render
 from ganlab.engine.step_log import Record
 from ganlab.errors import SpecError
 from ganlab.evaluation.best import chosen_step
 from ganlab.inference.translator import Translator
 from ganlab.runs.folder import RunFolder
+from ganlab.runs.overview import list_runs
 from ganlab.spec.models import Json, Spec
 from ganlab.system.build import build_schedule
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Run:
     """A run, read from its folder."""
 
@@ -33,6 +35,8 @@ class Run:
     """The number of steps of the whole run."""
     evaluation: Json | None
     """The content of evaluation.json; None if the run is not measured."""
+    stopped: str | None = None
+    """The reason why a finished run has fewer steps than its schedule; None if a callback did not stop it."""
 
     @property
     def records(self) -> list[Record]:
@@ -42,8 +46,27 @@ class Run:
 
     @property
     def finished(self) -> bool:
-        """True if all steps are trained."""
-        return self.step >= self.steps
+        """True if all steps are trained, or if a callback ended the run earlier."""
+        return self.step >= self.steps or self.stopped is not None
+
+    def __repr__(self) -> str:
+        return f"<Run {self.spec.name}: step {self.step} of {self.steps}, in {self.folder}>"
+
+    def _repr_html_(self) -> str:
+        """Returns what a notebook shows: name, state, results and the newest sample grid."""
+        (status,) = list_runs(self.folder)
+        sample = RunFolder(self.folder).sample(self.step)
+        return render(
+            "run",
+            name=self.spec.name,
+            state=status.state,
+            why=status.why,
+            step=self.step,
+            steps=self.steps,
+            folder=self.folder,
+            results=(self.evaluation or {}).get("results", []),
+            grid=data_url(sample.read_bytes()) if sample.is_file() else "",
+        )
 
     @property
     def checkpoints(self) -> list[int]:
@@ -109,7 +132,8 @@ def read_run(folder: RunFolder, spec: Spec) -> Run:
     """Returns the run in a folder, with its spec as it is given."""
     steps = build_schedule(spec).steps
     step = chosen_step(folder, spec, "last") if folder.steps or folder.shared else 0
-    return Run(folder.path, spec, step, steps, folder.evaluation())
+    stopped = folder.stopped()
+    return Run(folder.path, spec, step, steps, folder.evaluation(), stopped and stopped["why"])
 
 
 def load_run(folder: str | Path) -> Run:

@@ -5,6 +5,7 @@ A name has at most 100 letters (a to z, A to Z), digits, ".", "_" and "-".
 
 import pluggy
 
+from ganlab.interfaces.callbacks import Callback
 from ganlab.interfaces.losses import Loss
 from ganlab.interfaces.metrics import Metric
 from ganlab.interfaces.networks import Discriminator, Features, Generator
@@ -50,3 +51,8 @@ def ganlab_features() -> "dict[str, type[Features]]":  # type: ignore[empty-body
 @hookspec
 def ganlab_metrics() -> "dict[str, type[Metric]]":  # type: ignore[empty-body]
     """Returns metrics, which an evaluation measures."""
+
+
+@hookspec
+def ganlab_callbacks() -> "dict[str, type[Callback]]":  # type: ignore[empty-body]
+    """Returns callbacks, which follow a run."""

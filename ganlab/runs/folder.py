@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
 from filelock import lock_descriptor
 from pydantic import TypeAdapter
@@ -16,8 +16,8 @@ from ganlab import files
 from ganlab.engine.step_log import Record
 from ganlab.errors import Interrupted, RunError, SpecError, text_of
 from ganlab.runs import checkpoint, shared
-from ganlab.runs.models import ENVIRONMENT, EVALUATED, FAILURE, OBJECT, SPEED, read
-from ganlab.runs.records import Recorder, event_files, recording, result_records, undamaged_records
+from ganlab.runs.models import ENVIRONMENT, EVALUATED, FAILURE, OBJECT, SPEED, STOPPED, Stopped, read
+from ganlab.runs.records import History, Recorder, recording, undamaged_records
 from ganlab.spec.devices import moved_here
 from ganlab.spec.models import Json, Spec
 from ganlab.spec.resolve import resolve
@@ -29,11 +29,13 @@ class RunFolder:
     - spec.json: the resolved spec
     - environment.json: versions, device, hashes of data and code (`manifest`)
     - metrics.jsonl: one record a line, each step once (`records`)
-    - events.out.tfevents.*: the same for TensorBoard, with the sample grids and the results of the evaluation
+    - events.out.tfevents.*: the same for TensorBoard, with the sample grids and the results of the evaluation; written
+      by a callback
     - samples/step-NNNNNN.png: grids of held-out images
     - checkpoints/step-NNNNNN/: networks, the state of the training and a manifest of both (`checkpoint`)
     - evaluation.json, speed.json: measurements of its checkpoints
     - failed.json: the reason why the training failed
+    - stopped.json: the reason why a finished run has fewer steps than its schedule
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -112,6 +114,18 @@ class RunFolder:
             return self._json_if_there("failed.json", FAILURE)
         return None
 
+    def stopped(self) -> Stopped | None:
+        """Reads stopped.json; None if it is missing, damaged, or not about the newest checkpoint."""
+        with suppress(SpecError):
+            found = cast(Stopped | None, self._json_if_there("stopped.json", STOPPED))
+            return found if found is not None and found["step"] == max(self.steps, default=0) else None
+        return None
+
+    def forget_stop(self) -> None:
+        """Removes stopped.json, because the run is trained further. Raises RunError if the disk fails."""
+        with files.writing(self.path):
+            (self.path / "stopped.json").unlink(missing_ok=True)
+
     @contextmanager
     def noting_failure(self) -> Iterator[None]:
         """Writes failed.json if the training inside fails; an interrupt is no failure. Removes an earlier one."""
@@ -176,10 +190,10 @@ class RunFolder:
             for step in reversed(self.steps):
                 checkpoint.remove(self.checkpoints, step)
             checkpoint.remove_unfinished(self.checkpoints)
-            names = ("environment.json", "evaluation.json", "speed.json", "failed.json")
+            names = ("environment.json", "evaluation.json", "speed.json", "failed.json", "stopped.json")
             paths = [*self.samples.glob("step-*.png"), *(self.path / name for name in names), self.metrics]
             # the spec last: without it the other files would look like somebody else's
-            for path in (*paths, *event_files(self.path), self.path / "spec.json"):
+            for path in (*paths, *self.path.glob("events.out.tfevents.*"), self.path / "spec.json"):
                 path.unlink(missing_ok=True)
             for folder in (self.checkpoints, self.samples):
                 # not one with somebody's files, nor a link to another disk
@@ -241,21 +255,19 @@ class RunFolder:
 
     @contextmanager
     def recorder(self, step: int, warn: Callable[[str], None]) -> Iterator[Recorder]:
-        """Drops the records and samples after `step` and yields a Recorder that appends. TensorBoard's events are
-        written again from what is left.
-
-        Raises RunError if the disk fails.
-        """
+        """Drops the records and samples after `step` and yields a Recorder that appends. Raises RunError if the disk
+        fails."""
         with recording(self.metrics, step, warn) as recorder:
             with files.writing(self.path):
-                for path in sorted(self.samples.glob("step-*.png"), key=_step):
+                for path in self.samples.glob("step-*.png"):
                     if _step(path) > step:
                         path.unlink()
-                    elif _step(path) and path.is_file():
-                        recorder.sample(_step(path), path.read_bytes())
-            measured = (self.evaluation() or {}).get("results", [])
-            recorder.to_tensorboard(result_records(result for result in measured if result["step"] <= step))
             yield recorder
+
+    @property
+    def history(self) -> History:
+        """The records in metrics.jsonl, read at each iteration."""
+        return History(self.metrics)
 
 
 def _step(sample: Path) -> int:

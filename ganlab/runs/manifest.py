@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import operator
+import uuid
 from collections.abc import Callable, Iterator, Mapping
 
 from ganlab.data.dataset import Dataset
@@ -46,6 +47,7 @@ def keep_manifest(
     weights = hashes(file for module in modules for part in feature_networks(module).values() for file in part.files())
     origin = Origin(spec=spec.trains(), data=fingerprints(datasets), weights=weights)
     now = {
+        "run_id": uuid.uuid4().hex,
         **environment.describe(system.spec.runtime),
         "code": code(system.spec.components.values()),
         "data": {domain: dataset.fingerprint() for domain, dataset in datasets.items()},
@@ -67,6 +69,10 @@ def keep_manifest(
         warn(f"{folder.path} has lost its environment.json: it can't be told what trained it up to here")
         kept = now
         folder.write_json("environment.json", now)
+    if "run_id" not in kept:
+        # of a run that was made before runs had one
+        kept = {"run_id": now["run_id"], **kept}
+        folder.write_json("environment.json", kept)
     if named := [part for part in BYTES_DEPEND_ON if part != "code" and kept.get(part) != now[part]]:
         warn(f"the environment has changed since {folder.path} began ({', '.join(named)}): the last digits may differ")
     if (done := folder.steps[-1]) < system.schedule.steps:

@@ -74,6 +74,7 @@ class Environment(TypedDict):
     """environment.json."""
 
     __pydantic_config__ = _OPEN  # type: ignore[misc]
+    run_id: NotRequired[str]
     code: NotRequired[dict[str, Code]]
     continued: NotRequired[list[Continued]]
 
@@ -147,11 +148,19 @@ class Failure(TypedDict):
     why: str
 
 
+class Stopped(TypedDict):
+    """stopped.json."""
+
+    step: int
+    why: str
+
+
 OBJECT = TypeAdapter(dict[str, Any])
 ENVIRONMENT = TypeAdapter(Environment)
 EVALUATED = TypeAdapter(Evaluated)
 FAILURE = TypeAdapter(Failure)
 SPEED = TypeAdapter(Speed)
+STOPPED = TypeAdapter(Stopped)
 MANIFEST = TypeAdapter(Manifest)
 
 _RECORD: TypeAdapter[Record] = TypeAdapter(

@@ -25,7 +25,7 @@ class Status(NamedTuple):
     """"running", "finished", "failed", "interrupted", "shared" for a shared model, or "unreadable" if its spec can't be
     read here."""
     why: str | None
-    """The reason for "failed" and "unreadable"."""
+    """The reason for "failed" and "unreadable", and for a finished run that has fewer steps than its schedule."""
     step: int
     """The step of the newest checkpoint; 0 if there is none."""
     steps: int | None
@@ -134,6 +134,8 @@ def _progress(folder: RunFolder, step: int) -> tuple[int | None, str, str | None
         return steps, "shared", None
     if step >= steps:
         return steps, "finished", None
+    if (stopped := folder.stopped()) is not None:
+        return steps, "finished", stopped["why"]
     failure = folder.failure()
     return (steps, "failed", failure["why"]) if failure else (steps, "interrupted", None)
 

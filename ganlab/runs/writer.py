@@ -1,4 +1,5 @@
-"""Writes what each step computed into the run folder: records, measurements, samples, checkpoints."""
+"""Writes what each step computed into the run folder, and tells the callbacks: records, measurements, samples,
+checkpoints."""
 
 from __future__ import annotations
 
@@ -12,7 +13,7 @@ from ganlab.engine.monitors import SaturatedDiscriminator, first_non_finite, non
 from ganlab.engine.step_log import Record
 from ganlab.engine.trainer import Trainer
 from ganlab.errors import RunError, text_of
-from ganlab.interfaces.callbacks import Callback
+from ganlab.interfaces.callbacks import Callback, Measurement
 from ganlab.runs import checkpoint
 from ganlab.runs.folder import RunFolder, write
 from ganlab.runs.models import Origin, described
@@ -30,8 +31,8 @@ class StepMeasurements(Protocol):
     def due(self, step: int) -> bool:
         """True if the generators are measured after this step."""
 
-    def measure(self, trainer: Trainer, records: list[Record]) -> None:
-        """Measures the generators and adds the values to the last record."""
+    def measure(self, trainer: Trainer, records: list[Record]) -> dict[str, float]:
+        """Measures the generators, adds the values to the last record and returns {"DIRECTION/NUMBER": value}."""
 
     def best_steps(self) -> set[int]:
         """Returns the steps of the best checkpoints, which are kept."""
@@ -41,7 +42,8 @@ class RunWriter:
     """Keeps a run's folder complete: after a kill at any moment the run resumes from its newest checkpoint.
 
     `origin` goes into the manifests of checkpoints. `draw` returns the PNG of the sample grid. `history` holds the
-    records of earlier processes.
+    records of earlier processes. `stopped` is the reason why an earlier process ended the run before its last step, if
+    that still holds.
     """
 
     def __init__(
@@ -55,6 +57,7 @@ class RunWriter:
         measurements: StepMeasurements | None,
         history: Iterable[Record],
         unrecorded: Sequence[Record],
+        stopped: str | None,
     ) -> None:
         self._trainer, self._folder, self._recorder, self._callback = trainer, folder, recorder, callback
         self._origin = origin
@@ -62,6 +65,7 @@ class RunWriter:
         self._saturated = SaturatedDiscriminator(callback.warn, history)
         self._unrecorded = [record for record in unrecorded if record["step"] > recorder.last]
         self._first = trainer.state.step + 1
+        self._stopped = stopped
 
     def after_step(self, last: bool) -> None:
         """Writes a step's records, then its measurements and samples, then its checkpoint.
@@ -78,21 +82,37 @@ class RunWriter:
             self._check_records(records)
             if not measure:
                 self._record(records)
-            if save or draw:
-                self._check_state()
-            try:
-                self._show(records if measure else None, draw)
-            except Exception:
-                # the step is saved even if a measurement or a sample fails
-                with suppress(Exception):
-                    self._save(records if measure else ())
-                raise
-        if save:
-            self._save()
+            self._complete(records if measure else None, draw, save)
+
+    @property
+    def stop_requested(self) -> str | None:
+        return self._stopped or self._callback.stop_requested
+
+    def stop_early(self) -> None:
+        step = self._trainer.state.step
+        self._folder.check_lock()
+        records = self._trainer.log.read(self._trainer.state)
+        self._check_records(records)
+        self._record(records)
+        self._complete(None, not self._folder.sample(step).exists(), step not in self._folder.steps)
+        self._folder.write_json("stopped.json", {"step": step, "why": self.stop_requested})
 
     def finish_last_step(self) -> None:
         step = self._trainer.state.step
         self._show(self._unrecorded or None, self._drawn(step) and not self._folder.sample(step).exists())
+
+    def _complete(self, records: list[Record] | None, draw: bool, save: bool) -> None:
+        """Shows and saves a step. The step is saved even if a measurement or a sample fails."""
+        if save or draw:
+            self._check_state()
+        try:
+            self._show(records, draw)
+        except Exception:
+            with suppress(Exception):
+                self._save(records or ())
+            raise
+        if save:
+            self._save()
 
     def _measured(self, step: int) -> bool:
         return self._measurements is not None and self._measurements.due(step)
@@ -123,15 +143,18 @@ class RunWriter:
         """Measures the generators if `records` wait for the values, and draws the samples if `draw`."""
         step, components = self._trainer.state.step, self._trainer.system.components
         if records is not None:
+            values = {}
             if self._measurements is not None and self._measured(step):
                 with components.attributing(Position("", "the evaluation", step)):
-                    self._measurements.measure(self._trainer, records)
+                    values = self._measurements.measure(self._trainer, records)
             self._record(records)
+            if values:
+                self._callback.evaluation(Measurement(self._folder.path, step, "validation", values))
         if draw:
             with components.attributing(Position("", "the samples", step)):
                 picture = self._draw()
-            write(self._folder.sample(step), picture)
-            self._recorder.sample(step, picture)
+            write(path := self._folder.sample(step), picture)
+            self._callback.samples(step, path)
 
     def _record(self, records: list[Record]) -> None:
         self._recorder(records)
@@ -152,6 +175,7 @@ class RunWriter:
             spec.checkpoints.keep,
             spared,
         )
+        self._callback.checkpoint(state.step, checkpoint.path_of(self._folder.checkpoints, state.step))
 
 
 def restore(trainer: Trainer, folder: RunFolder) -> list[Record]:

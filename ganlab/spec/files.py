@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ganlab.components.options import nearest
+from ganlab.components.registry import registry
 from ganlab.errors import SpecError, shortened
 from ganlab.files import opened
 from ganlab.spec.models import Json, check_json
@@ -32,6 +33,15 @@ def merge(target: Any, patch: Any) -> Any:
             result.pop(key, None)
         else:
             result[key] = merge(result.get(key), value)
+    return result
+
+
+def patched(spec: Json, patch: Json) -> Json:
+    """Returns a spec changed by `merge`. A callback that the patch sets to null stays null: it may be on by default."""
+    result: Json = merge(spec, patch)
+    callbacks = patch.get("callbacks")
+    if isinstance(callbacks, dict):
+        result["callbacks"] |= {name: None for name, part in callbacks.items() if part is None}
     return result
 
 
@@ -65,7 +75,7 @@ def _read(path: Path, seen: tuple[Path, ...]) -> Json:
     spec = _parse(text, path)
     base = spec.pop("extends", None)
     if base is None:
-        alone: Json = anchored(merge({}, spec), path.parent)
+        alone: Json = anchored(patched({}, spec), path.parent)
         return alone
     if not isinstance(base, str):
         raise SpecError(f"{path}: extends: {json.dumps(base)} is not allowed: it is the path of another spec")
@@ -73,7 +83,7 @@ def _read(path: Path, seen: tuple[Path, ...]) -> Json:
     # these keys describe one file, and are not inherited
     inherited = {k: v for k, v in extended.items() if k not in ("name", "about", "$schema")}
     # the paths of the extended files are absolute already
-    merged: Json = anchored(merge(inherited, spec), path.parent)
+    merged: Json = anchored(patched(inherited, spec), path.parent)
     return merged
 
 
@@ -116,14 +126,15 @@ def _json(text: str) -> Any:
 def assigned(spec: Json, text: str) -> Json:
     """Returns a spec changed by `--set path.to.key=value`. Raises SpecError."""
     patch = assignment(text)
-    for key in ("discriminators", "losses"):
+    for key in ("discriminators", "losses", "callbacks"):
         named, parts = patch.get(key), spec.get(key) or {}
+        if key == "callbacks" and isinstance(parts, dict):
+            parts = dict.fromkeys(registry().callbacks_by_default()) | parts
         for name, part in named.items() if isinstance(named, dict) and isinstance(parts, dict) else ():
             # a merge patch that removes a missing key changes nothing, and gives no error
             if part is None and name not in parts:
                 raise SpecError(f"--set {text}: there is no {name!r} to remove from {key}{nearest(name, parts)}")
-    result: Json = merge(spec, patch)
-    return result
+    return patched(spec, patch)
 
 
 def assignment(text: str) -> Json:

@@ -34,7 +34,16 @@ LABEL = "[A-Za-z0-9_-]+"
 """The names that a spec may give its losses and discriminators, as a regular expression."""
 
 
-TRAINS_NOTHING = ("name", "about", "samples", "checkpoints", "evaluation", "runtime.device", "runtime.log_every")
+TRAINS_NOTHING = (
+    "name",
+    "about",
+    "samples",
+    "checkpoints",
+    "evaluation",
+    "callbacks",
+    "runtime.device",
+    "runtime.log_every",
+)
 """The keys of a spec that do not affect training, so that they may change when a run resumes."""
 
 
@@ -317,15 +326,24 @@ class Spec(BaseModel):
     """The saved states of training, from which a run resumes."""
     evaluation: Evaluation = Evaluation()
     """The metrics to measure on held-out images."""
+    callbacks: dict[str, Options | None] = Field(default_factory=dict, max_length=MOST_PARTS)
+    """{name: what follows the run, for example to stop it early}. You choose the names. A callback that is on by
+    default has the name of its type; null removes it."""
     runtime: Runtime = Runtime()
     """The device of the run, its number format and its threads."""
+    _callbacks: dict[str, ResolvedComponent] = PrivateAttr(default_factory=dict)
     _components: dict[str, ResolvedComponent] = PrivateAttr(default_factory=dict)
 
     @property
     def components(self) -> Mapping[str, ResolvedComponent]:
         """{place: component} of a resolved spec: sources, generator, discriminators, losses and schedule. Nested
-        components and metrics are not included. Empty if the spec is not resolved."""
+        components, metrics and callbacks are not included. Empty if the spec is not resolved."""
         return self._components
+
+    @property
+    def callback_components(self) -> Mapping[str, ResolvedComponent]:
+        """{name: callback} of a resolved spec. Empty if the spec is not resolved."""
+        return self._callbacks
 
     def as_json(self) -> Json:
         """Returns the spec as its file would hold it."""

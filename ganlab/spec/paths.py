@@ -17,6 +17,7 @@ _SHAPE = {
     "losses": {"*": "loss"},
     "schedule": "schedule",
     "init": {"run": Path},
+    "callbacks": {"*": "callback"},
     "evaluation": {"features": "features", "metrics": {"*": "metric"}},
 }
 """Where a spec holds components, and of which kind. "*" stands for every key and for every item."""

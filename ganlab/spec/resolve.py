@@ -77,6 +77,9 @@ def resolve(asked: Json, where: str = "spec", like: Spec | None = None, registry
         for name, options in spec.losses.items()
     }
     full.init = spec.init.model_copy(update={"run": absolute(spec.init.run, Path())})
+    callbacks = resolver.callbacks(spec.callbacks)
+    full.callbacks = {name: None if callback is None else callback.as_json() for name, callback in callbacks.items()}
+    full._callbacks = {name: callback for name, callback in callbacks.items() if callback is not None}
     full.evaluation = resolver.evaluation(spec.evaluation, "evaluation")
     full.runtime = _runtime(spec.runtime, f"{where}: runtime", like.runtime if like else Runtime())
     return full
@@ -101,7 +104,7 @@ def checked(asked: Json, where: str) -> Spec:
         raise SpecError(f"{where}: {sentence(error, '', _known_keys(error), asked)}") from error
     except (TypeError, ValueError, RecursionError) as error:
         raise SpecError(f"{where}: is not JSON: {one_line(error).split(';')[0]}") from error
-    for key, names in (("discriminators", spec.discriminators), ("losses", spec.losses)):
+    for key, names in (("discriminators", spec.discriminators), ("losses", spec.losses), ("callbacks", spec.callbacks)):
         for name in names:
             if not re.fullmatch(LABEL, name):
                 raise SpecError(f"{where}: {key}: the name {name!r} is not allowed: letters, digits, '_' and '-'")
@@ -204,6 +207,21 @@ class _Resolver:
         beside = () if features is None else ("features",)
         metric = self.component("metric", asked, place, beside)
         return ResolvedMetric(metric.place, metric.component, metric.options, metric.nested, features)
+
+    def callbacks(self, asked: Mapping[str, Options | None]) -> dict[str, ResolvedComponent | None]:
+        """Returns the callbacks that a spec names, and those that are on by default; None for one that it turns off."""
+        default: dict[str, Options] = {name: {"type": name} for name in self._registry.callbacks_by_default()}
+        types = [options.get("type") for options in asked.values() if options is not None]
+        # what has another name is not wanted twice
+        every = {**{name: options for name, options in default.items() if name not in types}, **asked}
+        found: dict[str, ResolvedComponent | None] = {}
+        for name, options in every.items():
+            if options is not None:
+                found[name] = self.component("callback", default.get(name, {}) | options, f"callbacks.{name}")
+            elif name in default:
+                # null is kept, because without it the callback would be on
+                found[name] = None
+        return found
 
     def evaluation(self, asked: Evaluation, place: str) -> Evaluation:
         """Returns an evaluation with every default filled in, and its components. Raises SpecError."""

@@ -39,7 +39,7 @@ def json_schema(components: Iterable[Component]) -> Json:
         places[place] = _shown(places[place]) | _of(place)
     for place in "ab":
         data[place] = _shown(data[place]) | _of("source")
-    for kind, place in (("loss", "losses"), ("discriminator", "discriminators")):
+    for kind, place in (("loss", "losses"), ("discriminator", "discriminators"), ("callback", "callbacks")):
         named = {"type": "object", "additionalProperties": _or_null(_of(kind))}
         places[place] = _shown(places[place]) | named | {"propertyNames": {"pattern": f"^{LABEL}$"}}
     named_or = {kind: {"anyOf": [_types(known[kind]), _of(kind)]} for kind in ("features", "metric")}

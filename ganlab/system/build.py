@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from ganlab.components.options import arguments, nearest, signature
 from ganlab.data.dataset import Dataset, Progress, load, silent
 from ganlab.errors import GanlabError, SpecError, text_of
+from ganlab.interfaces.callbacks import Callback
 from ganlab.interfaces.losses import Loss
 from ganlab.interfaces.metrics import Metric
 from ganlab.interfaces.networks import Discriminator, Domain, Features, Generator, Pair
@@ -172,6 +173,11 @@ def build_metric(resolved: ResolvedComponent) -> Metric:
         name = resolved.component.name
         raise SpecError(f"{resolved.place}: metric {name!r} has the numbers {numbers!r}, not {{name: MetricInfo}}")
     return metric
+
+
+def build_callback(resolved: ResolvedComponent) -> Callback:
+    """Builds a callback. Raises SpecError if it can't be built, Unavailable if a package is missing."""
+    return _make(resolved, Callback)
 
 
 def finish_construction(component: object) -> None:

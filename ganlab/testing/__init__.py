@@ -9,6 +9,7 @@ A failed requirement raises AssertionError with one sentence that states the req
 `ganlab.Unavailable` (missing weights) is not a failure: the check passes it on.
 """
 
+from ganlab.testing.callbacks import check_callback
 from ganlab.testing.losses import check_loss
 from ganlab.testing.metrics import check_features, check_metric
 from ganlab.testing.networks import check_discriminator, check_generator
@@ -16,6 +17,7 @@ from ganlab.testing.schedules import check_schedule
 from ganlab.testing.sources import check_source
 
 __all__ = [
+    "check_callback",
     "check_discriminator",
     "check_features",
     "check_generator",

@@ -14,9 +14,9 @@ from rich.console import Console as Terminal
 from typer.testing import CliRunner
 
 from ganlab.cli.commands import app
-from ganlab.cli.console import Console
-from ganlab.interfaces.callbacks import TrainingStart
+from ganlab.display.terminal import Console
 from ganlab.spec.shipped import experiments
+from helpers.callbacks import start_of
 
 NARROW = {"COLUMNS": "80"}
 
@@ -73,7 +73,7 @@ def test_the_values_that_an_option_may_have_are_listed() -> None:
 @pytest.mark.parametrize("width", [80, 200])
 def test_the_progress_keeps_rate_and_time_and_cuts_the_terms(width: int) -> None:
     console = Console()
-    console.begin(TrainingStart("emb", Path("runs/emb"), 0, 100_000, 8, "cpu", "float32", 2))
+    console.begin(start_of(Path("runs/emb"))._replace(steps=100_000))
     names = ("generator/ab/adversarial", "generator/ab/cycle", "generator/ab/embedding", "discriminator/ab/adversarial")
     console.records([{"step": 12_345, **{f"loss/{name}": 0.25 for name in names}}])
     (task,) = console._bar.tasks

@@ -25,7 +25,7 @@ from helpers.paths import ROOT
 # its fixtures are made once if one worker has all its tests
 pytestmark = pytest.mark.xdist_group("scaffold")
 
-KINDS = ["loss", "generator", "discriminator", "schedule", "metric", "source"]
+KINDS = ["loss", "generator", "discriminator", "schedule", "metric", "source", "callback"]
 
 
 def installed(folder: Path, into: Path) -> None:
@@ -61,7 +61,7 @@ def test_each_kind_passes_its_own_test(packages: Path) -> None:
         env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    assert re.search(r"^20 passed in", done.stdout, re.M), done.stdout
+    assert re.search(r"^23 passed in", done.stdout, re.M), done.stdout
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -32,6 +32,7 @@ pytestmark = pytest.mark.xdist_group("docs")
 OWN = [component for component in registry().components if component.package == "ganlab"]
 
 RECORDS = ["Domain", "Turn", "Translation", "MetricInfo", "Estimate", "MetricInputs", "Images", "Run"]
+RECORDS += ["TrainingStart", "Measurement", "TrainingEnd"]
 """The records that plugins receive or return."""
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 from ganlab.interfaces.callbacks import Callback, TrainingStart
@@ -27,6 +28,12 @@ class Recording(Callback):
 
     def warn(self, sentence: str) -> None:
         self.warned.append(sentence)
+
+
+def start_of(folder: Path, step: int = 0, **others: Any) -> TrainingStart:
+    """Returns the start of a training of 100 steps; `others` are further fields."""
+    facts = {"run_id": "0123456789abcdef", "spec": {}, "better": {}, "history": (), **others}
+    return TrainingStart("name", folder, step, 100, 4, "cpu", "float32", 1, **facts)
 
 
 def interrupt() -> None:

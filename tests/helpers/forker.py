@@ -29,7 +29,7 @@ import ganlab
 from ganlab.cli.commands import main
 from ganlab.system.build import build_sources
 
-for slow in ("ganlab.cli.console", "ganlab.experiment", "torch._dynamo"):
+for slow in ("ganlab.display.terminal", "ganlab.experiment", "torch._dynamo"):
     # every optimizer imports torch._dynamo
     import_module(slow)
 

@@ -601,7 +601,7 @@ def test_the_fingerprint_covers_what_trains(path: tuple[str, ...]) -> None:
     for spec in (one, other):
         spec._components = dict(RESOLVED.components)
     nothing = ("name", "about", "runtime.device", "runtime.log_every", "data.a.path", "data.b.path")
-    same = ".".join(path) in nothing or path[0] in ("evaluation", "samples", "checkpoints")
+    same = ".".join(path) in nothing or path[0] in ("evaluation", "samples", "checkpoints", "callbacks")
     assert one != other
     assert (one.fingerprint() == other.fingerprint()) == same
     found = differences(one, other)
@@ -845,6 +845,7 @@ def test_the_schema_allows_null_beside_a_type_where_a_file_does(
             "loss": {"losses": {"x": options}},
             "features": {"evaluation": {"features": options}},
             "metric": {"evaluation": {"metrics": [options]}},
+            "callback": {"callbacks": {"x": options}},
         }[found.kind]
         try:
             resolve(merge(TINY, place))

@@ -51,6 +51,7 @@ WHERE: dict[tuple[str, str], dict[str, Any]] = {
     ("schedule", "simultaneous"): {"pool": 4, "decay_from": 0.5},
     ("source", "avatars"): {"style": "big-ears"},
     ("source", "interpolation"): {"latents": 20, "steps": 3},
+    ("callback", "wandb"): {"mode": "disabled"},
 }
 """The options with which a component is checked at a small size."""
 
@@ -59,8 +60,9 @@ def variants(component: Component) -> list[dict[str, Any]]:
     """The options of each check: those above, and each other value of every option that has few values."""
     fields = signature(component.cls).model.model_fields
     usual = {name: field.default for name, field in fields.items()} | WHERE.get((component.kind, component.name), {})
-    # tests/plugins/test_digits.py tests the other data set of torchvision's source, which needs more preparation
-    elsewhere = {("torchvision", "dataset")}
+    # tests/plugins/test_digits.py tests the other data set of torchvision's source, which needs more preparation;
+    # tests/plugins/test_trackers.py tests W&B offline
+    elsewhere = {("torchvision", "dataset"), ("wandb", "mode")}
     some = [pair for pair in choices(component) if (component.name, pair[0]) not in elsewhere]
     return [{}, *({option: value} for option, value in some if value != usual[option])]
 
@@ -88,6 +90,12 @@ def test_every_shipped_component_passes_its_check(
     where = WHERE.get((component.kind, component.name), {})
     if component.name == "folder":
         where = {"path": pictures["a"]}
+    if component.kind == "callback":
+        # each tracker writes here; tests/plugins/test_trackers.py reads what they write
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", str(tmp_path / "mlruns"))
+        monkeypatch.setenv("TRACKIO_DIR", str(tmp_path / "trackio"))
     if component.name == "torchvision":
         digits = np.arange(12, dtype=np.uint8)
         write_mnist(tmp_path, np.broadcast_to(20 * digits[:, None, None], (12, 28, 28)), digits % 10)

@@ -1,4 +1,4 @@
-"""Shows the progress of a command on stderr."""
+"""Shows the progress of a command or function on stderr."""
 
 from __future__ import annotations
 
@@ -16,6 +16,28 @@ from ganlab.interfaces.callbacks import Callback, TrainingStart
 
 QUIET_SECONDS = 10.0
 """Seconds between two lines of progress if stderr is not a terminal."""
+
+
+class Rate:
+    """The images per second of a training since its start."""
+
+    def __init__(self, start: TrainingStart) -> None:
+        self._start, self._begun = start, time.monotonic()
+
+    def images_per_second(self, step: int) -> float:
+        seconds = time.monotonic() - self._begun
+        return (step - self._start.step) * self._start.batch / seconds if seconds else 0.0
+
+    def text(self, step: int) -> str:
+        """Returns the rate and the time left: "41.2 images/s  2:03 left"."""
+        rate = self.images_per_second(step)
+        left = (self._start.steps - step) * self._start.batch / rate if rate else 0.0
+        return f"{rate:.1f} images/s  {_clock(left)} left"
+
+
+def terms_of(record: dict[str, float]) -> str:
+    """Returns the terms of a step in short: "G cycle 0.213  D adversarial 0.201"."""
+    return "  ".join(f"{name} {value:.3f}" for name, value in _short(record).items())
 
 
 class _Rate(ProgressColumn):
@@ -58,17 +80,18 @@ class Console(Callback):
         self._bar.stop()
 
     def progress(self, items: Iterable[Any], what: str, total: int) -> Iterable[Any]:
-        if self._bar.disable:
-            self._line(f"{printable(what)}: {total}")
         task = self._bar.add_task(printable(what), total=total, terms="")
-        for item in items:
+        for done, item in enumerate(items, 1):
             yield item
             self._bar.advance(task)
+            if self._bar.disable and time.monotonic() - self._printed > QUIET_SECONDS:
+                self._printed = time.monotonic()
+                self._line(f"{printable(what)}: {done}/{total}")
         self._bar.remove_task(task)
 
     def begin(self, start: TrainingStart) -> None:
         self.trained = True
-        self._start, self._begun = start, time.monotonic()
+        self._start, self._rate = start, Rate(start)
         how = f"resumes after step {start.step}" if start.step else "starts"
         self._line(
             f"{start.name} {how}: {start.steps} steps on {start.device}, {start.precision},"
@@ -79,18 +102,14 @@ class Console(Callback):
     def records(self, records: Sequence[dict[str, float]]) -> None:
         if not records:
             return
-        start, last = self._start, records[-1]
-        done = int(last["step"])
-        seconds = time.monotonic() - self._begun
-        rate = (done - start.step) * start.batch / seconds if seconds else 0.0
-        terms = "  ".join(f"{name} {value:.3f}" for name, value in _short(last).items())
-        self._bar.update(self._task, completed=done, terms=terms, rate=rate)
+        start, terms = self._start, terms_of(records[-1])
+        done = int(records[-1]["step"])
+        self._bar.update(self._task, completed=done, terms=terms, rate=self._rate.images_per_second(done))
         if self._bar.disable and (
             time.monotonic() - self._printed > QUIET_SECONDS or done in (start.step + 1, start.steps)
         ):
             self._printed = time.monotonic()
-            left = (start.steps - done) * start.batch / rate if rate else 0.0
-            self._line(f"step {done}/{start.steps}  {rate:.1f} images/s  {_clock(left)} left  {terms}")
+            self._line(f"step {done}/{start.steps}  {self._rate.text(done)}  {terms}")
 
     def warn(self, sentence: str) -> None:
         self._line(f"warning: {printable(sentence)}")

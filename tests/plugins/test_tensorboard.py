@@ -3,17 +3,67 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from ganlab_tensorboard import TensorBoard
 from tensorboard.backend.event_processing.event_accumulator import IMAGES, SCALARS, EventAccumulator
 
 import ganlab
 from ganlab.engine.trainer import Trainer
 from ganlab.spec.files import merge
 from ganlab.spec.models import Json
-from helpers.callbacks import Recording, interrupt
+from helpers.callbacks import Recording, interrupt, start_of
+
+NAME = "loss/generator/ab/cycle"
+
+
+def record(step: int) -> dict[str, float]:
+    return {"step": step, "seconds": step / 10, "images": 4 * step, NAME: 0.5 / step}
+
+
+def events_in(folder: Path) -> Path:
+    (path,) = folder.glob("events.out.tfevents.*")
+    return path
+
+
+@contextmanager
+def following(folder: Path, step: int = 0) -> Iterator[TensorBoard]:
+    callback = TensorBoard()
+    callback.begin(start_of(folder, step, history=[record(done) for done in range(1, step + 1)]))
+    yield callback
+    callback.end(ganlab.TrainingEnd("finished", step, None))
+
+
+def test_it_can_be_read_while_it_is_written(tmp_path: Path) -> None:
+    with following(tmp_path) as callback:
+        callback.records([record(1), record(2)])
+        accumulator = EventAccumulator(str(tmp_path)).Reload()
+        assert [s.step for s in accumulator.Scalars(NAME)] == [1, 2]
+        callback.records([record(3)])
+        accumulator.Reload()
+        assert [s.value for s in accumulator.Scalars(NAME)] == pytest.approx([0.5, 0.25, 0.5 / 3])
+        assert accumulator.Tags()["scalars"] == [NAME]
+
+
+@pytest.mark.parametrize("kept", [0, 2, 5])
+def test_a_run_that_resumes_shows_each_step_once(tmp_path: Path, kept: int) -> None:
+    with following(tmp_path) as callback:
+        callback.records([record(step) for step in range(1, 6)])
+    # as if a process in another second had been killed while it wrote
+    events_in(tmp_path).rename(tmp_path / "events.out.tfevents.0").write_bytes(b"torn")
+    with following(tmp_path, kept) as callback:
+        callback.records([record(step) for step in range(kept + 1, 8)])
+    shown = EventAccumulator(str(events_in(tmp_path))).Reload().Scalars(NAME)
+    assert [(s.step, s.value) for s in shown] == [(s, pytest.approx(0.5 / s)) for s in range(1, 8)]
+
+
+def test_null_turns_it_off(tiny: Json, trial: None, tmp_path: Path) -> None:
+    ganlab.run({**tiny, "callbacks": {"tensorboard": None}}, ["schedule.steps=1"], out=tmp_path / "run")
+    assert list((tmp_path / "run").glob("events*")) == []
+    assert ganlab.load_run(tmp_path / "run").spec.callbacks == {"tensorboard": None}
 
 
 @pytest.mark.parametrize("stopped", [None, 4])

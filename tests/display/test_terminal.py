@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from ganlab.cli.console import _short
+from ganlab.display.terminal import _short
 
 
 def test_parts_are_summed_and_directions_averaged() -> None:

@@ -1,0 +1,95 @@
+"""Calls the callbacks of a run. None of them can stop the training by an error, or change it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from ganlab.determinism import untouched_settings
+from ganlab.errors import Interrupted, SpecError, text_of
+from ganlab.interfaces.callbacks import Callback, Measurement, TrainingEnd, TrainingStart
+
+
+class Callbacks(Callback):
+    """Passes each call on to several callbacks, {name for messages: callback}. The first one also shows progress.
+
+    The first error of each is a warning. What they draw from global random generators is restored.
+    """
+
+    def __init__(self, callbacks: Mapping[str, Callback]) -> None:
+        self._callbacks = dict(callbacks)
+        self._shown = next(iter(callbacks.values()))
+        self._failed: set[str] = set()
+        self._begun = False
+
+    def begin(self, start: TrainingStart) -> None:
+        self._begun = True
+        for name, callback in list(self._callbacks.items()):
+            # it may have followed another training
+            callback._stop_reason = None
+            if not self._call(name, "begin", start):
+                del self._callbacks[name]
+
+    def records(self, records: Sequence[dict[str, float]]) -> None:
+        for name in list(self._callbacks):
+            # copies, because a callback may change what it is given
+            self._call(name, "records", [dict(record) for record in records])
+
+    def samples(self, step: int, path: Path) -> None:
+        self._each("samples", step, path)
+
+    def evaluation(self, measurement: Measurement) -> None:
+        self._each("evaluation", measurement._replace(values=MappingProxyType(measurement.values)))
+
+    def checkpoint(self, step: int, folder: Path) -> None:
+        self._each("checkpoint", step, folder)
+
+    def end(self, end: TrainingEnd) -> None:
+        # a run that is refused has not begun
+        if self._begun:
+            self._each("end", end)
+
+    def progress(self, items: Iterable[Any], what: str, total: int) -> Iterable[Any]:
+        return self._shown.progress(items, what, total)
+
+    def warn(self, sentence: str) -> None:
+        self._each("warn", sentence)
+
+    @property
+    def stop_requested(self) -> str | None:
+        return next((c.stop_requested for c in self._callbacks.values() if c.stop_requested is not None), None)
+
+    def _each(self, method: str, *arguments: Any) -> None:
+        for name in list(self._callbacks):
+            self._call(name, method, *arguments)
+
+    def _call(self, name: str, method: str, *arguments: Any) -> bool:
+        """Returns False if the method raises an error, and warns if it is the callback's first one."""
+        try:
+            with untouched_settings():
+                getattr(self._callbacks[name], method)(*arguments)
+        # some libraries exit
+        except (Exception, SystemExit) as error:
+            if method == "begin" and isinstance(error, SpecError):
+                raise
+            if name not in self._failed:
+                self._failed.add(name)
+                left = "it is left out" if method == "begin" else "it is not told again if it fails"
+                self.warn(f"{name} failed in `{method}`: {text_of(error)}; the run continues, {left}")
+            return False
+        return True
+
+
+@contextmanager
+def ending(callbacks: Callback, step: Callable[[], int]) -> Iterator[None]:
+    """Tells the callbacks how the training and the measurement inside end. `step` returns the number of steps done."""
+    try:
+        yield
+    except BaseException as error:
+        state = "interrupted" if isinstance(error, Interrupted | KeyboardInterrupt) else "failed"
+        callbacks.end(TrainingEnd(state, step(), text_of(error)))
+        raise
+    callbacks.end(TrainingEnd("finished", step(), callbacks.stop_requested))

@@ -1,0 +1,75 @@
+"""Early stopping (Prechelt, "Early Stopping - But When?", 1998): ends a run whose validation number stays the same."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from typing import Annotated
+
+from pydantic import Field
+
+import ganlab
+
+PREFIX = "evaluation/"
+"""The beginning of a validation number's name in a record; its direction and its own name follow."""
+
+
+class EarlyStopping(ganlab.Callback):
+    """Ends the run when a validation number has had no new best value in `patience` measurements in a row.
+
+    The value is the number's mean over the directions. The run then is finished and measured as every run. Its count
+    is that of the run's own records, so a run that is stopped and resumed ends at the same step. Needs
+    `evaluation.every`.
+
+    Args:
+        number: the number, for example "kid-lite0"; by default the one that picks the best checkpoint.
+        patience: the measurements in a row without a new best value.
+        least: a value is a new best one if it is better than the best by more than this.
+    """
+
+    def __init__(
+        self,
+        number: str | None = None,
+        patience: Annotated[int, Field(ge=1, le=10**6)] = 5,
+        least: Annotated[float, Field(ge=0)] = 0.0,
+    ) -> None:
+        self.number, self.patience, self.least = number, patience, least
+
+    def begin(self, start: ganlab.TrainingStart) -> None:
+        if not start.better:
+            raise ganlab.SpecError("early stopping: nothing is measured during training; set evaluation.every")
+        if self.number is not None and self.number not in start.better:
+            known = ", ".join(start.better)
+            raise ganlab.SpecError(f"early stopping: {self.number!r} is not measured during training; known: {known}")
+        self._better = {self.number: start.better[self.number]} if self.number else start.better
+        self._watched = ""
+        self._best, self._at, self._since = math.inf, 0, 0
+        self._count(start.history)
+
+    def records(self, records: Sequence[dict[str, float]]) -> None:
+        self._count(records)
+
+    def _count(self, records: Iterable[dict[str, float]]) -> None:
+        for record in records:
+            measured = [name.removeprefix(PREFIX).partition("/")[2] for name in record if name.startswith(PREFIX)]
+            # the first number that is measured picks the best checkpoint, too
+            self._watched = self._watched or next((name for name in self._better if name in measured), "")
+            values = [v for k, v in record.items() if k.startswith(PREFIX) and k.endswith(f"/{self._watched}")]
+            if self._watched and values:
+                self._judge(int(record["step"]), sum(values) / len(values))
+
+    def _judge(self, step: int, value: float) -> None:
+        cost = value if self._better[self._watched] == "lower" else -value
+        if cost < self._best - self.least:
+            self._best, self._at, self._since = cost, step, 0
+        else:
+            self._since += 1
+        if self._since == self.patience:
+            value = self._best if self._better[self._watched] == "lower" else -self._best
+            best = f"better than {value:.4g}, that of step {self._at}," if self._at else "at all"
+            self.request_stop(f"{self._watched} had no value {best} in {self.patience} measurements, up to step {step}")
+
+
+@ganlab.hookimpl
+def ganlab_callbacks() -> dict[str, type[ganlab.Callback]]:
+    return {"early_stopping": EarlyStopping}
