@@ -35,7 +35,7 @@ PYTHON = [
     "ganlab.inference.files",
     "ganlab.comparison.compare",
     "ganlab.comparison.diff",
-    "ganlab.comparison.processes",
+    "ganlab.comparison.running",
     "ganlab.comparison.trials",
     "ganlab.spec.models",
     "ganlab.errors",

@@ -225,11 +225,21 @@ def compare(
         typer.Option(min=1, metavar="N", help="Instead of --steps: the images of each domain that every trial sees."),
     ] = None,
     jobs: Annotated[
-        int,
+        int | None,
         typer.Option(
-            min=1, metavar="N", help="Trials that run at a time. Above 1, each has one thread and no timings are kept."
+            min=1,
+            metavar="N",
+            help="Trials that run at a time. Above 1, each has one thread and no timings are kept. Default: 1; on Ray,"
+            " as many as have room.",
         ),
-    ] = 1,
+    ] = None,
+    on: Annotated[
+        str | None,
+        typer.Option(
+            metavar="PLACE",
+            help="Run the trials as tasks of a Ray cluster: ray for one on this machine, or ray://HOST:PORT.",
+        ),
+    ] = None,
     vary: Annotated[
         list[str] | None,
         typer.Option(
@@ -270,21 +280,22 @@ def compare(
         from ganlab.comparison import trials
 
         finish_imports()
-        asked = (steps, images, jobs, vary or (), baseline, set_ or (), out)
+        asked = trials.Comparison(
+            specs, shown.seeds_of(seeds), steps, images, jobs, vary or (), baseline, set_ or (), out, on, number or ()
+        )
         if from_:
-            if steps or images or jobs > 1 or vary or set_ or dry_run:
+            if steps or images or jobs or on or vary or set_ or dry_run:
                 raise SpecError(
                     "compare --from: trains nothing, so only --baseline, --number, --out and --json go with it"
                 )
             found = comparison.compare_runs(specs, baseline, out, number or ())
         elif dry_run:
-            planned = trials.plan([Path(spec) for spec in specs], shown.seeds_of(seeds), *asked)
-            shown.show_plan(planned, as_json)
+            shown.show_plan(trials.plan(asked), as_json)
             return
         else:
             try:
-                with shown.TrialConsole(jobs) as callback:
-                    found = comparison.compare(specs, shown.seeds_of(seeds), *asked, number or (), callback)
+                with shown.TrialConsole(jobs, on) as callback:
+                    found = comparison.compare(asked, callback)
             except Interrupted as stopped:
                 stopped.args = (f"{stopped}; the same command continues",)
                 raise

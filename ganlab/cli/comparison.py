@@ -10,7 +10,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 
 from ganlab.cli.process import print_json, say
 from ganlab.comparison import tables
-from ganlab.comparison.processes import TrialCallback
+from ganlab.comparison.running import TrialCallback
 from ganlab.comparison.trials import Plan, Trial
 from ganlab.errors import RunError, SpecError, printable
 
@@ -18,7 +18,7 @@ from ganlab.errors import RunError, SpecError, printable
 class TrialConsole(TrialCallback):
     """Prints a line for each trial that starts or ends. A terminal also shows what the running trials say."""
 
-    def __init__(self, jobs: int) -> None:
+    def __init__(self, jobs: int | None, on: str | None) -> None:
         self._terminal = Terminal(stderr=True)
         self._bar = Progress(
             TextColumn("{task.description}", markup=False),
@@ -27,7 +27,7 @@ class TrialConsole(TrialCallback):
             console=self._terminal,
             disable=not self._terminal.is_terminal,
         )
-        self._jobs = jobs
+        self._jobs, self._on = jobs, on
         self._lines: dict[Trial, TaskID] = {}
 
     def __enter__(self) -> Self:
@@ -38,7 +38,11 @@ class TrialConsole(TrialCallback):
         self._bar.stop()
 
     def begin(self, done: int, trials: int) -> None:
-        how = f", {self._jobs} at a time with one thread each" if self._jobs > 1 else ""
+        how = f", {self._jobs} at a time" if self._jobs is not None and self._jobs > 1 else ""
+        if self._on is not None:
+            how += f", on {self._on}"
+        elif how:
+            how += " with one thread each"
         self._print(f"{trials} trials, {done} of them finished already{how}")
         self._done = self._bar.add_task("trials", total=trials, completed=done)
 
@@ -51,8 +55,8 @@ class TrialConsole(TrialCallback):
         for trial, line in said.items():
             self._bar.update(self._lines[trial], description=printable(f"{trial}: {line}"))
 
-    def ended(self, trial: Trial, failure: str, seconds: float) -> None:
-        self._print(f"{trial}: {f'failed: {failure}' if failure else 'finished'} after {seconds:.0f} s")
+    def ended(self, trial: Trial, outcome: str, seconds: float) -> None:
+        self._print(f"{trial}: {outcome} after {seconds:.0f} s")
         self._bar.remove_task(self._lines.pop(trial))
         self._bar.advance(self._done)
 
