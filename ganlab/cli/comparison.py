@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
 from rich.console import Console as Terminal
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
 
 from ganlab.cli.process import print_json, say
-from ganlab.comparison import tables
+from ganlab.comparison import search_tables, tables
+from ganlab.comparison.ranges import is_range
 from ganlab.comparison.running import TrialCallback
-from ganlab.comparison.trials import Plan, Trial
-from ganlab.errors import RunError, SpecError, printable
+from ganlab.comparison.search import Search, search
+from ganlab.comparison.trials import Comparison, Plan, Trial
+from ganlab.errors import Interrupted, RunError, SpecError, printable
 
 
 class TrialConsole(TrialCallback):
@@ -73,6 +75,54 @@ def seeds_of(text: str) -> list[int]:
     if not seeds or min(seeds) < 0:
         raise SpecError(f"--seeds: {text!r} is not allowed: it should be whole numbers from 0 up, such as 0,1,2")
     return seeds
+
+
+def refuse_ranges(specs: Sequence[str], search: str | None) -> None:
+    """Raises SpecError if a range of a search stands among the specs of a comparison."""
+    if search is None and (ranges := [word for word in specs if is_range(word)]):
+        raise SpecError(f"compare: {ranges[0]} is a range to search; say how many trials with --search trials=N")
+
+
+def run_search(text: str, asked: Comparison) -> dict[str, Any]:
+    """Runs the search of --search, with the other options of the command. Raises SpecError."""
+    name, _, count = text.partition("=")
+    if name != "trials" or not count.isdecimal() or not int(count):
+        raise SpecError(f"--search: {text!r} is not allowed: it should be trials=N, with N of at least 1")
+    specs = [word for word in asked.specs if not is_range(str(word))]
+    if len(specs) != 1:
+        raise SpecError(f"--search: takes one spec, got {len(specs)}")
+    if len(asked.seeds) != 1:
+        raise SpecError(f"--search: takes one seed, got {len(asked.seeds)}: the best trial is compared with other seeds")
+    if len(asked.numbers) > 1:
+        raise SpecError(f"--search: optimises one --number, got {len(asked.numbers)}")
+    wanted = Search(
+        specs[0],
+        [str(word) for word in asked.specs if word not in specs],
+        int(count),
+        next(iter(asked.numbers), None),
+        asked.seeds[0],
+        *(asked.steps, asked.jobs, asked.set, asked.out, asked.on),
+    )
+    try:
+        with TrialConsole(asked.jobs, asked.on) as callback:
+            return search(wanted, callback)
+    except Interrupted as stopped:
+        stopped.args = (f"{stopped}; the same command continues",)
+        raise
+
+
+def show_search(found: dict[str, Any], as_json: bool) -> None:
+    """Prints the tables of a search, and where they are kept. Raises RunError if no trial finished."""
+    if as_json:
+        print_json(found)
+    else:
+        for line in search_tables.text(found).splitlines():
+            say(line)
+        say("")
+        for what, name in (("numbers", "search.json"), ("table", "search.md"), ("best spec", "best.json")):
+            say(f"  {what.ljust(12)} {found['folder']}/{name}")
+    if found["best"] is None:
+        raise RunError(f"none of {len(found['trials'])} trials finished")
 
 
 def show_plan(planned: Plan, as_json: bool) -> None:

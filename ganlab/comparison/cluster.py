@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ganlab import files
-from ganlab.comparison.processes import LocalProcess
+from ganlab.comparison.processes import End, LocalProcess
 from ganlab.errors import RunError, SpecError, one_line
 from ganlab.runs.lock import is_locked
 
@@ -36,7 +36,7 @@ _PAUSE = 0.2
 _PATIENCE = 300.0
 """Seconds for which a trial waits until the process that trained it before has ended."""
 
-_ENVIRONMENT = {
+ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
     # the address of the only node is 127.0.0.1 then, also on Linux, so that no other machine reaches it
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
@@ -69,7 +69,7 @@ def on_ray(on: str) -> Iterator[Callable[[Trial], RayProcess]]:
     """
     address = os.environ.get("RAY_ADDRESS", "") if on == "ray" else on
     if not address:
-        os.environ.update(_ENVIRONMENT)
+        os.environ.update(ENVIRONMENT)
     ray = _ray(on)
     # sockets in it have short names
     with tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True) as folder:
@@ -80,7 +80,7 @@ def on_ray(on: str) -> Iterator[Callable[[Trial], RayProcess]]:
             raise RunError(f"--on {on}: the Ray cluster can't be reached: {one_line(error)}") from error
         try:
             job = f"{_WAITS} {ray.get_runtime_context().get_job_id()}\n"
-            task = ray.remote(run_here)
+            task = ray.remote(_run_task)
             yield lambda trial: RayProcess(ray, task, trial, job)
         finally:
             ray.shutdown()
@@ -102,17 +102,17 @@ class RayProcess:
     def begun(self) -> bool:
         return self._log.stat().st_size > len(self._first)
 
-    def poll(self) -> str | None:
-        """Returns None while the task waits or runs, then the reason of its failure, "" if there is none."""
+    def poll(self) -> End | None:
+        """Returns None while the task waits or runs."""
         try:
             if not self._ray.wait([self._result], timeout=0)[0]:
                 return None
-            result: str = self._ray.get(self._result)
+            end: End = self._ray.get(self._result)
         except self._ray.exceptions.RayError as error:
-            return f"Ray ended the task: {one_line(error)}"
+            return End(f"Ray ended the task: {one_line(error)}", lost=True)
         except ConnectionError as error:
             raise RunError(f"the connection to the Ray cluster was lost: {one_line(error)}") from error
-        return result
+        return end
 
     def stop(self) -> None:
         """Lets the run save its state and end. A task that still waits never starts."""
@@ -123,13 +123,18 @@ class RayProcess:
         self._ray.cancel(self._result, force=True)
 
 
-def run_here(words: Sequence[str], log: str, working: str, folder: str, first_line: str) -> str:
+def _run_task(*asked: Any) -> End:
+    """Calls `run_here` in a process of the cluster, which knows its node."""
+    return run_here(import_module("ray").get_runtime_context().get_node_id(), *asked)
+
+
+def run_here(node: str, words: Sequence[str], log: str, working: str, folder: str, first_line: str) -> End:
     """Runs `ganlab` with some words on the machine of the cluster that calls it.
 
-    Returns the reason of a failure, "" if there is none. KeyboardInterrupt, with which Ray cancels a task, lets the run
-    save its state.
+    KeyboardInterrupt, with which Ray cancels a task, lets the run save its state.
 
     Args:
+        node: Ray's name of the machine.
         words: The arguments of `ganlab`.
         log: The absolute path of the file for what it prints, which begins with `first_line` if the storage is shared.
         working: The working folder.
@@ -141,22 +146,25 @@ def run_here(words: Sequence[str], log: str, working: str, folder: str, first_li
     except OSError:
         shared = False
     if not shared:
-        return (
+        return End(
             f"{socket.gethostname()} has another {log} than the machine that compares, or none: trials on Ray need"
-            " storage that all machines share, under the same path"
+            " storage that all machines share, under the same path",
+            lost=True,
         )
+    with open(log, "a", encoding="utf-8") as file:
+        file.write(f"runs on {socket.gethostname()}, Ray's node {node}\n")
     # the machine that Ray calls lost may only be out of reach
     until = time.monotonic() + _PATIENCE
     while is_locked(Path(working) / folder) and time.monotonic() < until:
         time.sleep(_PAUSE)
     process = LocalProcess(words, Path(log), Path(working))
     try:
-        while (failure := process.poll()) is None:
+        while (end := process.poll()) is None:
             time.sleep(_PAUSE)
     except KeyboardInterrupt:
         process.stop()
-        while (failure := process.poll()) is None:
+        while (end := process.poll()) is None:
             time.sleep(_PAUSE)
     finally:
         process.kill()
-    return failure
+    return end

@@ -10,12 +10,21 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from ganlab import files
 
 if TYPE_CHECKING:
     from ganlab.comparison.trials import Trial
+
+
+class End(NamedTuple):
+    """How a trial ended."""
+
+    why: str = ""
+    """The reason of its failure, "" if there is none."""
+    lost: bool = False
+    """True if a signal or its machine ended it, so that it may succeed when it is tried again."""
 
 
 class LocalProcess:
@@ -40,10 +49,10 @@ class LocalProcess:
                 start_new_session=True,
             )
 
-    def poll(self) -> str | None:
-        """Returns None while the process runs, then the reason of its failure, "" if there is none."""
+    def poll(self) -> End | None:
+        """Returns None while the process runs."""
         code = self._process.poll()
-        return code if code is None else failure(code, self._log)
+        return code if code is None else _end(code, self._log)
 
     def stop(self) -> None:
         """Lets the run save its state and end."""
@@ -65,15 +74,14 @@ def start(trial: Trial) -> LocalProcess:
     return LocalProcess(trial.words, trial.log, Path())
 
 
-def failure(code: int, log: Path) -> str:
-    """Returns the reason why a process that printed to `log` failed, "" if its exit code is 0."""
+def _end(code: int, log: Path) -> End:
+    """Returns the end of a process with an exit code, or minus a signal's number, that printed to `log`."""
     if code == 0:
-        return ""
+        return End()
     said = [line for line in tail(log) if line.startswith("ganlab: ")]
-    if said:
-        return said[-1].removeprefix("ganlab: ")
     how = f"signal {-code} ended its process" if code < 0 else f"its process ended with exit code {code}"
-    return f"{how}; see {log}"
+    # above 128: it saved its state after a signal
+    return End(said[-1].removeprefix("ganlab: ") if said else f"{how}; see {log}", code < 0 or code > 128)
 
 
 def tail(log: Path) -> list[str]:

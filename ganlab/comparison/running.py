@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Protocol
 
-from ganlab.comparison.processes import tail
+from ganlab.comparison.processes import End, tail
 from ganlab.comparison.trials import Trial
 from ganlab.engine.loop import stop_signals
 from ganlab.errors import Interrupted
@@ -40,8 +40,8 @@ class Process(Protocol):
     def begun(self) -> bool:
         """True if the trial no longer waits for room."""
 
-    def poll(self) -> str | None:
-        """Returns None while the trial runs, then the reason of its failure, "" if there is none."""
+    def poll(self) -> End | None:
+        """Returns None while the trial runs."""
 
     def stop(self) -> None:
         """Lets the run save its state and end."""
@@ -63,8 +63,8 @@ class Queue(Protocol):
     def gives_up(self, trial: Trial) -> bool:
         """Returns True, once, if a running trial is to stop because it is not worth its time."""
 
-    def ended(self, trial: Trial, failure: str) -> str:
-        """Takes a trial that has ended, with the reason of its failure if there is one, and returns its outcome."""
+    def ended(self, trial: Trial, end: End) -> str:
+        """Takes a trial that has ended, and returns its outcome."""
 
 
 class FixedQueue:
@@ -81,10 +81,10 @@ class FixedQueue:
     def gives_up(self, trial: Trial) -> bool:
         return False
 
-    def ended(self, trial: Trial, failure: str) -> str:
-        if failure:
-            self.failures[trial] = failure
-        return f"failed: {failure}" if failure else "finished"
+    def ended(self, trial: Trial, end: End) -> str:
+        if end.why:
+            self.failures[trial] = end.why
+        return f"failed: {end.why}" if end.why else "finished"
 
 
 def run_trials(queue: Queue, jobs: int | None, start: Start, callback: TrialCallback) -> None:
@@ -107,15 +107,15 @@ def run_trials(queue: Queue, jobs: int | None, start: Start, callback: TrialCall
                 for process in running.values():
                     process.stop()
             for trial, process in [*running.items()]:
-                failure = process.poll()
-                if trial not in began and (process.begun or failure is not None):
+                end = process.poll()
+                if trial not in began and (process.begun or end is not None):
                     began[trial] = time.monotonic()
                     callback.started(trial)
-                if failure is not None:
+                if end is not None:
                     process.kill()
                     del running[trial]
                     if not received:
-                        callback.ended(trial, queue.ended(trial, failure), time.monotonic() - began[trial])
+                        callback.ended(trial, queue.ended(trial, end), time.monotonic() - began[trial])
                 elif not received and queue.gives_up(trial):
                     process.stop()
             callback.running({trial: _last_line(trial) for trial in running if trial in began})

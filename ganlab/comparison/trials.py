@@ -19,7 +19,7 @@ from ganlab.spec.devices import devices
 from ganlab.spec.models import Json, Spec, differences
 from ganlab.system.build import build_schedule
 
-_OWN = {"name": "the systems' names", "seed": "--seeds", "runtime.threads": "--jobs"}
+OWN = {"name": "the systems' names", "seed": "--seeds", "runtime.threads": "--jobs"}
 """{key of a spec that a comparison sets: the option that chooses it}."""
 
 
@@ -252,18 +252,22 @@ def _grid(vary: Iterable[str]) -> Iterator[tuple[tuple[str, ...], str]]:
 
 
 def _axis(text: str) -> tuple[str, list[str]]:
-    path, equals, listed = text.partition("=")
+    path, equals, rest = text.partition("=")
     path = path.strip()
-    if path in _OWN:
-        raise SpecError(f"--vary {path}: is not allowed: a comparison sets it; see {_OWN[path]}")
-    try:
-        # values may hold commas: [0,1],[0,2]
-        values = [value if isinstance(value, str) else json.dumps(value) for value in json.loads(f"[{listed}]")]
-    except (ValueError, RecursionError):
-        values = listed.split(",")
+    if path in OWN:
+        raise SpecError(f"--vary {path}: is not allowed: a comparison sets it; see {OWN[path]}")
+    values = listed(rest)
     if not path or not equals or not values or not all(values):
         raise SpecError(f"--vary {text}: is not of the form path.to.key=value,value")
     return path, values
+
+
+def listed(text: str) -> list[str]:
+    """Returns the values of a list with commas, each as JSON or text. A value may hold commas: [0,1],[0,2]."""
+    try:
+        return [value if isinstance(value, str) else json.dumps(value) for value in json.loads(f"[{text}]")]
+    except (ValueError, RecursionError):
+        return text.split(",")
 
 
 def folder_name(names: Sequence[str]) -> str:
