@@ -223,7 +223,7 @@ def compare(
         str | None,
         typer.Option(
             metavar="N,N",
-            help="The random seeds; every spec is trained with each. Default: 0,1,2; with --search, the only seed is 0.",
+            help="The random seeds; every spec is trained with each. Default: 0,1,2; with --search, 0 alone.",
         ),
     ] = None,
     steps: Annotated[

@@ -92,7 +92,9 @@ def run_search(text: str, asked: Comparison) -> dict[str, Any]:
     if len(specs) != 1:
         raise SpecError(f"--search: takes one spec, got {len(specs)}")
     if len(asked.seeds) != 1:
-        raise SpecError(f"--search: takes one seed, got {len(asked.seeds)}: the best trial is compared with other seeds")
+        raise SpecError(
+            f"--search: takes one seed, got {len(asked.seeds)}: the best trial is compared with other seeds"
+        )
     if len(asked.numbers) > 1:
         raise SpecError(f"--search: optimises one --number, got {len(asked.numbers)}")
     wanted = Search(

@@ -69,8 +69,8 @@ def search(asked: Search, callback: TrialCallback | None = None) -> Json:
     trials. `callback` receives the progress.
 
     Returns the content of search.json and "folder", and writes search.json, search.md and best.json, the spec of the
-    best trial. Raises SpecError, before anything is trained, if the search can't be made; RunError if something else than
-    its training ended a trial; Interrupted after SIGINT or SIGTERM. Then everything is saved.
+    best trial. Raises SpecError, before anything is trained, if the search can't be made. With everything saved, raises
+    RunError if a trial was killed, Interrupted after SIGINT or SIGTERM.
     """
     optuna = _optuna()
     check_place(asked.on)
@@ -194,9 +194,7 @@ class _Queue:
         earlier = self._kept.user_attrs.get("search", described)
         if differing := leaf_differences(earlier, described):
             named = "; ".join(f"{key}: {there} / {here}" for key, (there, here) in differing.items())
-            raise SpecError(
-                f"{folder} holds another search (there / asked): {named}; choose another folder with --out"
-            )
+            raise SpecError(f"{folder} holds another search (there / asked): {named}; choose another folder with --out")
         self._kept.set_user_attr("search", described)
         self.kept: list[Any] = self._kept.trials
         """The results of the trials that have ended."""

@@ -212,7 +212,7 @@ def make_system(
 
 
 def _without_auto(asked: Json, here: Spec, device: str) -> Iterator[str]:
-    """Yields the changes that give each "auto" of `runtime` one meaning on all machines: this machine's, and one thread.
+    """Yields the changes that give each "auto" of `runtime` one meaning on all machines: this one's, and one thread.
 
     `here` is the spec as this machine reads it. The precision of a device that it does not have stays "auto".
     """

@@ -122,3 +122,27 @@ def test_a_lost_machines_trial_is_taken_up_from_its_checkpoint(nodes: Nodes, her
     seed = killing.lost.seed
     alone = ganlab.run("plain.json", [f"seed={seed}"], "alone").folder
     assert networks(Path(killing.lost.folder), STEPS) == networks(alone, STEPS)
+
+
+def test_a_machine_without_the_storage_of_the_others_says_so(tmp_path: Path) -> None:
+    log = tmp_path / "trial.log"
+    for content in (None, "waits for room in another cluster\n"):
+        if content is not None:
+            log.write_text(content)
+        end = cluster.run_here("node", ["run", "plain.json"], str(log), str(tmp_path), "run", "waits for room\n")
+        assert "trials on Ray need storage that all machines share, under the same path" in end.why
+        assert end.lost
+
+
+@pytest.mark.faults
+def test_a_cluster_on_this_machine_ends_with_the_comparison(here: Path) -> None:
+    pytest.importorskip("ray", reason="the extra `cluster` is not installed")
+    words = ["compare", "plain.json", "--seeds", "3", "--steps", "4", "--on", "ray", "--out", "both"]
+    with tempfile.TemporaryDirectory(prefix="ray-") as folder:
+        environment = {**ENVIRONMENT, "TMPDIR": folder}
+        done = subprocess.run([sys.executable, "-m", "ganlab", *words], env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        assert not any(Path(folder).iterdir())
+    assert "1 trials, 0 of them finished already, on ray" in done.stderr
+    alone = ganlab.run("plain.json", ["schedule.steps=4", "seed=3"], "alone").folder
+    assert networks(Path("both/plain/seed-3"), 4) == networks(alone, 4)

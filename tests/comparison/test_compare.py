@@ -158,6 +158,26 @@ def test_several_jobs_compute_with_one_thread_each(here: Path) -> None:
     assert "--set runtime.threads=1" in planned("plain.json", jobs=2)[0]
 
 
+def test_on_a_cluster_auto_has_one_meaning_on_all_machines(here: Path) -> None:
+    runtime = {"device": "auto", "precision": "auto", "threads": "auto"}
+    Path("auto.json").write_text(json.dumps({"extends": "plain.json", "runtime": runtime}))
+    (trial,) = plan(Comparison(["auto.json"], [0], on="ray")).trials
+    resolved = ganlab.load_spec("auto.json").runtime
+    assert trial.set == (
+        f"runtime.device={resolved.device}",
+        "runtime.threads=1",
+        f"runtime.precision={resolved.precision}",
+        "seed=0",
+    )
+    assert (trial.cpus, trial.gpus) == (1, int(resolved.device.startswith("cuda")))
+    # what the spec asks for stays, also a device that this machine may not have
+    asked = ["runtime.device=cuda", "runtime.threads=3"]
+    (trial,) = plan(Comparison(["auto.json"], [0], set=asked, on="ray://head:10001")).trials
+    assert trial.set[:2] == tuple(asked)
+    assert not any(text.startswith("runtime.threads=1") for text in trial.set)
+    assert (trial.cpus, trial.gpus) == (3, 1)
+
+
 REFUSED: list[tuple[Json, dict[str, Any], str]] = [
     ({"data": {"size": 32}}, {}, "plain and other do not have the same data: data.size: 16 / 32"),
     ({"data": {"a": {"limit": 5}}}, {}, "plain and other do not have the same data: data.a.limit: 0 / 5"),

@@ -11,10 +11,14 @@ import sys
 
 from ray.cluster_utils import Cluster
 
-first = {"num_cpus": 1, "include_dashboard": False, "ray_client_server_port": int(sys.argv[1])}
-cluster = Cluster(initialize_head=True, head_node_args=first)
-other = cluster.add_node(num_cpus=1)
-print(json.dumps({"head": cluster.head_node.node_id, "other": other.node_id}), flush=True)
+# neither an autoscaler nor copies of logs are needed
+first = {"include_dashboard": False, "no_monitor": True, "include_log_monitor": False}
+cluster = Cluster(initialize_head=True, head_node_args={**first, "ray_client_server_port": None})
+head = cluster.head_node
+other = cluster.add_node()
+head._ray_params.ray_client_server_port = int(sys.argv[1])
+head.start_ray_client_server()
+print(json.dumps({"head": head.node_id, "other": other.node_id}), flush=True)
 if sys.stdin.readline():
     cluster.remove_node(other, allow_graceful=False)
     print("killed", flush=True)
