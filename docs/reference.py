@@ -38,7 +38,7 @@ PYTHON = [
     "ganlab.sharing.import_cyclegan",
     "ganlab.comparison.compare",
     "ganlab.comparison.diff",
-    "ganlab.comparison.processes",
+    "ganlab.comparison.running",
     "ganlab.comparison.trials",
     "ganlab.spec.models",
     "ganlab.errors",

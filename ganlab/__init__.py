@@ -10,7 +10,10 @@ if TYPE_CHECKING:
     from ganlab.comparison.compare import compare as compare
     from ganlab.comparison.compare import compare_runs as compare_runs
     from ganlab.comparison.diff import diff as diff
-    from ganlab.comparison.processes import TrialCallback as TrialCallback
+    from ganlab.comparison.running import TrialCallback as TrialCallback
+    from ganlab.comparison.search import Search as Search
+    from ganlab.comparison.search import search as search
+    from ganlab.comparison.trials import Comparison as Comparison
     from ganlab.comparison.trials import Trial as Trial
     from ganlab.errors import GanlabError as GanlabError
     from ganlab.errors import Interrupted as Interrupted
@@ -51,8 +54,9 @@ if TYPE_CHECKING:
 _NAMES = {
     "ganlab.comparison.compare": ("compare", "compare_runs"),
     "ganlab.comparison.diff": ("diff",),
-    "ganlab.comparison.processes": ("TrialCallback",),
-    "ganlab.comparison.trials": ("Trial",),
+    "ganlab.comparison.running": ("TrialCallback",),
+    "ganlab.comparison.search": ("Search", "search"),
+    "ganlab.comparison.trials": ("Comparison", "Trial"),
     "ganlab.errors": ("GanlabError", "Interrupted", "RunError", "SpecError", "Unavailable"),
     "ganlab.experiment": ("evaluate", "load_spec", "run"),
     "ganlab.inference.files": ("translate",),

@@ -43,25 +43,41 @@ from ganlab.runs.models import Manifest
 from ganlab.runs.provenance import metric_code_changes
 from ganlab.runs.writer import RunWriter, restore
 from ganlab.spec import devices
+from ganlab.spec.devices import moved_here
 from ganlab.spec.files import assigned, explaining, read
 from ganlab.spec.models import Evaluation, Json, Options, Spec, check_json, differences
 from ganlab.spec.resolve import checked, resolve, resolve_evaluation
 from ganlab.system.build import System, build, build_callback, build_data, build_sources
 
 
-def load_spec(spec: str | Path | Mapping[str, Any] | Spec, set: Iterable[str] = (), like: Spec | None = None) -> Spec:
+def load_spec(
+    spec: str | Path | Mapping[str, Any] | Spec,
+    set: Iterable[str] = (),
+    like: Spec | None = None,
+    elsewhere: bool = False,
+) -> Spec:
     """Returns a spec, resolved: every default and every "auto" is filled in, every name is found.
 
     Args:
         spec: The path of a spec file, or a spec as a mapping.
         set: Changes to it, each "path.to.key=value".
         like: The resolved spec of an earlier run. Its values replace each "auto" of `runtime`, except the device's.
+        elsewhere: Another machine trains it: a device that this machine does not have becomes "auto".
 
     Raises SpecError with one sentence that names the value, what is allowed and where it stands.
     """
     set = tuple(set)
     with explaining(set):
-        return resolve(*_asked(spec, set), like=like)
+        asked, where = _asked(spec, set)
+        return resolve(moved_here(asked) if elsewhere else asked, where, like=like)
+
+
+def spec_json(spec: str | Path, set: Iterable[str] = ()) -> Json:
+    """Returns a spec file, merged with the files that it extends and changed by `set`, without the defaults.
+
+    Raises SpecError if the file or a change can't be read.
+    """
+    return _asked(spec, set)[0]
 
 
 def run(

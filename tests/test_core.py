@@ -29,6 +29,10 @@ ALLOWED = {
     },
     # a key of comparison.json
     "comparison/compare.py": {"folder"},
+    # a key of search.json
+    "comparison/search.py": {"folder"},
+    # the identity baseline is one of the references
+    "comparison/search_tables.py": {"identity"},
     "cli/comparison.py": {"folder"},
     "cli/using.py": {"folder"},
     # keys of --json

@@ -234,10 +234,19 @@ app.command()(starting.init)
 
 @app.command()
 def compare(
-    specs: Annotated[list[str], typer.Argument(metavar="SPEC", help="Specs, or run folders with --from.")],
+    specs: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="SPEC", help="Specs, run folders with --from, or a spec and the ranges of its values with --search."
+        ),
+    ],
     seeds: Annotated[
-        str, typer.Option(metavar="N,N", help="The random seeds; every spec is trained with each.")
-    ] = "0,1,2",
+        str | None,
+        typer.Option(
+            metavar="N,N",
+            help="The random seeds; every spec is trained with each. Default: 0,1,2; with --search, 0 alone.",
+        ),
+    ] = None,
     steps: Annotated[
         int | None, typer.Option(min=1, metavar="N", help="The steps of every trial. Default: the specs', if equal.")
     ] = None,
@@ -246,16 +255,34 @@ def compare(
         typer.Option(min=1, metavar="N", help="Instead of --steps: the images of each domain that every trial sees."),
     ] = None,
     jobs: Annotated[
-        int,
+        int | None,
         typer.Option(
-            min=1, metavar="N", help="Trials that run at a time. Above 1, each has one thread and no timings are kept."
+            min=1,
+            metavar="N",
+            help="Trials that run at a time. Above 1, each has one thread and no timings are kept. Default: 1; on Ray,"
+            " as many as have room.",
         ),
-    ] = 1,
+    ] = None,
+    on: Annotated[
+        str | None,
+        typer.Option(
+            metavar="PLACE",
+            help="Run the trials as tasks of a Ray cluster: ray for one on this machine, or ray://HOST:PORT.",
+        ),
+    ] = None,
     vary: Annotated[
         list[str] | None,
         typer.Option(
             metavar="KEY=V,V",
             help="Make variants of every spec, for example --vary losses.cycle.weight=1,10. Several make a grid.",
+        ),
+    ] = None,
+    search: Annotated[
+        str | None,
+        typer.Option(
+            metavar="trials=N",
+            help="Search for the best values of one spec in N trials; after the spec, name the keys and ranges to"
+            " search, for example 'losses.cycle.weight=log(0.1,10)'. Also: uniform(0,1), int(1,8), choice(l1,l2).",
         ),
     ] = None,
     baseline: Annotated[
@@ -268,7 +295,8 @@ def compare(
         typer.Option(
             metavar="NAME",
             help="Compare only this number, for example kid-lite0: fewer tests find smaller differences. May be given"
-            " several times.",
+            " several times. With --search: the number to optimise, by default the spec's evaluation.monitor, otherwise"
+            " the first number that training measures.",
         ),
     ] = None,
     out: Annotated[
@@ -283,7 +311,8 @@ def compare(
 
     Every trial is a run in a process of its own. The same command continues an interrupted comparison. Prints the mean
     of every number over the seeds with its 95% interval, and the paired differences to the baseline with p values that
-    are corrected for the number of tests.
+    are corrected for the number of tests. With --search, trains one spec with values that Optuna proposes, judges them
+    on the validation images, and prints the results of the best on the test images.
     """
     with errors():
         from ganlab.cli import comparison as shown
@@ -291,21 +320,30 @@ def compare(
         from ganlab.comparison import trials
 
         finish_imports()
-        asked = (steps, images, jobs, vary or (), baseline, set_ or (), out)
+        shown.refuse_ranges(specs, search)
+        asked = trials.Comparison(
+            specs,
+            shown.seeds_of(seeds or ("0,1,2" if search is None else "0")),
+            *(steps, images, jobs, vary or (), baseline, set_ or (), out, on, number or ()),
+        )
+        if search is not None:
+            if images or vary or baseline or from_ or dry_run:
+                raise SpecError("--search: --images, --vary, --baseline, --from and --dry-run do not go with it")
+            shown.show_search(shown.run_search(search, asked), as_json)
+            return
         if from_:
-            if steps or images or jobs > 1 or vary or set_ or dry_run:
+            if steps or images or jobs or on or vary or set_ or dry_run:
                 raise SpecError(
                     "compare --from: trains nothing, so only --baseline, --number, --out and --json go with it"
                 )
             found = comparison.compare_runs(specs, baseline, out, number or ())
         elif dry_run:
-            planned = trials.plan([Path(spec) for spec in specs], shown.seeds_of(seeds), *asked)
-            shown.show_plan(planned, as_json)
+            shown.show_plan(trials.plan(asked), as_json)
             return
         else:
             try:
-                with shown.TrialConsole(jobs) as callback:
-                    found = comparison.compare(specs, shown.seeds_of(seeds), *asked, number or (), callback)
+                with shown.TrialConsole(jobs, on) as callback:
+                    found = comparison.compare(asked, callback)
             except Interrupted as stopped:
                 stopped.args = (f"{stopped}; the same command continues",)
                 raise

@@ -41,7 +41,7 @@ def export(
     checkpoint and a grid of held-out images: look at it before you share it. `ganlab translate DIR` works on it.
     """
     with errors():
-        from ganlab.cli.console import Console
+        from ganlab.display.terminal import Console
         from ganlab.sharing.export import export
 
         finish_imports()

@@ -42,7 +42,7 @@ def init(
     The image size, the batch and the share of pictures to hold out fit what is in the folders.
     """
     with errors():
-        from ganlab.cli.console import Console
+        from ganlab.display.terminal import Console
         from ganlab.data import starter
 
         path, spec = starter.init(name, a, b, Console().warn)

@@ -9,9 +9,10 @@ from pathlib import Path
 
 from ganlab.comparison import tables
 from ganlab.comparison.numbers import Values, compare_values, half_of_the_largest
-from ganlab.comparison.processes import TrialCallback, run_trials
+from ganlab.comparison.places import check_place, most_at_a_time, place
+from ganlab.comparison.running import FixedQueue, TrialCallback, run_trials
 from ganlab.comparison.runs import MeasuredRun, check_alike, notes, read_run
-from ganlab.comparison.trials import Plan, Trial, folder_name, plan
+from ganlab.comparison.trials import Comparison, Plan, Trial, folder_name, plan
 from ganlab.components.options import nearest
 from ganlab.errors import Interrupted, SpecError
 from ganlab.evaluation.metric_suite import evaluator_for
@@ -19,61 +20,38 @@ from ganlab.runs.folder import RunFolder, write
 from ganlab.spec.models import Json, leaf_differences
 
 
-def compare(
-    specs: Sequence[str | Path],
-    seeds: Sequence[int] = (0, 1, 2),
-    steps: int | None = None,
-    images: int | None = None,
-    jobs: int = 1,
-    vary: Iterable[str] = (),
-    baseline: str | None = None,
-    set: Iterable[str] = (),
-    out: str | Path | None = None,
-    numbers: Sequence[str] = (),
-    callback: TrialCallback | None = None,
-) -> Json:
+def compare(asked: Comparison, callback: TrialCallback | None = None) -> Json:
     """Trains specs with several seeds on the same data and budget, and compares them with statistics.
 
     Each trial is a process of its own, `ganlab run`. Finished trials are not trained again, and unfinished ones resume.
-    If a trial fails, its reason is kept, and the other trials continue.
-
-    Args:
-        specs: The paths of spec files.
-        seeds: The random seeds; every system is trained with each.
-        steps: The number of steps of every trial. By default the specs', which then must be equal.
-        images: Instead of steps, the number of images of each domain that every trial sees at least.
-        jobs: The number of trials that run at a time. Above 1, every trial computes with one thread, and the result has
-            no timings.
-        vary: Makes variants of every spec, each "path.to.key=value,value"; several make a grid.
-        baseline: The name or the spec file of the system that the others are compared with, by default the first.
-        set: Changes to every spec, each "path.to.key=value".
-        out: The folder of the comparison, by default runs/compare- and the names of the systems.
-        numbers: The numbers to compare, by default all that are measured. Fewer tests find smaller differences.
-        callback: Receives the progress.
+    If a trial fails, its reason is kept, and the other trials continue. `callback` receives the progress.
 
     Returns the content of comparison.json and "folder", and writes comparison.json, comparison.md and comparison.csv.
     Raises SpecError, before anything is trained, if the specs can't be compared; Interrupted after SIGINT or SIGTERM,
     with everything saved.
     """
-    planned = plan([Path(spec) for spec in specs], seeds, steps, images, jobs, vary, baseline, set, _path(out))
+    check_place(asked.on)
+    planned, numbers = plan(asked), asked.numbers
     evaluations = [system.resolved.evaluation for system in planned.systems.values()]
     _check_measured(numbers, {number for evaluation in evaluations for number in evaluator_for(evaluation).numbers})
     callback = callback or TrialCallback()
     unfinished = planned.unfinished()
     callback.begin(len(planned.trials) - len(unfinished), len(planned.trials))
     # what ran beside a trial of an earlier call affected its timings too
-    most = max(jobs, _earlier_jobs(planned.folder))
-    if unfinished:
-        _keep(planned, most, numbers, {})
-    failures: dict[Trial, str] = {}
+    jobs = most_at_a_time(asked.jobs, asked.on)
+    most = max(jobs or len(planned.trials), _earlier_jobs(planned.folder))
+    queue = FixedQueue(unfinished)
     try:
-        run_trials(unfinished, jobs, callback, failures)
+        if unfinished:
+            _keep(planned, most, numbers, {})
+            with place(asked.on) as start:
+                run_trials(queue, jobs, start, callback)
     except Interrupted as stopped:
-        found = _keep(planned, most, numbers, failures)
+        found = _keep(planned, most, numbers, queue.failures)
         finished = sum(trial["state"] == "finished" for trial in found["trials"])
         stopped.args = (f"{finished} of {len(planned.trials)} trials are finished, the others are saved",)
         raise
-    return _keep(planned, most, numbers, failures)
+    return _keep(planned, most, numbers, queue.failures)
 
 
 def compare_runs(
@@ -84,7 +62,7 @@ def compare_runs(
 ) -> Json:
     """Compares existing runs. Runs whose specs are equal except for seed and threads belong to one system.
 
-    The arguments are those of `compare`; `baseline` is the name of a system or the folder of one of its runs.
+    `baseline` is the name of a system or the folder of one of its runs; `out` and `numbers` are those of `Comparison`.
 
     Returns and writes the same as `compare`. Raises SpecError if a folder is not a run, or if the runs can't be
     compared.
@@ -101,7 +79,7 @@ def compare_runs(
             raise SpecError(f"--baseline: there is no system {baseline!r}{nearest(baseline, systems)}")
         systems.sort(key=lambda name: name not in wanted)
     _check_measured(numbers, {result["number"] for run in read for result in run.results})
-    folder = _path(out) or Path("runs") / folder_name(systems)
+    folder = Path(out or Path("runs") / folder_name(systems))
     trials = [_trial(run, "") for run in read]
     return _write(folder, _comparison(systems, read, numbers, trials, jobs=None))
 
@@ -110,10 +88,6 @@ def _check_measured(asked: Iterable[str], measured: Collection[str]) -> None:
     for name in asked:
         if name not in measured:
             raise SpecError(f"--number: {name!r} is not measured{nearest(name, measured)}")
-
-
-def _path(path: str | Path | None) -> Path | None:
-    return None if path is None else Path(path)
 
 
 def _named(runs: Sequence[MeasuredRun]) -> list[MeasuredRun]:

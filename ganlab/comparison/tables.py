@@ -43,18 +43,18 @@ def text(found: Json) -> str:
         lines += [heading, *(f"  {aligned(row)}" for row in inner), *([f"  {half}"] if half else [])]
     after = (textwrap.fill(line, WIDTH, subsequent_indent="  ", break_long_words=False) for line in _after(found))
     costs = [*_cost_rows(found)]
-    return "\n".join([*lines, "", *([*_columns(costs), ""] if costs else []), *after]) + "\n"
+    return "\n".join([*lines, "", *([*columns(costs), ""] if costs else []), *after]) + "\n"
 
 
 def markdown(found: Json) -> str:
     """Returns the tables and notes of a comparison as Markdown."""
     lines = [f"# {_title(found)}"]
     for number in found["numbers"]:
-        lines += ["", f"## {_heading(number, '; ')}", "", *_markdown_table(("system", *_COLUMNS), _rows(found, number))]
+        lines += ["", f"## {_heading(number, '; ')}", "", *markdown_table(("system", *_COLUMNS), _rows(found, number))]
         if half := _half(number):
             lines += ["", half]
     if costs := [*_cost_rows(found)]:
-        lines += ["", "## Cost", "", *_markdown_table(("system", *costs[0][1:]), costs[1:])]
+        lines += ["", "## Cost", "", *markdown_table(("system", *costs[0][1:]), costs[1:])]
     return "\n".join([*lines, "", *(f"- {line}" for line in _after(found))]) + "\n"
 
 
@@ -80,7 +80,8 @@ def csv(found: Json) -> str:
     return file.getvalue()
 
 
-def _markdown_table(heading: Sequence[str], rows: Iterator[Sequence[str]] | Sequence[Sequence[str]]) -> list[str]:
+def markdown_table(heading: Sequence[str], rows: Iterator[Sequence[str]] | Sequence[Sequence[str]]) -> list[str]:
+    """Returns the lines of a table in Markdown."""
     lines = [heading, ["---"] * len(heading), *rows]
     return [f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |" for line in lines]
 
@@ -205,7 +206,7 @@ def differences(found: Json) -> str:
         lines += ["", f"{part} (A / B)", *each] if each else ["", f"{part}: the same"]
     if found["results"]:
         rows = [("results", "A", "B", "B - A", "95% intervals"), *map(_result_row, found["results"])]
-        lines += ["", *_columns(rows)]
+        lines += ["", *columns(rows)]
         lines += [
             "",
             "the intervals cover the test images, not the seeds; `ganlab compare` tests over seeds",
@@ -224,7 +225,7 @@ def _result_row(result: Json) -> tuple[str, ...]:
     return (f"  {result['number']} {result['direction']}", *values, "apart" if apart else "overlap")
 
 
-def _columns(rows: Sequence[Sequence[str]]) -> list[str]:
+def columns(rows: Sequence[Sequence[str]]) -> list[str]:
     """Returns lines of which all columns but the first are aligned to the right."""
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     return [

@@ -7,18 +7,49 @@ import json
 import re
 import shlex
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 from ganlab.errors import SpecError
-from ganlab.experiment import is_complete, load_spec
+from ganlab.experiment import is_complete, load_spec, spec_json
 from ganlab.inference.run import load_run
 from ganlab.runs.folder import RunFolder
-from ganlab.spec.models import Spec, differences
+from ganlab.spec.devices import devices
+from ganlab.spec.models import Json, Spec, differences
 from ganlab.system.build import build_schedule
 
-_OWN = {"name": "the systems' names", "seed": "--seeds", "runtime.threads": "--jobs"}
+OWN = {"name": "the systems' names", "seed": "--seeds", "runtime.threads": "--jobs"}
 """{key of a spec that a comparison sets: the option that chooses it}."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The request for a comparison: what to train, how much of it, and where."""
+
+    specs: Sequence[str | Path]
+    """The paths of spec files."""
+    seeds: Sequence[int] = (0, 1, 2)
+    """The random seeds; every system is trained with each."""
+    steps: int | None = None
+    """The number of steps of every trial. By default the specs', which then must be equal."""
+    images: int | None = None
+    """Instead of steps, the number of images of each domain that every trial sees at least."""
+    jobs: int | None = None
+    """The number of trials that run at a time, by default 1 on this machine, and on Ray as many as have room. If
+    several may run at a time, the result has no timings; on this machine every trial then computes with one thread."""
+    vary: Sequence[str] = ()
+    """Makes variants of every spec, each "path.to.key=value,value"; several make a grid."""
+    baseline: str | None = None
+    """The name or the spec file of the system that the others are compared with, by default the first."""
+    set: Sequence[str] = ()
+    """Changes to every spec, each "path.to.key=value"."""
+    out: str | Path | None = None
+    """The folder of the comparison, by default runs/compare- and the names of the systems."""
+    on: str | None = None
+    """The place of the trials: None for this machine, "ray" or "ray://HOST:PORT" for a Ray cluster."""
+    numbers: Sequence[str] = ()
+    """The numbers to compare, by default all that are measured. Fewer tests find smaller differences."""
 
 
 class Trial(NamedTuple):
@@ -34,6 +65,10 @@ class Trial(NamedTuple):
     """The changes to the spec, each "path.to.key=value"."""
     folder: str
     """The run folder."""
+    cpus: int
+    """The number of CPU threads that it computes with."""
+    gpus: int
+    """The number of GPUs that it computes on, 0 or 1."""
 
     @property
     def words(self) -> list[str]:
@@ -61,6 +96,15 @@ class System(NamedTuple):
     spec: Path
     set: tuple[str, ...]
     resolved: Spec
+    """The spec as this machine reads it. A device that it does not have is "auto"."""
+    gpus: int
+    """The number of GPUs of a trial."""
+
+    def trial(self, seed: int, folder: Path) -> Trial:
+        """Returns the trial with a seed in a comparison's folder."""
+        changes = (*self.set, f"seed={seed}")
+        out = folder / self.name / f"seed-{seed}"
+        return Trial(self.name, seed, str(self.spec), changes, str(out), int(self.resolved.runtime.threads), self.gpus)
 
 
 class Plan(NamedTuple):
@@ -79,33 +123,26 @@ class Plan(NamedTuple):
         return [trial for trial in self.trials if not _is_complete(trial)]
 
 
-def plan(
-    specs: Sequence[Path],
-    seeds: Sequence[int],
-    steps: int | None = None,
-    images: int | None = None,
-    jobs: int = 1,
-    vary: Iterable[str] = (),
-    baseline: str | None = None,
-    set: Iterable[str] = (),
-    out: Path | None = None,
-) -> Plan:
-    """Returns the plan of a comparison; the arguments are those of `ganlab.compare`.
+def plan(asked: Comparison) -> Plan:
+    """Returns the plan of a comparison.
 
     Raises SpecError if a spec is wrong, or if the systems do not have the same images, metrics or budget.
     """
+    specs = [Path(spec) for spec in asked.specs]
+    seeds, images, baseline = asked.seeds, asked.images, asked.baseline
     if not specs:
         raise SpecError("compare: names no spec")
     if repeated := [seed for index, seed in enumerate(seeds) if seed in seeds[:index]]:
         raise SpecError(f"--seeds: {repeated[0]} is named twice")
-    if steps is not None and images is not None:
+    if asked.steps is not None and images is not None:
         raise SpecError("--steps and --images: only one of them sets the budget")
-    always = (*set, *([f"schedule.steps={steps}"] if steps is not None else []))
-    grid = list(_grid(vary))
-    systems = [_system(spec, changes, name, always, images) for spec in specs for changes, name in grid]
+    always = (*asked.set, *([f"schedule.steps={asked.steps}"] if asked.steps is not None else []))
+    place = Machines(asked.on is not None, (asked.jobs or 1) > 1)
+    grid = list(_grid(asked.vary))
+    systems = [make_system(spec, (*always, *changes), name, place, images) for spec in specs for changes, name in grid]
     known = {system.name: system for system in systems}
     if baseline is not None and baseline not in known and Path(baseline) not in specs:
-        systems.insert(0, _system(Path(baseline), (), "", always, images))
+        systems.insert(0, make_system(Path(baseline), always, "", place, images))
     for index, system in enumerate(systems):
         for other in systems[:index]:
             if other.name == system.name:
@@ -116,25 +153,19 @@ def plan(
     first = _baseline(systems, baseline)
     systems.sort(key=lambda system: system is not first)
     for system in systems[1:]:
-        _check_alike(first, system)
+        check_alike(first, system)
         if images is None:
-            _check_steps(first, system)
-    folder = out or Path("runs") / folder_name([system.name for system in systems])
+            check_steps(first, system)
+    folder = Path(asked.out or Path("runs") / folder_name([system.name for system in systems]))
+    check_no_run(folder)
+    trials = [system.trial(seed, folder) for seed in seeds for system in systems]
+    return Plan({system.name: system for system in systems}, trials, folder)
+
+
+def check_no_run(folder: Path) -> None:
+    """Raises SpecError if a run lies in the folder of a comparison."""
     if RunFolder(folder).exists:
         raise SpecError(f"{folder} is a run; choose another folder for the comparison with --out")
-    threads = ("runtime.threads=1",) if jobs > 1 else ()
-    trials = [
-        Trial(
-            system.name,
-            seed,
-            str(system.spec),
-            (*system.set, *threads, f"seed={seed}"),
-            str(folder / system.name / f"seed-{seed}"),
-        )
-        for seed in seeds
-        for system in systems
-    ]
-    return Plan({system.name: system for system in systems}, trials, folder)
 
 
 def _baseline(systems: Sequence[System], asked: str | None) -> System:
@@ -145,18 +176,50 @@ def _baseline(systems: Sequence[System], asked: str | None) -> System:
     return (named or [system for system in systems if system.spec == Path(asked)])[0]
 
 
-def _system(spec: Path, changes: Sequence[str], suffix: str, always: Iterable[str], images: int | None) -> System:
-    changes = (*always, *changes)
-    resolved = load_spec(spec, changes)
+class Machines(NamedTuple):
+    """What is known of the machines that compute the trials."""
+
+    several: bool
+    """True if they are several, of any kind."""
+    shared: bool
+    """True if several trials may run at a time on this machine."""
+
+
+def make_system(
+    spec: Path, changes: Sequence[str], suffix: str, machines: Machines, images: int | None = None
+) -> System:
+    """Returns a spec with changes as a system; `suffix` is added to its name, and `images` sets its budget.
+
+    Raises SpecError.
+    """
+    read = load_spec(spec, changes, elsewhere=machines.several)
     if suffix:
-        changes = (*changes, f"name={resolved.name}-{suffix}")
-        resolved = load_spec(spec, changes)
+        changes = (*changes, f"name={read.name}-{suffix}")
     if images is not None:
-        changes = (*changes, f"schedule.steps={_steps_for(images, resolved)}")
-        resolved = load_spec(spec, changes)
-    if not resolved.evaluation.metrics:
+        changes = (*changes, f"schedule.steps={_steps_for(images, read)}")
+    device = read.runtime.device
+    if machines.several:
+        asked = spec_json(spec, changes).get("runtime", {})
+        if asked.get("device", "auto") != "auto":
+            device = asked["device"]
+        changes = (*changes, *_without_auto(asked, read, device))
+    elif machines.shared:
+        changes = (*changes, "runtime.threads=1")
+    read = load_spec(spec, changes, elsewhere=machines.several)
+    if not read.evaluation.metrics:
         raise SpecError(f"{spec}: evaluation.metrics: a comparison needs at least one metric")
-    return System(resolved.name, spec, changes, resolved)
+    return System(read.name, spec, tuple(changes), read, int(device.startswith("cuda")))
+
+
+def _without_auto(asked: Json, here: Spec, device: str) -> Iterator[str]:
+    """Yields the changes that give each "auto" of `runtime` one meaning on all machines: this one's, and one thread.
+
+    `here` is the spec as this machine reads it. The precision of a device that it does not have stays "auto".
+    """
+    chosen: dict[str, object] = {"device": device, "threads": 1}
+    if device in devices():
+        chosen["precision"] = here.runtime.precision
+    yield from (f"runtime.{name}={value}" for name, value in chosen.items() if asked.get(name, "auto") == "auto")
 
 
 def _steps_for(images: int, spec: Spec) -> int:
@@ -189,18 +252,22 @@ def _grid(vary: Iterable[str]) -> Iterator[tuple[tuple[str, ...], str]]:
 
 
 def _axis(text: str) -> tuple[str, list[str]]:
-    path, equals, listed = text.partition("=")
+    path, equals, rest = text.partition("=")
     path = path.strip()
-    if path in _OWN:
-        raise SpecError(f"--vary {path}: is not allowed: a comparison sets it; see {_OWN[path]}")
-    try:
-        # values may hold commas: [0,1],[0,2]
-        values = [value if isinstance(value, str) else json.dumps(value) for value in json.loads(f"[{listed}]")]
-    except (ValueError, RecursionError):
-        values = listed.split(",")
+    if path in OWN:
+        raise SpecError(f"--vary {path}: is not allowed: a comparison sets it; see {OWN[path]}")
+    values = listed(rest)
     if not path or not equals or not values or not all(values):
         raise SpecError(f"--vary {text}: is not of the form path.to.key=value,value")
     return path, values
+
+
+def listed(text: str) -> list[str]:
+    """Returns the values of a list with commas, each as JSON or text. A value may hold commas: [0,1],[0,2]."""
+    try:
+        return [value if isinstance(value, str) else json.dumps(value) for value in json.loads(f"[{text}]")]
+    except (ValueError, RecursionError):
+        return text.split(",")
 
 
 def folder_name(names: Sequence[str]) -> str:
@@ -210,7 +277,7 @@ def folder_name(names: Sequence[str]) -> str:
     return whole if len(whole) <= 60 else f"compare-{names[0]}-and-{len(names) - 1}-others"
 
 
-def _check_alike(one: System, other: System) -> None:
+def check_alike(one: System, other: System) -> None:
     """Raises SpecError if two systems would not be trained and measured on the same images and in the same way."""
     a, b = one.resolved, other.resolved
     names = f"compare: {one.name} and {other.name}"
@@ -230,7 +297,8 @@ def _check_alike(one: System, other: System) -> None:
             )
 
 
-def _check_steps(one: System, other: System) -> None:
+def check_steps(one: System, other: System) -> None:
+    """Raises SpecError if two systems do not train the same number of steps."""
     here, there = (build_schedule(system.resolved).steps for system in (one, other))
     if here != there:
         raise SpecError(
@@ -240,11 +308,12 @@ def _check_steps(one: System, other: System) -> None:
 
 
 def _is_complete(trial: Trial) -> bool:
+    # another machine may have trained it, on a device that this one does not have
     folder = RunFolder(trial.folder)
     if folder.foreign:
         raise SpecError(f"{folder.path} exists and is not a run; choose another folder with --out")
-    kept = folder.spec() if folder.exists else None
-    asked = load_spec(trial.spec, trial.set, like=kept)
+    kept = folder.spec_here() if folder.exists else None
+    asked = load_spec(trial.spec, trial.set, like=kept, elsewhere=True)
     if kept is None:
         return False
     if differing := differences(kept, asked):

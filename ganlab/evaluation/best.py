@@ -34,21 +34,25 @@ def best_of(
 
     The first of `monitors` that was measured decides. Returns None if none was measured at any of the steps.
     """
-    for number, better in monitors:
-        each = [f"{PREFIX}/{direction}/{number}" for direction in directions]
-        # some numbers are measured in one direction only, some in none
-        wanted = [name for name in each if any(name in record for record in records)]
-        if not wanted:
-            continue
-        scores = [
-            Best(int(record["step"]), sum(record[name] for name in wanted) / len(wanted), number)
-            for record in records
-            if int(record["step"]) in steps and all(name in record for name in wanted)
-        ]
-        sign = 1 if better == "lower" else -1
-        # the latest of equally good checkpoints
-        return min(reversed(scores), key=lambda score: sign * score.value, default=None)
+    for monitor in monitors:
+        if scores := scores_of(monitor, directions, records):
+            sign = 1 if monitor.better == "lower" else -1
+            # the latest of equally good checkpoints
+            kept = [score for score in reversed(scores) if score.step in steps]
+            return min(kept, key=lambda score: sign * score.value, default=None)
     return None
+
+
+def scores_of(monitor: Monitor, directions: Sequence[str], records: Sequence[Record]) -> list[Best]:
+    """Returns the monitor, averaged over the directions, of each record that has it."""
+    each = [f"{PREFIX}/{direction}/{monitor.number}" for direction in directions]
+    # some numbers are measured in one direction only, some in none
+    wanted = [name for name in each if any(name in record for record in records)]
+    return [
+        Best(int(record["step"]), sum(record[name] for name in wanted) / len(wanted), monitor.number)
+        for record in records
+        if wanted and all(name in record for name in wanted)
+    ]
 
 
 def chosen_step(folder: RunFolder, spec: Spec, which: str | int) -> int:

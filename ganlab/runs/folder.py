@@ -9,13 +9,13 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
-from filelock import lock_descriptor
 from pydantic import TypeAdapter
 
 from ganlab import files
 from ganlab.engine.step_log import Record
 from ganlab.errors import Interrupted, RunError, SpecError, text_of
 from ganlab.runs import checkpoint, shared
+from ganlab.runs.lock import FLAGS, is_locked, lock_file, lock_of
 from ganlab.runs.models import ENVIRONMENT, EVALUATED, FAILURE, OBJECT, SPEED, STOPPED, Stopped, read
 from ganlab.runs.records import History, Recorder, recording, undamaged_records
 from ganlab.spec.devices import moved_here
@@ -208,10 +208,7 @@ class RunFolder:
     @property
     def busy(self) -> bool:
         """True if a process trains in the folder."""
-        flags = os.O_RDWR | getattr(os, "O_NOFOLLOW", 0)
-        with suppress(OSError), files.opened(self.path / ".lock", flags) as lock:
-            return not lock_descriptor(lock.fileno(), blocking=False)
-        return False
+        return is_locked(self.path)
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -221,15 +218,15 @@ class RunFolder:
         """
         with files.writing(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
-        path = self.path / ".lock"
+        path = lock_of(self.path)
         if path.is_symlink():
             raise SpecError(f"{path} is a symbolic link; remove it to train in {self.path}")
         # truncates nothing: the file may be somebody's
         with files.writing(path):
-            lock = files.opened(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0))
+            lock = files.opened(path, FLAGS | os.O_CREAT)
         with lock:
             with files.writing(path):
-                if not lock_descriptor(lock.fileno(), blocking=False):
+                if not lock_file(lock):
                     raise SpecError(f"{self.path}: another process is training here")
             self._lock = lock
             try:
@@ -249,7 +246,7 @@ class RunFolder:
         if self._lock is None:
             return
         with suppress(OSError):
-            if os.path.samestat(os.fstat(self._lock.fileno()), os.lstat(self.path / ".lock")):
+            if os.path.samestat(os.fstat(self._lock.fileno()), os.lstat(lock_of(self.path))):
                 return
         raise RunError(f"{self.path} was removed or replaced while this run trained in it; nothing more is written")
 

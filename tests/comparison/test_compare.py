@@ -21,7 +21,7 @@ from ganlab import SpecError
 from ganlab.cli.commands import app
 from ganlab.comparison import tables
 from ganlab.comparison.numbers import compare_values, half_of_the_largest
-from ganlab.comparison.trials import plan
+from ganlab.comparison.trials import Comparison, plan
 from ganlab.spec.files import merge
 from ganlab.spec.models import Json
 from helpers.folders import draw
@@ -66,14 +66,14 @@ def here(bench: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def planned(*specs: str, **options: Any) -> list[str]:
     """Returns the commands of a plan with the seed 0."""
-    return [trial.command for trial in plan([Path(spec) for spec in specs], [0], **options).trials]
+    return [trial.command for trial in plan(Comparison(specs, [0], **options)).trials]
 
 
 # --- plans
 
 
 def test_every_system_is_trained_with_every_seed(here: Path) -> None:
-    found = plan([Path("plain.json"), Path("wide.json")], [3, 1], steps=7)
+    found = plan(Comparison(["plain.json", "wide.json"], [3, 1], steps=7))
     assert [(trial.system, trial.seed) for trial in found.trials] == [
         ("plain", 3),
         ("wide", 3),
@@ -87,24 +87,26 @@ def test_every_system_is_trained_with_every_seed(here: Path) -> None:
 
 
 def test_a_trial_is_plain_data_and_its_command_trains_it(here: Path) -> None:
-    (trial,) = plan([Path("plain.json")], [5], steps=1).trials
+    (trial,) = plan(Comparison(["plain.json"], [5], steps=1)).trials
     assert json.loads(json.dumps(trial)) == [
         "plain",
         5,
         "plain.json",
         ["schedule.steps=1", "seed=5"],
         "runs/compare-plain/plain/seed-5",
+        1,
+        0,
     ]
     done = CliRunner().invoke(app, shlex.split(trial.command)[1:])
     assert done.exit_code == 0, done.output
-    found = ganlab.compare(["plain.json"], [5], steps=1)
+    found = ganlab.compare(Comparison(["plain.json"], [5], steps=1))
     assert [t["state"] for t in found["trials"]] == ["finished"]
     assert {"seconds", "images_a_second"} < found["systems"][0]["cost"].keys()
 
 
 def test_vary_makes_a_grid(here: Path) -> None:
     vary = ["losses.cycle.weight=1,10", "data.batch=2,4"]
-    found = plan([Path("plain.json")], [0], vary=vary, baseline="plain-cycle.weight-10-data.batch-2")
+    found = plan(Comparison(["plain.json"], [0], vary=vary, baseline="plain-cycle.weight-10-data.batch-2"))
     assert [*found.systems] == [
         "plain-cycle.weight-10-data.batch-2",
         "plain-cycle.weight-1-data.batch-2",
@@ -113,29 +115,29 @@ def test_vary_makes_a_grid(here: Path) -> None:
     ]
     spec = found.systems["plain-cycle.weight-1-data.batch-4"].resolved
     assert (spec.losses["cycle"]["weight"]["generator"], spec.data.batch) == (1, 4)
-    lists = plan([Path("plain.json")], [0], vary=['evaluation.metrics=["content"],["content","prdc"]'])
+    lists = plan(Comparison(["plain.json"], [0], vary=['evaluation.metrics=["content"],["content","prdc"]']))
     assert [len(system.resolved.evaluation.metrics) for system in lists.systems.values()] == [1, 2]
 
 
 def test_paths_with_the_same_end_are_named_in_full(here: Path) -> None:
     vary = ["generator.width=2,4", "discriminators.image.width=2"]
-    assert [*plan([Path("plain.json")], [0], vary=vary).systems] == [
+    assert [*plan(Comparison(["plain.json"], [0], vary=vary)).systems] == [
         "plain-generator.width-2-image.width-2",
         "plain-generator.width-4-image.width-2",
     ]
     twice = merge(json.loads(Path("plain.json").read_text()), {"losses": {"other": {"type": "cycle", "weight": 1}}})
     Path("twice.json").write_text(json.dumps(twice))
     vary = ["losses.cycle.weight.generator=2", "losses.other.weight.generator=3"]
-    assert [*plan([Path("twice.json")], [0], vary=vary).systems] == [
+    assert [*plan(Comparison(["twice.json"], [0], vary=vary)).systems] == [
         "twice-losses.cycle.weight.generator-2-losses.other.weight.generator-3"
     ]
 
 
 def test_the_baseline_comes_first(here: Path) -> None:
-    assert [*plan([Path("plain.json"), Path("wide.json")], [0], baseline="wide.json").systems] == ["wide", "plain"]
+    assert [*plan(Comparison(["plain.json", "wide.json"], [0], baseline="wide.json")).systems] == ["wide", "plain"]
     vary = ["losses.cycle.weight=1,10"]
     # a spec that is not among the others is trained too, and not varied
-    assert [*plan([Path("plain.json")], [0], vary=vary, baseline="wide.json").systems] == [
+    assert [*plan(Comparison(["plain.json"], [0], vary=vary, baseline="wide.json")).systems] == [
         "wide",
         "plain-cycle.weight-1",
         "plain-cycle.weight-10",
@@ -154,6 +156,26 @@ def test_a_budget_of_images_counts_every_batch(here: Path) -> None:
 def test_several_jobs_compute_with_one_thread_each(here: Path) -> None:
     assert "runtime.threads=1" not in planned("plain.json")[0]
     assert "--set runtime.threads=1" in planned("plain.json", jobs=2)[0]
+
+
+def test_on_a_cluster_auto_has_one_meaning_on_all_machines(here: Path) -> None:
+    runtime = {"device": "auto", "precision": "auto", "threads": "auto"}
+    Path("auto.json").write_text(json.dumps({"extends": "plain.json", "runtime": runtime}))
+    (trial,) = plan(Comparison(["auto.json"], [0], on="ray")).trials
+    resolved = ganlab.load_spec("auto.json").runtime
+    assert trial.set == (
+        f"runtime.device={resolved.device}",
+        "runtime.threads=1",
+        f"runtime.precision={resolved.precision}",
+        "seed=0",
+    )
+    assert (trial.cpus, trial.gpus) == (1, int(resolved.device.startswith("cuda")))
+    # what the spec asks for stays, also a device that this machine may not have
+    asked = ["runtime.device=cuda", "runtime.threads=3"]
+    (trial,) = plan(Comparison(["auto.json"], [0], set=asked, on="ray://head:10001")).trials
+    assert trial.set[:2] == tuple(asked)
+    assert not any(text.startswith("runtime.threads=1") for text in trial.set)
+    assert (trial.cpus, trial.gpus) == (3, 1)
 
 
 REFUSED: list[tuple[Json, dict[str, Any], str]] = [
@@ -197,11 +219,11 @@ def test_a_metric_may_be_measured_by_several_feature_networks(here: Path) -> Non
 def test_a_folder_with_other_runs_is_refused_before_anything_is_trained(here: Path) -> None:
     ganlab.run("plain.json", ["data.batch=2"], "together/plain/seed-1")
     with pytest.raises(SpecError, match=r"seed-1 holds another spec \(there / asked\): data\.batch: 2 / 4"):
-        ganlab.compare(["plain.json"], [0, 1], out="together")
+        ganlab.compare(Comparison(["plain.json"], [0, 1], out="together"))
     with pytest.raises(SpecError, match=r"--number: 'content' is not measured; did you mean 'content-edges'\?"):
-        ganlab.compare(["plain.json"], [0, 1], out="together", numbers=["content"])
+        ganlab.compare(Comparison(["plain.json"], [0, 1], out="together", numbers=["content"]))
     with pytest.raises(SpecError, match="together/plain/seed-1 is a run; choose another folder"):
-        ganlab.compare(["plain.json"], [0, 1], out="together/plain/seed-1")
+        ganlab.compare(Comparison(["plain.json"], [0, 1], out="together/plain/seed-1"))
     assert not (here / "together/plain/seed-0").exists()
 
 

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 
 import ganlab
 from ganlab.cli.commands import app
+from ganlab.runs.folder import RunFolder
 from ganlab.spec.files import merge
 from ganlab.spec.models import Json
 from helpers.processes import ENVIRONMENT, networks
@@ -42,9 +43,9 @@ def here(tiny: Json, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @contextmanager
-def comparing() -> Iterator[subprocess.Popen[str]]:
+def comparing(words: Sequence[str] = WORDS) -> Iterator[subprocess.Popen[str]]:
     """A comparison in a process of its own, in the moment when the plain system trains."""
-    process = subprocess.Popen([sys.executable, "-m", "ganlab", *WORDS], text=True, stderr=subprocess.PIPE)
+    process = subprocess.Popen([sys.executable, "-m", "ganlab", *words], text=True, stderr=subprocess.PIPE)
     try:
         metrics = Path("both/plain/seed-1/metrics.jsonl")
         while process.poll() is None and not (metrics.exists() and metrics.stat().st_size):
@@ -88,3 +89,13 @@ def test_a_second_signal_leaves_no_process_behind(here: Path) -> None:
     assert process.returncode == 130
     # would be refused while another process trains there
     assert ganlab.run("plain.json", ["seed=1"], "both/plain/seed-1").finished
+
+
+def test_the_trials_of_a_killed_comparison_end_with_it(here: Path) -> None:
+    with comparing(["compare", "plain.json", "--seeds", "1", "--steps", "2000", "--out", "both"]) as process:
+        process.kill()
+    folder = RunFolder("both/plain/seed-1")
+    while folder.busy:
+        time.sleep(0.02)
+    # a trial that trains on would have ended only now
+    assert folder.steps[-1:] != [2000]

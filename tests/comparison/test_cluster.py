@@ -1,0 +1,148 @@
+"""Trials as tasks of a real Ray cluster of two nodes, one of which is killed."""
+
+from __future__ import annotations
+
+import json
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import pytest
+
+import ganlab
+from ganlab import Comparison, Trial, TrialCallback
+from ganlab.comparison import cluster
+from ganlab.runs.folder import RunFolder
+from ganlab.spec.files import merge
+from ganlab.spec.models import Json
+from helpers.paths import TESTS
+from helpers.processes import ENVIRONMENT, networks
+
+# one worker starts the cluster
+pytestmark = pytest.mark.xdist_group("ray")
+
+STEPS = 120
+
+
+class Nodes:
+    """A cluster of two nodes, which listen on the loopback address only; see helpers/ray_nodes.py."""
+
+    def __init__(self, folder: str) -> None:
+        port = free_port()
+        self.address = f"ray://127.0.0.1:{port}"
+        self._process = subprocess.Popen(
+            [sys.executable, str(TESTS / "helpers/ray_nodes.py"), str(port)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            env={**ENVIRONMENT, **cluster.ENVIRONMENT, "RAY_TMPDIR": folder},
+        )
+        assert self._process.stdout is not None
+        names = json.loads(self._process.stdout.readline())
+        self.head, self.other = names["head"], names["other"]
+        self.whole = True
+
+    def kill_other(self) -> None:
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self.whole = False
+        self._process.stdin.write("\n")
+        self._process.stdin.flush()
+        assert self._process.stdout.readline() == "killed\n"
+
+    def close(self) -> None:
+        self._process.communicate()
+
+
+@pytest.fixture(scope="module")
+def nodes() -> Iterator[Nodes]:
+    pytest.importorskip("ray", reason="the extra `cluster` is not installed")
+    # sockets in it have short names
+    with tempfile.TemporaryDirectory(prefix="ray-") as folder:
+        found = Nodes(folder)
+        yield found
+        found.close()
+
+
+def free_port() -> int:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        return int(taken.getsockname()[1])
+
+
+@pytest.fixture
+def here(tiny: Json, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The working directory with a spec."""
+    monkeypatch.chdir(tmp_path)
+    patch = {
+        "name": None,
+        "evaluation": {"metrics": ["content"]},
+        "schedule": {"steps": STEPS},
+        "checkpoints": {"every": 10},
+        "data": {"holdout": 0.7},
+    }
+    (tmp_path / "plain.json").write_text(json.dumps(merge(tiny, patch)))
+    return tmp_path
+
+
+class Killing(TrialCallback):
+    """Kills a node when the trial there has saved a checkpoint."""
+
+    def __init__(self, nodes: Nodes) -> None:
+        self._nodes = nodes
+        self.lost: Trial | None = None
+        """The trial that ran on the killed node."""
+        self.outcomes: dict[Trial, str] = {}
+
+    def running(self, said: Mapping[Trial, str]) -> None:
+        for trial in said:
+            if self._nodes.whole and self._nodes.other in trial.log.read_text() and RunFolder(trial.folder).steps:
+                self._nodes.kill_other()
+                self.lost = trial
+
+    def ended(self, trial: Trial, outcome: str, seconds: float) -> None:
+        self.outcomes[trial] = outcome
+
+
+def test_a_lost_machines_trial_is_taken_up_from_its_checkpoint(nodes: Nodes, here: Path) -> None:
+    killing = Killing(nodes)
+    found = ganlab.compare(Comparison(["plain.json"], [0, 1], on=nodes.address), killing)
+    assert [trial["state"] for trial in found["trials"]] == ["finished", "finished"]
+    assert killing.outcomes == dict.fromkeys(killing.outcomes, "finished")
+    assert killing.lost is not None
+    log = killing.lost.log.read_text()
+    assert log.count("runs on ") == 2, log
+    assert f"Ray's node {nodes.head}" in log.partition("plain starts: ")[2]
+    assert "plain resumes after step " in log
+    # it is the run that this machine makes
+    seed = killing.lost.seed
+    alone = ganlab.run("plain.json", [f"seed={seed}"], "alone").folder
+    assert networks(Path(killing.lost.folder), STEPS) == networks(alone, STEPS)
+
+
+def test_a_machine_without_the_storage_of_the_others_says_so(tmp_path: Path) -> None:
+    log = tmp_path / "trial.log"
+    for content in (None, "waits for room in another cluster\n"):
+        if content is not None:
+            log.write_text(content)
+        end = cluster.run_here("node", ["run", "plain.json"], str(log), str(tmp_path), "run", "waits for room\n")
+        assert "trials on Ray need storage that all machines share, under the same path" in end.why
+        assert end.lost
+
+
+@pytest.mark.faults
+def test_a_cluster_on_this_machine_ends_with_the_comparison(here: Path) -> None:
+    pytest.importorskip("ray", reason="the extra `cluster` is not installed")
+    words = ["compare", "plain.json", "--seeds", "3", "--steps", "4", "--on", "ray", "--out", "both"]
+    with tempfile.TemporaryDirectory(prefix="ray-") as folder:
+        environment = {**ENVIRONMENT, "TMPDIR": folder}
+        done = subprocess.run([sys.executable, "-m", "ganlab", *words], env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        assert not any(Path(folder).iterdir())
+    assert "1 trials, 0 of them finished already, on ray" in done.stderr
+    alone = ganlab.run("plain.json", ["schedule.steps=4", "seed=3"], "alone").folder
+    assert networks(Path("both/plain/seed-3"), 4) == networks(alone, 4)
