@@ -42,8 +42,8 @@ def init(
     The image size, the batch and the share of pictures to hold out fit what is in the folders.
     """
     with errors():
-        from ganlab.display.terminal import Console
         from ganlab.data import starter
+        from ganlab.display.terminal import Console
 
         path, spec = starter.init(name, a, b, Console().warn)
         if as_json:
