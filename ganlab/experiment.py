@@ -29,6 +29,7 @@ from ganlab.inference.run import Run, load_run, read_run
 from ganlab.interfaces.callbacks import Callback, TrainingStart
 from ganlab.interfaces.networks import Domain
 from ganlab.report.grids import png, sample_grid
+from ganlab.report.run_page import RunPage
 from ganlab.report.samples import sample
 from ganlab.runs import checkpoint
 from ganlab.runs.folder import RunFolder
@@ -37,8 +38,8 @@ from ganlab.runs.manifest import changed_code, check_same_spec, claim, keep_mani
 from ganlab.runs.models import Manifest
 from ganlab.runs.provenance import metric_code_changes
 from ganlab.runs.writer import RunWriter, restore
-from ganlab.spec.files import assigned, explaining, read
-from ganlab.spec.models import Evaluation, Json, Options, Spec, check_json, differences
+from ganlab.spec.files import assigned, explaining, parent, read
+from ganlab.spec.models import Evaluation, Json, Options, Spec, check_json, differences, leaf_differences
 from ganlab.spec.resolve import checked, resolve, resolve_evaluation
 from ganlab.system.build import System, build, build_data, build_sources
 
@@ -113,13 +114,18 @@ def run(
         initial = _initial(resolved, folder) if fresh or not folder.steps else None
         with folder.locked():
             kept = claim(folder, kept, resolved, fresh)
-            _train(trainer, datasets, folder, kept, callback, evaluator, initial)
-            if evaluator is not None:
-                try:
-                    measure_run(folder, evaluator, system, _domains(datasets), callback.warn)
-                except KeyboardInterrupt as stopped:
-                    message = f"all {trainer.state.step} steps are saved, not yet measured"
-                    raise Interrupted(message, signal.SIGINT) from stopped
+            page = RunPage(folder, kept, system.schedule.steps, callback.warn)
+            try:
+                _train(trainer, datasets, folder, kept, callback, evaluator, page, initial, _origin(spec, set, out))
+                if evaluator is not None:
+                    page.write("measuring")
+                    try:
+                        measure_run(folder, evaluator, system, _domains(datasets), callback.warn)
+                    except KeyboardInterrupt as stopped:
+                        message = f"all {trainer.state.step} steps are saved, not yet measured"
+                        raise Interrupted(message, signal.SIGINT) from stopped
+            finally:
+                page.write()
     return read_run(folder, kept)
 
 
@@ -249,6 +255,32 @@ def _asked(spec: str | Path | Mapping[str, Any] | Spec, set: Iterable[str]) -> t
     return asked, where
 
 
+def _origin(spec: object, set: Sequence[str], out: str | Path | None) -> Json:
+    """Returns where the spec of a run came from: {"spec", "set", "out"}, its "parent" and the "differences" to it.
+
+    The parent is the file that the spec extends, or the spec's own file if it was changed by `set`. Returns {} for a
+    spec that is not a file.
+    """
+    if not isinstance(spec, str | Path) or _run_folder(spec):
+        return {}
+    found: Json = {"spec": str(spec), "set": list(set), "out": str(out) if out is not None else None}
+    own = read(spec)
+    if (extended := parent(spec)) is None and not set:
+        return found
+    name, base = extended or (Path(spec).name, own)
+    for text in set:
+        own = assigned(own, text)
+    try:
+        before, after = (resolve(part, name).as_json() for part in (base, own))
+    except SpecError:
+        # the parent may be no whole spec
+        before, after = base, own
+    for part in (before, after):
+        for key in ("$schema", "name", "about"):
+            part.pop(key, None)
+    return {**found, "parent": name, "differences": {k: list(v) for k, v in leaf_differences(before, after).items()}}
+
+
 def _run_folder(spec: object) -> Path | None:
     """Returns the run folder that `spec` names, if it names one."""
     return Path(spec) if isinstance(spec, str | Path) and RunFolder(spec).exists else None
@@ -275,11 +307,14 @@ def _train(
     kept: Spec,
     callback: Callback,
     evaluator: RunEvaluator | None,
+    page: RunPage,
     initial: InitialWeights | None,
+    origin: Json,
 ) -> None:
     """Trains to the schedule's end, from the newest checkpoint if there is one, or else with the `initial` weights.
 
-    `kept` is the spec for the folder's spec.json, and `evaluator` measures during training.
+    `kept` is the spec for the folder's spec.json, `evaluator` measures during training, and `origin` says where the
+    spec came from.
 
     Raises SpecError if the data are not those that the run began with, RunError if a term stops being finite,
     Interrupted after SIGINT or SIGTERM, with everything saved.
@@ -288,7 +323,9 @@ def _train(
     spec, runtime, steps = system.spec, system.spec.runtime, system.schedule.steps
     if initial is not None:
         begin_with(trainer, initial, callback.warn)
-    origin = keep_manifest(folder, kept, system, datasets, callback.warn, initial)
+    credits = {domain: source.attribution() for domain, source in build_sources(spec).items()}
+    also = {"asked": origin, "attribution": credits}
+    repeated = keep_manifest(folder, kept, system, datasets, callback.warn, initial, also)
     unrecorded = restore(trainer, folder)
     callback.begin(
         TrainingStart(
@@ -306,12 +343,15 @@ def _train(
     def draw() -> bytes:
         return png(sample_grid(sample(state.sampling_generators(), datasets, system, spec.samples.count)))
 
+    def write_page() -> None:
+        page.write("training")
+
     with folder.recorder(state.step, callback.warn) as recorder:
         measurements = None
         if evaluator is not None:
             measurements = PeriodicEvaluation(evaluator, spec.evaluation.every, steps, folder.records(), callback.warn)
         writer = RunWriter(
-            trainer, folder, origin, recorder, callback, draw, measurements, folder.records(), unrecorded
+            trainer, folder, repeated, recorder, callback, draw, write_page, measurements, folder.records(), unrecorded
         )
         with folder.noting_failure():
             try:
@@ -367,7 +407,10 @@ def _evaluate_run(
             images = f"{step * batch} of {steps * batch} images of each domain"
             callback.warn(f"{folder.path} is unfinished: step {step} of {steps}, {images}")
         evaluator = _run_evaluator(system, datasets, asked, callback)
-        return measure_run(folder, evaluator, system, _domains(datasets), callback.warn)
+        found = measure_run(folder, evaluator, system, _domains(datasets), callback.warn)
+        if not folder.busy:
+            RunPage(folder, spec, system.schedule.steps, callback.warn).write()
+        return found
 
 
 def _data(spec: Spec, callback: Callback) -> dict[str, Dataset]:

@@ -151,6 +151,11 @@ class Avatars(ganlab.Source):
         # dicebear also chooses colours that it only contrasts with others and never draws
         return parts | {name: color for name, color in colors.items() if f'"{color}"' in avatar["svg"]}
 
+    def attribution(self) -> str:
+        """Returns the credits that the style's illustrator asks for."""
+        credits: str = self._style.meta().license().text()
+        return f"{credits}\nDrawn by DiceBear; ganlab may change colours, leave out what is worn, and move the head."
+
     def _draw(self, seed: str) -> Avatar:
         with _DRAWING:
             return Avatar(self._style, {**self._frame, "seed": seed})
