@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from ganlab.comparison.compare import compare as compare
     from ganlab.comparison.compare import compare_runs as compare_runs
     from ganlab.comparison.diff import diff as diff
+    from ganlab.comparison.page import write_report as write_report
     from ganlab.comparison.processes import TrialCallback as TrialCallback
     from ganlab.comparison.trials import Trial as Trial
     from ganlab.errors import GanlabError as GanlabError
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
 _NAMES = {
     "ganlab.comparison.compare": ("compare", "compare_runs"),
     "ganlab.comparison.diff": ("diff",),
+    "ganlab.comparison.page": ("write_report",),
     "ganlab.comparison.processes": ("TrialCallback",),
     "ganlab.comparison.trials": ("Trial",),
     "ganlab.errors": ("GanlabError", "Interrupted", "RunError", "SpecError", "Unavailable"),

@@ -122,11 +122,11 @@ def _command(spec: Path, set_: Iterable[str], out: Path | None) -> str:
 
 def _show_paths(result: Run, trained: bool) -> None:
     from ganlab.runs.checkpoint import path_of
-    from ganlab.runs.folder import RunFolder
+    from ganlab.runs.folder import PAGE, RunFolder
 
     folder = RunFolder(result.folder)
     say(f"{'trained' if trained else 'already trained'}: {result.step} steps, in {result.folder}")
-    say(f"  look at      {folder.sample(result.step)}")
+    say(f"  look at      {folder.path / PAGE if (folder.path / PAGE).exists() else folder.sample(result.step)}")
     say(f"  curves       tensorboard --logdir {result.folder}")
     if result.evaluation is not None:
         say(f"  results      {result.folder / 'evaluation.json'}")
@@ -206,6 +206,7 @@ def evaluate(
 
 
 app.command()(using.translate)
+app.command()(using.report)
 app.command()(using.runs)
 app.command()(starting.experiments)
 app.command()(starting.init)

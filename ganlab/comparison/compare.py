@@ -9,13 +9,14 @@ from pathlib import Path
 
 from ganlab.comparison import tables
 from ganlab.comparison.numbers import Values, compare_values, half_of_the_largest
+from ganlab.comparison.page import write_comparison_page
 from ganlab.comparison.processes import TrialCallback, run_trials
 from ganlab.comparison.runs import MeasuredRun, check_alike, notes, read_run
 from ganlab.comparison.trials import Plan, Trial, folder_name, plan
 from ganlab.components.options import nearest
-from ganlab.errors import Interrupted, SpecError
+from ganlab.errors import Interrupted, SpecError, text_of
 from ganlab.evaluation.metric_suite import evaluator_for
-from ganlab.runs.folder import RunFolder, write
+from ganlab.runs.folder import PAGE, RunFolder, write
 from ganlab.spec.models import Json, leaf_differences
 
 
@@ -51,7 +52,8 @@ def compare(
         numbers: The numbers to compare, by default all that are measured. Fewer tests find smaller differences.
         callback: Receives the progress.
 
-    Returns the content of comparison.json and "folder", and writes comparison.json, comparison.md and comparison.csv.
+    Returns the content of comparison.json and "folder", and writes comparison.json, comparison.md, comparison.csv
+    and report.html.
     Raises SpecError, before anything is trained, if the specs can't be compared; Interrupted after SIGINT or SIGTERM,
     with everything saved.
     """
@@ -246,4 +248,9 @@ def _write(folder: Path, found: Json) -> Json:
     write(folder / "comparison.csv", tables.csv(found).encode(errors="backslashreplace"))
     # last: it says that the tables belong to it
     write(folder / "comparison.json", text.encode(errors="backslashreplace") + b"\n")
+    try:
+        write_comparison_page(folder, found)
+    # a page may fail in any way, and nothing is lost with it
+    except Exception as error:
+        found = {**found, "notes": [*found["notes"], f"{folder / PAGE} is not written: {text_of(error)}"]}
     return {"folder": str(folder), **found}

@@ -26,8 +26,15 @@ BYTES = 200_000
 class Faces:
     """The samples of a run as strips of images, {step: {direction: strip}}. A sample is read and encoded once."""
 
-    def __init__(self, size: int, pairs: Mapping[str, int], samples: int = SAMPLES, most: int = BYTES) -> None:
+    def __init__(
+        self, size: int, pairs: Mapping[str, int], samples: int = SAMPLES, most: int = BYTES, faces: int | None = None
+    ) -> None:
+        """`pairs` is {direction: its number of pairs in a grid}; at most `faces` of them are kept, evenly spread.
+
+        At most `samples` samples are kept, each in at most `most` bytes.
+        """
         self._size, self._pairs, self._samples, self._most = size, pairs, samples, most
+        self._kept = {direction: spread(range(count), faces or count) for direction, count in pairs.items()}
         self.inputs: dict[str, str] = {}
         """{direction: the strip of its inputs}; empty without a sample."""
         self.outputs: dict[int, dict[str, str]] = {}
@@ -44,27 +51,52 @@ class Faces:
                 with suppress(OSError, ValueError, SyntaxError), Image.open(sheets[step]) as sheet:
                     found = cut(sheet.convert("RGB"), self._size, self._pairs)
                     most = self._most // len(found)
-                    if not self.inputs:
-                        self.inputs = {direction: strip(inputs, most) for direction, (inputs, _) in found.items()}
-                    self.outputs[step] = {direction: strip(outputs, most) for direction, (_, outputs) in found.items()}
+                    inputs, outputs = (
+                        {name: strip([pairs[side][i] for i in self._kept[name]], most) for name, pairs in found.items()}
+                        for side in (0, 1)
+                    )
+                    self.inputs = self.inputs or inputs
+                    self.outputs[step] = outputs
 
-    def as_json(self) -> Json:
-        """Returns {"columns", "directions": [{"name", "count", "inputs"}], "steps": [{"step", "outputs"}]}."""
-        return {
-            "columns": COLUMNS,
-            "directions": [
-                {"name": direction, "count": self._pairs[direction], "inputs": inputs}
-                for direction, inputs in self.inputs.items()
-            ],
-            "steps": [{"step": step, "outputs": self.outputs[step]} for step in sorted(self.outputs)],
-        }
+    def strips(self, direction: str, steps: Iterable[int]) -> list[str]:
+        """Returns the strip of each step, or of the last one without `steps`; [] if the direction is not trained."""
+        chosen = list(steps) or [max(self.outputs)]
+        return [self.outputs[step][direction] for step in chosen if direction in self.outputs[step]]
+
+    def count(self, direction: str) -> int:
+        """Returns the number of images in each strip of a direction."""
+        return len(self._kept[direction])
+
+
+def side_by_side(seed: int, systems: Sequence[Faces | None]) -> Json:
+    """Returns the same images under each system: {"seed", "steps", "directions": [{"name", "count", "inputs",
+    "outputs": for each system, the strip of each step}]}.
+
+    The steps are those that all systems have. If there is none, each system shows its last sample.
+    """
+    known = [faces for faces in systems if faces is not None]
+    first = known[0]
+    common = sorted(set.intersection(*(set(faces.outputs) for faces in known)))
+    return {
+        "seed": seed,
+        "steps": common or [max(first.outputs)],
+        "directions": [
+            {
+                "name": direction,
+                "count": first.count(direction),
+                "inputs": inputs,
+                "outputs": [faces.strips(direction, common) if faces else [] for faces in systems],
+            }
+            for direction, inputs in first.inputs.items()
+        ],
+    }
 
 
 def spread(steps: Sequence[int], most: int) -> list[int]:
-    """Returns at most `most` of the steps, evenly spread, with the first and the last."""
+    """Returns at most `most` of the steps, evenly spread, with the last, and with the first if there is more than one."""
     if len(steps) <= most:
         return list(steps)
-    return [steps[index * (len(steps) - 1) // (most - 1)] for index in range(most)]
+    return [steps[-1 - index * (len(steps) - 1) // max(1, most - 1)] for index in reversed(range(most))]
 
 
 def strip(images: Iterable[Image.Image], most: int) -> str:

@@ -68,9 +68,18 @@ _GROUPS = {
 }
 
 
-def _in_order(charts: Iterable[Json]) -> list[tuple[str, list[Json]]]:
-    """Returns [(heading, its charts)], in the order of the charts."""
-    return [(_GROUPS.get(group, group), list(inner)) for group, inner in groupby(charts, lambda c: str(c["group"]))]
+def _runs_of(items: Iterable[Json], key: str) -> list[tuple[str, list[Json]]]:
+    """Returns [(value of the key, items that follow each other with this value)]: Jinja's groupby without sorting."""
+    return [(value, list(inner)) for value, inner in groupby(items, lambda item: str(item[key]))]
+
+
+def _curves_only(charts: Iterable[Json]) -> list[Json]:
+    """Returns what the script needs of the charts."""
+    kept = ("name", "y", "low", "high")
+    return [
+        {"x": chart["x"], "lines": [{key: line[key] for key in kept if key in line} for line in chart["lines"]]}
+        for chart in charts
+    ]
 
 
 @functools.cache
@@ -83,7 +92,9 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     made.policies["json.dumps_kwargs"] = {"separators": (",", ":"), "allow_nan": False}
-    made.filters["groupby_in_order"] = _in_order
+    made.filters["runs_of"] = _runs_of
+    made.globals["group_names"] = _GROUPS
+    made.filters["curves_only"] = _curves_only
     made.globals["asset"] = _asset
     made.globals["library"] = _library
     return made

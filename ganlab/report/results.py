@@ -29,12 +29,14 @@ def rows(results: Iterable[Json]) -> Iterator[Json]:
     results = list(results)
     numbers = dict.fromkeys(result["number"] for result in results)
     for number in numbers:
-        for index, result in enumerate(r for r in results if r["number"] == number):
+        own = [result for result in results if result["number"] == number]
+        for index, result in enumerate(own):
             references = {name: reference["value"] for name, reference in result["references"].items()}
             digits = digits_of(*result["interval"])
             yield {
                 "number": number,
-                "first": index == 0,
+                # the number of rows that it stands beside
+                "lead": sum(1 + len(each["notes"]) for each in own) if index == 0 else 0,
                 "better": result["better"],
                 "direction": f"{result['direction'][0]} → {result['direction'][1]}",
                 "value": fixed(result["value"], digits),

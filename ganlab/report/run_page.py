@@ -10,7 +10,7 @@ from typing import Any
 from ganlab.engine.step_log import Record
 from ganlab.errors import RunError, SpecError, text_of
 from ganlab.report.curves import Curves, charts
-from ganlab.report.faces import Faces
+from ganlab.report.faces import COLUMNS, Faces, side_by_side
 from ganlab.report.page import RELOAD_SECONDS, as_text, drawn, render
 from ganlab.report.results import key_results, rows
 from ganlab.runs import overview
@@ -66,7 +66,7 @@ class RunPage:
             "keys": list(rows(key_results(last, best_by and best_by["number"]))),
             "results": results,
             "left_out": [_left_out(left) for left in evaluation["left_out"]],
-            "faces": faces.as_json() if faces else {"steps": []},
+            "faces": {"columns": COLUMNS, "seeds": [side_by_side(spec.seed, [faces])] if faces else []},
             "charts": found,
             "width": self._curves.width,
             "started": _started(asked),
@@ -96,10 +96,10 @@ class RunPage:
                 return None
             self._faces = Faces(self._spec.data.size, pairs)
         self._faces.read(self._folder.sheets())
-        return self._faces
+        return self._faces if self._faces.outputs else None
 
 
-def write_run_page(folder: RunFolder, warn: Callable[[str], object], state: str | None = None) -> Path:
+def write_run_page(folder: RunFolder) -> Path:
     """Writes the page of a run from what its folder holds, and returns its path.
 
     Raises SpecError if the folder holds no run that can be read here, RunError if the page can't be written.
@@ -110,8 +110,7 @@ def write_run_page(folder: RunFolder, warn: Callable[[str], object], state: str 
     if status.state == "running":
         raise SpecError(f"{folder.path} is training, and its page is written whenever samples are drawn")
     failures: list[str] = []
-    page = RunPage(folder, folder.spec_here(), status.steps or 1, failures.append)
-    page.write(state)
+    RunPage(folder, folder.spec_here(), status.steps or 1, failures.append).write()
     if failures:
         raise RunError(failures[0])
     return folder.path / PAGE
@@ -162,7 +161,7 @@ def _facts(spec: Spec, folder: RunFolder) -> Iterator[tuple[str, str]]:
     yield "losses", "; ".join(f"{name}: {_nested(options)}" for name, options in spec.losses.items())
     yield "schedule", f"{_nested(spec.schedule)}, {spec.schedule.get('steps', '')} steps, seed {spec.seed}"
     runtime = spec.runtime
-    yield "computed", f"on {runtime.device}, {runtime.precision}, {runtime.threads} threads"
+    yield "computed", f"on {runtime.device}, {runtime.precision}, {runtime.threads} thread{'s' if runtime.threads != 1 else ''}"
 
 
 def _brief(options: Json) -> str:

@@ -1,11 +1,13 @@
-// Draws the curves with Bokeh: a chart is built when it comes into view, and again when its look changes.
+// Draws the curves with Bokeh: a chart is built when it comes into view, and again when its colours or scale change.
 "use strict";
 
 const charts = read("charts");
 const smoothing = document.getElementById("smoothing");
 const scales = [...document.querySelectorAll('input[name="scale"]')];
+const isLog = () => scales.some((scale) => scale.checked && scale.value === "log");
+const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
 
-// exponential moving average, corrected for its beginning
+// exponential moving average, corrected for its beginning; a missing value stays one
 const smoothed = (values, weight) => {
   let mean = 0;
   let total = 0;
@@ -17,102 +19,103 @@ const smoothed = (values, weight) => {
   });
 };
 
-const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
+// the columns of a chart: x, and for each line y0, and low0 and high0 if it has a band
+const columnsOf = (chart) => {
+  const log = isLog();
+  const data = { x: chart.x };
+  chart.lines.forEach((line, index) => {
+    for (const part of ["y", "low", "high"]) {
+      if (!line[part]) continue;
+      const values = smoothed(line[part], Number(smoothing.value));
+      // a logarithm has no place for zero and below
+      data[part + index] = log ? values.map((value) => (value > 0 ? value : NaN)) : values;
+    }
+  });
+  return data;
+};
 
-const build = (chart) => {
-  const weight = Number(smoothing.value);
-  const log = scales.some((scale) => scale.checked && scale.value === "log");
-  const muted = colour("muted");
+const build = (chart, source) => {
   const figure = Bokeh.Plotting.figure({
     height: 208,
     sizing_mode: "stretch_width",
-    y_axis_type: log ? "log" : "linear",
+    y_axis_type: isLog() ? "log" : "linear",
     toolbar_location: null,
     tools: [],
     background_fill_color: null,
     border_fill_color: null,
     outline_line_color: null,
-    min_border_left: 44,
+    min_border_left: 48,
     min_border_right: 12,
   });
   for (const axis of [figure.xaxis, figure.yaxis]) {
     axis.axis_line_color = axis.major_tick_line_color = colour("rule");
     axis.minor_tick_line_color = null;
-    axis.major_label_text_color = muted;
+    axis.major_label_text_color = colour("muted");
     axis.major_label_text_font_size = "11px";
   }
   figure.xaxis.formatter = new Bokeh.NumeralTickFormatter({ format: "0,0" });
+  figure.xaxis.ticker = new Bokeh.BasicTicker({ desired_num_ticks: 4 });
   figure.xgrid.grid_line_color = null;
   figure.ygrid.grid_line_color = colour("rule");
-  const data = { x: chart.x };
-  const columns = chart.lines.map((line, index) => {
-    data[`y${index}`] = smoothed(line.y, weight);
-    // a logarithm has no place for the rest
-    if (log) data[`y${index}`] = data[`y${index}`].map((value) => (value > 0 ? value : NaN));
-    for (const end of ["low", "high"]) if (line[end]) data[`${end}${index}`] = smoothed(line[end], weight);
-    return `y${index}`;
-  });
-  const source = new Bokeh.ColumnDataSource({ data });
-  const field = (name) => ({ field: name });
-  const drawn = columns.map((column, index) => {
+  const field = (name, index) => ({ field: name + index });
+  const x = { field: "x" };
+  const renderers = chart.lines.map((line, index) => {
     const stroke = colour(`line-${index % 8}`);
-    if (data[`low${index}`]) {
-      figure.varea({
-        x: field("x"), y1: field(`low${index}`), y2: field(`high${index}`), source,
-        fill_color: stroke, fill_alpha: 0.18,
-      });
+    if (line.low) {
+      figure.varea({ x, y1: field("low", index), y2: field("high", index), source, fill_color: stroke, fill_alpha: 0.18 });
     }
-    // a curve of few points, or with gaps, is seen by its points
-    const few = data[column].filter((value) => !Number.isNaN(value)).length < 30;
-    if (few) figure.scatter({ x: field("x"), y: field(column), source, size: 5, color: stroke });
-    const line = few ? connected(chart.x, data[column]) : null;
-    return figure.line({
-      x: field("x"), y: field(line ? "y" : column), source: line ?? source,
-      line_color: stroke, line_width: 1.6, line_dash: index < 8 ? "solid" : "dashed",
-    });
+    if (chart.x.length < 40) figure.scatter({ x, y: field("y", index), source, size: 5, color: stroke });
+    const line_dash = index < 8 ? "solid" : "dashed";
+    return figure.line({ x, y: field("y", index), source, line_color: stroke, line_width: 1.6, line_dash });
   });
+  const tooltips = chart.lines.map((line, index) => [line.name, `@y${index}{0.[0000]}`]);
   figure.add_tools(new Bokeh.HoverTool({
     mode: "vline",
-    renderers: drawn.slice(0, 1),
-    line_policy: "nearest",
-    tooltips: [["step", "@x{0,0}"], ...chart.lines.map((line, index) => [line.name, `@${columns[index]}{0.[0000]}`])],
+    renderers: renderers.slice(0, 1),
+    tooltips: [["step", "@x{0,0}"], ...tooltips],
   }));
   return figure;
 };
 
-const connected = (x, y) => {
-  const known = y.map((value, index) => index).filter((index) => !Number.isNaN(y[index]));
-  return new Bokeh.ColumnDataSource({ data: { x: known.map((i) => x[i]), y: known.map((i) => y[i]) } });
-};
-
+const drawn = new Map();
 const draw = async (plot) => {
+  const chart = charts[plot.dataset.chart];
+  const source = new Bokeh.ColumnDataSource({ data: columnsOf(chart) });
   plot.replaceChildren();
-  await Bokeh.Plotting.show(build(charts[plot.dataset.chart]), plot);
-  plot.dataset.drawn = "yes";
+  drawn.set(plot, { chart, source });
+  await Bokeh.Plotting.show(build(chart, source), plot);
 };
 
 const plots = [...document.querySelectorAll(".plot")];
 const watcher = new IntersectionObserver((entries) => {
-  for (const entry of entries) {
-    if (entry.isIntersecting) {
-      watcher.unobserve(entry.target);
-      draw(entry.target);
-    }
+  for (const { isIntersecting, target } of entries) {
+    if (!isIntersecting) continue;
+    watcher.unobserve(target);
+    draw(target);
   }
-}, { rootMargin: "300px" });
-plots.forEach((plot) => watcher.observe(plot));
-
-const again = () => {
+}, { rootMargin: "200px" });
+const redraw = () => plots.forEach((plot) => {
+  drawn.delete(plot);
+  watcher.observe(plot);
+});
+const smooth = () => {
   smoothing.parentElement.querySelector("output").textContent = Number(smoothing.value).toFixed(2);
-  kept("smoothing", smoothing.value);
-  kept("scale", scales.find((scale) => scale.checked).value);
-  plots.forEach((plot) => plot.dataset.drawn && watcher.observe(plot));
+  for (const { chart, source } of drawn.values()) source.data = columnsOf(chart);
 };
+
 smoothing.value = kept("smoothing") ?? smoothing.value;
+smoothing.addEventListener("input", () => {
+  kept("smoothing", smoothing.value);
+  smooth();
+});
 for (const scale of scales) {
   if (kept("scale")) scale.checked = scale.value === kept("scale");
-  scale.addEventListener("change", again);
+  scale.addEventListener("change", () => {
+    kept("scale", scale.value);
+    redraw();
+  });
 }
-smoothing.addEventListener("input", again);
-matchMedia("(prefers-color-scheme: dark)").addEventListener("change", again);
-again();
+matchMedia("(prefers-color-scheme: dark)").addEventListener("change", redraw);
+Bokeh.set_log_level("warn");
+smooth();
+redraw();

@@ -28,33 +28,21 @@ const drawFrom = (canvas, strip, columns, index) => {
   canvas.getContext("2d").drawImage(strip, left, Math.floor(index / columns) * size, size, size, 0, 0, size, size);
 };
 
-const startFaces = async (faces) => {
+// a slider through steps, with a button that plays them; `show` is called with an index
+const startPlayer = (show) => {
   const slider = document.getElementById("step");
   const shown = document.getElementById("step-shown");
   const play = document.getElementById("play");
-  const strips = {};
-  for (const direction of faces.directions) {
-    const boxes = document.querySelector(`.pairs[data-direction="${direction.name}"]`);
-    const inputs = await loaded(direction.inputs);
-    boxes.querySelectorAll(".input").forEach((canvas, index) => drawFrom(canvas, inputs, faces.columns, index));
-    strips[direction.name] = { outputs: boxes.querySelectorAll(".output"), loading: [] };
-  }
-  const show = async () => {
-    const index = Number(slider.value);
-    const step = faces.steps[index];
-    const words = `step ${step.step.toLocaleString("en")}`;
+  let steps = [];
+  let timer = 0;
+  const last = () => steps.length - 1;
+  const move = (index) => {
+    slider.value = index;
+    const words = `step ${steps[index].toLocaleString("en")}`;
     shown.textContent = words;
     slider.setAttribute("aria-valuetext", words);
-    for (const [name, strip] of Object.entries(strips)) {
-      strip.loading[index] ??= loaded(step.outputs[name]);
-      const picture = await strip.loading[index];
-      // the slider may have moved on in the meantime
-      if (Number(slider.value) !== index) return;
-      strip.outputs.forEach((canvas, place) => drawFrom(canvas, picture, faces.columns, place));
-    }
+    show(index);
   };
-  const last = faces.steps.length - 1;
-  let timer = 0;
   const stop = () => {
     clearInterval(timer);
     timer = 0;
@@ -63,25 +51,59 @@ const startFaces = async (faces) => {
   };
   play.addEventListener("click", () => {
     if (timer) return stop();
-    if (Number(slider.value) === last) slider.value = 0;
     play.textContent = "Pause";
     play.setAttribute("aria-pressed", "true");
-    show();
+    move(Number(slider.value) === last() ? 0 : Number(slider.value));
     timer = setInterval(() => {
-      slider.value = Number(slider.value) + 1;
-      show();
-      if (Number(slider.value) === last) stop();
-    }, 400);
+      if (Number(slider.value) === last()) return stop();
+      move(Number(slider.value) + 1);
+    }, 500);
   });
   slider.addEventListener("input", () => {
     stop();
+    const index = Number(slider.value);
     // a page that reloads follows the newest sample, unless an earlier one was chosen
-    kept("step", Number(slider.value) === last ? "" : faces.steps[slider.value].step);
-    show();
+    kept("step", index === last() ? "" : steps[index]);
+    move(index);
   });
-  const chosen = faces.steps.findIndex((step) => String(step.step) === kept("step"));
-  if (chosen >= 0) slider.value = chosen;
-  await show();
+  return (newSteps) => {
+    stop();
+    steps = newSteps;
+    slider.max = last();
+    slider.disabled = play.disabled = steps.length < 2;
+    const chosen = steps.findIndex((step) => String(step) === kept("step"));
+    move(chosen < 0 ? last() : chosen);
+  };
+};
+
+const startFaces = (faces) => {
+  let seed = faces.seeds[0];
+  const pictures = new Map();
+  const picture = (uri) => {
+    if (!pictures.has(uri)) pictures.set(uri, loaded(uri));
+    return pictures.get(uri);
+  };
+  let asked = 0;
+  const show = async (index) => {
+    const mine = ++asked;
+    for (const direction of seed.directions) {
+      const strips = await Promise.all(direction.outputs.map((steps) => steps.length && picture(steps[index] ?? steps[0])));
+      const inputs = await picture(direction.inputs);
+      // the slider may have moved on in the meantime
+      if (mine !== asked) return;
+      for (const canvas of document.querySelectorAll(`[data-direction="${direction.name}"] canvas`)) {
+        const strip = canvas.dataset.system === "input" ? inputs : strips[canvas.dataset.system];
+        if (strip) drawFrom(canvas, strip, faces.columns, Number(canvas.dataset.index));
+      }
+    }
+  };
+  const showSteps = startPlayer(show);
+  const seeds = document.getElementById("seed");
+  seeds?.addEventListener("change", () => {
+    seed = faces.seeds[seeds.value];
+    showSteps(seed.steps);
+  });
+  showSteps(seed.steps);
 };
 
 const startSorting = (table) => {
