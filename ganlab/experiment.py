@@ -271,7 +271,7 @@ def _origin(spec: object, set: Sequence[str], out: str | Path | None) -> Json:
     for text in set:
         own = assigned(own, text)
     try:
-        before, after = (resolve(part, name).as_json() for part in (base, own))
+        before, after = (resolve({"name": "", **part}, name).as_json() for part in (base, own))
     except SpecError:
         # the parent may be no whole spec
         before, after = base, own
@@ -344,7 +344,9 @@ def _train(
         return png(sample_grid(sample(state.sampling_generators(), datasets, system, spec.samples.count)))
 
     def write_page() -> None:
-        page.write("training")
+        # after the last step it is written anyway
+        if state.step < steps:
+            page.write_now_and_then("training")
 
     with folder.recorder(state.step, callback.warn) as recorder:
         measurements = None

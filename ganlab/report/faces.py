@@ -102,7 +102,8 @@ def spread(steps: Sequence[int], most: int) -> list[int]:
 def strip(images: Iterable[Image.Image], most: int) -> str:
     """Returns images of one size side by side, `COLUMNS` in a row, as the URI of a WebP image of at most `most` bytes.
 
-    The image is without loss if that is small enough, otherwise compressed, otherwise smaller too.
+    The image is without loss if that is small enough, otherwise compressed, otherwise smaller too, down to 8 pixels for
+    each.
     """
     images = list(images)
     width, height = images[0].size

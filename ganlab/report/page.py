@@ -8,8 +8,9 @@ import secrets
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from importlib.metadata import version
-from importlib.resources import files
+from importlib.util import find_spec
 from itertools import groupby
+from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -102,13 +103,16 @@ def _environment() -> Environment:
 
 @functools.cache
 def _asset(name: str) -> Markup:
-    return Markup(files("ganlab.report").joinpath("templates", name).read_text("utf-8"))
+    return Markup(Path(__file__).with_name("templates").joinpath(name).read_text("utf-8"))
 
 
 @functools.cache
 def _library(name: str) -> Markup:
     """Returns a file of Bokeh's JavaScript, as its package holds it."""
-    text = files("bokeh").joinpath("server", "static", "js", name).read_text("utf-8")
+    # found, not imported: the package itself is not needed
+    found = find_spec("bokeh")
+    assert found is not None and found.origin is not None
+    text = Path(found.origin).with_name("server").joinpath("static", "js", name).read_text("utf-8")
     return Markup(text.replace("</script", "<\\/script"))
 
 

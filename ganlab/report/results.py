@@ -56,8 +56,8 @@ def digits_of(low: float, high: float) -> int:
 
 
 def fixed(value: float, digits: int) -> str:
-    """Returns a number with a fixed number of digits after the point; a minus is a minus sign."""
-    return f"{value:,.{digits}f}".replace("-", "\N{MINUS SIGN}")
+    """Returns a number with a fixed number of digits after the point; a minus is a minus sign, and 0 has none."""
+    return f"{value:z,.{digits}f}".replace("-", "\N{MINUS SIGN}")
 
 
 def _reference(value: float | None, digits: int) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,10 @@ from ganlab.runs.folder import PAGE, RunFolder
 from ganlab.runs.overview import Status
 from ganlab.spec.models import Json, Spec
 
+MOST_OF_TIME = 0.02
+"""The largest share of a training's time in which its page is written, beside the first writing."""
+
+
 class RunPage:
     """Writes the page of a run, again and again while it trains. Reads every record and every sample once."""
 
@@ -26,6 +31,15 @@ class RunPage:
         self._curves = Curves(steps)
         self._faces: Faces | None = None
         self._warned = False
+        self._rests_until = 0.0
+
+    def write_now_and_then(self, state: str) -> None:
+        """Writes report.html, unless that would take more than a small share of the training's time."""
+        started = time.monotonic()
+        if started >= self._rests_until:
+            self.write(state)
+            ended = time.monotonic()
+            self._rests_until = ended + (ended - started) * (1 / MOST_OF_TIME - 1)
 
     def write(self, state: str | None = None) -> None:
         """Writes report.html. A failure is one warning for all calls: no run fails for its page.
@@ -138,8 +152,9 @@ def _ended(state: str, status: Status, last: Record, environment: Json) -> str:
         parts.append(f"{int(last['images']):,} images of each domain")
     if last.get("seconds"):
         parts.append(f"{duration(last['seconds'])} of training")
-    where = environment.get("device_name") or environment.get("device")
-    return f"{state.capitalize()}: {', '.join(parts)}{f', on {where}' if where else ''}."
+    if "device" in environment:
+        parts.append(f"on {environment['device']} ({environment.get('device_name', 'unknown')})")
+    return f"{state.capitalize()}: {', '.join(parts)}."
 
 
 def duration(seconds: float) -> str:

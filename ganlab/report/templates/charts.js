@@ -54,6 +54,7 @@ const build = (chart, source) => {
     axis.major_label_text_font_size = "11px";
   }
   figure.xaxis.formatter = new Bokeh.NumeralTickFormatter({ format: "0,0" });
+  if (!isLog()) figure.yaxis.formatter = new Bokeh.BasicTickFormatter({ power_limit_low: -5 });
   figure.xaxis.ticker = new Bokeh.BasicTicker({ desired_num_ticks: 4 });
   figure.xgrid.grid_line_color = null;
   figure.ygrid.grid_line_color = colour("rule");
