@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from ganlab.comparison.compare import compare as compare
     from ganlab.comparison.compare import compare_runs as compare_runs
     from ganlab.comparison.diff import diff as diff
+    from ganlab.comparison.page import write_report as write_report
     from ganlab.comparison.running import TrialCallback as TrialCallback
     from ganlab.comparison.search import Search as Search
     from ganlab.comparison.search import search as search
@@ -54,6 +55,7 @@ if TYPE_CHECKING:
 _NAMES = {
     "ganlab.comparison.compare": ("compare", "compare_runs"),
     "ganlab.comparison.diff": ("diff",),
+    "ganlab.comparison.page": ("write_report",),
     "ganlab.comparison.running": ("TrialCallback",),
     "ganlab.comparison.search": ("Search", "search"),
     "ganlab.comparison.trials": ("Comparison", "Trial"),

@@ -34,6 +34,7 @@ from ganlab.interfaces.callbacks import Callback, TrainingStart
 from ganlab.interfaces.networks import Domain
 from ganlab.interfaces.sources import Source
 from ganlab.report.grids import png, sample_grid
+from ganlab.report.run_page import RunPage
 from ganlab.report.samples import sample
 from ganlab.runs import checkpoint
 from ganlab.runs.folder import RunFolder
@@ -44,8 +45,8 @@ from ganlab.runs.provenance import metric_code_changes
 from ganlab.runs.writer import RunWriter, restore
 from ganlab.spec import devices
 from ganlab.spec.devices import moved_here
-from ganlab.spec.files import assigned, explaining, read
-from ganlab.spec.models import Evaluation, Json, Options, Spec, check_json, differences
+from ganlab.spec.files import assigned, explaining, parent, read
+from ganlab.spec.models import Evaluation, Json, Options, Spec, check_json, differences, leaf_differences
 from ganlab.spec.resolve import checked, resolve, resolve_evaluation
 from ganlab.system.build import System, build, build_callback, build_data, build_sources
 
@@ -160,14 +161,20 @@ def _run(
         initial = _initial(resolved, folder) if fresh or not folder.steps else None
         with folder.locked():
             kept = claim(folder, kept, resolved, fresh)
-            with ending(callback, lambda: trainer.state.step):
-                _train(trainer, datasets, folder, kept, callback, evaluator, initial, stopped)
-                if evaluator is not None:
-                    try:
-                        measure_run(folder, evaluator, system, _domains(datasets), callback)
-                    except KeyboardInterrupt as interrupt:
-                        message = f"all {trainer.state.step} steps are saved, not yet measured"
-                        raise Interrupted(message, signal.SIGINT) from interrupt
+            page = RunPage(folder, kept, system.schedule.steps, callback.warn)
+            origin = _origin(spec, set, out)
+            try:
+                with ending(callback, lambda: trainer.state.step):
+                    _train(trainer, datasets, folder, kept, callback, evaluator, page, initial, stopped, origin)
+                    if evaluator is not None:
+                        page.write("measuring")
+                        try:
+                            measure_run(folder, evaluator, system, _domains(datasets), callback)
+                        except KeyboardInterrupt as interrupt:
+                            message = f"all {trainer.state.step} steps are saved, not yet measured"
+                            raise Interrupted(message, signal.SIGINT) from interrupt
+            finally:
+                page.write()
     return read_run(folder, kept)
 
 
@@ -350,6 +357,32 @@ def _asked(spec: str | Path | Mapping[str, Any] | Spec, set: Iterable[str]) -> t
     return asked, where
 
 
+def _origin(spec: object, set: Sequence[str], out: str | Path | None) -> Json:
+    """Returns where the spec of a run came from: {"spec", "set", "out"}, its "parent" and the "differences" to it.
+
+    The parent is the file that the spec extends, or the spec's own file if it was changed by `set`. Returns {} for a
+    spec that is not a file.
+    """
+    if not isinstance(spec, str | Path) or _run_folder(spec):
+        return {}
+    found: Json = {"spec": str(spec), "set": list(set), "out": str(out) if out is not None else None}
+    own = read(spec)
+    if (extended := parent(spec)) is None and not set:
+        return found
+    name, base = extended or (Path(spec).name, own)
+    for text in set:
+        own = assigned(own, text)
+    try:
+        before, after = (resolve({"name": "", **part}, name).as_json() for part in (base, own))
+    except SpecError:
+        # the parent may be no whole spec
+        before, after = base, own
+    for part in (before, after):
+        for key in ("$schema", "name", "about"):
+            part.pop(key, None)
+    return {**found, "parent": name, "differences": {k: list(v) for k, v in leaf_differences(before, after).items()}}
+
+
 def _run_folder(spec: object) -> Path | None:
     """Returns the run folder that `spec` names, if it names one."""
     return Path(spec) if isinstance(spec, str | Path) and RunFolder(spec).exists else None
@@ -376,13 +409,15 @@ def _train(
     kept: Spec,
     callback: Callback,
     evaluator: RunEvaluator | None,
+    page: RunPage,
     initial: InitialWeights | None,
     stopped: str | None,
+    origin: Json,
 ) -> None:
     """Trains to the schedule's end, from the newest checkpoint if there is one, or else with the `initial` weights.
 
-    `kept` is the spec for the folder's spec.json, and `evaluator` measures during training. `stopped` is the reason why
-    the run ended before its last step, if it is not trained further.
+    `kept` is the spec for the folder's spec.json, `evaluator` measures during training, and `origin` says where the
+    spec came from. `stopped` is the reason why the run ended before its last step, if it is not trained further.
 
     Raises SpecError if the data are not those that the run began with, RunError if a term stops being finite,
     Interrupted after SIGINT or SIGTERM, with everything saved.
@@ -391,7 +426,9 @@ def _train(
     spec, runtime, steps = system.spec, system.spec.runtime, system.schedule.steps
     if initial is not None:
         begin_with(trainer, initial, callback.warn)
-    origin = keep_manifest(folder, kept, system, datasets, callback.warn, initial)
+    credits = {domain: source.attribution() for domain, source in build_sources(spec).items()}
+    also = {"asked": origin, "attribution": credits}
+    repeated = keep_manifest(folder, kept, system, datasets, callback.warn, initial, also)
     unrecorded = restore(trainer, folder)
     start = TrainingStart(
         spec.name,
@@ -411,13 +448,28 @@ def _train(
     def draw() -> bytes:
         return png(sample_grid(sample(state.sampling_generators(), datasets, system, spec.samples.count)))
 
+    def write_page() -> None:
+        # after the last step it is written anyway
+        if state.step < steps:
+            page.write_now_and_then("training")
+
     with folder.recorder(state.step, callback.warn) as recorder:
         callback.begin(start)
         measurements = None
         if evaluator is not None:
             measurements = PeriodicEvaluation(evaluator, spec.evaluation.every, steps, folder.records(), callback.warn)
         writer = RunWriter(
-            trainer, folder, origin, recorder, callback, draw, measurements, folder.records(), unrecorded, stopped
+            trainer,
+            folder,
+            repeated,
+            recorder,
+            callback,
+            draw,
+            write_page,
+            measurements,
+            folder.records(),
+            unrecorded,
+            stopped,
         )
         if stopped is None:
             folder.forget_stop()
@@ -471,7 +523,10 @@ def _evaluate_run(
             callback.warn(f"{folder.path} is unfinished: step {step} of {steps}, {images}")
         evaluator = _run_evaluator(system, datasets, asked, callback)
         told = _callbacks(spec, callback, missing=True)
-        return measure_run(folder, evaluator, system, _domains(datasets), told)
+        found = measure_run(folder, evaluator, system, _domains(datasets), told)
+        if not folder.busy:
+            RunPage(folder, spec, system.schedule.steps, callback.warn).write()
+        return found
 
 
 def _third_party(spec: Spec) -> list[str]:

@@ -75,6 +75,7 @@ def test_a_run_leaves_the_files_that_are_documented(tiny: Json, tmp_path: Path) 
         "checkpoints",
         "environment.json",
         "metrics.jsonl",
+        "report.html",
         "samples",
         "spec.json",
     ]

@@ -122,13 +122,13 @@ def _command(spec: Path, set_: Iterable[str], out: Path | None) -> str:
 
 def _show_paths(result: Run, trained: bool) -> None:
     from ganlab.runs.checkpoint import path_of
-    from ganlab.runs.folder import RunFolder
+    from ganlab.runs.folder import PAGE, RunFolder
 
     folder = RunFolder(result.folder)
     say(f"{'trained' if trained else 'already trained'}: {result.step} steps, in {result.folder}")
     if result.stopped is not None:
         say(f"  stopped      {result.stopped}")
-    say(f"  look at      {folder.sample(result.step)}")
+    say(f"  look at      {folder.path / PAGE if (folder.path / PAGE).exists() else folder.sample(result.step)}")
     if any(result.folder.glob("events.out.tfevents.*")):
         say(f"  curves       tensorboard --logdir {result.folder}")
     if result.evaluation is not None:
@@ -227,6 +227,7 @@ app.command()(using.translate)
 app.command()(using.demo)
 app.command()(sharing.export)
 app.command("import")(sharing.import_)
+app.command()(using.report)
 app.command()(using.runs)
 app.command()(starting.experiments)
 app.command()(starting.init)

@@ -101,6 +101,31 @@ def demo(
         serve(folders, host, port, ready)
 
 
+def report(
+    runs: Annotated[
+        list[Path] | None,
+        typer.Argument(metavar="RUN", help="Run folders and folders of comparisons. Default: the newest run in runs/."),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Write the page of a run or a comparison again: report.html in its folder.
+
+    A run writes its page at its end and whenever it draws samples, a comparison at its end. The page is one file: it
+    needs no server and no network.
+    """
+    with errors():
+        from ganlab.comparison.page import write_report
+        from ganlab.experiment import newest_run
+
+        finish_imports()
+        pages = [str(write_report(run)) for run in runs or [newest_run().path]]
+        if as_json:
+            print_json({"pages": pages})
+        else:
+            for page in pages:
+                say(f"written: {page}")
+
+
 def runs(
     where: Annotated[Path, typer.Argument(metavar="DIR", help="A folder of runs, at any depth, or a run.")] = Path(
         "runs"

@@ -9,14 +9,15 @@ from pathlib import Path
 
 from ganlab.comparison import tables
 from ganlab.comparison.numbers import Values, compare_values, half_of_the_largest
+from ganlab.comparison.page import write_comparison_page
 from ganlab.comparison.places import check_place, most_at_a_time, place
 from ganlab.comparison.running import FixedQueue, TrialCallback, run_trials
 from ganlab.comparison.runs import MeasuredRun, check_alike, notes, read_run
 from ganlab.comparison.trials import Comparison, Plan, Trial, folder_name, plan
 from ganlab.components.options import nearest
-from ganlab.errors import Interrupted, SpecError
+from ganlab.errors import Interrupted, SpecError, text_of
 from ganlab.evaluation.metric_suite import evaluator_for
-from ganlab.runs.folder import RunFolder, write
+from ganlab.runs.folder import PAGE, RunFolder, write
 from ganlab.spec.models import Json, leaf_differences
 
 
@@ -26,7 +27,8 @@ def compare(asked: Comparison, callback: TrialCallback | None = None) -> Json:
     Each trial is a process of its own, `ganlab run`. Finished trials are not trained again, and unfinished ones resume.
     If a trial fails, its reason is kept, and the other trials continue. `callback` receives the progress.
 
-    Returns the content of comparison.json and "folder", and writes comparison.json, comparison.md and comparison.csv.
+    Returns the content of comparison.json and "folder", and writes comparison.json, comparison.md, comparison.csv
+    and report.html.
     Raises SpecError, before anything is trained, if the specs can't be compared; Interrupted after SIGINT or SIGTERM,
     with everything saved.
     """
@@ -220,4 +222,9 @@ def _write(folder: Path, found: Json) -> Json:
     write(folder / "comparison.csv", tables.csv(found).encode(errors="backslashreplace"))
     # last: it says that the tables belong to it
     write(folder / "comparison.json", text.encode(errors="backslashreplace") + b"\n")
+    try:
+        write_comparison_page(folder, found)
+    # a page may fail in any way, and nothing is lost with it
+    except Exception as error:
+        found = {**found, "notes": [*found["notes"], f"{folder / PAGE} is not written: {text_of(error)}"]}
     return {"folder": str(folder), **found}

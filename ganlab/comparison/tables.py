@@ -29,33 +29,33 @@ _COSTS = (
 
 def text(found: Json) -> str:
     """Returns the tables and notes of a comparison as text, aligned and at most 80 columns wide for short names."""
-    blocks = [(_heading(number, ", "), [*_rows(found, number)], _half(number)) for number in found["numbers"]]
+    blocks = [(_heading(number, ", "), [*_rows(found, number)], half(number)) for number in found["numbers"]]
     rows = [("", *_COLUMNS), *(row for _, inner, _ in blocks for row in inner)]
     widths = [max(len(row[column]) for row in rows) for column in range(len(_COLUMNS) + 1)]
 
     def aligned(row: Sequence[str]) -> str:
         return "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
 
-    lines = [_title(found), ""]
+    lines = [title(found), ""]
     if blocks:
         lines += [f"  {aligned(('', *_COLUMNS))}"]
-    for heading, inner, half in blocks:
-        lines += [heading, *(f"  {aligned(row)}" for row in inner), *([f"  {half}"] if half else [])]
-    after = (textwrap.fill(line, WIDTH, subsequent_indent="  ", break_long_words=False) for line in _after(found))
-    costs = [*_cost_rows(found)]
+    for heading, inner, last in blocks:
+        lines += [heading, *(f"  {aligned(row)}" for row in inner), *([f"  {last}"] if last else [])]
+    after = (textwrap.fill(line, WIDTH, subsequent_indent="  ", break_long_words=False) for line in explanations(found))
+    costs = [*cost_rows(found)]
     return "\n".join([*lines, "", *([*columns(costs), ""] if costs else []), *after]) + "\n"
 
 
 def markdown(found: Json) -> str:
     """Returns the tables and notes of a comparison as Markdown."""
-    lines = [f"# {_title(found)}"]
+    lines = [f"# {title(found)}"]
     for number in found["numbers"]:
         lines += ["", f"## {_heading(number, '; ')}", "", *markdown_table(("system", *_COLUMNS), _rows(found, number))]
-        if half := _half(number):
-            lines += ["", half]
-    if costs := [*_cost_rows(found)]:
+        if last := half(number):
+            lines += ["", last]
+    if costs := [*cost_rows(found)]:
         lines += ["", "## Cost", "", *markdown_table(("system", *costs[0][1:]), costs[1:])]
-    return "\n".join([*lines, "", *(f"- {line}" for line in _after(found))]) + "\n"
+    return "\n".join([*lines, "", *(f"- {line}" for line in explanations(found))]) + "\n"
 
 
 def csv(found: Json) -> str:
@@ -86,7 +86,8 @@ def markdown_table(heading: Sequence[str], rows: Iterator[Sequence[str]] | Seque
     return [f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |" for line in lines]
 
 
-def _title(found: Json) -> str:
+def title(found: Json) -> str:
+    """Returns the systems and the number of seeds of a comparison."""
     others = [system["name"] for system in found["systems"][1:]]
     seeds = f"{len(found['seeds'])} seed{'s' if len(found['seeds']) > 1 else ''}"
     return f"{' and '.join(others) or 'Nothing'} compared with {found['baseline']}: {seeds}"
@@ -110,28 +111,29 @@ def _rows(found: Json, number: Json) -> Iterator[tuple[str, ...]]:
         if difference is not None:
             p = difference.get("p_holm")
             p_text = "" if not number["better"] else "-" if p is None else "<0.001" if p < 0.001 else f"{p:.3f}"
-            shown = (_plus_minus(difference["mean"], difference["interval"]), p_text, difference["verdict"])
-        yield (label, _plus_minus(summary["mean"], summary["interval"]), *shown)
+            shown = (plus_minus(difference["mean"], difference["interval"]), p_text, difference["verdict"])
+        yield (label, plus_minus(summary["mean"], summary["interval"]), *shown)
 
 
-def _plus_minus(mean: float, interval: Sequence[float] | None) -> str:
+def plus_minus(mean: float, interval: Sequence[float] | None) -> str:
     """Returns a mean and half of its interval, with two digits of the latter."""
-    half = 0.0 if interval is None else (interval[1] - interval[0]) / 2
-    if not half:
+    width = 0.0 if interval is None else (interval[1] - interval[0]) / 2
+    if not width:
         return f"{mean:.4g}"
-    digits = max(0, 1 - math.floor(math.log10(half)))
-    return f"{mean:.{digits}f} ± {half:.{digits}f}"
+    digits = max(0, 1 - math.floor(math.log10(width)))
+    return f"{mean:.{digits}f} ± {width:.{digits}f}"
 
 
-def _half(number: Json) -> str:
-    half = number["half_of_the_largest"]
-    if half is None:
+def half(number: Json) -> str:
+    """Returns how many seeds would find half of the largest difference; "" if that is not known."""
+    found = number["half_of_the_largest"]
+    if found is None:
         return ""
-    needed = f"about {half['seeds']}" if half["seeds"] else f"more than {MOST_PAIRS}"
-    return f"to find half of the largest difference ({half['system']}): {needed} seeds"
+    needed = f"about {found['seeds']}" if found["seeds"] else f"more than {MOST_PAIRS}"
+    return f"to find half of the largest difference ({found['system']}): {needed} seeds"
 
 
-def _cost_rows(found: Json) -> Iterator[tuple[str, ...]]:
+def cost_rows(found: Json) -> Iterator[tuple[str, ...]]:
     """Yields a heading and a row for each system, with the costs that are known."""
     costs = [system["cost"] for system in found["systems"]]
     known = [column for column in _COSTS if any(column[0] in cost for cost in costs)]
@@ -143,7 +145,7 @@ def _cost_rows(found: Json) -> Iterator[tuple[str, ...]]:
         yield (system["name"], *cells)
 
 
-def _after(found: Json) -> Iterator[str]:
+def explanations(found: Json) -> Iterator[str]:
     """Yields what the reader needs to judge the tables: failures, a summary, how the numbers were made."""
     for trial in found["trials"]:
         if trial["state"] != "finished":
@@ -179,10 +181,10 @@ def _after(found: Json) -> Iterator[str]:
         f" with {tests['pairs']} seeds and {tests['count']} tests"
     )
     for system in found["systems"][1:]:
-        yield _findings(found, system["name"])
+        yield findings(found, system["name"])
 
 
-def _findings(found: Json, name: str) -> str:
+def findings(found: Json, name: str) -> str:
     """Returns a sentence with the numbers in which a system is better and worse than the baseline."""
     numbers = [number for number in found["numbers"] if number["better"] and name in number["differences"]]
 

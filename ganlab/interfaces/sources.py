@@ -35,6 +35,10 @@ class Source:
         """Returns the image's class, 0 <= label < classes. Called only if `classes` is not 0."""
         raise NotImplementedError(f"{type(self).__name__} has no label")
 
+    def attribution(self) -> str:
+        """Returns the credits of the images' authors, with their licence, as text for a page; "" if none are due."""
+        return ""
+
     def attributes(self, key: str) -> dict[str, str]:
         """Returns what is known of the image's content, for example {"hair": "black"}."""
         return {}

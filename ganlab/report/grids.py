@@ -12,6 +12,9 @@ from ganlab.data.image_files import to_uint8
 
 GAP, STRIP, MARGIN = 2, 16, 4
 
+Pairs = tuple[list[Image.Image], list[Image.Image]]
+"""Inputs and their outputs."""
+
 BACKGROUND, INK = (255, 255, 255), (40, 40, 40)
 
 
@@ -57,6 +60,32 @@ def _block(title: str, groups: Sequence[Sequence[Image.Image]], groups_a_row: in
             left = MARGIN + column * pitch_x + place * (size_x + GAP)
             block.paste(image, (left, STRIP + row * pitch_y))
     return block
+
+
+def cut(sheet: Image.Image, size: int, pairs: Mapping[str, int], pairs_a_row: int = 4) -> dict[str, Pairs]:
+    """Returns the images in a sheet that `sample_grid` drew: {direction: (inputs, outputs)}.
+
+    `pairs` is {direction: its number of pairs}, in the order of the sheet; the images are `size` pixels wide and high.
+    Raises ValueError if a sheet of that many pairs has another size.
+    """
+    found: dict[str, Pairs] = {}
+    top = widest = 0
+    pitch_x, pitch_y = 2 * (size + GAP) + MARGIN, size + GAP
+    for direction, count in pairs.items():
+        corners = [
+            (MARGIN + column * pitch_x, top + STRIP + row * pitch_y)
+            for row, column in (divmod(index, pairs_a_row) for index in range(count))
+        ]
+        inputs, outputs = (
+            [sheet.crop((left + right, upper, left + right + size, upper + size)) for left, upper in corners]
+            for right in (0, size + GAP)
+        )
+        found[direction] = inputs, outputs
+        top += STRIP + -(-count // pairs_a_row) * pitch_y + MARGIN
+        widest = max(widest, min(pairs_a_row, count) * pitch_x + MARGIN)
+    if sheet.size != (widest, top):
+        raise ValueError(f"the sheet has {sheet.size} pixels, and {pairs} pairs have {(widest, top)}")
+    return found
 
 
 def png(image: Image.Image) -> bytes:

@@ -22,6 +22,9 @@ from ganlab.spec.devices import moved_here
 from ganlab.spec.models import Json, Spec
 from ganlab.spec.resolve import resolve
 
+PAGE = "report.html"
+"""The name of the page in the folder of a run or a comparison."""
+
 
 class RunFolder:
     """The folder of one run, which need not exist yet.
@@ -36,6 +39,7 @@ class RunFolder:
     - evaluation.json, speed.json: measurements of its checkpoints
     - failed.json: the reason why the training failed
     - stopped.json: the reason why a finished run has fewer steps than its schedule
+    - report.html: everything above as a page
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -81,6 +85,10 @@ class RunFolder:
     def sample(self, step: int) -> Path:
         """Returns the path of a step's sample grid."""
         return self.samples / f"{checkpoint.name_of(step)}.png"
+
+    def sheets(self) -> dict[int, Path]:
+        """Returns {step: its sample grid}."""
+        return {_step(path): path for path in self.samples.glob("step-*.png") if _step(path)}
 
     def spec_json(self) -> Json:
         """Reads spec.json. Raises SpecError if it can't be read."""
@@ -182,6 +190,11 @@ class RunFolder:
         # file names need not be text: a byte that UTF-8 can't hold stays a JSON escape
         write(self.path / name, text.encode(errors="backslashreplace") + b"\n")
 
+    def write_page(self, content: bytes) -> None:
+        """Writes report.html. Raises RunError if the disk fails."""
+        self.check_lock()
+        write(self.path / PAGE, content)
+
     def clear(self) -> None:
         """Removes the run and keeps every other file in the folder."""
         self.tidy()
@@ -190,7 +203,7 @@ class RunFolder:
             for step in reversed(self.steps):
                 checkpoint.remove(self.checkpoints, step)
             checkpoint.remove_unfinished(self.checkpoints)
-            names = ("environment.json", "evaluation.json", "speed.json", "failed.json", "stopped.json")
+            names = ("environment.json", "evaluation.json", "speed.json", "failed.json", "stopped.json", PAGE)
             paths = [*self.samples.glob("step-*.png"), *(self.path / name for name in names), self.metrics]
             # the spec last: without it the other files would look like somebody else's
             for path in (*paths, *self.path.glob("events.out.tfevents.*"), self.path / "spec.json"):

@@ -31,11 +31,13 @@ def keep_manifest(
     datasets: Mapping[str, Dataset],
     warn: Callable[[str], None],
     initial: InitialWeights | None = None,
+    also: Json | None = None,
 ) -> Origin:
     """Writes spec.json and environment.json of a new run; compares those of a resumed run with the present state.
 
     `spec` is what spec.json then holds, once the images are known to be the same. `initial` are the weights with which
-    a new run begins, if they are another run's.
+    a new run begins, if they are another run's. `also` has further entries of environment.json, for
+    readers alone.
 
     Returns what the manifests of the run's checkpoints repeat. Differences in `BYTES_DEPEND_ON` give a warning and an
     entry in environment.json's "continued". Raises RunError if the newest checkpoint is damaged, SpecError if the
@@ -53,6 +55,7 @@ def keep_manifest(
         "data": {domain: dataset.fingerprint() for domain, dataset in datasets.items()},
         "weights": weights,
         "init": initial and initial.as_json(),
+        **(also or {}),
         "continued": [],
     }
     if not folder.steps:

@@ -61,7 +61,7 @@ def list_runs(where: str | Path = "runs") -> list[Status]:
 
     Raises SpecError if the folder does not exist.
     """
-    return [_status(folder) for folder in _runs(Path(where))]
+    return [status_of(folder) for folder in _runs(Path(where))]
 
 
 def leftovers(where: str | Path = "runs") -> list[Leftover]:
@@ -72,7 +72,7 @@ def leftovers(where: str | Path = "runs") -> list[Leftover]:
 
     Raises SpecError if the folder does not exist.
     """
-    return [leftover for folder in _runs(Path(where)) for leftover in _leftovers(folder, _status(folder))]
+    return [leftover for folder in _runs(Path(where)) for leftover in _leftovers(folder, status_of(folder))]
 
 
 def delete(leftover: Leftover) -> None:
@@ -84,7 +84,7 @@ def delete(leftover: Leftover) -> None:
     folder = RunFolder(leftover.path if whole else leftover.path.parents[1])
     with folder.locked():
         # this process holds the lock now
-        if leftover.path not in [found.path for found in _leftovers(folder, _status(folder, running=False))]:
+        if leftover.path not in [found.path for found in _leftovers(folder, status_of(folder, running=False))]:
             return
         if whole:
             folder.clear()
@@ -107,7 +107,7 @@ def _runs(where: Path) -> Iterator[RunFolder]:
             yield RunFolder(inside)
 
 
-def _status(folder: RunFolder, running: bool | None = None) -> Status:
+def status_of(folder: RunFolder, running: bool | None = None) -> Status:
     """Returns the state of a run. `running` says whether a process trains in it; None finds out."""
     step = _step(folder)
     steps, state, why = _progress(folder, step)

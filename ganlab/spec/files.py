@@ -59,16 +59,15 @@ def read(path: str | Path) -> Json:
         raise SpecError(f"{path}: is nested too deeply") from error
 
 
+def parent(path: str | Path) -> tuple[str, Json] | None:
+    """Returns the spec that a spec file extends, with its name; None if it extends none. Raises SpecError."""
+    path = asked_for(Path(path))
+    base = _parse(_text(path, ()), path).get("extends")
+    return (base, _read(located(path.parent / base, base), ())) if isinstance(base, str) else None
+
+
 def _read(path: Path, seen: tuple[Path, ...]) -> Json:
-    try:
-        real = path.resolve()
-        # some editors start a file with a byte order mark, which utf-8-sig drops
-        with opened(path) as file:
-            text = file.read().decode("utf-8-sig")
-    except (OSError, RuntimeError, ValueError) as error:
-        what = "it is not UTF-8 text" if isinstance(error, UnicodeDecodeError) else error
-        why = error.strerror if isinstance(error, OSError) and error.strerror else what
-        raise SpecError(f"{path}: can't be read: {why}{f' ({seen[-1].name} extends it)' if seen else ''}") from error
+    text, real = _text(path, seen), path.resolve()
     if real in seen:
         chain = " -> ".join(p.name for p in (*seen, real))
         raise SpecError(f"{path}: extends itself: {chain}")
@@ -85,6 +84,19 @@ def _read(path: Path, seen: tuple[Path, ...]) -> Json:
     # the paths of the extended files are absolute already
     merged: Json = anchored(patched(inherited, spec), path.parent)
     return merged
+
+
+def _text(path: Path, seen: tuple[Path, ...]) -> str:
+    """Returns the content of a spec file; `seen` are the files that extend it."""
+    try:
+        path.resolve()
+        # some editors start a file with a byte order mark, which utf-8-sig drops
+        with opened(path) as file:
+            return file.read().decode("utf-8-sig")
+    except (OSError, RuntimeError, ValueError) as error:
+        what = "it is not UTF-8 text" if isinstance(error, UnicodeDecodeError) else error
+        why = error.strerror if isinstance(error, OSError) and error.strerror else what
+        raise SpecError(f"{path}: can't be read: {why}{f' ({seen[-1].name} extends it)' if seen else ''}") from error
 
 
 def _parse(text: str, path: Path) -> Json:

@@ -164,6 +164,11 @@ class Avatars(ganlab.Source):
         """Returns the credit that the style's own metadata give."""
         return self._style.meta().license().text() or ""
 
+    def attribution(self) -> str:
+        """Returns the credits that the style's illustrator asks for."""
+        credits: str = self._style.meta().license().text()
+        return f"{credits}\nDrawn by DiceBear; ganlab may change colours, leave out what is worn, and move the head."
+
     def _draw(self, seed: str) -> Avatar:
         with _DRAWING:
             return Avatar(self._style, {**self._frame, "seed": seed})

@@ -1,0 +1,223 @@
+"""The page of a comparison, and `ganlab report`, which writes the pages of runs and comparisons again."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+from ganlab.comparison import tables
+from ganlab.errors import GanlabError, SpecError, text_of
+from ganlab.report.curves import Curves, band_charts
+from ganlab.report.faces import COLUMNS, Faces, side_by_side
+from ganlab.report.page import RELOAD_SECONDS, drawn, render
+from ganlab.report.results import fixed
+from ganlab.report.run_page import write_run_page
+from ganlab.runs.folder import PAGE, RunFolder, write
+from ganlab.spec.models import Json
+
+KEYS = 4
+"""The most numbers in the table on the first screen."""
+
+_PICTURES = 10_000_000
+"""The most bytes of all pictures of a page."""
+
+_FACES, _STEPS = COLUMNS, 10
+"""The most images of a direction, and the most steps at which they are shown."""
+
+
+def write_report(folder: str | Path) -> Path:
+    """Writes the page of a run or of a comparison again, from what its folder holds. Returns the page's path.
+
+    Raises SpecError if the folder holds neither, or if it can't be read here; RunError if the page can't be written.
+    """
+    folder = Path(folder)
+    kept = folder / "comparison.json"
+    if not kept.exists():
+        if not RunFolder(folder).exists:
+            raise SpecError(f"{folder} is neither a run nor a comparison: it has no spec.json and no comparison.json")
+        return write_run_page(RunFolder(folder))
+    try:
+        found = json.loads(kept.read_bytes())
+        return write_comparison_page(folder, found)
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        raise SpecError(f"{kept} can't be read: {text_of(error)}") from error
+
+
+def write_comparison_page(folder: Path, found: Json) -> Path:
+    """Writes the page of a comparison, given the content of its comparison.json. Raises RunError."""
+    write(folder / PAGE, render("comparison.html", _context(folder, found)))
+    return folder / PAGE
+
+
+def _context(folder: Path, found: Json) -> Json:
+    names = [system["name"] for system in found["systems"]]
+    folders = {(t["system"], t["seed"]): _located(folder, t["folder"]) for t in found["trials"]}
+    charts = drawn(band_charts(_means(names, folders)))
+    finished = sum(trial["state"] == "finished" for trial in found["trials"])
+    failed = any(trial["state"] == "failed" for trial in found["trials"])
+    state = "finished" if finished == len(found["trials"]) else "failed" if failed else "unfinished"
+    faces = _faces(names, folders)
+    numbers = found["numbers"]
+    keys = [*dict.fromkeys(number["number"] for number in numbers)][:KEYS]
+    page: Json = {
+        "title": tables.title(found),
+        "state": state,
+        "ended": f"{finished} of {len(found['trials'])} trials finished; seeds {', '.join(map(str, found['seeds']))}.",
+        "reload": RELOAD_SECONDS if state == "unfinished" and found["jobs"] is not None else 0,
+        "baseline": found["baseline"],
+        "findings": [tables.findings(found, name) for name in names[1:]] if found["tests"]["count"] else [],
+        "keys": _overview([n for key in keys for n in numbers if n["number"] == key], names, found["baseline"]),
+        "all_keys": len({number["number"] for number in numbers}) == len(keys),
+        "rows": list(_rows(found)),
+        "explanations": list(tables.explanations(found)),
+        "halves": [half for number in numbers if (half := _half(number))],
+        "costs": list(tables.cost_rows(found)),
+        "faces": faces,
+        "charts": charts,
+        "systems": found["systems"],
+        "trials": [
+            {**trial, "page": _link(folder, folders[trial["system"], trial["seed"]])} for trial in found["trials"]
+        ],
+        "again": "\n".join(_commands(folder, found)),
+    }
+    shown = [
+        ("numbers", "Every number", numbers),
+        ("curves", "Curves", charts),
+        ("systems", "Systems", names),
+        ("trials", "Trials", found["trials"]),
+        ("again", "Make it again", True),
+    ]
+    return {**page, "sections": [(id, name) for id, name, content in shown if content]}
+
+
+def _located(folder: Path, trial: str) -> Path:
+    """Returns a trial's folder, which is relative to where the comparison was made, or has moved with it."""
+    inside = folder / Path(*Path(trial).parts[-2:])
+    return inside if (inside / "spec.json").exists() else Path(trial)
+
+
+def _link(folder: Path, run: Path) -> str | None:
+    if not (run / PAGE).exists():
+        return None
+    return Path(os.path.relpath(run / PAGE, folder)).as_posix()
+
+
+def _means(
+    names: Sequence[str], folders: Mapping[tuple[str, int], Path]
+) -> dict[str, list[dict[str, dict[int, float]]]]:
+    """Returns {system: the curves of its runs}, with fewer points the more systems there are."""
+    points = max(60, min(500, 2000 // max(1, len(names))))
+    found: dict[str, list[dict[str, dict[int, float]]]] = {name: [] for name in names}
+    longest = max((_steps(path) for path in folders.values()), default=1)
+    for (system, _), path in folders.items():
+        curves = Curves(longest, points)
+        curves.read(RunFolder(path).metrics)
+        if means := curves.means():
+            found[system].append(means)
+    return {name: means for name, means in found.items() if means}
+
+
+def _steps(path: Path) -> int:
+    try:
+        return int(RunFolder(path).spec_json()["schedule"]["steps"])
+    # a schedule may have no such option
+    except (GanlabError, LookupError, TypeError, ValueError):
+        return 1
+
+
+def _faces(names: Sequence[str], folders: Mapping[tuple[str, int], Path]) -> Json:
+    """Returns the same images under every system: {"columns", "systems", "seeds": a `side_by_side` for each}."""
+    by_seed: dict[int, dict[str, Faces]] = {}
+    for (system, seed), path in folders.items():
+        if (faces := _read_faces(path, _PICTURES // len(folders))) is not None:
+            by_seed.setdefault(seed, {})[system] = faces
+    seeds = [side_by_side(seed, [own.get(name) for name in names]) for seed, own in sorted(by_seed.items())]
+    return {"columns": COLUMNS, "systems": list(names), "seeds": seeds}
+
+
+def _read_faces(path: Path, most: int) -> Faces | None:
+    folder = RunFolder(path)
+    try:
+        spec, data = folder.spec_json(), (folder.environment() or {})["data"]
+        pairs = {d: min(spec["samples"]["count"], data[d[0]]["held_out"]) for d in spec["directions"]}
+        size = spec["data"]["size"]
+    except (GanlabError, LookupError, TypeError):
+        return None
+    sheets = folder.sheets()
+    if not sheets or not all(pairs.values()):
+        return None
+    steps = min(_STEPS, len(sheets))
+    faces = Faces(size, pairs, steps, most // (steps + 1), _FACES)
+    faces.read(sheets)
+    return faces if faces.outputs else None
+
+
+def _overview(numbers: Sequence[Json], names: Sequence[str], baseline: str) -> Json:
+    """Returns the table of systems and numbers: {"columns", "rows"}."""
+    columns = [
+        {
+            "number": number["number"],
+            "direction": f"{number['direction'][0]} → {number['direction'][1]}",
+            "better": number["better"],
+            "references": [f"{name} {_minus(f'{value:.3g}')}" for name, value in number["references"].items()],
+        }
+        for number in numbers
+    ]
+    rows = [
+        {"name": name, "baseline": name == baseline, "cells": [_cell(number, name) for number in numbers]}
+        for name in names
+    ]
+    return {"columns": columns, "rows": rows}
+
+
+def _cell(number: Json, name: str) -> Json:
+    summary = number["systems"].get(name)
+    if summary is None:
+        return {"value": "", "mean": "", "spread": "", "verdict": ""}
+    mean, _, spread = tables.plus_minus(summary["mean"], summary["interval"]).partition(" ± ")
+    verdict = number["differences"].get(name, {}).get("verdict", "")
+    return {"value": summary["mean"], "mean": _minus(mean), "spread": spread, "verdict": verdict}
+
+
+def _minus(text: str) -> str:
+    return text.replace("-", "\N{MINUS SIGN}", 1) if text.startswith("-") else text
+
+
+def _rows(found: Json) -> Iterator[Json]:
+    """Yields the rows of the table of every number, direction and system."""
+    for number in found["numbers"]:
+        for name, summary in number["systems"].items():
+            difference = number["differences"].get(name)
+            p = difference and difference.get("p_holm")
+            yield {
+                "number": number["number"],
+                "better": number["better"],
+                "direction": f"{number['direction'][0]} → {number['direction'][1]}",
+                "system": name,
+                "mean": summary["mean"],
+                "mean_text": _minus(tables.plus_minus(summary["mean"], summary["interval"])),
+                "difference": difference["mean"] if difference else "",
+                "difference_text": _minus(tables.plus_minus(difference["mean"], difference["interval"]))
+                if difference
+                else ("baseline" if name == found["baseline"] else ""),
+                "p": "" if p is None else p,
+                "p_text": "" if p is None else "<0.001" if p < 0.001 else fixed(p, 3),
+                "verdict": difference["verdict"] if difference else "",
+            }
+
+
+def _half(number: Json) -> str:
+    half = tables.half(number)
+    return f"{number['number']} {number['direction']}: {half}" if half else ""
+
+
+def _commands(folder: Path, found: Json) -> Iterator[str]:
+    """Yields the shell commands that train every trial again and compare them."""
+    yield from (trial["command"] for trial in found["trials"] if "command" in trial)
+    runs = [trial["folder"] for trial in found["trials"]]
+    only = [word for number in found["only"] for word in ("--number", number)]
+    words = ["ganlab", "compare", "--from", *runs, "--baseline", found["baseline"], *only, "--out", str(folder)]
+    yield shlex.join(words)

@@ -1,0 +1,124 @@
+"""The held-out faces of a run's samples, cut out of its grids, for the slider through training."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from PIL import Image
+
+from ganlab.report.grids import cut
+from ganlab.spec.models import Json
+
+COLUMNS = 8
+"""The images in a row of a strip."""
+
+SAMPLES = 40
+"""The most samples that a page shows."""
+
+BYTES = 200_000
+"""The most bytes of all strips of one sample; with SAMPLES of them a page stays below 15 MB."""
+
+
+class Faces:
+    """The samples of a run as strips of images, {step: {direction: strip}}. A sample is read and encoded once."""
+
+    def __init__(
+        self, size: int, pairs: Mapping[str, int], samples: int = SAMPLES, most: int = BYTES, faces: int | None = None
+    ) -> None:
+        """`pairs` is {direction: its number of pairs in a grid}; at most `faces` of them are kept, evenly spread.
+
+        At most `samples` samples are kept, each in at most `most` bytes.
+        """
+        self._size, self._pairs, self._samples, self._most = size, pairs, samples, most
+        self._kept = {direction: spread(range(count), faces or count) for direction, count in pairs.items()}
+        self.inputs: dict[str, str] = {}
+        """{direction: the strip of its inputs}; empty without a sample."""
+        self.outputs: dict[int, dict[str, str]] = {}
+
+    def read(self, sheets: Mapping[int, Path]) -> None:
+        """Reads the samples {step: sample grid}: all of them, or evenly spread ones if there are too many.
+
+        A grid that can't be read, or that has another number of pairs, is left out.
+        """
+        wanted = spread(sorted(sheets), self._samples)
+        self.outputs = {step: strips for step, strips in self.outputs.items() if step in wanted}
+        for step in wanted:
+            if step not in self.outputs:
+                with suppress(OSError, ValueError, SyntaxError), Image.open(sheets[step]) as sheet:
+                    found = cut(sheet.convert("RGB"), self._size, self._pairs)
+                    most = self._most // len(found)
+                    inputs, outputs = (
+                        {name: strip([pairs[side][i] for i in self._kept[name]], most) for name, pairs in found.items()}
+                        for side in (0, 1)
+                    )
+                    self.inputs = self.inputs or inputs
+                    self.outputs[step] = outputs
+
+    def strips(self, direction: str, steps: Iterable[int]) -> list[str]:
+        """Returns the strip of each step, or of the last one without `steps`; [] if the direction is not trained."""
+        chosen = list(steps) or [max(self.outputs)]
+        return [self.outputs[step][direction] for step in chosen if direction in self.outputs[step]]
+
+    def count(self, direction: str) -> int:
+        """Returns the number of images in each strip of a direction."""
+        return len(self._kept[direction])
+
+
+def side_by_side(seed: int, systems: Sequence[Faces | None]) -> Json:
+    """Returns the same images under each system: {"seed", "steps", "directions": [{"name", "count", "inputs",
+    "outputs": for each system, the strip of each step}]}.
+
+    The steps are those that all systems have. If there is none, each system shows its last sample.
+    """
+    known = [faces for faces in systems if faces is not None]
+    first = known[0]
+    common = sorted(set.intersection(*(set(faces.outputs) for faces in known)))
+    return {
+        "seed": seed,
+        "steps": common or [max(first.outputs)],
+        "directions": [
+            {
+                "name": direction,
+                "count": first.count(direction),
+                "inputs": inputs,
+                "outputs": [faces.strips(direction, common) if faces else [] for faces in systems],
+            }
+            for direction, inputs in first.inputs.items()
+        ],
+    }
+
+
+def spread(steps: Sequence[int], most: int) -> list[int]:
+    """Returns at most `most` of the steps, evenly spread, with the last, and with the first if there is more than one."""
+    if len(steps) <= most:
+        return list(steps)
+    return [steps[-1 - index * (len(steps) - 1) // max(1, most - 1)] for index in reversed(range(most))]
+
+
+def strip(images: Iterable[Image.Image], most: int) -> str:
+    """Returns images of one size side by side, `COLUMNS` in a row, as the URI of a WebP image of at most `most` bytes.
+
+    The image is without loss if that is small enough, otherwise compressed, otherwise smaller too, down to 8 pixels for
+    each.
+    """
+    images = list(images)
+    width, height = images[0].size
+    whole = Image.new("RGB", (COLUMNS * width, -(-len(images) // COLUMNS) * height))
+    for index, image in enumerate(images):
+        whole.paste(image, (index % COLUMNS * width, index // COLUMNS * height))
+    content = _webp(whole, lossless=True, quality=20, method=0)
+    while len(content) > most and width > 8:
+        content = _webp(whole, quality=95, method=0)
+        width, height = width // 2, height // 2
+        whole = whole.resize((COLUMNS * width, whole.height // 2), Image.Resampling.BOX)
+    return f"data:image/webp;base64,{base64.b64encode(content).decode()}"
+
+
+def _webp(image: Image.Image, **options: bool | int) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, "WEBP", **options)
+    return buffer.getvalue()
