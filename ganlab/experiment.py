@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager, suppress
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -145,19 +145,22 @@ def _run(
             return found
     callback = _callbacks(resolved, shown, others)
     with _reproducible(resolved):
-        datasets = _data(resolved, callback)
-        system = build(resolved, _domains(datasets))
-        data = resolved.data
-        trainer = Trainer(system, Sampler(datasets, data.batch, data.flip, resolved.seed, system.device, system.dtype))
-        for sentence in trainer.dry_run.warnings:
-            callback.warn(sentence)
-        evaluator = (
-            _run_evaluator(system, datasets, resolved.evaluation, callback) if resolved.evaluation.metrics else None
-        )
-        if evaluator is not None:
-            _warn_of_missing(evaluator.missing, callback)
-            _warn_of_few({domain: len(dataset.holdout) for domain, dataset in datasets.items()}, callback)
-        initial = _initial(resolved, folder) if fresh or not folder.steps else None
+        with _before_writing():
+            datasets = _data(resolved, callback)
+            system = build(resolved, _domains(datasets))
+            data = resolved.data
+            trainer = Trainer(
+                system, Sampler(datasets, data.batch, data.flip, resolved.seed, system.device, system.dtype)
+            )
+            for sentence in trainer.dry_run.warnings:
+                callback.warn(sentence)
+            evaluator = (
+                _run_evaluator(system, datasets, resolved.evaluation, callback) if resolved.evaluation.metrics else None
+            )
+            if evaluator is not None:
+                _warn_of_missing(evaluator.missing, callback)
+                _warn_of_few({domain: len(dataset.holdout) for domain, dataset in datasets.items()}, callback)
+            initial = _initial(resolved, folder) if fresh or not folder.steps else None
         with folder.locked():
             kept = claim(folder, kept, resolved, fresh)
             with ending(callback, lambda: trainer.state.step):
@@ -348,6 +351,14 @@ def _asked(spec: str | Path | Mapping[str, Any] | Spec, set: Iterable[str]) -> t
     for text in set:
         asked = assigned(asked, text)
     return asked, where
+
+
+@contextmanager
+def _before_writing() -> Iterator[None]:
+    try:
+        yield
+    except KeyboardInterrupt as stopped:
+        raise Interrupted("interrupted before training; nothing is written", signal.SIGINT) from stopped
 
 
 def _run_folder(spec: object) -> Path | None:
