@@ -263,6 +263,7 @@ def check(
 
 
 def _check(resolved: Spec, callback: Callback) -> Json:
+    # raises SpecError if one can't be built
     _callbacks(resolved, callback)
     with _reproducible(resolved):
         datasets = build_data(resolved, most=4)
@@ -322,7 +323,7 @@ def is_complete(run: Run, asked: Spec) -> bool:
 
 
 def _stays_stopped(run: Run, asked: Spec) -> bool:
-    """True if the callback that stopped the run, or a spec without it, is asked for again."""
+    """True if a run that a callback stopped is asked for with the same callbacks and the same number of steps."""
     return run.spec.callbacks == asked.callbacks and not differences(run.spec, asked)
 
 
@@ -476,7 +477,7 @@ def _evaluate_run(
         for sentence in changed_code(folder, spec):
             callback.warn(sentence)
         system = build(spec, _domains(datasets))
-        if (step := folder.steps[-1]) < (steps := system.schedule.steps):
+        if (step := folder.steps[-1]) < (steps := system.schedule.steps) and folder.stopped() is None:
             batch = spec.data.batch * system.schedule.batches
             images = f"{step * batch} of {steps * batch} images of each domain"
             callback.warn(f"{folder.path} is unfinished: step {step} of {steps}, {images}")
