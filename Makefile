@@ -8,7 +8,8 @@ venv: .venv/installed
 .venv/installed: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "ganlab needs Python 3.11 or newer: make PYTHON=python3.12, say")'
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test,lint,stlpips,docs]'
+	@echo 'installing into .venv: on Linux pip downloads about 3 GB, most of it PyTorch; elsewhere less than 1 GB'
+	$(BIN)/python -m pip install --disable-pip-version-check --editable '.[test,lint,stlpips,docs]'
 	$(BIN)/ganlab schema > experiments/.schema.json
 	@touch $@
 

@@ -97,7 +97,8 @@ def text_of(error: BaseException) -> str:
 
 def _setting(error: BaseException) -> type | None:
     """Returns the class of the object that the innermost function of the error's traceback was called with."""
-    trace, frame = error.__traceback__, None
-    while trace is not None:
-        trace, frame = trace.tb_next, trace.tb_frame
-    return type(frame.f_locals["self"]) if frame is not None and "self" in frame.f_locals else None
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    owner = None if trace is None else trace.tb_frame.f_locals.get("self")
+    return None if owner is None else type(owner)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager, suppress
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -146,19 +146,22 @@ def _run(
             return found
     callback = _callbacks(resolved, shown, others)
     with _reproducible(resolved):
-        datasets = _data(resolved, callback)
-        system = build(resolved, _domains(datasets))
-        data = resolved.data
-        trainer = Trainer(system, Sampler(datasets, data.batch, data.flip, resolved.seed, system.device, system.dtype))
-        for sentence in trainer.dry_run.warnings:
-            callback.warn(sentence)
-        evaluator = (
-            _run_evaluator(system, datasets, resolved.evaluation, callback) if resolved.evaluation.metrics else None
-        )
-        if evaluator is not None:
-            _warn_of_missing(evaluator.missing, callback)
-            _warn_of_few({domain: len(dataset.holdout) for domain, dataset in datasets.items()}, callback)
-        initial = _initial(resolved, folder) if fresh or not folder.steps else None
+        with _before_writing():
+            datasets = _data(resolved, callback)
+            system = build(resolved, _domains(datasets))
+            data = resolved.data
+            trainer = Trainer(
+                system, Sampler(datasets, data.batch, data.flip, resolved.seed, system.device, system.dtype)
+            )
+            for sentence in trainer.dry_run.warnings:
+                callback.warn(sentence)
+            evaluator = (
+                _run_evaluator(system, datasets, resolved.evaluation, callback) if resolved.evaluation.metrics else None
+            )
+            if evaluator is not None:
+                _warn_of_missing(evaluator.missing, callback)
+                _warn_of_few({domain: len(dataset.holdout) for domain, dataset in datasets.items()}, callback)
+            initial = _initial(resolved, folder) if fresh or not folder.steps else None
         with folder.locked():
             kept = claim(folder, kept, resolved, fresh)
             page = RunPage(folder, kept, system.schedule.steps, callback.warn)
@@ -267,6 +270,7 @@ def check(
 
 
 def _check(resolved: Spec, callback: Callback) -> Json:
+    # raises SpecError if one can't be built
     _callbacks(resolved, callback)
     with _reproducible(resolved):
         datasets = build_data(resolved, most=4)
@@ -326,7 +330,7 @@ def is_complete(run: Run, asked: Spec) -> bool:
 
 
 def _stays_stopped(run: Run, asked: Spec) -> bool:
-    """True if the callback that stopped the run, or a spec without it, is asked for again."""
+    """True if a run that a callback stopped is asked for with the same callbacks and the same number of steps."""
     return run.spec.callbacks == asked.callbacks and not differences(run.spec, asked)
 
 
@@ -381,6 +385,14 @@ def _origin(spec: object, set: Sequence[str], out: str | Path | None) -> Json:
         for key in ("$schema", "name", "about"):
             part.pop(key, None)
     return {**found, "parent": name, "differences": {k: list(v) for k, v in leaf_differences(before, after).items()}}
+
+
+@contextmanager
+def _before_writing() -> Iterator[None]:
+    try:
+        yield
+    except KeyboardInterrupt as stopped:
+        raise Interrupted("interrupted before training; nothing is written", signal.SIGINT) from stopped
 
 
 def _run_folder(spec: object) -> Path | None:
@@ -517,7 +529,7 @@ def _evaluate_run(
         for sentence in changed_code(folder, spec):
             callback.warn(sentence)
         system = build(spec, _domains(datasets))
-        if (step := folder.steps[-1]) < (steps := system.schedule.steps):
+        if (step := folder.steps[-1]) < (steps := system.schedule.steps) and folder.stopped() is None:
             batch = spec.data.batch * system.schedule.batches
             images = f"{step * batch} of {steps * batch} images of each domain"
             callback.warn(f"{folder.path} is unfinished: step {step} of {steps}, {images}")

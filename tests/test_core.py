@@ -26,6 +26,8 @@ ALLOWED = {
         *("fid", "kid", "lpips", "prdc", "content"),
         # a key in the output of --json
         "folder",
+        # the command that shows the curves
+        "tensorboard",
     },
     # a key of comparison.json
     "comparison/compare.py": {"folder"},

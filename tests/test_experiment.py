@@ -887,3 +887,13 @@ def test_a_discriminator_that_wins_outright_is_told_once(cheap: Json, tmp_path: 
     callback = Recording()
     assert ganlab.run(spec, out=tmp_path / "run", callback=callback).finished
     assert callback.warned == []
+
+
+def test_an_interrupt_before_training_says_that_nothing_is_written(cheap: Json, tmp_path: Path) -> None:
+    class Impatient(ganlab.Callback):
+        def progress(self, items: Iterable[Any], what: str, total: int) -> Iterable[Any]:
+            raise KeyboardInterrupt
+
+    with pytest.raises(ganlab.Interrupted, match=r"^interrupted before training; nothing is written$"):
+        ganlab.run(cheap, out=tmp_path / "run", callback=Impatient())
+    assert not (tmp_path / "run").exists()

@@ -229,8 +229,13 @@ def nearest(name: str, known: Iterable[str]) -> str:
     return f"{guess} {'known are: ' + ', '.join(known) if known else 'there are none'}"
 
 
-def sentence(error: ValidationError, where: str, known: Iterable[str], asked: Any) -> str:
-    """Returns the first error in `asked` as one sentence that names the place, the value and what is allowed."""
+def sentence(
+    error: ValidationError, where: str, known: Iterable[str], asked: Any, model: type[BaseModel] | None = None
+) -> str:
+    """Returns the first error in `asked` as one sentence that names the place, the value and what is allowed.
+
+    With the `model` that refused, the sentence names both ends of a range.
+    """
     errors = error.errors(include_url=False)
     first = errors[0]
     at = tuple(_within(first["loc"], asked))
@@ -246,8 +251,35 @@ def sentence(error: ValidationError, where: str, known: Iterable[str], asked: An
         return f"{start}{first['msg'].removeprefix('Value error, ')}"
     shown = json.dumps(first["input"], default=str)
     # each branch of a union has an error with what it allows
-    allowed = dict.fromkeys(_says(e["msg"]) for e in errors if tuple(_within(e["loc"], asked)) == at)
+    here = [e for e in errors if tuple(_within(e["loc"], asked)) == at]
+    allowed = dict.fromkeys(_says(e["msg"]) for e in here)
+    out_of_range = len(here) == 1 and first["type"].startswith(("greater_than", "less_than"))
+    if model is not None and out_of_range and (bounds := _range(model.model_json_schema(), first["loc"])):
+        allowed = {bounds: None}
     return f"{start}{shown if len(shown) < 80 else shown[:77] + '...'} is not allowed: {', or '.join(allowed)}"
+
+
+_BOUNDS = {
+    "exclusiveMinimum": "greater than",
+    "minimum": "greater than or equal to",
+    "exclusiveMaximum": "less than",
+    "maximum": "less than or equal to",
+}
+
+
+def _range(schema: Mapping[str, Any], location: Iterable[int | str]) -> str:
+    """Returns the allowed range of the number at a location in a schema; "" if there are not two bounds."""
+    place: Any = schema
+    for part in location:
+        if reference := place.get("$ref"):
+            place = schema["$defs"][reference.rpartition("/")[2]]
+        if isinstance(part, int):
+            parts = place.get("prefixItems", [])
+            place = parts[part] if part < len(parts) else place.get("items", {})
+        else:
+            place = place.get("properties", {}).get(part, {})
+    bounds = [f"{words} {place[key]}" for key, words in _BOUNDS.items() if key in place]
+    return f"it should be {' and '.join(bounds)}" if len(bounds) == 2 else ""
 
 
 def _within(location: tuple[int | str, ...], asked: Any) -> Iterator[int | str]:

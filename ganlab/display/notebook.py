@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ SECONDS = 0.3
 
 def in_notebook() -> bool:
     """True in a kernel of Jupyter, which shows HTML below the cell that runs."""
-    # nobody starts a kernel without IPython
+    # a kernel has imported it
     ipython = sys.modules.get("IPython")
     shell = ipython.get_ipython() if ipython is not None else None
     return getattr(shell, "kernel", None) is not None
@@ -37,9 +38,9 @@ class Notebook(Callback):
     """Draws progress bars, the warnings and the newest sample grid."""
 
     def __init__(self) -> None:
-        from IPython.display import HTML, DisplayHandle
-
-        self._html, self._handle = HTML, DisplayHandle()
+        # a kernel has it
+        self._display: Any = import_module("IPython.display")
+        self._handle = self._display.DisplayHandle()
         self._shown = False
         self._drawn = 0.0
         self._title = self._where = self._grid = ""
@@ -88,6 +89,6 @@ class Notebook(Callback):
             return
         self._drawn = time.monotonic()
         values = {"bars": self._bars, "warnings": self._warnings, "grid": self._grid, "step": self._step}
-        html = self._html(render("progress", title=self._title, where=self._where, **values))
+        html = self._display.HTML(render("progress", title=self._title, where=self._where, **values))
         self._handle.update(html) if self._shown else self._handle.display(html)
         self._shown = True

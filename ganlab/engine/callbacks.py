@@ -23,14 +23,15 @@ class Callbacks(Callback):
         self._callbacks = dict(callbacks)
         self._shown = next(iter(callbacks.values()))
         self._failed: set[str] = set()
-        self._begun = False
+        self._begun: list[str] = []
 
     def begin(self, start: TrainingStart) -> None:
-        self._begun = True
         for name, callback in list(self._callbacks.items()):
             # it may have followed another training
             callback._stop_reason = None
-            if not self._call(name, "begin", start):
+            if self._call(name, "begin", start):
+                self._begun.append(name)
+            else:
                 del self._callbacks[name]
 
     def records(self, records: Sequence[dict[str, float]]) -> None:
@@ -48,9 +49,9 @@ class Callbacks(Callback):
         self._each("checkpoint", step, folder)
 
     def end(self, end: TrainingEnd) -> None:
-        # a run that is refused has not begun
-        if self._begun:
-            self._each("end", end)
+        # a run may be refused before all have begun
+        while self._begun:
+            self._call(self._begun.pop(0), "end", end)
 
     def progress(self, items: Iterable[Any], what: str, total: int) -> Iterable[Any]:
         return self._shown.progress(items, what, total)

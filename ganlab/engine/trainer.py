@@ -14,6 +14,7 @@ from ganlab.system.build import System
 from ganlab.system.dry_run import dry_run, prepare_losses
 from ganlab.system.error_attribution import Position
 from ganlab.system.forward_cache import ForwardCache
+from ganlab.system.image_size import explaining_size
 from ganlab.system.terms import checked_terms
 
 
@@ -28,8 +29,9 @@ class Trainer:
         self.system, self.networks, self.schedule = system, system.networks, system.schedule
         self.batches = batches
         example = first_images(batches(0), 2)
-        prepare_losses(system, example)
-        self.dry_run = dry_run(system, example)
+        with explaining_size(self.networks, batches.domains, system.components):
+            prepare_losses(system, example)
+            self.dry_run = dry_run(system, example)
         # which discriminators a loss uses decides in which turns it takes part
         self.plan = Plan(system, self.dry_run.requests)
         self.state = TrainingState(system, batches)

@@ -166,7 +166,7 @@ def _below(folder: Path, out: Path, name: PurePath) -> Iterator[tuple[Path, Pure
 
 
 def _check_outputs(jobs: Sequence[_Job], sheet_path: Path | None, overwrite: bool) -> None:
-    """Raises SpecError if two files would have one name, or if a file would be lost."""
+    """Raises SpecError if two files would have one name, if a file would be lost, or if a folder is none."""
     sources = {job.source.resolve() for job in jobs}
     made_from: dict[Path, object] = {} if sheet_path is None else {sheet_path: "the sheet"}
     for job in jobs:
@@ -179,6 +179,9 @@ def _check_outputs(jobs: Sequence[_Job], sheet_path: Path | None, overwrite: boo
             made_from[path] = job.source
     if lost := [path for path in made_from if path.resolve() in sources]:
         raise SpecError(f"{lost[0]} is an input and would be replaced; choose another folder with --out")
+    folders = dict.fromkeys(parent for path in made_from for parent in path.parents)
+    if blocking := [path for path in folders if os.path.lexists(path) and not path.is_dir()]:
+        raise SpecError(f"{blocking[0]} is not a folder; choose another with --out")
     if not overwrite and (there := [path for path in made_from if os.path.lexists(path)]):
         others = f", and {len(there) - 1} others do" if len(there) > 1 else ""
         raise SpecError(f"{there[0]} exists{others}; replace with --overwrite, or choose another folder with --out")

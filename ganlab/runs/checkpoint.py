@@ -28,7 +28,11 @@ NETWORKS, STATE = "networks.safetensors", "state.pt"
 _NAME = re.compile(r"step-(\d{6}|[1-9]\d{6,})", re.ASCII)
 
 _ALIASES = "aliases"
-"""The metadata key of networks.safetensors that maps a shared tensor's other names to the stored one."""
+"""The name of {another name of a shared tensor: its stored name}, in the metadata of networks.safetensors."""
+
+_METADATA = "ganlab"
+"""The only metadata key of networks.safetensors: the order of several would differ from run to run. Its value is JSON:
+"aliases", and "samples", {direction: the prefix of the tensors that make samples and are measured}."""
 
 
 def save(
@@ -54,6 +58,8 @@ def save(
             unfinished.mkdir()
             _save_networks(unfinished / NETWORKS, modules)
             _save_state(unfinished / STATE, state)
+            # safetensors lets only the owner read it
+            shutil.copymode(unfinished / STATE, unfinished / NETWORKS)
             content = {name: _content(unfinished / name) for name in (NETWORKS, STATE)}
             manifest = Manifest(**origin, step=step, files=content)
             (unfinished / "manifest.json").write_bytes(json.dumps(manifest).encode())
@@ -157,7 +163,7 @@ def load_networks(checkpoint: Path, modules: Mapping[str, nn.Module]) -> None:
     path = checkpoint / NETWORKS
     try:
         with safe_open(path, framework="pt") as file:
-            aliases = json.loads((file.metadata() or {}).get(_ALIASES, "{}"))
+            aliases = _aliases(file.metadata())
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
         tensors |= {alias: tensors[name] for alias, name in aliases.items()}
         for prefix, module in modules.items():
@@ -176,7 +182,7 @@ def network_names(checkpoint: Path) -> set[str]:
     path = checkpoint / NETWORKS
     try:
         with safe_open(path, framework="pt") as file:
-            keys = {*file.keys(), *json.loads((file.metadata() or {}).get(_ALIASES, "{}"))}
+            keys = {*file.keys(), *_aliases(file.metadata())}
     # nothing that a file holds may end in a traceback
     except Exception as error:
         raise RunError(f"{path} can't be read: {_reason(error)}") from error
@@ -226,8 +232,18 @@ def _save_networks(path: Path, modules: Mapping[str, nn.Module]) -> None:
                 aliases[name] = known
             else:
                 tensors[name] = tensor.detach().contiguous()
-    # a single metadata key: the order of several would differ from run to run
-    save_file(tensors, path, {_ALIASES: json.dumps(aliases, sort_keys=True)})
+    directions = [prefix.removeprefix("generator/") for prefix in modules if prefix.startswith("generator/")]
+    samples = {way: f"ema/{way}" if f"ema/{way}" in modules else f"generator/{way}" for way in directions}
+    save_file(tensors, path, {_METADATA: json.dumps({_ALIASES: aliases, "samples": samples}, sort_keys=True)})
+
+
+def _aliases(metadata: Mapping[str, str] | None) -> dict[str, str]:
+    found = metadata or {}
+    # files of before the key _METADATA have the aliases alone
+    aliases: dict[str, str] = json.loads(found.get(_METADATA, "{}")).get(_ALIASES) or json.loads(
+        found.get(_ALIASES, "{}")
+    )
+    return aliases
 
 
 def _save_state(path: Path, state: dict[str, Any]) -> None:

@@ -94,6 +94,10 @@ def _text(path: Path, seen: tuple[Path, ...]) -> str:
         with opened(path) as file:
             return file.read().decode("utf-8-sig")
     except (OSError, RuntimeError, ValueError) as error:
+        if path.is_dir():
+            raise SpecError(
+                f"{path}: is a folder without a run; a spec is a JSON file, a shipped experiment or a run folder"
+            ) from error
         what = "it is not UTF-8 text" if isinstance(error, UnicodeDecodeError) else error
         why = error.strerror if isinstance(error, OSError) and error.strerror else what
         raise SpecError(f"{path}: can't be read: {why}{f' ({seen[-1].name} extends it)' if seen else ''}") from error

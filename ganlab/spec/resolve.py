@@ -101,7 +101,7 @@ def checked(asked: Json, where: str) -> Spec:
     try:
         spec = Spec.model_validate_json(json.dumps(asked))
     except ValidationError as error:
-        raise SpecError(f"{where}: {sentence(error, '', _known_keys(error), asked)}") from error
+        raise SpecError(f"{where}: {sentence(error, '', _known_keys(error), asked, Spec)}") from error
     except (TypeError, ValueError, RecursionError) as error:
         raise SpecError(f"{where}: is not JSON: {one_line(error).split(';')[0]}") from error
     for key, names in (("discriminators", spec.discriminators), ("losses", spec.losses), ("callbacks", spec.callbacks)):
@@ -168,7 +168,7 @@ class _Resolver:
             options = json.loads(validate(found.cls, plain).model_dump_json())
         except ValidationError as error:
             known = [*sign.model.model_fields, *sign.nested, "type", *beside]
-            said = sentence(error, where, known, plain)
+            said = sentence(error, where, known, plain, sign.model)
             match error.errors(include_url=False)[0]:
                 case {"type": "extra_forbidden", "loc": (key,)} if path := self._path_to(sign.nested, asked, key):
                     said += f"; there is {place}.{path}"

@@ -21,6 +21,7 @@ from ganlab.interfaces.schedules import Schedule
 from ganlab.interfaces.sources import Source
 from ganlab.spec.models import ResolvedComponent, Spec
 from ganlab.system.error_attribution import ComponentRef, Components
+from ganlab.system.image_size import refuse_too_small
 from ganlab.system.networks import Networks
 from ganlab.torch_utils import evaluating, shape_lazy, shown
 
@@ -250,8 +251,17 @@ def _embedding(spec: Spec, generators: dict[str, Generator], domains: Mapping[st
     """Returns the shape of the embeddings, found by running the encoder of the first direction."""
     direction = spec.directions[0]
     generator = generators[direction]
-    with _attributing(spec.components["generator"]), torch.no_grad(), evaluating(generator):
-        shape = generator.encode(_blank(domains[direction[0]])).shape
+    source, resolved = domains[direction[0]], spec.components["generator"]
+    with _attributing(resolved), torch.no_grad(), evaluating(generator):
+        try:
+            shape = generator.encode(_blank(source)).shape
+        except Exception:
+            refuse_too_small(
+                source.height,
+                resolved.component.full_name,
+                lambda size: generator.encode(_blank(source._replace(height=size, width=size))),
+            )
+            raise
     if len(shape) != 4:
         raise SpecError(f"generator: its embedding has the shape {tuple(shape)}, not (N, E, h, w)")
     return Domain("embedding", *shape[1:])

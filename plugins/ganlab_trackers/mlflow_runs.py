@@ -29,7 +29,7 @@ class MLflow(ganlab.Callback):
     def __init__(self, experiment: str = "ganlab", uri: str | None = None) -> None:
         need("mlflow", "trackers")
         self.experiment, self.uri = experiment, uri
-        self._run: str | None = None
+        self._run: Any = None
 
     def begin(self, start: ganlab.TrainingStart) -> None:
         from mlflow import MlflowClient

@@ -14,7 +14,7 @@ class Trackio(ganlab.Callback):
     """Writes a run to Trackio: its spec, records, sample grids and results. Needs `ganlab[trackio]`.
 
     Everything stays on this machine, and `trackio show` shows it, unless TRACKIO_SPACE_ID or TRACKIO_SERVER_URL names
-    another place. A run that resumes continues its run there.
+    another place. A run that resumes continues its run there, with each step once.
 
     Args:
         project: the project.
@@ -34,19 +34,23 @@ class Trackio(ganlab.Callback):
             config=dict(start.spec),
             resume="allow",
             embed=False,
-            # samples of the machine's load would be draws of no seed
+            # its threads would measure the machine's load beside the training
             auto_log_gpu=False,
             auto_log_cpu=False,
         )
+        # after the steps that were written before a kill; trackio has no public name for it
+        self._first = getattr(self._run, "_next_step", 0)
 
     def records(self, records: Sequence[dict[str, float]]) -> None:
         for record in records:
-            self._run.log(values_of(record), step=int(record["step"]))
+            if record["step"] >= self._first:
+                self._run.log(values_of(record), step=int(record["step"]))
 
     def samples(self, step: int, path: Path) -> None:
         import trackio
 
-        self._run.log({"samples": trackio.Image(path)}, step=step)
+        if step >= self._first:
+            self._run.log({"samples": trackio.Image(path)}, step=step)
 
     def evaluation(self, measurement: ganlab.Measurement) -> None:
         if self._run is not None and (results := results_of(measurement)):

@@ -142,8 +142,11 @@ WRONG_VALUES: list[tuple[Patch, str]] = [
     ({"data": {"size": 16.0}}, "data.size: 16.0 is not allowed: it should be an integer"),
     ({"data": {"size": 2}}, "data.size: 2 is not allowed: it should be greater than or equal to 4"),
     ({"data": {"batch": 0}}, "data.batch: 0 is not allowed: it should be greater than or equal to 1"),
-    ({"data": {"batch": 10**20}}, f"data.batch: {10**20} is not allowed: it should be less than or equal to 65536"),
-    ({"data": {"holdout": 1}}, "data.holdout: 1 is not allowed: it should be less than 1"),
+    (
+        {"data": {"batch": 10**20}},
+        f"data.batch: {10**20} is not allowed: it should be greater than or equal to 1 and less than or equal to 65536",
+    ),
+    ({"data": {"holdout": 2}}, "data.holdout: 2 is not allowed: it should be greater than 0 and less than 1"),
     ({"data": {"flip": "yes"}}, 'data.flip: "yes" is not allowed: it should be true or false'),
     ({"data": []}, "data: [] is not allowed: it should be an object"),
     ({"data": {"a": {"channels": True}}}, "data.a.channels: true is not allowed: it should be 1"),
@@ -164,7 +167,10 @@ WRONG_VALUES: list[tuple[Patch, str]] = [
     ({"losses": {"a/b": {"type": "cycle"}}}, "losses: the name 'a/b' is not allowed"),
     ({"discriminators": {"..": {"type": "patch"}}}, "discriminators: the name '..' is not allowed"),
     ({"schedule": {"lr": 0}}, "schedule.lr: 0 is not allowed: it should be greater than 0"),
-    ({"schedule": {"betas": [0.5, 1]}}, "schedule.betas.1: 1 is not allowed: it should be less than 1"),
+    (
+        {"schedule": {"betas": [0.5, 1]}},
+        "schedule.betas.1: 1 is not allowed: it should be greater than or equal to 0 and les",
+    ),
     ({"schedule": {"betas": [0.5]}}, "schedule.betas.1: is required and has no default"),
     ({"directions": ["ac"]}, "directions.0: \"ac\" is not allowed: it should be 'ab' or 'ba'"),
     ({"directions": ["ab", "ab"]}, "directions: ['ab', 'ab'] is not allowed: a direction is named once"),
@@ -307,7 +313,9 @@ def test_a_file_that_is_no_spec_is_refused(here: Path, refused: Refused, text: s
 
 def test_a_file_that_is_not_there_is_refused(here: Path, refused: Refused) -> None:
     assert refused("run", "lost.json") == "lost.json: can't be read: No such file or directory"
-    assert refused("check", ".") == ".: can't be read: it is not a regular file"
+    assert refused("check", ".") == (
+        ".: is a folder without a run; a spec is a JSON file, a shipped experiment or a run folder"
+    )
     (here / "child.json").write_text('{"extends": "lost.json"}')
     assert refused("run", "child.json") == "lost.json: can't be read: No such file or directory (child.json extends it)"
 

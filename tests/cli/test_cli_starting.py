@@ -85,3 +85,15 @@ def test_the_progress_keeps_rate_and_time_and_cuts_the_terms(width: int) -> None
     assert len(line) <= width
     assert re.search(r"training .* 12345/100000 1234\.5 images/s \S+ G adv", line), line
     assert ("D adversarial 0.250" in line) == (width == 200)
+
+
+def test_the_shell_can_complete_commands() -> None:
+    """As bash asks for it, by the script that --show-completion prints."""
+    result = CliRunner().invoke(
+        app,
+        [],
+        prog_name="ganlab",
+        env={"_GANLAB_COMPLETE": "complete_bash", "COMP_WORDS": "ganlab ru", "COMP_CWORD": "1"},
+    )
+    assert result.stdout.split() == ["run", "runs"]
+    assert "--install-completion" in CliRunner().invoke(app, ["--help"]).stdout

@@ -233,9 +233,9 @@ def test_hostile_files_are_pictures_or_one_sentence(
     assert kept == pictures
     assert [text.split(": ")[0] for text in skipped] == others
     assert all(re.fullmatch(r"[^\n]+: [^\n]+", text) for text in skipped)
-    assert {text.split(": ")[0] for text in skipped if re.search(TOO_LARGE, text)} == {
-        name for name in files if name.startswith("billions")
-    }
+    too_large = {text.split(": ")[0] for text in skipped if re.search(TOO_LARGE, text)}
+    # Pillow 12 has one sentence for both
+    assert too_large - {"cut.webp"} == {name for name in files if name.startswith("billions")}
     # Pillow's own warning, with the file's name; and one for all the files of several pages
     assert [text.split(": ", 1)[1] for text in said[1:]] == [
         "broken exif.jpg: Corrupt EXIF data. Expecting to read 2 bytes but only got 0.",

@@ -403,6 +403,7 @@ def test_translations_inside_the_folder_of_inputs_are_no_inputs(run: ganlab.Run,
         (["~nobody-here/x"], {}, "the home folder that its '~' stands for is not known"),
         (["photos/1.png", "more/1.png"], {}, "photos/1.png and more/1.png would both become out/1.png.png"),
         (["more/grid.png", "photos"], {"grid": True}, "the sheet and more/grid.png would both become out/grid.png"),
+        (["photos"], {"out": "text.png"}, "text.png is not a folder; choose another with --out"),
         (["text.png"], {}, "none of the 1 files can be translated: text.png: is no image of a kind that is read"),
     ],
 )
@@ -415,7 +416,7 @@ def test_wrong_inputs_are_refused_before_anything_is_written(
     for name in ("1.png", "grid.png"):
         shutil.copy("photos/1.png", f"more/{name}")
     with pytest.raises(SpecError) as caught:
-        ganlab.translate(run, inputs, to="b", out="out", **options)
+        ganlab.translate(run, inputs, to="b", **{"out": "out", **options})
     assert sentence in str(caught.value)
     assert not Path("out").exists()
 

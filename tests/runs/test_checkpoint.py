@@ -63,7 +63,9 @@ def test_a_shared_layer_is_stored_once_and_restored_in_both(tmp_path: Path) -> N
     modules = sharing(1)
     saved = save(tmp_path, 3, modules, {}, 2)
     stored = header(saved / "networks.safetensors")
-    aliases = json.loads(stored.pop("__metadata__")["aliases"])
+    described = json.loads(stored.pop("__metadata__")["ganlab"])
+    aliases = described["aliases"]
+    assert described["samples"] == {"ab": "generator/ab", "ba": "generator/ba"}
     assert aliases == {f"generator/ba.1.{name}": f"generator/ab.1.{name}" for name in ("weight", "bias")}
     assert {*stored, *aliases} == set(values(modules))
     assert not set(stored) & set(aliases)
@@ -72,6 +74,8 @@ def test_a_shared_layer_is_stored_once_and_restored_in_both(tmp_path: Path) -> N
     checkpoint.load_networks(saved, other)
     assert same(values(other), values(modules))
     assert other["generator/ab"][1] is other["generator/ba"][1]
+    # whoever may read one file of a checkpoint may read all
+    assert len({path.stat().st_mode for path in saved.iterdir()}) == 1
 
 
 def test_a_tied_weight_that_is_transposed_keeps_its_values(tmp_path: Path) -> None:

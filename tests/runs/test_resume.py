@@ -148,9 +148,11 @@ def hidden(run: Path) -> list[str]:
 
 def test_the_run_holds_every_kind_of_state(bench: Bench) -> None:
     with safe_open(bench.whole / f"checkpoints/step-{STEPS:06d}/networks.safetensors", "np") as file:
-        names, aliases = set(file.keys()), json.loads(file.metadata()["aliases"])
+        names, described = set(file.keys()), json.loads(file.metadata()["ganlab"])
         average, weight = (file.get_tensor(f"{kind}/ab.decoder.1.weight") for kind in ("ema", "generator"))
     assert np.abs(average - weight).max() > 1e-5
+    aliases = described["aliases"]
+    assert described["samples"] == {"ab": "ema/ab", "ba": "ema/ba"}
     assert aliases["generator/ba.middle.weight"] == "generator/ab.middle.weight"
     assert "discriminator/image/a.net.1.running_mean" in names
     assert "discriminator/embedding.net.0.weight" in names

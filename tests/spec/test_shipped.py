@@ -69,6 +69,9 @@ def test_they_are_in_the_wheel(tmp_path: Path) -> None:
     (wheel,) = tmp_path.glob("*.whl")
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(tmp_path / "site")
+        (metadata,) = (archive.read(name).decode() for name in archive.namelist() if name.endswith("/METADATA"))
+    for line in ("Author: The ganlab authors", "Keywords: ", "Classifier: Typing :: Typed"):
+        assert f"\n{line}" in metadata
     code = "import ganlab.spec.shipped as s; print(s.__file__); [print(e.name, e.path) for e in s.experiments()]"
     done = subprocess.run(
         [sys.executable, "-c", code],

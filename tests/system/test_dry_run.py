@@ -386,6 +386,20 @@ def test_what_does_not_fit_is_named(start: Start, patch: Json, sentence: str) ->
     assert str(failed.value) == sentence
 
 
+@pytest.mark.parametrize(
+    ("size", "patch", "who", "takes"),
+    [
+        (4, {}, "generator 'resnet' of plugin 'resnet'", 8),
+        (8, {"discriminators": {"image": {"layers": 3}}}, "discriminator 'patch' of plugin 'cyclegan'", 32),
+    ],
+)
+def test_an_image_size_that_is_too_small_is_named(start: Start, size: int, patch: Json, who: str, takes: int) -> None:
+    with pytest.raises(SpecError) as failed:
+        start(merge({"data": {"size": size}}, patch))
+    assert str(failed.value) == (f"data.size: {size} is too small for {who} of ganlab 0.1.0, which takes {takes}")
+    start(merge({"data": {"size": takes}}, patch))
+
+
 @pytest.mark.parametrize("generator", [{"type": "doubtful", "how": "forward"}, {"type": "two_embeddings"}])
 def test_samples_are_made_by_what_is_trained(start: Start, generator: Json) -> None:
     with pytest.raises(
