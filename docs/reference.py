@@ -35,6 +35,7 @@ PYTHON = [
     "ganlab.inference.files",
     "ganlab.comparison.compare",
     "ganlab.comparison.diff",
+    "ganlab.comparison.search",
     "ganlab.comparison.running",
     "ganlab.comparison.trials",
     "ganlab.spec.models",
