@@ -38,6 +38,7 @@ PYTHON = [
     "ganlab.sharing.import_cyclegan",
     "ganlab.comparison.compare",
     "ganlab.comparison.diff",
+    "ganlab.comparison.search",
     "ganlab.comparison.running",
     "ganlab.comparison.trials",
     "ganlab.spec.models",
