@@ -39,6 +39,7 @@ PYTHON = [
     "ganlab.comparison.compare",
     "ganlab.comparison.diff",
     "ganlab.comparison.page",
+    "ganlab.comparison.search",
     "ganlab.comparison.running",
     "ganlab.comparison.trials",
     "ganlab.spec.models",

@@ -39,9 +39,9 @@ def compare(asked: Comparison, callback: TrialCallback | None = None) -> Json:
     callback = callback or TrialCallback()
     unfinished = planned.unfinished()
     callback.begin(len(planned.trials) - len(unfinished), len(planned.trials))
-    # what ran beside a trial of an earlier call affected its timings too
     jobs = most_at_a_time(asked.jobs, asked.on)
-    most = max(jobs or len(planned.trials), _earlier_jobs(planned.folder))
+    # what ran beside a trial of an earlier call affected its timings too, and a cluster may have other work
+    most = max(jobs or len(planned.trials), 1 if asked.on is None else 2, _earlier_jobs(planned.folder))
     queue = FixedQueue(unfinished)
     try:
         if unfinished:

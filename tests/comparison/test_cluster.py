@@ -13,11 +13,12 @@ from pathlib import Path
 import pytest
 
 import ganlab
-from ganlab import Comparison, Trial, TrialCallback
+from ganlab import Comparison, Interrupted, Trial, TrialCallback
 from ganlab.comparison import cluster
 from ganlab.runs.folder import RunFolder
 from ganlab.spec.files import merge
 from ganlab.spec.models import Json
+from helpers.callbacks import interrupt
 from helpers.paths import TESTS
 from helpers.processes import ENVIRONMENT, networks
 
@@ -89,6 +90,17 @@ def here(tiny: Json, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+class Interrupting(TrialCallback):
+    """Presses Ctrl-C when a trial has saved a checkpoint."""
+
+    pressed = False
+
+    def running(self, said: Mapping[Trial, str]) -> None:
+        if not self.pressed and any(RunFolder(trial.folder).steps for trial in said):
+            self.pressed = True
+            interrupt()
+
+
 class Killing(TrialCallback):
     """Kills a node when the trial there has saved a checkpoint."""
 
@@ -108,16 +120,19 @@ class Killing(TrialCallback):
         self.outcomes[trial] = outcome
 
 
-def test_a_lost_machines_trial_is_taken_up_from_its_checkpoint(nodes: Nodes, here: Path) -> None:
+def test_trials_are_stopped_and_those_of_a_lost_machine_resume_on_another(nodes: Nodes, here: Path) -> None:
+    with pytest.raises(Interrupted, match="0 of 1 trials are finished, the others are saved"):
+        ganlab.compare(Comparison(["plain.json"], [0], on=nodes.address, out="both"), Interrupting())
+    assert "everything is saved" in Path("both/logs/plain-seed-0.log").read_text()
     killing = Killing(nodes)
-    found = ganlab.compare(Comparison(["plain.json"], [0, 1], on=nodes.address), killing)
+    found = ganlab.compare(Comparison(["plain.json"], [0, 1], on=nodes.address, out="both"), killing)
     assert [trial["state"] for trial in found["trials"]] == ["finished", "finished"]
     assert killing.outcomes == dict.fromkeys(killing.outcomes, "finished")
     assert killing.lost is not None
     log = killing.lost.log.read_text()
     assert log.count("runs on ") == 2, log
-    assert f"Ray's node {nodes.head}" in log.partition("plain starts: ")[2]
-    assert "plain resumes after step " in log
+    assert log.index(nodes.other) < log.index(nodes.head)
+    assert "plain resumes after step " in log.partition(nodes.head)[2]
     # it is the run that this machine makes
     seed = killing.lost.seed
     alone = ganlab.run("plain.json", [f"seed={seed}"], "alone").folder
