@@ -124,11 +124,11 @@ def check_loss(
         fresh, _ = make(1)
         fresh.load_state_dict(used.state_dict())
         one, other = (system.terms(each, steps, batch=1) for each in (used, fresh))
-        kept = ", ".join(differences(plain_state(loss), plain_state(used)))
+        changed_by_use = ", ".join(differences(plain_state(loss), plain_state(used)))
+        lost = f"; its use has changed {changed_by_use}, which checkpoints do not keep: use register_buffer"
         check(
             equal(one, other),
-            f"it continues with {terms_text(one)}, the copy with {terms_text(other)}"
-            f"{f'; its use has changed {kept}, which checkpoints do not keep: use register_buffer' if kept else ''}",
+            f"it continues with {terms_text(one)}, the copy with {terms_text(other)}{lost if changed_by_use else ''}",
         )
     with requirement(cls, "gives the same terms whichever direction comes first") as check:
         other = system.terms(copy.deepcopy(loss), steps, reverse=True)
