@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -109,10 +109,14 @@ def test_a_picture_is_translated_in_the_page(demo: Demo, tmp_path: Path) -> None
             for index, sentence in enumerate(sentences):
                 sync_api.expect(said.nth(index)).to_have_value(sentence, timeout=PATIENCE)
 
-        def shown() -> list[Array]:
-            """The pictures in the page, without the one that was dropped."""
-            found = page.locator(".picture img").all()[1:]
-            return [pixels(image.get_attribute("src")) for image in found]
+        def expect_pictures(*expected: Image.Image) -> None:
+            """Waits until the first pictures in the page, after the one that was dropped, are the expected ones."""
+            for _ in range(PATIENCE // 100):
+                found = page.locator(".picture img").all()[1 : 1 + len(expected)]
+                if same([pixels(image.get_attribute("src")) for image in found], expected):
+                    return
+                page.wait_for_timeout(100)
+            pytest.fail("the page shows other pictures")
 
         page.goto(demo.address)
         expect("both ways", "")
@@ -120,14 +124,14 @@ def test_a_picture_is_translated_in_the_page(demo: Demo, tmp_path: Path) -> None
         expect("step 6, 16 x 16 pixels", "step 2, 16 x 16 pixels")
         page.screenshot(path=tmp_path / "page.png", full_page=True)
         output = both.translate(photo, to="b")
-        assert same(shown(), [output, both.translate(output, to="a"), one.translate(photo, to="b")])
+        expect_pictures(output, both.translate(output, to="a"), one.translate(photo, to="b"))
         # an older checkpoint, as the slider names it
         page.get_by_label("number input for checkpoint").first.fill("4")
         expect("step 4, 16 x 16 pixels")
-        assert same(shown()[:1], [both.translate(photo, to="b", checkpoint=4)])
+        expect_pictures(both.translate(photo, to="b", checkpoint=4))
         page.get_by_label("b to a").check()
         expect("step 4, 16 x 16 pixels", "me.png can't be translated: to: 'a' is not allowed: this run translates to b")
-        assert same(shown()[:1], [both.translate(photo, to="a", checkpoint=4)])
+        expect_pictures(both.translate(photo, to="a", checkpoint=4))
         page.get_by_label("the whole picture").check()
         expect("step 4, 30 x 20 pixels")
         # a file that is no picture
@@ -155,8 +159,8 @@ def pixels(address: str) -> Array:
         return np.array(Image.open(io.BytesIO(answer.read())))
 
 
-def same(found: list[Array], expected: list[Image.Image]) -> bool:
-    return all(np.array_equal(one, np.array(other)) for one, other in zip(found, expected, strict=True))
+def same(found: Sequence[Array], expected: Sequence[Image.Image]) -> bool:
+    return len(found) == len(expected) and all(map(np.array_equal, found, map(np.array, expected)))
 
 
 def test_what_is_wrong_is_one_sentence(demo: Demo, tmp_path: Path) -> None:

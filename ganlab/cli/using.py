@@ -75,7 +75,7 @@ def translate(
 
 
 def demo(
-    folders: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run folders, shown side by side.")],
+    folders: Annotated[list[Path], typer.Argument(metavar="RUN", help="Run folders, shown side by side.")],
     host: Annotated[
         str,
         typer.Option(metavar="ADDRESS", help="The address to listen at; 0.0.0.0 lets other machines use the page."),
