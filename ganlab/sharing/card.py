@@ -174,6 +174,7 @@ def _onnx(model: Model) -> Json | None:
         "opset": first.opset,
         "sizes": sizes,
         "difference": max(found.difference for found in model.onnx.values()),
+        "exact": max(found.exact for found in model.onnx.values()),
         "checked": ", ".join(first.checked),
     }
 

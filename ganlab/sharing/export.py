@@ -52,9 +52,9 @@ def export(
         overwrite: Replace the shared model that is in the folder.
         callback: Receives the progress.
 
-    Returns {"folder", "step", "files", "onnx"}; "onnx" is {direction: {"opset", "checked", "difference"}}. Raises
-    SpecError, before anything is written, if an argument is wrong, a file is there already or a generator can't be
-    written as ONNX; RunError if the checkpoint is damaged, an ONNX file differs from PyTorch, or the disk fails.
+    Returns {"folder", "step", "files", "onnx"}; "onnx" is {direction: {"opset", "checked", "difference", "exact"}}.
+    Raises SpecError, before anything is written, if an argument is wrong, a file is there already or a generator can't
+    be written as ONNX; RunError if the checkpoint is damaged, an ONNX file differs from PyTorch, or the disk fails.
     """
     callback = callback or Callback()
     if onnx:
@@ -90,7 +90,7 @@ def export(
         "step": step,
         "files": list(made),
         "onnx": {
-            direction: {"opset": found.opset, "checked": found.checked, "difference": found.difference}
+            direction: {name: value for name, value in found._asdict().items() if name != "content"}
             for direction, found in exported.items()
         },
     }

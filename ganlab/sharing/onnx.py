@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import io
 import warnings
 from contextlib import redirect_stderr, redirect_stdout
@@ -21,7 +22,11 @@ OPSET = 18
 """The version of ONNX's operators: the one that torch's exporter writes without a conversion."""
 
 TOLERANCE = 1e-4
-"""The largest difference of a value from PyTorch's, which is in [-1, 1]."""
+"""The largest difference of a value from PyTorch's, which is in [-1, 1].
+
+PyTorch in float64 counts if the difference from PyTorch in float32 is larger: where an image is nearly flat, the norms
+of PyTorch in float32 round by more than this themselves.
+"""
 
 BATCHES = (1, 7)
 """The numbers of images with which a file is compared."""
@@ -37,7 +42,9 @@ class Exported(NamedTuple):
     checked: list[str]
     """The batches of the comparison with PyTorch: "1 x 3 x 64 x 64"."""
     difference: float
-    """The largest difference of a value from PyTorch's."""
+    """The largest difference of a value from PyTorch's in float32."""
+    exact: float
+    """The largest difference of a value from PyTorch's in float64."""
 
 
 def check_installed() -> None:
@@ -63,21 +70,22 @@ def export(generator: nn.Module, channels: int, size: int, needs: Needs | None) 
         # two lengths that are not equal, so that neither stands for the other
         sizes.append((needs.of(size + 1), needs.of(size + 1 + needs.multiple)))
     content = _exported(generator, channels, sizes[-1], needs)
-    checked, worst = [], 0.0
-    for count in BATCHES:
-        for height, width in sizes:
-            images = example((count, channels, height, width))
-            worst = max(worst, difference(content, generator, images))
-            checked.append(" x ".join(map(str, images.shape)))
-    if not worst <= TOLERANCE:
+    checked, differences = list[str](), list[tuple[float, float]]()
+    for shape in [(count, channels, *size) for count in BATCHES for size in sizes]:
+        differences.append(compared(content, generator, example(shape)))
+        checked.append(" x ".join(map(str, shape)))
+    # of NaN neither is at most the tolerance
+    if not all(difference <= TOLERANCE or exact <= TOLERANCE for difference, exact in differences):
+        worst = max(difference for difference, _ in differences)
         raise RunError(
             f"the ONNX file differs from PyTorch by {worst:.2g}, more than {TOLERANCE:g}; nothing is written"
         )
-    return Exported(content, OPSET, checked, worst)
+    difference, exact = (max(values) for values in zip(*differences, strict=True))
+    return Exported(content, OPSET, checked, difference, exact)
 
 
-def difference(content: bytes, generator: nn.Module, images: Tensor) -> float:
-    """Returns the largest difference between the outputs of an ONNX file and of the generator; NaN if one is NaN."""
+def compared(content: bytes, generator: nn.Module, images: Tensor) -> tuple[float, float]:
+    """Returns the largest differences of the outputs of an ONNX file from the generator's in float32 and in float64."""
     import onnxruntime
 
     # errors alone: of each file that it optimises it warns
@@ -86,17 +94,20 @@ def difference(content: bytes, generator: nn.Module, images: Tensor) -> float:
     session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     (found,) = session.run(None, {"images": images.numpy()})
     with torch.no_grad():
-        expected = generator(images).numpy()
-    return float(np.abs(found - expected).max())
+        expected = generator(images), copy.deepcopy(generator).double()(images.double())
+    single, double = (float(np.abs(found - outputs.numpy()).max()) for outputs in expected)
+    return single, double
 
 
 def example(shape: tuple[int, int, int, int]) -> Tensor:
-    """Returns images (N, C, H, W) in [-1, 1]: half of them noise, half of them smooth."""
+    """Returns images (N, C, H, W) in [-1, 1]: smooth ones, noise, and drawings of two colours."""
     random = keyed("onnx", *shape)
     noise = torch.from_numpy(random.uniform(-1, 1, shape).astype(np.float32))
     rows, columns = (torch.linspace(-3, 3, length) for length in shape[2:])
     smooth = torch.sin(rows[:, None] + 2 * columns + 3 * noise[:, :, :1, :1])
-    return torch.where(torch.arange(shape[0])[:, None, None, None] % 2 == 0, smooth, noise)
+    drawing = torch.where(rows[:, None] ** 2 + columns**2 < 1, noise[:, :, :1, :1], noise[:, :, -1:, -1:])
+    kind = torch.arange(shape[0])[:, None, None, None] % 3
+    return torch.where(kind == 0, smooth, torch.where(kind == 1, noise, drawing))
 
 
 def _draws(generator: nn.Module, channels: int, size: int) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import re
 import sys
 from collections.abc import Callable
@@ -27,21 +28,24 @@ from helpers.systems import SHIPPED
 # one process imports the exporter for all of them
 pytestmark = pytest.mark.xdist_group("onnx")
 
+Array = np.ndarray[Any, np.dtype[Any]]
+
 QUICK = ("large_kernel, folded", "ugatit, light", "xgan")
 """What the exporter has to write differs most between these; the others are long forms."""
 
 
-def worst(content: bytes, generator: nn.Module, images: Tensor, batch: int) -> float:
-    """The largest difference between ONNX Runtime's and PyTorch's outputs."""
+def worst(content: bytes, generator: nn.Module, images: Tensor, batch: int) -> Array:
+    """The largest differences of ONNX Runtime's outputs from PyTorch's in float32 and float64, and of those two."""
     session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
-    found = []
+    exactly, found = copy.deepcopy(generator).double(), []
     for piece in torch.split(images, batch):
         (outputs,) = session.run(["translations"], {"images": piece.numpy()})
         with torch.no_grad():
-            expected = generator(piece).numpy()
+            expected, exact = generator(piece).numpy(), exactly(piece.double()).numpy()
         assert expected.std() > 0.05
-        found.append(np.abs(outputs - expected).max())
-    return float(max(found))
+        found.append([np.abs(x - y).max() for x, y in ((outputs, expected), (outputs, exact), (expected, exact))])
+    largest: Array = np.max(found, axis=0)
+    return largest
 
 
 @pytest.mark.parametrize(
@@ -57,9 +61,9 @@ def test_onnx_runtime_gives_the_outputs_of_torch(name: str) -> None:
     sizes = [(size, size)] if needs is None else [(size, size), (size + 2 * needs.multiple, size + needs.multiple)]
     for height, width in sizes:
         images = torch.rand(8, channels, height, width, generator=torch.manual_seed(1)) * 2 - 1
-        assert worst(found.content, generator, images, 1) <= 1e-4
-        assert worst(found.content, generator, images, 7) <= 1e-4
-    assert 0 < found.difference <= 1e-4
+        for batch in (1, 7):
+            assert (worst(found.content, generator, images, batch) <= 1e-4).all()
+    assert 0 < found.exact <= 1e-4
     assert (found.opset, len(found.checked)) == (18, 2 * len(sizes))
     (declared,) = onnxruntime.InferenceSession(found.content, providers=["CPUExecutionProvider"]).get_inputs()
     fixed = [length for length in declared.shape if isinstance(length, int)]
@@ -147,5 +151,12 @@ def test_a_hundred_held_out_images_of_every_experiment(name: str, record_propert
         images = normalised(pixels.permute(0, 3, 1, 2), torch.float32)
         assert len(images) == 100
         found += [worst(content, generator, images, batch) for batch in (1, 7)]
-    record_property("counted", f"{name}: 100 images, batches 1 and 7: at most {max(found):.1e} from PyTorch")
-    assert max(found) <= 1e-4
+    single, exact, rounding = np.max(found, axis=0)
+    record_property(
+        "counted",
+        f"{name}: 100 images, batches 1 and 7: at most {single:.1e} from PyTorch in float32, {exact:.1e} in float64;"
+        f" float32 is {rounding:.1e} from float64",
+    )
+    # PyTorch's norms in float32 round by more than the tolerance where an image is nearly flat
+    assert exact <= 1e-4
+    assert single <= 1e-4 + rounding
