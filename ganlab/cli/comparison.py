@@ -85,7 +85,12 @@ def show_comparison(found: dict[str, Any]) -> None:
     for line in tables.text(found).splitlines():
         say(line)
     say("")
-    files = {"page": "report.html", "numbers": "comparison.json", "table": "comparison.md", "spreadsheet": "comparison.csv"}
+    files = {
+        "page": "report.html",
+        "numbers": "comparison.json",
+        "table": "comparison.md",
+        "spreadsheet": "comparison.csv",
+    }
     for what, name in files.items():
         say(f"  {what.ljust(12)} {found['folder']}/{name}")
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from ganlab.comparison import tables
-from ganlab.errors import GanlabError, RunError, SpecError, text_of
+from ganlab.errors import GanlabError, SpecError, text_of
 from ganlab.report.curves import Curves, band_charts
 from ganlab.report.faces import COLUMNS, Faces, side_by_side
 from ganlab.report.page import RELOAD_SECONDS, drawn, render
@@ -78,7 +78,9 @@ def _context(folder: Path, found: Json) -> Json:
         "faces": faces,
         "charts": charts,
         "systems": found["systems"],
-        "trials": [{**trial, "page": _link(folder, folders[trial["system"], trial["seed"]])} for trial in found["trials"]],
+        "trials": [
+            {**trial, "page": _link(folder, folders[trial["system"], trial["seed"]])} for trial in found["trials"]
+        ],
         "again": "\n".join(_commands(folder, found)),
     }
     shown = [

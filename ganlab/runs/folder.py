@@ -22,7 +22,6 @@ from ganlab.spec.devices import moved_here
 from ganlab.spec.models import Json, Spec
 from ganlab.spec.resolve import resolve
 
-
 PAGE = "report.html"
 """The name of the page in the folder of a run or a comparison."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,10 @@ NAMES = ("loss/generator/ab/cycle", "loss/discriminator/ba/adversarial/real", "g
 def records(steps: int, seed: int = 0) -> list[dict[str, float]]:
     random = np.random.default_rng(seed)
     head = [{"step": step, "seconds": step / 2, "images": 4 * step} for step in range(1, steps + 1)]
-    return [{**own, **dict(zip(NAMES, map(float, row), strict=True))} for own, row in zip(head, random.normal(size=(steps, 3)), strict=True)]
+    return [
+        {**own, **dict(zip(NAMES, map(float, row), strict=True))}
+        for own, row in zip(head, random.normal(size=(steps, 3)), strict=True)
+    ]
 
 
 @pytest.mark.parametrize(("steps", "points"), [(10, 10), (10, 4), (2001, 2000), (7, 100), (1000, 7)])
@@ -31,7 +35,7 @@ def test_a_point_is_the_mean_of_the_steps_since_the_last_one(steps: int, points:
         ends = [0, *found]
         assert ends[-1] == steps
         values = np.array([record[name] for record in made])
-        expected = [values[a:b].mean() for a, b in zip(ends, ends[1:], strict=False)]
+        expected = [values[a:b].mean() for a, b in pairwise(ends)]
         np.testing.assert_allclose(list(found.values()), expected)
         assert len({*np.diff(ends)[:-1]}) <= 1
     assert set(curves.means()) == set(NAMES)

@@ -28,7 +28,9 @@ def drawn(counts: dict[str, int], seed: int = 0) -> tuple[Image.Image, dict[str,
         return torch.randint(0, 256, (count, 3, SIZE, SIZE), dtype=torch.uint8, generator=random)
 
     stored = {direction: (noise(count), noise(count)) for direction, count in counts.items()}
-    grid = sample_grid({d: (normalised(a, torch.float32), normalised(b, torch.float32)) for d, (a, b) in stored.items()})
+    grid = sample_grid(
+        {d: (normalised(a, torch.float32), normalised(b, torch.float32)) for d, (a, b) in stored.items()}
+    )
     shown = {d: tuple(x.permute(0, 2, 3, 1).numpy() for x in pair) for d, pair in stored.items()}
     return grid, shown  # type: ignore[return-value]
 
@@ -131,6 +133,8 @@ def test_a_strip_takes_no_more_than_it_may(most: int) -> None:
         assert image.height * COLUMNS == image.width * 2
 
 
-@pytest.mark.parametrize(("count", "most", "expected"), [(3, 5, [0, 1, 2]), (9, 3, [0, 4, 8]), (9, 1, [8]), (40, 40, range(40))])
+@pytest.mark.parametrize(
+    ("count", "most", "expected"), [(3, 5, [0, 1, 2]), (9, 3, [0, 4, 8]), (9, 1, [8]), (40, 40, range(40))]
+)
 def test_steps_are_spread_evenly(count: int, most: int, expected: list[int]) -> None:
     assert spread(range(count), most) == list(expected)
