@@ -47,6 +47,10 @@ ALLOWED = {
     "sharing/import_cyclegan.py": {"resnet", "folder", "cycle", "identity"},
     # a key of what `translate` returns
     "inference/files.py": {"folder"},
+    "comparison/page.py": {"folder"},
+    "report/run_page.py": {"folder"},
+    # the identity baseline
+    "report/results.py": {"identity"},
     # the source of a spec for two folders
     "data/starter.py": {"folder"},
     # a key of --json

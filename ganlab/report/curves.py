@@ -74,8 +74,8 @@ def place(name: str) -> Place:
         player, direction, label, *part = rest.split("/")
         return Place(player, label, " ".join([direction, *part]))
     if kind == "log" and rest.count("/") >= 3:
-        player, direction, *label = rest.split("/")
-        return Place(player, "/".join(label), direction)
+        player, direction, logged = rest.split("/", 2)
+        return Place(player, logged, direction)
     if kind == "gradient" and "/" in rest:
         player, network = rest.split("/", 1)
         return Place(player, "norm of the gradient", network)

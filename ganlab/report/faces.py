@@ -93,7 +93,7 @@ def side_by_side(seed: int, systems: Sequence[Faces | None]) -> Json:
 
 
 def spread(steps: Sequence[int], most: int) -> list[int]:
-    """Returns at most `most` of the steps, evenly spread, with the last, and with the first if there is more than one."""
+    """Returns at most `most` of the steps, evenly spread, with the last; also with the first unless `most` is 1."""
     if len(steps) <= most:
         return list(steps)
     return [steps[-1 - index * (len(steps) - 1) // max(1, most - 1)] for index in reversed(range(most))]

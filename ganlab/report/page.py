@@ -16,6 +16,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from ganlab.errors import RunError
 from ganlab.spec.models import Json
 
 RELOAD_SECONDS = 30
@@ -111,7 +112,8 @@ def _library(name: str) -> Markup:
     """Returns a file of Bokeh's JavaScript, as its package holds it."""
     # found, not imported: the package itself is not needed
     found = find_spec("bokeh")
-    assert found is not None and found.origin is not None
+    if found is None or found.origin is None:
+        raise RunError("the package bokeh, which ganlab needs for its pages, is not installed")
     text = Path(found.origin).with_name("server").joinpath("static", "js", name).read_text("utf-8")
     return Markup(text.replace("</script", "<\\/script"))
 

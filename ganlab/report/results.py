@@ -77,7 +77,8 @@ def _bar(result: Json, references: Mapping[str, float]) -> Json | None:
 
     def at(value: float) -> float:
         share = (value - low) / (high - low)
-        return round(4 + 92 * (share if result["better"] == "higher" else 1 - share), 2)
+        place: float = round(4 + 92 * (share if result["better"] == "higher" else 1 - share), 2)
+        return place
 
     ends = sorted(map(at, result["interval"]))
     named = ", ".join(f"{name} {value:.3g}" for name, value in marks.items())

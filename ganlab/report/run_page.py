@@ -105,7 +105,9 @@ class RunPage:
     def _read_faces(self, environment: Json) -> Faces | None:
         if self._faces is None:
             counts = {domain: kept.get("held_out", 0) for domain, kept in environment.get("data", {}).items()}
-            pairs = {d: min(self._spec.samples.count, counts.get(d[0], 0)) for d in self._spec.directions}
+            pairs: dict[str, int] = {
+                d: min(self._spec.samples.count, counts.get(d[0], 0)) for d in self._spec.directions
+            }
             if not all(pairs.values()):
                 return None
             self._faces = Faces(self._spec.data.size, pairs)
@@ -168,7 +170,7 @@ def duration(seconds: float) -> str:
 
 def _facts(spec: Spec, folder: RunFolder) -> Iterator[tuple[str, str]]:
     yield "domains", "; ".join(f"{domain}: {_brief(getattr(spec.data, domain))}" for domain in "ab")
-    yield "images", f"{spec.data.size} × {spec.data.size} pixels, batch {spec.data.batch}"
+    yield "images", f"{spec.data.size} x {spec.data.size} pixels, batch {spec.data.batch}"
     parameters = {costs["parameters"] for costs in (folder.speed() or {}).get("directions", {}).values()}
     counted = f", {max(parameters):,} parameters" if parameters else ""
     yield "generator", f"{_nested(spec.generator)}{counted}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -34,7 +35,7 @@ def test_a_point_is_the_mean_of_the_steps_since_the_last_one(steps: int, points:
         ends = [0, *found]
         assert ends[-1] == steps
         values = np.array([record[name] for record in made])
-        expected = [values[a:b].mean() for a, b in zip(ends, ends[1:], strict=False)]
+        expected = [values[a:b].mean() for a, b in pairwise(ends)]
         np.testing.assert_allclose(list(found.values()), expected)
         assert len({*np.diff(ends)[:-1]}) <= 1
     assert set(curves.means()) == set(NAMES)

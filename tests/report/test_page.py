@@ -10,8 +10,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+from typer.testing import CliRunner
 
 import ganlab
+from ganlab.cli.commands import app
+from ganlab.report import run_page
 from ganlab.report.run_page import RunPage
 from ganlab.runs.folder import RunFolder
 from ganlab.spec.files import merge
@@ -276,6 +279,28 @@ def test_a_page_that_fails_is_one_warning(pages: Pages, tmp_path: Path, monkeypa
     assert "report.html" in said[0]
     with pytest.raises(ganlab.RunError, match="is not written"):
         ganlab.write_report(tmp_path / "run")
+
+
+def test_a_page_takes_a_small_share_of_the_time(pages: Pages, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shutil.copytree(pages.run.parent, tmp_path / "run")
+    folder = RunFolder(tmp_path / "run")
+    page = RunPage(folder, folder.spec_here(), 8, pytest.fail)
+    for share, written in ((1.0, True), (1e-9, True), (1e-9, False)):
+        monkeypatch.setattr(run_page, "MOST_OF_TIME", share)
+        (tmp_path / "run/report.html").unlink(missing_ok=True)
+        page.write_now_and_then("training")
+        assert (tmp_path / "run/report.html").exists() == written
+
+
+def test_the_command_writes_pages_again(pages: Pages, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    done = CliRunner().invoke(app, ["report", *(str(path.parent) for path in pages), "--json"])
+    assert json.loads(done.stdout) == {"pages": [str(path) for path in pages]}
+    # the newest in runs/
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(pages.run.parent, "runs/mine")
+    assert CliRunner().invoke(app, ["report"]).stdout == "written: runs/mine/report.html\n"
+    done = CliRunner().invoke(app, ["report", "nowhere"])
+    assert (done.exit_code, "nowhere is neither a run nor a comparison" in done.stderr) == (2, True)
 
 
 def test_a_page_is_written_again(pages: Pages, tmp_path: Path) -> None:

@@ -69,11 +69,13 @@ const build = (chart, source) => {
     const line_dash = index < 8 ? "solid" : "dashed";
     return figure.line({ x, y: field("y", index), source, line_color: stroke, line_width: 1.6, line_dash });
   });
-  const tooltips = chart.lines.map((line, index) => [line.name, `@y${index}{0.[0000]}`]);
+  const tooltips = chart.lines.map((line, index) => [line.name, `@y${index}{%.4g}`]);
+  const formatters = Object.fromEntries(chart.lines.map((line, index) => [`@y${index}`, "printf"]));
   figure.add_tools(new Bokeh.HoverTool({
     mode: "vline",
     renderers: renderers.slice(0, 1),
     tooltips: [["step", "@x{0,0}"], ...tooltips],
+    formatters,
   }));
   return figure;
 };
