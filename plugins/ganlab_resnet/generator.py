@@ -24,10 +24,7 @@ class Backbone(ganlab.Generator):
         norm: the norm after the convolutions.
         upsampling: for "convolutions". "transposed" is a transposed convolution. "resize" is nearest-neighbour
             upsampling and a convolution, without the checkerboard patterns of a transposed one (Odena et al., Distill
-            2016, doi:10.23915/distill.00003). "blurred" is bilinear upsampling and a convolution with zeros at the
-            border, as CUT has it (arXiv:2007.15651).
-        downsampling: for "convolutions". "strided" are convolutions of stride 2. "blurred" are convolutions of stride
-            1, each followed by a blur of stride 2, against aliasing (arXiv:1904.11486), as CUT has it.
+            2016, doi:10.23915/distill.00003).
         ends: the layers before and after the blocks. "convolutions" are a 7x7 convolution, two of stride 2, two
             upsamplings, a 7x7 convolution and tanh. "folded" folds 4x4 pixels into channels and back, with 3x3
             convolutions and no norms: cheaper, and the network starts near the identity if the blocks are bottlenecks.
@@ -116,8 +113,13 @@ class Resnet(Backbone):
 
     With width 64 it has 11,378,179 parameters for 9 blocks, 7,837,699 for 6.
 
+    `upsampling` "blurred" is bilinear upsampling and a convolution with zeros at the border, as CUT has it
+    (arXiv:2007.15651).
+
     Args:
         kernel: height and width of the blocks' kernels.
+        downsampling: for "convolutions". "strided" are convolutions of stride 2. "blurred" are convolutions of stride
+            1, each followed by a blur of stride 2, against aliasing (arXiv:1904.11486), as CUT has it.
         form: "dense" blocks have two convolutions of all channels. "bottleneck" blocks have one of half of the
             channels, between pointwise convolutions (arXiv:1512.03385).
     """
