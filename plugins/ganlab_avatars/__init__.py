@@ -166,7 +166,8 @@ class Avatars(ganlab.Source):
 
     def attribution(self) -> str:
         """Returns the credits that the style's illustrator asks for."""
-        return f"{self._style.meta().license().text()}\nDrawn by DiceBear; ganlab may change colours, leave out what is worn, and move the head."
+        credits = self._style.meta().license().text() or ""
+        return f"{credits}\nDrawn by DiceBear; ganlab may change colours, leave out what is worn, and move the head."
 
     def _draw(self, seed: str) -> Avatar:
         with _DRAWING:
