@@ -321,9 +321,11 @@ def compare(
 
         finish_imports()
         shown.refuse_ranges(specs, search)
+        if seeds is None:
+            seeds = "0,1,2" if search is None else "0"
         asked = trials.Comparison(
             specs,
-            shown.seeds_of(seeds or ("0,1,2" if search is None else "0")),
+            shown.seeds_of(seeds),
             *(steps, images, jobs, vary or (), baseline, set_ or (), out, on, number or ()),
         )
         if search is not None:
