@@ -89,10 +89,7 @@ def export(
         "folder": str(target),
         "step": step,
         "files": list(made),
-        "onnx": {
-            direction: {name: value for name, value in found._asdict().items() if name != "content"}
-            for direction, found in exported.items()
-        },
+        "onnx": {direction: found.as_json() for direction, found in exported.items()},
     }
 
 

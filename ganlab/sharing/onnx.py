@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from ganlab.determinism import keyed
 from ganlab.errors import RunError, SpecError, text_of
 from ganlab.inference.sizes import Needs
+from ganlab.spec.models import Json
 from ganlab.torch_utils import stateful
 
 OPSET = 18
@@ -45,6 +46,10 @@ class Exported(NamedTuple):
     """The largest difference of a value from PyTorch's in float32."""
     exact: float
     """The largest difference of a value from PyTorch's in float64."""
+
+    def as_json(self) -> Json:
+        """Returns {field: value} without the content."""
+        return {"opset": self.opset, "checked": self.checked, "difference": self.difference, "exact": self.exact}
 
 
 def check_installed() -> None:

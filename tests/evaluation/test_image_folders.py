@@ -164,7 +164,7 @@ def test_one_image_is_too_few(tmp_path: Path) -> None:
 def test_a_metric_is_needed_and_a_run_is_something_else(tmp_path: Path) -> None:
     with pytest.raises(SpecError, match=r"--images needs two folders and a metric; known are: .*kid"):
         ganlab.evaluate(images=(tmp_path, tmp_path))
-    with pytest.raises(SpecError, match=r"either a run .* or --images is measured, not both"):
+    with pytest.raises(SpecError, match=r"either a run .* or two folders of --images are measured, not both"):
         ganlab.evaluate(tmp_path, metrics=["kid"], images=(tmp_path, tmp_path))
     with pytest.raises(SpecError, match="--inputs goes with --images"):
         ganlab.evaluate(tmp_path, inputs=tmp_path)

@@ -39,12 +39,13 @@ SMALL: dict[str, Json] = {
 """{name: a patch of TINY} with small generators of every shipped type that can be written as ONNX."""
 
 
-def built(patch: Json, base: Json = TINY) -> tuple[ganlab.Generator, Spec]:
-    """The generator of "ab" in eval mode, and its spec. Its weights keep the scale of activations."""
+def built(patch: Json, base: Json = TINY, strong: bool = True) -> tuple[ganlab.Generator, Spec]:
+    """The generator of "ab" in eval mode, and its spec. Its weights are the initial ones, or `strong` ones."""
     spec = resolve(merge(base, patch))
     torch.manual_seed(0)
     generator = build_generators(spec, build_domains(spec)).generator("ab").eval()
-    strengthen(generator)
+    if strong:
+        strengthen(generator)
     return generator, spec
 
 
