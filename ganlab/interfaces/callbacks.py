@@ -47,7 +47,7 @@ class Measurement(NamedTuple):
     images: str
     """"validation" during training, "test" at the end of the run and in `ganlab eval`."""
     values: Mapping[str, float]
-    """{"DIRECTION/NUMBER": value}, for example {"ab/distance": 0.021}."""
+    """{"DIRECTION/NUMBER": value}; the keys are those of records without "evaluation/"."""
 
 
 class TrainingEnd(NamedTuple):

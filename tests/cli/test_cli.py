@@ -132,7 +132,10 @@ UNKNOWN_KEYS: list[tuple[Patch, str]] = [
     ({"samples": {"evry": 1}}, "samples.evry: unknown key; did you mean 'every'?"),
     ({"checkpoints": {"kep": 1}}, "checkpoints.kep: unknown key; did you mean 'keep'?"),
     ({"runtime": {"thread": 1}}, "runtime.thread: unknown key; did you mean 'threads'?"),
-    ({"translations": ["ab"]}, "translations: unknown key; known are: about, checkpoints, data, directions, "),
+    (
+        {"translations": ["ab"]},
+        "translations: unknown key; known are: about, callbacks, checkpoints, data, directions, ",
+    ),
 ]
 
 WRONG_VALUES: list[tuple[Patch, str]] = [
