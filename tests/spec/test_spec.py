@@ -231,7 +231,7 @@ def test_a_file_that_is_no_spec_is_refused(save: Save, text: str, said: str) -> 
 def test_a_file_that_cannot_be_read_is_refused(save: Save, tmp_path: Path) -> None:
     missing = tmp_path / "missing.json"
     assert refusal(lambda: read(missing)) == f"{missing}: can't be read: No such file or directory"
-    assert refusal(lambda: read(tmp_path)) .startswith(f"{tmp_path}: is a folder without a run; a spec is")
+    assert refusal(lambda: read(tmp_path)).startswith(f"{tmp_path}: is a folder without a run; a spec is")
     child = save("child.json", {"extends": "missing.json"})
     said = f"{missing}: can't be read: No such file or directory (child.json extends it)"
     assert refusal(lambda: read(child)) == said
