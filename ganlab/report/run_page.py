@@ -185,13 +185,13 @@ def _facts(spec: Spec, folder: RunFolder) -> Iterator[tuple[str, str]]:
 
 
 def _brief(options: Json) -> str:
-    """Returns the type of a source and its first option that is text: "avatars big-ears", "folder photos"."""
+    """Returns the type of a source and its first option that is text, of a path the last part."""
     texts = [Path(value).name for key, value in options.items() if key != "type" and isinstance(value, str)]
     return " ".join([options["type"], *texts[:1]])
 
 
 def _nested(options: Json) -> str:
-    """Returns the types of a component and of those inside it: "diff_augment of patch"."""
+    """Returns the types of a component and of those inside it: "WRAPPER of INNER"."""
     inner = [value for value in options.values() if isinstance(value, dict) and "type" in value]
     return " of ".join([options["type"], *map(_nested, inner)])
 
