@@ -65,7 +65,8 @@ class RunPage:
         found = drawn(charts(means))
         asked = environment.get("asked", {})
         results = list(_results(evaluation))
-        last = [r for r in evaluation["results"] if r["step"] == max(x["step"] for x in evaluation["results"])]
+        measured_at = max((result["step"] for result in evaluation["results"]), default=0)
+        last = [result for result in evaluation["results"] if result["step"] == measured_at]
         best_by = evaluation["protocol"].get("best_by")
         faces = self._read_faces(environment)
         page = {
@@ -78,6 +79,7 @@ class RunPage:
             "reload": RELOAD_SECONDS if state in ("training", "measuring") else 0,
             "facts": list(_facts(spec, folder)),
             "keys": list(rows(key_results(last, best_by and best_by["number"]))),
+            "measured_at": measured_at,
             "results": results,
             "left_out": [_left_out(left) for left in evaluation["left_out"]],
             "faces": {"columns": COLUMNS, "seeds": [side_by_side(spec.seed, [faces])] if faces else []},
@@ -97,10 +99,10 @@ class RunPage:
                 for entry in environment.get("continued", [])
             ],
         }
-        named = {"results": "Results", "curves": "Curves"}
-        shown = [(id, name) for id, name in named.items() if page["results" if id == "results" else "charts"]]
-        fixed = [("again", "Make it again"), ("spec", "Spec"), ("data", "Data"), ("environment", "Environment")]
-        return {**page, "sections": [*shown, *fixed]}
+        measured = [("results", "Results")] if results else []
+        curves = [("curves", "Curves")] if found else []
+        always = [("again", "Make it again"), ("spec", "Spec"), ("data", "Data"), ("environment", "Environment")]
+        return {**page, "sections": [*measured, *curves, *always]}
 
     def _read_faces(self, environment: Json) -> Faces | None:
         if self._faces is None:
