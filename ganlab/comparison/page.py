@@ -21,7 +21,7 @@ from ganlab.spec.models import Json
 KEYS = 4
 """The most numbers in the table on the first screen."""
 
-_PICTURES = 10_000_000
+PICTURES = 8_000_000
 """The most bytes of all pictures of a page."""
 
 _FACES, _STEPS = COLUMNS, 10
@@ -132,7 +132,7 @@ def _faces(names: Sequence[str], folders: Mapping[tuple[str, int], Path]) -> Jso
     """Returns the same images under every system: {"columns", "systems", "seeds": a `side_by_side` for each}."""
     by_seed: dict[int, dict[str, Faces]] = {}
     for (system, seed), path in folders.items():
-        if (faces := _read_faces(path, _PICTURES // len(folders))) is not None:
+        if (faces := _read_faces(path, PICTURES // len(folders))) is not None:
             by_seed.setdefault(seed, {})[system] = faces
     seeds = [side_by_side(seed, [own.get(name) for name in names]) for seed, own in sorted(by_seed.items())]
     return {"columns": COLUMNS, "systems": list(names), "seeds": seeds}
