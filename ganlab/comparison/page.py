@@ -8,6 +8,8 @@ import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
+from jinja2 import TemplateError
+
 from ganlab.comparison import tables
 from ganlab.errors import GanlabError, SpecError, text_of
 from ganlab.report.curves import Curves, band_charts
@@ -42,7 +44,7 @@ def write_report(folder: str | Path) -> Path:
     try:
         found = json.loads(kept.read_bytes())
         return write_comparison_page(folder, found)
-    except (OSError, ValueError, LookupError, TypeError) as error:
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, TemplateError) as error:
         raise SpecError(f"{kept} can't be read: {text_of(error)}") from error
 
 
