@@ -774,8 +774,8 @@ def broken() -> Iterator[None]:
 
 
 def files(folder: Path) -> dict[str, bytes]:
-    """Returns {path: content} of all files except the event files, because their names contain the time."""
-    paths = [path for path in folder.rglob("*") if path.is_file() and not path.name.startswith("events.")]
+    """Returns {path: content} of all files except the event files and the page, which contain the time."""
+    paths = [p for p in folder.rglob("*") if p.is_file() and not p.name.startswith(("events.", "report."))]
     return {str(path.relative_to(folder)): path.read_bytes() for path in paths}
 
 

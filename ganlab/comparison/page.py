@@ -8,6 +8,8 @@ import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
+from jinja2 import TemplateError
+
 from ganlab.comparison import tables
 from ganlab.errors import GanlabError, SpecError, text_of
 from ganlab.report.curves import Curves, band_charts
@@ -21,7 +23,7 @@ from ganlab.spec.models import Json
 KEYS = 4
 """The most numbers in the table on the first screen."""
 
-_PICTURES = 10_000_000
+PICTURES = 8_000_000
 """The most bytes of all pictures of a page."""
 
 _FACES, _STEPS = COLUMNS, 10
@@ -42,7 +44,7 @@ def write_report(folder: str | Path) -> Path:
     try:
         found = json.loads(kept.read_bytes())
         return write_comparison_page(folder, found)
-    except (OSError, ValueError, LookupError, TypeError) as error:
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, TemplateError) as error:
         raise SpecError(f"{kept} can't be read: {text_of(error)}") from error
 
 
@@ -132,7 +134,7 @@ def _faces(names: Sequence[str], folders: Mapping[tuple[str, int], Path]) -> Jso
     """Returns the same images under every system: {"columns", "systems", "seeds": a `side_by_side` for each}."""
     by_seed: dict[int, dict[str, Faces]] = {}
     for (system, seed), path in folders.items():
-        if (faces := _read_faces(path, _PICTURES // len(folders))) is not None:
+        if (faces := _read_faces(path, PICTURES // len(folders))) is not None:
             by_seed.setdefault(seed, {})[system] = faces
     seeds = [side_by_side(seed, [own.get(name) for name in names]) for seed, own in sorted(by_seed.items())]
     return {"columns": COLUMNS, "systems": list(names), "seeds": seeds}

@@ -14,10 +14,10 @@ from ganlab.report.curves import Curves, charts
 from ganlab.report.faces import COLUMNS, Faces, side_by_side
 from ganlab.report.page import RELOAD_SECONDS, as_text, drawn, render
 from ganlab.report.results import key_results, rows
-from ganlab.runs import overview
 from ganlab.runs.folder import PAGE, RunFolder
-from ganlab.runs.overview import Status
+from ganlab.runs.overview import ending
 from ganlab.spec.models import Json, Spec
+from ganlab.system.build import build_schedule
 
 MOST_OF_TIME = 0.02
 """The largest share of a training's time in which its page is written, beside the first writing."""
@@ -28,7 +28,7 @@ class RunPage:
 
     def __init__(self, folder: RunFolder, spec: Spec, steps: int, warn: Callable[[str], object]) -> None:
         self._folder, self._spec, self._warn = folder, spec, warn
-        self._curves = Curves(steps)
+        self._steps, self._curves = steps, Curves(steps)
         self._faces: Faces | None = None
         self._warned = False
         self._rests_until = 0.0
@@ -56,8 +56,8 @@ class RunPage:
 
     def _context(self, state: str | None) -> Json:
         folder, spec = self._folder, self._spec
-        status = overview.status_of(folder, running=False)
-        state = state or status.state
+        step, ended, why = ending(folder, self._steps)
+        state = state or ended
         environment = folder.environment() or {}
         evaluation = folder.evaluation() or {"protocol": {}, "results": [], "left_out": []}
         self._curves.read(folder.metrics)
@@ -65,7 +65,8 @@ class RunPage:
         found = drawn(charts(means))
         asked = environment.get("asked", {})
         results = list(_results(evaluation))
-        last = [r for r in evaluation["results"] if r["step"] == max(x["step"] for x in evaluation["results"])]
+        measured_at = max((result["step"] for result in evaluation["results"]), default=0)
+        last = [result for result in evaluation["results"] if result["step"] == measured_at]
         best_by = evaluation["protocol"].get("best_by")
         faces = self._read_faces(environment)
         page = {
@@ -73,11 +74,12 @@ class RunPage:
             "about": spec.about,
             "folder": str(folder.path),
             "state": state,
-            "why": status.why if state in ("failed", "unreadable") else None,
-            "ended": _ended(state, status, self._curves.last, environment),
+            "why": why if state == "failed" else None,
+            "ended": _ended(state, step, self._steps, self._curves.last, environment),
             "reload": RELOAD_SECONDS if state in ("training", "measuring") else 0,
             "facts": list(_facts(spec, folder)),
             "keys": list(rows(key_results(last, best_by and best_by["number"]))),
+            "measured_at": measured_at,
             "results": results,
             "left_out": [_left_out(left) for left in evaluation["left_out"]],
             "faces": {"columns": COLUMNS, "seeds": [side_by_side(spec.seed, [faces])] if faces else []},
@@ -97,10 +99,10 @@ class RunPage:
                 for entry in environment.get("continued", [])
             ],
         }
-        named = {"results": "Results", "curves": "Curves"}
-        shown = [(id, name) for id, name in named.items() if page["results" if id == "results" else "charts"]]
-        fixed = [("again", "Make it again"), ("spec", "Spec"), ("data", "Data"), ("environment", "Environment")]
-        return {**page, "sections": [*shown, *fixed]}
+        measured = [("results", "Results")] if results else []
+        curves = [("curves", "Curves")] if found else []
+        always = [("again", "Make it again"), ("spec", "Spec"), ("data", "Data"), ("environment", "Environment")]
+        return {**page, "sections": [*measured, *curves, *always]}
 
     def _read_faces(self, environment: Json) -> Faces | None:
         if self._faces is None:
@@ -122,11 +124,11 @@ def write_run_page(folder: RunFolder) -> Path:
     """
     if not folder.exists:
         raise SpecError(f"{folder.path} is not a run: it has no spec.json")
-    status = overview.status_of(folder)
-    if status.state == "running":
+    if folder.busy:
         raise SpecError(f"{folder.path} is training, and its page is written whenever samples are drawn")
     failures: list[str] = []
-    RunPage(folder, folder.spec_here(), status.steps or 1, failures.append).write()
+    spec = folder.spec_here()
+    RunPage(folder, spec, build_schedule(spec).steps, failures.append).write()
     if failures:
         raise RunError(failures[0])
     return folder.path / PAGE
@@ -145,10 +147,10 @@ def _left_out(left: Json) -> str:
     return f"{place}: {left['why']}"
 
 
-def _ended(state: str, status: Status, last: Record, environment: Json) -> str:
-    """Returns a sentence about how far the run has come."""
-    step, steps = max(status.step, int(last["step"])), status.steps
-    words = f"{step:,} steps" if steps is None or step >= steps else f"step {step:,} of {steps:,}"
+def _ended(state: str, step: int, steps: int, last: Record, environment: Json) -> str:
+    """Returns a sentence about how far the run has come. `step` is that of the newest checkpoint."""
+    step = max(step, int(last["step"]))
+    words = f"{step:,} steps" if step >= steps else f"step {step:,} of {steps:,}"
     parts = [words]
     if "images" in last:
         parts.append(f"{int(last['images']):,} images of each domain")
@@ -185,13 +187,13 @@ def _facts(spec: Spec, folder: RunFolder) -> Iterator[tuple[str, str]]:
 
 
 def _brief(options: Json) -> str:
-    """Returns the type of a source and its first option that is text: "folder photos"."""
+    """Returns the type of a source and its first option that is text, of a path the last part."""
     texts = [Path(value).name for key, value in options.items() if key != "type" and isinstance(value, str)]
     return " ".join([options["type"], *texts[:1]])
 
 
 def _nested(options: Json) -> str:
-    """Returns the types of a component and of those inside it: "OUTER of INNER"."""
+    """Returns the types of a component and of those inside it: "WRAPPER of INNER"."""
     inner = [value for value in options.values() if isinstance(value, dict) and "type" in value]
     return " of ".join([options["type"], *map(_nested, inner)])
 

@@ -61,7 +61,7 @@ def list_runs(where: str | Path = "runs") -> list[Status]:
 
     Raises SpecError if the folder does not exist.
     """
-    return [status_of(folder) for folder in _runs(Path(where))]
+    return [_status(folder) for folder in _runs(Path(where))]
 
 
 def leftovers(where: str | Path = "runs") -> list[Leftover]:
@@ -72,7 +72,7 @@ def leftovers(where: str | Path = "runs") -> list[Leftover]:
 
     Raises SpecError if the folder does not exist.
     """
-    return [leftover for folder in _runs(Path(where)) for leftover in _leftovers(folder, status_of(folder))]
+    return [leftover for folder in _runs(Path(where)) for leftover in _leftovers(folder, _status(folder))]
 
 
 def delete(leftover: Leftover) -> None:
@@ -84,7 +84,7 @@ def delete(leftover: Leftover) -> None:
     folder = RunFolder(leftover.path if whole else leftover.path.parents[1])
     with folder.locked():
         # this process holds the lock now
-        if leftover.path not in [found.path for found in _leftovers(folder, status_of(folder, running=False))]:
+        if leftover.path not in [found.path for found in _leftovers(folder, _status(folder, running=False))]:
             return
         if whole:
             folder.clear()
@@ -107,10 +107,9 @@ def _runs(where: Path) -> Iterator[RunFolder]:
             yield RunFolder(inside)
 
 
-def status_of(folder: RunFolder, running: bool | None = None) -> Status:
+def _status(folder: RunFolder, running: bool | None = None) -> Status:
     """Returns the state of a run. `running` says whether a process trains in it; None finds out."""
-    step = _step(folder)
-    steps, state, why = _progress(folder, step)
+    steps, step, state, why = _progress(folder)
     if folder.busy if running is None else running:
         state, why = "running", None
     number, values = _key_results(folder.evaluation())
@@ -124,20 +123,26 @@ def _step(folder: RunFolder) -> int:
     return (folder.steps or [0])[-1]
 
 
-def _progress(folder: RunFolder, step: int) -> tuple[int | None, str, str | None]:
-    """Returns (number of steps, state, reason) of a run in which no process trains."""
+def _progress(folder: RunFolder) -> tuple[int | None, int, str, str | None]:
+    """Returns (number of steps, newest step, state, reason) of a run in which no process trains."""
     try:
         steps = build_schedule(folder.spec_here()).steps
     except GanlabError as error:
-        return None, "unreadable", str(error)
+        return None, _step(folder), "unreadable", str(error)
     if folder.shared:
-        return steps, "shared", None
+        return steps, _step(folder), "shared", None
+    return steps, *ending(folder, steps)
+
+
+def ending(folder: RunFolder, steps: int) -> tuple[int, str, str | None]:
+    """Returns (newest step, state, reason) of a run of `steps` steps in which no process trains; see `Status`."""
+    step = (folder.steps or [0])[-1]
     if step >= steps:
-        return steps, "finished", None
+        return step, "finished", None
     if (stopped := folder.stopped()) is not None:
-        return steps, "finished", stopped["why"]
+        return step, "finished", stopped["why"]
     failure = folder.failure()
-    return (steps, "failed", failure["why"]) if failure else (steps, "interrupted", None)
+    return (step, "failed", failure["why"]) if failure else (step, "interrupted", None)
 
 
 def _key_results(evaluation: Json | None) -> tuple[str | None, dict[str, float]]:

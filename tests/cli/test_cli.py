@@ -490,7 +490,7 @@ def test_run_trains_and_says_where_to_look(here: Path) -> None:
     assert result.exit_code == 0, result.output
     assert result.stdout.splitlines() == [
         "trained: 6 steps, in runs/tiny",
-        "  look at      runs/tiny/samples/step-000006.png",
+        "  look at      runs/tiny/report.html",
         "  curves       tensorboard --logdir runs/tiny",
         "  networks     runs/tiny/checkpoints/step-000006/networks.safetensors",
         "  use it       ganlab translate runs/tiny PICTURES --to b",

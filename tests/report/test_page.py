@@ -14,7 +14,9 @@ from typer.testing import CliRunner
 
 import ganlab
 from ganlab.cli.commands import app
+from ganlab.comparison.page import PICTURES
 from ganlab.report import run_page
+from ganlab.report.faces import BYTES, SAMPLES
 from ganlab.report.run_page import RunPage
 from ganlab.runs.folder import RunFolder
 from ganlab.spec.files import merge
@@ -235,6 +237,9 @@ def test_a_page_stays_small(pages: Pages) -> None:
         pictures = sum(map(len, re.findall(r"data:image/webp;base64,[^\"]+", text)))
         assert pictures
         assert len(text) - pictures < 3_000_000
+    # the most that pictures may take, as text
+    for most in ((SAMPLES + 1) * BYTES, PICTURES):
+        assert most * 4 / 3 + 3_000_000 < 15_000_000
 
 
 def test_the_differences_to_the_parent_are_marked(pages: Pages) -> None:
