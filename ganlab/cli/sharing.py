@@ -54,7 +54,8 @@ def export(
         say(f"  look at      {Path(found['folder']) / 'README.md'}")
         for direction, exported in found["onnx"].items():
             path = Path(found["folder"]) / f"{direction}.onnx"
-            say(f"  ONNX         {path}: at most {exported['difference']:.1e} from PyTorch in float32")
+            near = f"{exported['difference']:.1e} from PyTorch in float32, {exported['exact']:.1e} in float64"
+            say(f"  ONNX         {path}: at most {near}")
 
 
 def import_(

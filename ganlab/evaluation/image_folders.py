@@ -35,7 +35,7 @@ class Folder:
     """
 
     def __init__(
-        self, path: str | Path, real: bool, progress: Progress, opened: Callable[[Path], Image.Image] = picture
+        self, path: str | Path, real: bool, progress: Progress, opened: Callable[[Path], Image.Image] | None = None
     ) -> None:
         self._opened = opened
         try:
@@ -71,7 +71,7 @@ class Folder:
         self.images = Images(LazyPixels(self._pixels, range(len(self.keys))), real=real, digests=self._digests)
 
     def _picture(self, key: str) -> Pixels:
-        return np.asarray(self._opened(self.path / key))
+        return np.asarray((self._opened or picture)(self.path / key))
 
     def _pixels(self, place: int) -> Pixels:
         """Reads an image again. Raises SpecError if it has changed."""
