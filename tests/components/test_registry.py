@@ -71,7 +71,7 @@ BROKEN = {
     "unmarked": (HEAD + "def ganlab_losses(): return {'m': Some}", "ganlab_losses is not marked with @ganlab.hookimpl"),
     "hookless": (
         HEAD,
-        "has none of the hooks ganlab_callbacks, ganlab_discriminators, ganlab_features, ganlab_generators, ganlab_losses",
+        "has none of the hooks ganlab_callbacks, ganlab_discriminators, ganlab_features, ganlab_generators, ",
     ),
     "argument": (HEAD + "@ganlab.hookimpl\ndef ganlab_losses(spec): return {'m': Some}", "{'spec'}"),
     "raising": (HEAD + HOOK + "1 / 0", "ZeroDivisionError: division by zero"),
