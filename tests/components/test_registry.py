@@ -71,7 +71,7 @@ BROKEN = {
     "unmarked": (HEAD + "def ganlab_losses(): return {'m': Some}", "ganlab_losses is not marked with @ganlab.hookimpl"),
     "hookless": (
         HEAD,
-        "has none of the hooks ganlab_callbacks, ganlab_discriminators, ganlab_features, ganlab_generators",
+        "has none of the hooks ganlab_callbacks, ganlab_discriminators, ganlab_features, ganlab_generators, ",
     ),
     "argument": (HEAD + "@ganlab.hookimpl\ndef ganlab_losses(spec): return {'m': Some}", "{'spec'}"),
     "raising": (HEAD + HOOK + "1 / 0", "ZeroDivisionError: division by zero"),
@@ -82,7 +82,7 @@ BROKEN = {
     "module": (HEAD + HOOK + "{'m': ganlab}", "which is no Loss class"),
     "foreign": (HEAD + HOOK + "{'m': ganlab.Generator}", "which is no Loss class"),
     "numbered": (HEAD + HOOK + "{3: Some}", "ganlab_losses gives 3: "),
-    "half": (HEAD + HOOK + "{'half_good': Some, 'half_bad': int}", "which is no Loss class"),
+    "half": (HEAD + HOOK + "{'half_good': Some, 'm': int}", "which is no Loss class"),
     "untextual": (loss("m") + "Some.__doc__ = 3\n", "Some.__doc__ is no text"),
     # names that a spec, a schema or a terminal can't hold
     "braces": (HEAD + HOOK + "{'{x}': Some}", "the loss name '{x}' is not allowed: at most 100 letters, digits"),
@@ -218,18 +218,7 @@ def test_nothing_else_is_broken_and_nothing_of_a_broken_plugin_is_there(crowded:
         ("loss", "attributed", "method", "method"),
         ("loss", "twin_a", "twin", "twin_a"),
         ("loss", "anonymous", "nameless", "unknown"),
-        ("loss", "half_good", "half", "half"),
     }
-
-
-def test_a_component_that_cannot_be_used_is_refused_with_the_reason(crowded: Registry) -> None:
-    """Nothing is said about other plugins and components that are broken."""
-    with pytest.raises(SpecError) as caught:
-        resolve(merge(TINY, {"losses": {"mine": {"type": "half_bad"}}}), registry=crowded)
-    assert str(caught.value) == (
-        "spec: losses.mine: loss 'half_bad' of plugin 'half' can't be used: TypeError: ganlab_losses gives 'half_bad':"
-        " <class 'int'>, which is no Loss class"
-    )
 
 
 def settings() -> list[str]:
@@ -408,9 +397,7 @@ def test_plugins_lists_a_third_partys_component_and_every_broken_plugin(
         assert set(component) == {"kind", "name", "plugin", "package", "version", "about", "options"}
         Draft202012Validator.check_schema(component["options"])
     assert {b["plugin"] for b in found["broken"]} == {*BROKEN, "absent", "lost", "wordy", "cyclegan", "twin"}
-    assert all(
-        set(b) == {"plugin", "package", "version", "reason", "kind", "name"} and b["reason"] for b in found["broken"]
-    )
+    assert all(set(b) == {"plugin", "package", "version", "reason"} and b["reason"] for b in found["broken"])
 
 
 @pytest.fixture
