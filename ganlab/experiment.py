@@ -37,7 +37,7 @@ from ganlab.report.grids import png, sample_grid
 from ganlab.report.run_page import RunPage
 from ganlab.report.samples import sample
 from ganlab.runs import checkpoint
-from ganlab.runs.folder import RunFolder
+from ganlab.runs.folder import PAGE, RunFolder
 from ganlab.runs.initial import InitialWeights, begin_with, initial_weights
 from ganlab.runs.manifest import changed_code, check_same_spec, claim, keep_manifest
 from ganlab.runs.models import Manifest
@@ -164,20 +164,15 @@ def _run(
             initial = _initial(resolved, folder) if fresh or not folder.steps else None
         with folder.locked():
             kept = claim(folder, kept, resolved, fresh)
-            page = RunPage(folder, kept, system.schedule.steps, callback.warn)
-            origin = _origin(spec, set, out)
-            try:
-                with ending(callback, lambda: trainer.state.step):
-                    _train(trainer, datasets, folder, kept, callback, evaluator, page, initial, stopped, origin)
-                    if evaluator is not None:
-                        page.write("measuring")
-                        try:
-                            measure_run(folder, evaluator, system, _domains(datasets), callback)
-                        except KeyboardInterrupt as interrupt:
-                            message = f"all {trainer.state.step} steps are saved, not yet measured"
-                            raise Interrupted(message, signal.SIGINT) from interrupt
-            finally:
-                page.write()
+            callback.add(f"the page {PAGE}", RunPage(folder, kept, system.schedule.steps, callback.warn))
+            with ending(callback, lambda: trainer.state.step):
+                _train(trainer, datasets, folder, kept, callback, evaluator, initial, stopped, _origin(spec, set, out))
+                if evaluator is not None:
+                    try:
+                        measure_run(folder, evaluator, system, _domains(datasets), callback)
+                    except KeyboardInterrupt as interrupt:
+                        message = f"all {trainer.state.step} steps are saved, not yet measured"
+                        raise Interrupted(message, signal.SIGINT) from interrupt
     return read_run(folder, kept)
 
 
@@ -421,7 +416,6 @@ def _train(
     kept: Spec,
     callback: Callback,
     evaluator: RunEvaluator | None,
-    page: RunPage,
     initial: InitialWeights | None,
     stopped: str | None,
     origin: Json,
@@ -460,11 +454,6 @@ def _train(
     def draw() -> bytes:
         return png(sample_grid(sample(state.sampling_generators(), datasets, system, spec.samples.count)))
 
-    def write_page() -> None:
-        # after the last step it is written anyway
-        if state.step < steps:
-            page.write_now_and_then("training")
-
     with folder.recorder(state.step, callback.warn) as recorder:
         callback.begin(start)
         measurements = None
@@ -477,7 +466,6 @@ def _train(
             recorder,
             callback,
             draw,
-            write_page,
             measurements,
             folder.records(),
             unrecorded,
@@ -488,9 +476,9 @@ def _train(
         with folder.noting_failure():
             try:
                 train(trainer, writer, callback.warn)
-            except KeyboardInterrupt as stopped:
+            except KeyboardInterrupt as interrupt:
                 at = f"the newest checkpoint is that of step {folder.steps[-1]}" if folder.steps else "no step is saved"
-                raise Interrupted(f"stopped at once; {at}", signal.SIGINT) from stopped
+                raise Interrupted(f"stopped at once; {at}", signal.SIGINT) from interrupt
 
 
 def _run_evaluator(system: System, datasets: dict[str, Dataset], asked: Evaluation, callback: Callback) -> RunEvaluator:

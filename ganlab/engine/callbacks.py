@@ -25,6 +25,10 @@ class Callbacks(Callback):
         self._failed: set[str] = set()
         self._begun: list[str] = []
 
+    def add(self, name: str, callback: Callback) -> None:
+        """Adds a callback before the training begins."""
+        self._callbacks[name] = callback
+
     def begin(self, start: TrainingStart) -> None:
         for name, callback in list(self._callbacks.items()):
             # it may have followed another training

@@ -10,6 +10,7 @@ from typing import Any
 
 from ganlab.engine.step_log import Record
 from ganlab.errors import RunError, SpecError, text_of
+from ganlab.interfaces.callbacks import Callback, TrainingEnd
 from ganlab.report.curves import Curves, charts
 from ganlab.report.faces import COLUMNS, Faces, side_by_side
 from ganlab.report.page import RELOAD_SECONDS, as_text, drawn, render
@@ -23,8 +24,8 @@ MOST_OF_TIME = 0.02
 """The largest share of a training's time in which its page is written, beside the first writing."""
 
 
-class RunPage:
-    """Writes the page of a run, again and again while it trains. Reads every record and every sample once."""
+class RunPage(Callback):
+    """Writes the page of a run, whenever samples are drawn and at the end. Reads every record and every sample once."""
 
     def __init__(self, folder: RunFolder, spec: Spec, steps: int, warn: Callable[[str], object]) -> None:
         self._folder, self._spec, self._warn = folder, spec, warn
@@ -32,6 +33,15 @@ class RunPage:
         self._faces: Faces | None = None
         self._warned = False
         self._rests_until = 0.0
+
+    def samples(self, step: int, path: Path) -> None:
+        if step < self._steps:
+            self.write_now_and_then("training")
+        else:
+            self.write("measuring")
+
+    def end(self, end: TrainingEnd) -> None:
+        self.write()
 
     def write_now_and_then(self, state: str) -> None:
         """Writes report.html, unless that would take more than a small share of the training's time."""

@@ -41,9 +41,9 @@ class StepMeasurements(Protocol):
 class RunWriter:
     """Keeps a run's folder complete: after a kill at any moment the run resumes from its newest checkpoint.
 
-    `origin` goes into the manifests of checkpoints. `draw` returns the PNG of the sample grid, `write_page` writes the
-    run's page. `history` holds the records of earlier processes. `stopped` is the reason why an earlier process ended
-    the run before its last step, if that still holds.
+    `origin` goes into the manifests of checkpoints. `draw` returns the PNG of the sample grid. `history` holds the
+    records of earlier processes. `stopped` is the reason why an earlier process ended the run before its last step, if
+    that still holds.
     """
 
     def __init__(
@@ -54,7 +54,6 @@ class RunWriter:
         recorder: Recorder,
         callback: Callback,
         draw: Callable[[], bytes],
-        write_page: Callable[[], None],
         measurements: StepMeasurements | None,
         history: Iterable[Record],
         unrecorded: Sequence[Record],
@@ -62,7 +61,7 @@ class RunWriter:
     ) -> None:
         self._trainer, self._folder, self._recorder, self._callback = trainer, folder, recorder, callback
         self._origin = origin
-        self._draw, self._write_page, self._measurements = draw, write_page, measurements
+        self._draw, self._measurements = draw, measurements
         self._saturated = SaturatedDiscriminator(callback.warn, history)
         self._unrecorded = [record for record in unrecorded if record["step"] > recorder.last]
         self._first = trainer.state.step + 1
@@ -156,7 +155,6 @@ class RunWriter:
                 picture = self._draw()
             write(path := self._folder.sample(step), picture)
             self._callback.samples(step, path)
-            self._write_page()
 
     def _record(self, records: list[Record]) -> None:
         self._recorder(records)
