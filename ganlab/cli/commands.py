@@ -212,7 +212,7 @@ def evaluate(
         finish_imports()
         short = {"kid": kid, "fid": fid, "prdc": prdc, "lpips": lpips, "content": content}
         metrics = dict.fromkeys([*(name for name, asked in short.items() if asked), *(metric or [])])
-        if run is None and images is None:
+        if run is None and images is None and inputs is None:
             run = experiment.newest_run().path
             # stdout is for the results
             print(printable(f"measures {run}, the newest run with a checkpoint"), file=sys.stderr)

@@ -22,7 +22,8 @@ def refuse_too_small(size: int, who: str, takes: Callable[[int], object]) -> Non
     if _succeeds(takes, size):
         return
     for larger in (factor * size for factor in FACTORS):
-        if _succeeds(takes, larger):
+        # the size again, because a network may fail at one call alone
+        if _succeeds(takes, larger) and not _succeeds(takes, size):
             raise SpecError(f"data.size: {size} is too small for {who}, which takes {larger}")
 
 

@@ -249,7 +249,7 @@ NOT_FITTING: list[tuple[Patch, str]] = [
         "generator: makes images of (3, 20, 20) from (3, 18, 18); those of domain b are (3, 18, 18)"
         "; is data.size a multiple of its downsampling? (generator 'resnet' of plugin 'resnet' of ganlab",
     ),
-    ({"discriminators": {"image": {"layers": 4}}}, "discriminators.image: can't score what is (3, 16, 16): "),
+    ({"discriminators": {"image": {"layers": 4}}}, "data.size: 16 is too small for discriminator"),
     (
         {"losses": {"embedding": {"type": "embedding_lsgan"}}},
         "losses.embedding's generator term in direction ab: asks for a discriminator on embeddings; the spec has none",
@@ -646,7 +646,7 @@ def test_plugins_says_all_that_a_component_says(found: Component) -> None:
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["los"], "plugins: there is no kind 'los'; did you mean 'loss'? known are: discriminator, features,"),
+        (["los"], "plugins: there is no kind 'los'; did you mean 'loss'? known are: callback, discriminator,"),
         (["los", "cycle"], "plugins: there is no kind 'los'; did you mean 'loss'?"),
         (["loss", "cycel"], "plugins: there is no loss 'cycel'; did you mean 'cycle'?"),
     ],

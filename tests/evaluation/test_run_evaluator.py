@@ -320,7 +320,7 @@ def test_what_can_not_be_measured_is_left_out_with_the_reason(spec: Json, tmp_pa
     assert found is not None
     assert found["left_out"] == [{"metric": "brightness", "direction": "ba", "why": "needs another direction"}]
     assert {f["direction"] for f in found["results"]} == {"ab"}
-    assert [w for w in recording.warned if "measured" in w] == [
+    assert [w for w in recording.warned if "can't be measured" in w] == [
         "brightness can't be measured in direction ba: needs another direction"
     ]
 
