@@ -438,8 +438,8 @@ def _train(
     spec, runtime, steps = system.spec, system.spec.runtime, system.schedule.steps
     if initial is not None:
         begin_with(trainer, initial, callback.warn)
-    credits = {domain: source.attribution() for domain, source in build_sources(spec).items()}
-    also = {"asked": origin, "attribution": credits}
+    credits = {domain: source.credits() for domain, source in build_sources(spec).items()}
+    also = {"asked": origin, "credits": credits}
     repeated = keep_manifest(folder, kept, system, datasets, callback.warn, initial, also)
     unrecorded = restore(trainer, folder)
     start = TrainingStart(

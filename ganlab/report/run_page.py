@@ -250,7 +250,7 @@ def _data(spec: Spec, environment: Json) -> Iterator[Json]:
         yield {
             "name": domain,
             "facts": facts,
-            "attribution": environment.get("attribution", {}).get(domain, ""),
+            "credits": environment.get("credits", {}).get(domain, ""),
         }
 
 

@@ -79,7 +79,7 @@ def export(generator: nn.Module, channels: int, size: int, needs: Needs | None) 
     for shape in [(count, channels, *size) for count in BATCHES for size in sizes]:
         differences.append(compared(content, generator, example(shape)))
         checked.append(" x ".join(map(str, shape)))
-    # of NaN neither is at most the tolerance
+    # written so that NaN is an error
     if not all(difference <= TOLERANCE or exact <= TOLERANCE for difference, exact in differences):
         worst = max(difference for difference, _ in differences)
         raise RunError(
@@ -93,7 +93,7 @@ def compared(content: bytes, generator: nn.Module, images: Tensor) -> tuple[floa
     """Returns the largest differences of the outputs of an ONNX file from the generator's in float32 and in float64."""
     import onnxruntime
 
-    # errors alone: of each file that it optimises it warns
+    # errors alone: it warns of every file that it optimises
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
