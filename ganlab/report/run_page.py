@@ -20,7 +20,7 @@ from ganlab.runs.overview import Status
 from ganlab.spec.models import Json, Spec
 
 MOST_OF_TIME = 0.02
-"""The largest share of a training's time in which its page is written, beside the first writing."""
+"""The largest share of a training's time in which its page is written, besides the first time."""
 
 
 class RunPage:
@@ -202,7 +202,7 @@ def _options(options: Json) -> str:
 
 
 def _started(asked: Json) -> str | None:
-    """Returns the command that started a run; None for a run of Python code, or of an earlier version."""
+    """Returns the command that started a run; None if Python code started it."""
     if not asked.get("spec"):
         return None
     words = ["ganlab", "run", asked["spec"], *(word for text in asked["set"] for word in ("--set", text))]
