@@ -83,7 +83,7 @@ class _Shown:
         return gr.Slider(**self._steps()), self._run.spec.about
 
     def translated(self, photo: dict[str, Any] | None, to: str, size: str, step: int) -> tuple[Any, Any, str]:
-        """Returns (translation, translation back, sentence) of an uploaded file by the checkpoint next to `step`."""
+        """Returns (translation, translation back, sentence) of an uploaded file by the checkpoint nearest to `step`."""
         if photo is None:
             return None, None, self._run.spec.about
         try:
@@ -123,7 +123,7 @@ def page(folders: Sequence[str | Path]) -> gr.Blocks:
                 [run.output, run.back, run.said],
                 # ganlab reads the file that was uploaded: more kinds than Gradio does, and as in training
                 preprocess=False,
-                # of the slider's positions while one is translated, only the last
+                # the slider may pass many positions while one is translated: only the last is translated next
                 trigger_mode="always_last",
                 **alone,
             )

@@ -60,7 +60,7 @@ def load_spec(
     """Returns a spec, resolved: every default and every "auto" is filled in, every name is found.
 
     Args:
-        spec: The path of a spec file, or a spec as a mapping.
+        spec: The path of a spec file, the name of a shipped experiment or a run folder; or a spec.
         set: Changes to it, each "path.to.key=value".
         like: The resolved spec of an earlier run. Its values replace each "auto" of `runtime`, except the device's.
         elsewhere: Another machine trains it: a device that this machine does not have becomes "auto".
@@ -92,7 +92,8 @@ def run(
     """Trains a spec and measures it. Resumes if the folder holds an unfinished run of the same spec.
 
     Args:
-        spec: The path of a spec file, or of a run folder, which is then trained further; or a spec.
+        spec: The path of a spec file, the name of a shipped experiment, or a run folder, which is then trained
+            further; or a spec.
         set: Changes to it, each "path.to.key=value".
         out: The run folder, by default runs/NAME, or `spec` if that is a run folder.
         fresh: Remove the run that the folder holds, and start over.
@@ -196,8 +197,8 @@ def evaluate(
         features: The feature network, in the same form; by default the spec's, or else the first one that ships.
         images: With a run, a folder of real images: the run translates the pictures in `inputs`, and its translations
             are measured against them. Without a run, two folders: the images to measure, and real images.
-        inputs: The folder of the pictures to translate. Without a run, of the images from which those in `images[0]`
-            were made, under the same names except for suffixes.
+        inputs: The folder of the pictures to translate. Without a run, the folder of the images from which those in
+            `images[0]` were made; their names may differ in suffixes only.
         callback: Shows the progress and the warnings, as for `run`.
         set: Changes to the run's spec for this evaluation, each "path.to.key=value". They may change only what does not
             affect training, for example "data.a.path=photos" if the images have moved.
@@ -332,7 +333,7 @@ def _stays_stopped(run: Run, asked: Spec) -> bool:
 def _callbacks(spec: Spec, shown: Callback, others: Iterable[Callback] = (), missing: bool = False) -> Callbacks:
     """Returns the callbacks of a run. Raises SpecError if one of the spec's can't be built.
 
-    With `missing`, those that need what is not installed are left out.
+    With `missing`, callbacks that need a package that is not installed are left out.
     """
     named = {f"callback {type(shown).__qualname__}": shown}
     for name, component in spec.callback_components.items():
@@ -432,8 +433,8 @@ def _train(
     spec, runtime, steps = system.spec, system.spec.runtime, system.schedule.steps
     if initial is not None:
         begin_with(trainer, initial, callback.warn)
-    credits = {domain: source.attribution() for domain, source in build_sources(spec).items()}
-    also = {"asked": origin, "attribution": credits}
+    credits = {domain: source.credits() for domain, source in build_sources(spec).items()}
+    also = {"asked": origin, "credits": credits}
     repeated = keep_manifest(folder, kept, system, datasets, callback.warn, initial, also)
     unrecorded = restore(trainer, folder)
     start = TrainingStart(

@@ -12,7 +12,7 @@ from ganlab.cli.commands import main
 
 
 def _end_with(parent: int) -> None:
-    """Waits until the other end of a pipe is closed, and ends the process, which a run survives at any moment."""
+    """Waits until the parent's end of a pipe is closed, then ends this process. A run can be killed at any moment."""
     while os.read(parent, 1):
         pass
     os._exit(1)

@@ -259,7 +259,7 @@ def compare(
         typer.Option(
             min=1,
             metavar="N",
-            help="Trials that run at a time. Above 1, each has one thread and no timings are kept. Default: 1; on Ray,"
+            help="Trials to run at a time. Above 1, each has one thread and no timings are kept. Default: 1; on Ray,"
             " as many as have room.",
         ),
     ] = None,
@@ -330,7 +330,7 @@ def compare(
         )
         if search is not None:
             if images or vary or baseline or from_ or dry_run:
-                raise SpecError("--search: --images, --vary, --baseline, --from and --dry-run do not go with it")
+                raise SpecError("--search: does not go with --images, --vary, --baseline, --from or --dry-run")
             shown.show_search(shown.run_search(search, asked), as_json)
             return
         if from_:

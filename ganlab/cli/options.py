@@ -13,6 +13,13 @@ from ganlab.errors import SpecError
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 
+Checkpoint = Annotated[
+    str,
+    typer.Option(
+        metavar="WHICH", help="last; best: the checkpoint with the best monitor during training; or the step of one."
+    ),
+]
+
 IMAGES = "--images"
 
 

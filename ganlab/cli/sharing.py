@@ -8,13 +8,13 @@ from typing import Annotated
 
 import typer
 
-from ganlab.cli.options import AsJson
+from ganlab.cli.options import AsJson, Checkpoint
 from ganlab.cli.process import errors, finish_imports, print_json, say
 from ganlab.cli.using import RunFolder
 from ganlab.errors import SpecError
 
 PROGRAMS = ("cyclegan",)
-"""The programs whose checkpoints are imported."""
+"""The programs that trained what can be imported."""
 
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the shared model that is in the folder.")]
 
@@ -22,10 +22,7 @@ Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the shared
 def export(
     run: RunFolder,
     out: Annotated[Path, typer.Argument(metavar="DIR", help="The folder to write.")],
-    checkpoint: Annotated[
-        str,
-        typer.Option(metavar="WHICH", help="last, or best: the checkpoint with the best monitor during training."),
-    ] = "last",
+    checkpoint: Checkpoint = "last",
     onnx: Annotated[
         bool, typer.Option("--onnx", help="Also write ab.onnx and ba.onnx, and compare them with PyTorch.")
     ] = False,
@@ -72,9 +69,10 @@ def import_(
 ) -> None:
     """Import generators that another program has trained.
 
-    cyclegan is junyanz/pytorch-CycleGAN-and-pix2pix or taesungp/contrastive-unpaired-translation (CUT), with the
-    generators resnet_6blocks and resnet_9blocks: latest_net_G_A.pth, latest_net_G_B.pth, latest_net_G.pth. No code in
-    the files is run. The result translates, exports and is measured: `ganlab eval RUN --inputs DIR --images DIR`.
+    PROGRAM is cyclegan for checkpoints of junyanz/pytorch-CycleGAN-and-pix2pix or of
+    taesungp/contrastive-unpaired-translation (CUT), with the generators resnet_6blocks and resnet_9blocks:
+    latest_net_G_A.pth, latest_net_G_B.pth, latest_net_G.pth. No code in the files is run. The result is a shared model,
+    which translates, exports and is measured: `ganlab eval RUN --inputs DIR --images DIR`.
     """
     with errors():
         from ganlab.components.options import nearest

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from ganlab.cli.options import AsJson
+from ganlab.cli.options import AsJson, Checkpoint
 from ganlab.cli.process import errors, finish_imports, print_json, say
 from ganlab.errors import SpecError
 
@@ -36,12 +36,7 @@ def translate(
             " its own size.",
         ),
     ] = "run",
-    checkpoint: Annotated[
-        str,
-        typer.Option(
-            metavar="WHICH", help="last; best: the checkpoint with the best monitor during training; or its step."
-        ),
-    ] = "last",
+    checkpoint: Checkpoint = "last",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace files that are there already.")] = False,
     grid: Annotated[
         bool, typer.Option("--grid", help="Also write grid.png: odd columns inputs, even columns translations.")
@@ -84,8 +79,8 @@ def demo(
 ) -> None:
     """Open a page that translates pictures with trained runs.
 
-    Drop a picture into it or take one: each run translates it, and the translation back. A slider chooses the
-    checkpoint. No picture leaves the machine. Needs the extra ganlab[demo].
+    Drop a picture into it or take one: each run translates it, and the translation back. A slider chooses each
+    run's checkpoint. No picture leaves the machine. Needs the extra ganlab[demo].
     """
     with errors():
         if find_spec("gradio") is None:
@@ -138,8 +133,9 @@ def runs(
 ) -> None:
     """List runs: their states, steps, results and sizes.
 
-    A run is running, finished, failed or interrupted. --prune lists the checkpoints of finished runs that are neither
-    the last nor the best, and runs that stopped before their first checkpoint. A run that trains is left alone.
+    A run is running, finished, failed or interrupted; shared models are listed too. --prune lists the checkpoints of
+    finished runs that are neither the last nor the best, and runs that stopped before their first checkpoint. A run
+    that trains is left alone.
     """
     with errors():
         from ganlab.cli.tables import show_leftovers, show_runs

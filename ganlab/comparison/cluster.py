@@ -71,7 +71,7 @@ def on_ray(on: str) -> Iterator[Callable[[Trial], RayProcess]]:
     if not address:
         os.environ.update(ENVIRONMENT)
     ray = _ray(on)
-    # sockets in it have short names
+    # a system limits the lengths of sockets' paths, so the folder is not inside the comparison's
     with tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True) as folder:
         own: dict[str, Any] = {"address": "local", "include_dashboard": False, "_temp_dir": folder}
         try:
@@ -90,7 +90,7 @@ class RayProcess:
     """A trial as a task of a Ray cluster. If its machine is lost, the task runs again on another one."""
 
     def __init__(self, ray: Any, task: Any, trial: Trial, first_line: str) -> None:
-        """Hands a trial to the cluster. `first_line` opens its log, by which the machines know the folder again."""
+        """Hands a trial to the cluster. A machine that reads `first_line` in its log shares the storage."""
         self._ray, self._log, self._first = ray, trial.log, first_line
         with files.writing(trial.log):
             trial.log.parent.mkdir(parents=True, exist_ok=True)

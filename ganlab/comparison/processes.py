@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 
 
 class End(NamedTuple):
-    """How a trial ended."""
+    """The end of a trial."""
 
     why: str = ""
-    """The reason of its failure, "" if there is none."""
+    """The reason of its failure; "" if it has not failed."""
     lost: bool = False
     """True if a signal or its machine ended it, so that it may succeed when it is tried again."""
 

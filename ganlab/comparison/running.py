@@ -1,4 +1,4 @@
-"""Runs trials, several at a time, wherever their place is, and stops them when a signal asks for it."""
+"""Runs trials, several at a time, each at its place, and stops them at a signal."""
 
 from __future__ import annotations
 

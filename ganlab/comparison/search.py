@@ -64,9 +64,9 @@ class Search:
 def search(asked: Search, callback: TrialCallback | None = None) -> Json:
     """Searches for the values of a spec with the best number on the validation images.
 
-    Each trial is a process of its own, `ganlab run`. Optuna proposes it with the sampler TPE, and stops it if it is
-    worse than the median of earlier trials at the same step. The same search continues an interrupted one with the same
-    trials. `callback` receives the progress.
+    Each trial is a process of its own, `ganlab run`. Optuna's sampler TPE proposes its values, and the trial is stopped
+    if it is worse than the median of earlier trials at the same step. The same search continues an interrupted one with
+    the same trials. `callback` receives the progress.
 
     Returns the content of search.json and "folder", and writes search.json, search.md and best.json, the spec of the
     best trial. Raises SpecError, before anything is trained, if the search can't be made. With everything saved, raises
@@ -201,7 +201,7 @@ class _Queue:
         self._candidates: dict[Trial, _Candidate] = {}
         self._ended: dict[int, Any] = {}
         self.lost: list[str] = []
-        """The trials that something else than their training ended, with the reasons."""
+        """A sentence for each trial that was killed or lost its machine."""
         self._next = len(self.kept)
 
     def next(self) -> Trial | None:
@@ -280,7 +280,7 @@ class _Queue:
 
 
 _STATES = {"COMPLETE": "finished", "PRUNED": "pruned", "FAIL": "failed"}
-"""{Optuna's word: ours}."""
+"""{Optuna's state of a trial: the state in search.json}."""
 
 
 def _keep(queue: _Queue, space: _Space, folder: Path) -> Json:

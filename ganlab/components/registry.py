@@ -1,9 +1,9 @@
 """Loads the installed plugins and collects their components.
 
 A plugin that can't be loaded is kept with the reason, and so is a class that is no valid component. The other plugins,
-and the other classes of the plugin, work without it. Its import may raise anything: only
-KeyboardInterrupt, which is the user's, passes. Settings of torch and numpy, random generators, filters of warnings and
-the working folder are afterwards what they were before the import.
+and the other classes of the plugin, work without it. The import of a plugin may raise anything; KeyboardInterrupt alone
+is raised again, because the user asked for it. Settings of torch and numpy, random generators, filters of warnings and
+the working folder are restored after the import.
 """
 
 from __future__ import annotations

@@ -71,7 +71,7 @@ def picture(path: Path, range: Range | None = None) -> Image.Image:
         # opening a pipe would block
         raise ValueError("is not a file")
     try:
-        # by its name, Pillow would map a TIFF into memory, and take its width for its height if it is to be turned
+        # given the path, Pillow maps a TIFF into memory, and swaps width and height of one that its orientation turns
         with path.open("rb") as file, Image.open(file, formats=FORMATS) as opened:
             _check_bytes(opened)
             if opened.format == "PNG" and "transparency" in opened.info and opened.tile[0].args == "RGB;16B":

@@ -58,7 +58,7 @@ def split(datasets: Mapping[str, Dataset], sources: Mapping[str, Source]) -> Spl
 def too_few(held_out: Mapping[str, int]) -> list[str]:
     """Returns a sentence for each domain with too few held-out images, {domain: their number}, for most numbers."""
     return [
-        f"data.{domain}: {count} images are held out, of which half are measured, and most numbers need {MOST_NEED}:"
+        f"data.{domain}: {count} images are held out and half of them are measured, but most numbers need {MOST_NEED}:"
         " add images or raise data.holdout"
         for domain, count in held_out.items()
         if count // 2 < MOST_NEED

@@ -58,7 +58,7 @@ def translate(
         run: A run folder, or a run.
         inputs: Files, folders, which are read with their subfolders, and patterns such as "photos/*.jpg".
         to: The domain to translate into, "a" or "b".
-        out: The folder for the translations, by default `translated` and `to` in the run folder. They have the names
+        out: The folder for the translations, by default translated/TO in the run folder. They have the names
             and subfolders of the inputs.
         size: "run" or "keep".
         checkpoint: "last", "best" or a step.

@@ -121,7 +121,7 @@ def translator_of(run: Run, checkpoint: str | int = "last") -> Translator:
     folder = RunFolder(run.folder)
     step = chosen_step(folder, run.spec, checkpoint)
     loaded = run._translators
-    # the one that was used last is the last
+    # the one that was used last is kept longest
     loaded[step] = loaded.pop(step) if step in loaded else Translator(folder, run.spec, step)
     if len(loaded) > LOADED:
         del loaded[next(iter(loaded))]

@@ -62,9 +62,9 @@ class TrainingEnd(NamedTuple):
 
 
 class Callback:
-    """Follows a run: is called when something has happened. By default each method does nothing.
+    """Follows a run: its methods are called as the run proceeds. By default each does nothing.
 
-    A callback is no part of what is trained. It can't change the networks, and what it draws from global random
+    A callback is not trained. It can't change the networks, and what it draws from global random
     generators is restored. If a method raises an exception, one warning names the callback and the error, and the run
     continues; after a failed `begin` the callback gets no further call. A process may be killed at any moment: a
     resumed run calls `begin` again, and repeats the steps after its newest checkpoint. So a callback takes what it has
@@ -112,7 +112,7 @@ class Callback:
         """Called with a sentence that a person should read; the run continues."""
 
     def request_stop(self, reason: str) -> None:
-        """Ends the training after the present step. The run then is finished: it is sampled, saved and measured, and
+        """Ends the training after the present step. The run is then finished: it is sampled, saved and measured, and
         its folder keeps the reason."""
         self._stop_reason = reason
 

@@ -35,15 +35,13 @@ class Source:
         """Returns the image's class, 0 <= label < classes. Called only if `classes` is not 0."""
         raise NotImplementedError(f"{type(self).__name__} has no label")
 
-    def attribution(self) -> str:
-        """Returns the credits of the images' authors, with their licence, as text for a page; "" if none are due."""
-        return ""
-
     def attributes(self, key: str) -> dict[str, str]:
         """Returns what is known of the image's content, for example {"hair": "black"}."""
         return {}
 
     def credits(self) -> str:
-        """Returns one line that names the makers and the licence of the images, as Markdown; "" if they are not known.
-        A shared model's card repeats it."""
+        """Returns one line of plain text that names the makers and the licence of the images; "" if they are not known.
+
+        The page of a run and the model card of a shared model show it.
+        """
         return ""

@@ -20,7 +20,7 @@ from ganlab.errors import RunError
 from ganlab.spec.models import Json
 
 RELOAD_SECONDS = 30
-"""Seconds after which the page of an unfinished run reads itself again."""
+"""Seconds after which the page of an unfinished run reloads."""
 
 
 def render(template: str, context: Mapping[str, Any]) -> bytes:
@@ -34,7 +34,7 @@ def render(template: str, context: Mapping[str, Any]) -> bytes:
         "version": version("ganlab"),
         "written": now.isoformat(timespec="seconds"),
         "written_words": now.strftime("%d %B %Y, %H:%M:%S %Z"),
-        # unknown to whoever wrote the text in the page
+        # a script in the text of a page can't know it, so the browser does not run it
         "nonce": secrets.token_urlsafe(16),
         "reload": 0,
         "sections": (),

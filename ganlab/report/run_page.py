@@ -21,7 +21,7 @@ from ganlab.spec.models import Json, Spec
 from ganlab.system.build import build_schedule
 
 MOST_OF_TIME = 0.02
-"""The largest share of a training's time in which its page is written, beside the first writing."""
+"""The largest share of a training's time in which its page is written, besides the first time."""
 
 
 class RunPage(Callback):
@@ -214,7 +214,7 @@ def _options(options: Json) -> str:
 
 
 def _started(asked: Json) -> str | None:
-    """Returns the command that started a run; None for a run of Python code, or of an earlier version."""
+    """Returns the command that started a run; None if Python code started it."""
     if not asked.get("spec"):
         return None
     words = ["ganlab", "run", asked["spec"], *(word for text in asked["set"] for word in ("--set", text))]
@@ -262,7 +262,7 @@ def _data(spec: Spec, environment: Json) -> Iterator[Json]:
         yield {
             "name": domain,
             "facts": facts,
-            "attribution": environment.get("attribution", {}).get(domain, ""),
+            "credits": environment.get("credits", {}).get(domain, ""),
         }
 
 

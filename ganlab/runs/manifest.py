@@ -36,8 +36,7 @@ def keep_manifest(
     """Writes spec.json and environment.json of a new run; compares those of a resumed run with the present state.
 
     `spec` is what spec.json then holds, once the images are known to be the same. `initial` are the weights with which
-    a new run begins, if they are another run's. `also` has further entries of environment.json, for
-    readers alone.
+    a new run begins, if they are another run's. `also` has further entries of environment.json, which nothing compares.
 
     Returns what the manifests of the run's checkpoints repeat. Differences in `BYTES_DEPEND_ON` give a warning and an
     entry in environment.json's "continued". Raises RunError if the newest checkpoint is damaged, SpecError if the

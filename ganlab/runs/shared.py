@@ -45,7 +45,7 @@ class Trained(TypedDict):
 
 
 class About(TypedDict):
-    """What a file of weights says of itself."""
+    """The description of the weights in a file, from its metadata."""
 
     step: int
     """The step of the checkpoint; 0 if it is not known."""

@@ -1,1 +1,1 @@
-"""Makes folders that can be shared from trained runs, and runs from other programs' checkpoints."""
+"""Makes shared models of trained runs and of other programs' checkpoints."""

@@ -98,7 +98,7 @@ def _named(domain: str, sources: Mapping[str, str]) -> str:
 
 
 def _title(source: ResolvedComponent) -> str:
-    """Returns a source's type and the first of its texts, of a path the last part."""
+    """Returns a source's type and the first of its texts, and of a path the last part."""
     texts = [Path(value).name for value in source.options.values() if isinstance(value, str)]
     return printable(" ".join([source.component.name, *texts[:1]]))
 

@@ -30,7 +30,7 @@ COLUMNS = "Odd columns are inputs; the image to the right of each is its transla
 def export(
     run: str | Path | Run,
     out: str | Path,
-    checkpoint: str = "last",
+    checkpoint: str | int = "last",
     onnx: bool = False,
     license: str | None = None,
     overwrite: bool = False,
@@ -45,7 +45,7 @@ def export(
     Args:
         run: A run folder, the folder of a shared model, or a run.
         out: The folder to write.
-        checkpoint: "last" or "best".
+        checkpoint: "last", "best" or a step.
         onnx: Also write ab.onnx and ba.onnx: float32, for any number of images, and for any height and width that the
             generator takes. ONNX Runtime compares them with PyTorch before anything is written.
         license: The licence's identifier for the model card, as model hubs have them, such as "mit".
@@ -63,7 +63,7 @@ def export(
     translator = translator_of(run, checkpoint)
     folder, target = RunFolder(run.folder), files.home_expanded(out)
     if target.exists() and folder.path.resolve() == target.resolve():
-        raise SpecError(f"{target} is what is to be exported; choose another folder")
+        raise SpecError(f"{target} is the run to export; choose another folder")
     check_target(target, overwrite)
     spec, step = translator.spec, translator.step
     grid, caption = _grid(folder, step)
@@ -115,7 +115,7 @@ def _grid(folder: RunFolder, step: int) -> tuple[bytes | None, str]:
     """Returns the content of grid.png and its caption; (None, "") if the run has no grid."""
     path, caption = folder.path / GRID, f"{COLUMNS}."
     if not folder.shared:
-        # of the step itself, or else of the last step before it that drew one
+        # a checkpoint may lie between two samples
         drawn = [number for number in folder.sampled if number <= step]
         if not drawn:
             return None, ""

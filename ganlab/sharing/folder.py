@@ -66,7 +66,7 @@ def write(target: Path, made: dict[str, bytes]) -> None:
 
 
 def shareable(spec: Spec) -> Json:
-    """Returns a resolved spec as JSON, of each path only the last part: the others tell of a machine and its user."""
+    """Returns a resolved spec as JSON. A path keeps its last part only: the rest describes a machine and its user."""
     found = spec.as_json()
     components = [*spec.components.values(), *spec.evaluation.metric_components]
     if (features := spec.evaluation.features_component) is not None:
@@ -74,7 +74,7 @@ def shareable(spec: Spec) -> Json:
     for part in (part for component in components for part in component.walk()):
         for option in signature(part.component.cls).paths:
             _shorten(found, *part.place.split("."), option)
-    # a run of this machine
+    # it names a run on this machine
     found["init"]["run"] = None
     return found
 

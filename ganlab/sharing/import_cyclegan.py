@@ -34,7 +34,7 @@ from ganlab.system.module_state import load_own_state, own_state
 PROGRAM = "pytorch-CycleGAN-and-pix2pix or CUT"
 
 BASE, METRICS = "zhu2017", "own"
-"""The shipped experiments that lend the spec what a generator does not tell: losses and a schedule; and metrics."""
+"""The shipped experiments that lend the spec what a checkpoint does not hold: losses and a schedule; and metrics."""
 
 _FILTERS = {"down": ((1, 2, 1), 1), "up": ((1, 3, 3, 1), 4)}
 """{side: (one row of the blur of an antialiased network, sum of all its values)}."""
@@ -62,7 +62,7 @@ class Layout(NamedTuple):
     filters: Mapping[str, list[str]]
     """{"down", "up"}: the keys of the blurs."""
     unused: set[str]
-    """Keys that old files have besides: statistics of instance norms, which nothing reads."""
+    """Further keys of old files: statistics of instance norms, which nothing reads."""
 
     def options(self) -> Json:
         """Returns the generator for a spec."""
@@ -163,7 +163,7 @@ def _state(path: Path) -> dict[str, Tensor]:
 
 
 def _layout(state: Mapping[str, Tensor], path: Path) -> Layout:
-    """Returns the architecture. Raises SpecError if it is another than described above, or if a key is left over."""
+    """Returns the architecture. Raises SpecError if it is not the one described above, or if a key is left over."""
     missing = partial(_missing, path, state)
     if "model.1.weight" not in state:
         raise missing("model.1.weight", "; it is no generator resnet_6blocks or resnet_9blocks")
@@ -260,7 +260,7 @@ def _spec(target: Path, found: Mapping[str, Path], layouts: Mapping[str, Layout]
 
 
 def _fill(generator: nn.Module, state: Mapping[str, Tensor], layout: Layout, path: Path) -> None:
-    """Loads the weights. Raises SpecError that names the first key of which shape, type or values are wrong."""
+    """Loads the weights. Raises SpecError that names the first key with a wrong shape, type or value."""
     for side, keys in layout.filters.items():
         for key in keys:
             _check_filter(state[key], side, key, path)

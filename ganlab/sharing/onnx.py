@@ -1,4 +1,4 @@
-"""Writes a generator as ONNX, compared with PyTorch before it is given out."""
+"""Writes a generator as ONNX, and compares it with PyTorch."""
 
 from __future__ import annotations
 
@@ -23,10 +23,9 @@ OPSET = 18
 """The version of ONNX's operators: the one that torch's exporter writes without a conversion."""
 
 TOLERANCE = 1e-4
-"""The largest difference of a value from PyTorch's, which is in [-1, 1].
+"""The largest allowed difference from PyTorch's values, which are in [-1, 1], in float32, or else in float64.
 
-PyTorch in float64 counts if the difference from PyTorch in float32 is larger: where an image is nearly flat, the norms
-of PyTorch in float32 round by more than this themselves.
+Where an image is nearly flat, PyTorch's own norms in float32 round by more than this.
 """
 
 BATCHES = (1, 7)
@@ -64,9 +63,9 @@ def check_installed() -> None:
 def export(generator: nn.Module, channels: int, size: int, needs: Needs | None) -> Exported:
     """Returns a generator, in float32 on the CPU and in eval mode, as ONNX.
 
-    The input `images` and the output `translations` are (N, C, H, W) with a free N. H and W are free, but for `needs`,
+    The input `images` and the output `translations` are (N, C, H, W) with any N. H and W are those that `needs` allows,
     or `size` if `needs` is None. Raises SpecError if torch can't export it, or if it draws random numbers; RunError if
-    ONNX Runtime's outputs differ from PyTorch's by more than `TOLERANCE`.
+    ONNX Runtime's outputs differ from PyTorch's by more than `TOLERANCE`, in float32 and in float64 too.
     """
     if _draws(generator, channels, size):
         raise SpecError("the generator draws random numbers in eval mode, so it can't be compared with PyTorch as ONNX")
@@ -79,7 +78,7 @@ def export(generator: nn.Module, channels: int, size: int, needs: Needs | None) 
     for shape in [(count, channels, *size) for count in BATCHES for size in sizes]:
         differences.append(compared(content, generator, example(shape)))
         checked.append(" x ".join(map(str, shape)))
-    # of NaN neither is at most the tolerance
+    # written so that NaN is an error
     if not all(difference <= TOLERANCE or exact <= TOLERANCE for difference, exact in differences):
         worst = max(difference for difference, _ in differences)
         raise RunError(
@@ -93,7 +92,7 @@ def compared(content: bytes, generator: nn.Module, images: Tensor) -> tuple[floa
     """Returns the largest differences of the outputs of an ONNX file from the generator's in float32 and in float64."""
     import onnxruntime
 
-    # errors alone: of each file that it optimises it warns
+    # errors alone: it warns of every file that it optimises
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])

@@ -1,4 +1,4 @@
-"""Tells if an image size is too small for a network: the same network takes larger images."""
+"""Recognises an image size that is too small for a network: the same network takes larger images."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def refuse_too_small(size: int, who: str, takes: Callable[[int], object]) -> Non
 
 @contextmanager
 def explaining_size(networks: Networks, domains: Mapping[str, Domain], components: Components) -> Iterator[None]:
-    """Replaces an error by one that names `data.size`, if a network takes larger images only."""
+    """Replaces an error inside by one that names `data.size`, if the network takes larger images only."""
     try:
         yield
     except SpecError as error:

@@ -161,7 +161,7 @@ def _is_data(value: object) -> bool:
 
 
 def _comparable(value: Any, inside: Collection[int] = ()) -> Any:
-    """Returns a value's content as numbers, texts, bytes and tuples. What has no content to compare is named by its
+    """Returns a value's content as numbers, texts, bytes and tuples. A value without comparable content is named by its
     type."""
     if id(value) in inside:
         return "a cycle"
@@ -206,14 +206,14 @@ def _comparable(value: Any, inside: Collection[int] = ()) -> Any:
 
 def _position(iterator: Iterator[Any]) -> Any:
     """Returns what an iterator of Python or itertools holds: its items and its position among them."""
-    # Python 3.14 no longer tells it of those of itertools; files never tell
+    # iterators of itertools no longer tell it in Python 3.14; files never do
     with suppress(TypeError), warnings.catch_warnings(action="ignore"):
         return iterator.__reduce__()[1:]
     return None
 
 
 def _is_object(value: object) -> bool:
-    """Returns True for an object of an author's class, and no module, optimizer or container."""
+    """Returns True for an object of an author's class that is no module, optimizer or container."""
     package = type(value).__module__.split(".")[0]
     foreign = package in sys.stdlib_module_names or package in ("torch", "numpy", "ganlab")
     known = isinstance(value, nn.Module | torch.optim.Optimizer | Mapping | Collection)

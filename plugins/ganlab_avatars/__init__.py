@@ -161,13 +161,10 @@ class Avatars(ganlab.Source):
         return parts | {name: color for name, color in colors.items() if f'"{color}"' in avatar["svg"]}
 
     def credits(self) -> str:
-        """Returns the credit that the style's own metadata give."""
-        return self._style.meta().license().text() or ""
-
-    def attribution(self) -> str:
-        """Returns the credits that the style's illustrator asks for."""
-        credits = self._style.meta().license().text() or ""
-        return f"{credits}\nDrawn by DiceBear; ganlab may change colours, leave out what is worn, and move the head."
+        """Returns the credits that the style's illustrator asks for, and what is changed."""
+        asked = " ".join((self._style.meta().license().text() or "").split())
+        changed = "Drawn by DiceBear; ganlab may change colours, leave out what is worn, and move the head."
+        return f"{asked}. {changed}" if asked else changed
 
     def _draw(self, seed: str) -> Avatar:
         with _DRAWING:

@@ -1,4 +1,4 @@
-"""Early stopping (Prechelt, "Early Stopping - But When?", 1998): ends a run whose validation number stays the same."""
+"""Early stopping (Prechelt, "Early Stopping - But When?", 1998): ends a run when its validation number stalls."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ PREFIX = "evaluation/"
 class EarlyStopping(ganlab.Callback):
     """Ends the run when a validation number has had no new best value in `patience` measurements in a row.
 
-    The value is the number's mean over the directions. The run then is finished and measured as every run. Its count
-    is that of the run's own records, so a run that is stopped and resumed ends at the same step. Needs
+    The value is the number's mean over the directions. The run is then finished and measured as every run. The count
+    comes from the run's records, so a run that is stopped and resumed ends at the same step. Needs
     `evaluation.every`.
 
     Args:

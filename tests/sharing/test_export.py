@@ -231,7 +231,7 @@ def test_nothing_is_overwritten_unasked(run: ganlab.Run, model: Path, tmp_path: 
     ganlab.export(run, target, overwrite=True)
     assert (target / "grid.png").read_bytes() == (model / "grid.png").read_bytes()
     for overwrite in (False, True):
-        with pytest.raises(SpecError, match="is what is to be exported; choose another folder"):
+        with pytest.raises(SpecError, match="is the run to export; choose another folder"):
             ganlab.export(run, run.folder, overwrite=overwrite)
         shutil.copytree(run.folder, tmp_path / f"other-{overwrite}")
         with pytest.raises(SpecError, match="is a run, which is not overwritten; choose another folder"):
