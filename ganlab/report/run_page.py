@@ -105,7 +105,7 @@ class RunPage(Callback):
                 for name, entry in environment.get("code", {}).items()
             ],
             "continued": [
-                f"From step {entry['step']} on with other {', '.join(key for key in entry if key != 'step')}."
+                f"Trained from step {entry['step']} on with other {', '.join(key for key in entry if key != 'step')}."
                 for entry in environment.get("continued", [])
             ],
         }
