@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import shutil
 import signal
 import subprocess
@@ -153,14 +154,29 @@ def test_a_picture_is_translated_in_the_page(demo: Demo, tmp_path: Path) -> None
     assert [url for url in requested if not url.startswith((f"{demo.address}/", "blob:", "data:"))] == []
 
 
-def pixels(address: str) -> Array:
+def answered(address: str, content: Any = None) -> bytes:
+    body = None if content is None else json.dumps(content).encode()
+    request = urllib.request.Request(address, body, {"Content-Type": "application/json"})
     # past the proxy
-    with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(address) as answer:
-        return np.array(Image.open(io.BytesIO(answer.read())))
+    with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=300) as answer:
+        found: bytes = answer.read()
+        return found
+
+
+def pixels(address: str) -> Array:
+    return np.array(Image.open(io.BytesIO(answered(address))))
 
 
 def same(found: Sequence[Array], expected: Sequence[Image.Image]) -> bool:
     return len(found) == len(expected) and all(map(np.array_equal, found, map(np.array, expected)))
+
+
+def test_only_uploaded_files_are_read(demo: Demo, tmp_path: Path) -> None:
+    colourful(20, 30).save(tmp_path / "private.png")
+    photo = {"path": str(tmp_path / "private.png"), "meta": {"_type": "gradio.FileData"}}
+    call = f"{demo.address}/gradio_api/call/translated"
+    event = json.loads(answered(call, {"data": [photo, "b", "run", 6]}))["event_id"]
+    assert answered(f"{call}/{event}").startswith(b"event: error\n")
 
 
 def test_what_is_wrong_is_one_sentence(demo: Demo, tmp_path: Path) -> None:
