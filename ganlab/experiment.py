@@ -167,7 +167,7 @@ def _run(
             page = RunPage(folder, kept, system.schedule.steps, callback.warn)
             origin = _origin(spec, set, out)
             try:
-                with ending(callback, lambda: trainer.state.step):
+                with ending(callback, lambda: trainer.state.step, lambda: read_run(folder, kept).stopped):
                     _train(trainer, datasets, folder, kept, callback, evaluator, page, initial, stopped, origin)
                     if evaluator is not None:
                         page.write("measuring")
@@ -287,7 +287,9 @@ def _check(resolved: Spec, callback: Callback) -> Json:
         }
     for sentence in trainer.dry_run.warnings:
         callback.warn(sentence)
-    device, needed = resolved.runtime.device, sum(memory.values())
+    device, total = resolved.runtime.device, sum(memory.values())
+    # of many images, a GPU holds one batch at a time
+    needed = total - memory["images"] if device.startswith("cuda") else total
     if (there := devices.memory(device)) is not None and needed > there:
         callback.warn(
             f"the run needs about {needed / 2**20:,.0f} MiB of memory, and {device} has {there / 2**20:,.0f}: lower"
@@ -309,7 +311,7 @@ def _check(resolved: Spec, callback: Callback) -> Json:
         "numbers": [
             {"number": name, "better": info.better, "about": info.about} for name, info in evaluator.numbers.items()
         ],
-        "memory": {**memory, "total": needed},
+        "memory": {**memory, "total": total},
         "third_party": _third_party(resolved),
     }
 
