@@ -154,9 +154,8 @@ def test_a_picture_is_translated_in_the_page(demo: Demo, tmp_path: Path) -> None
     assert [url for url in requested if not url.startswith((f"{demo.address}/", "blob:", "data:"))] == []
 
 
-def answered(address: str, content: Any = None) -> bytes:
-    body = None if content is None else json.dumps(content).encode()
-    request = urllib.request.Request(address, body, {"Content-Type": "application/json"})
+def answered(address: str, body: bytes | None = None, kind: str = "application/json") -> bytes:
+    request = urllib.request.Request(address, body, {"Content-Type": kind})
     # past the proxy
     with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=300) as answer:
         found: bytes = answer.read()
@@ -172,11 +171,16 @@ def same(found: Sequence[Array], expected: Sequence[Image.Image]) -> bool:
 
 
 def test_only_uploaded_files_are_read(demo: Demo, tmp_path: Path) -> None:
-    colourful(20, 30).save(tmp_path / "private.png")
-    photo = {"path": str(tmp_path / "private.png"), "meta": {"_type": "gradio.FileData"}}
+    colourful(20, 30).save(tmp_path / "mine.png")
+    head = b'--x\r\nContent-Disposition: form-data; name="files"; filename="mine.png"\r\n\r\n'
+    form = head + (tmp_path / "mine.png").read_bytes() + b"\r\n--x--\r\n"
+    (sent,) = json.loads(answered(f"{demo.address}/gradio_api/upload", form, "multipart/form-data; boundary=x"))
     call = f"{demo.address}/gradio_api/call/translated"
-    event = json.loads(answered(call, {"data": [photo, "b", "run", 6]}))["event_id"]
-    assert answered(f"{call}/{event}").startswith(b"event: error\n")
+    for path, expected in ((sent, b"event: complete"), (str(tmp_path / "mine.png"), b"event: error")):
+        photo = {"path": path, "meta": {"_type": "gradio.FileData"}}
+        asked = json.dumps({"data": [photo, "b", "run", 6]}).encode()
+        event = json.loads(answered(call, asked))["event_id"]
+        assert answered(f"{call}/{event}").splitlines()[0] == expected
 
 
 def test_what_is_wrong_is_one_sentence(demo: Demo, tmp_path: Path) -> None:

@@ -31,7 +31,7 @@ import ganlab
 from ganlab.components.registry import registry
 from helpers.callbacks import start_of
 
-folder = Path("run")
+folder, spec = Path("run"), {"seed": 3, "losses": {"cycle": {"weight": 0.5}}}
 (folder / "samples").mkdir(parents=True)
 for step in (4, 6):
     Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(folder / f"samples/step-{step:06d}.png")
@@ -45,7 +45,7 @@ for name, options in json.loads(sys.argv[1]).items():
     # the second process resumes after step 2, and the first one had got to step 4
     for done, last, state in ((0, 4, "interrupted"), (2, 6, "finished")):
         callback = registry().find("callback", name, "test").cls(**options)
-        callback.begin(start_of(folder, done, spec={"seed": 3, "losses": {"cycle": {"weight": 0.5}}}))
+        callback.begin(start_of(folder, done, spec=spec))
         for step in range(done + 1, last + 1):
             callback.records([record(step)])
         callback.samples(last, folder / f"samples/step-{last:06d}.png")
@@ -55,7 +55,7 @@ for name, options in json.loads(sys.argv[1]).items():
             callback.evaluation(ganlab.Measurement(folder, 6, "test", {"ab/kid": 0.5}))
         callback.end(ganlab.TrainingEnd(state, last, "because" if state == "interrupted" else None))
     # a third one only measures
-    callback.begin(start_of(folder, 6))
+    callback.begin(start_of(folder, 6, spec=spec))
     callback.evaluation(ganlab.Measurement(folder, 6, "test", {"ab/fid": 2.0}))
     callback.end(ganlab.TrainingEnd("finished", 6, None))
 """
