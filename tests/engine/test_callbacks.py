@@ -213,7 +213,7 @@ def test_a_run_that_a_callback_stops_is_finished_and_says_why(cheap: Json, tmp_p
     # it stays as it is, also if it is measured otherwise
     before = networks(out, 7)
     assert ganlab.run(merge(cheap, every), out=out) == done
-    changed = {"evaluation": {"metrics": [{"type": "brightness"}], "every": 2}}
+    changed = {"evaluation": {"metrics": [{"type": "brightness", "better": "lower"}], "every": 2}}
     measuring = Told()
     again = ganlab.run(merge(merge(cheap, every), changed), out=out, callback=measuring)
     assert (again.step, again.stopped, networks(out, 7)) == (7, why, before)
