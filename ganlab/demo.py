@@ -128,6 +128,8 @@ def page(folders: Sequence[str | Path]) -> gr.Blocks:
                 **alone,
             )
             blocks.load(run.reloaded, None, [run.step, run.said], **alone)
+    # as Blocks.launch does: until then Gradio lets a request name any file of the machine
+    blocks.has_launched = True
     return blocks
 
 

@@ -34,17 +34,27 @@ class _Bar:
     beside: str = ""
 
 
+class _Place:
+    """A place below a cell, which shows one thing at a time. `display` is the module IPython.display."""
+
+    def __init__(self, display: Any) -> None:
+        self._display, self._handle, self._shown = display, display.DisplayHandle(), False
+
+    def show(self, html: str) -> None:
+        content = self._display.HTML(html)
+        self._handle.update(content) if self._shown else self._handle.display(content)
+        self._shown = True
+
+
 class Notebook(Callback):
     """Draws progress bars, the warnings and the newest sample grid."""
 
     def __init__(self) -> None:
         # a kernel has it
-        self._display: Any = import_module("IPython.display")
-        self._handle = self._display.DisplayHandle()
-        self._shown = False
+        display = import_module("IPython.display")
+        self._bars_shown, self._grid_shown = _Place(display), _Place(display)
         self._drawn = 0.0
-        self._title = self._where = self._grid = ""
-        self._step = 0
+        self._title = self._where = ""
         self._bars: list[_Bar] = []
         self._warnings: list[str] = []
 
@@ -73,8 +83,8 @@ class Notebook(Callback):
             self._draw()
 
     def samples(self, step: int, path: Path) -> None:
-        self._step, self._grid = step, data_url(path.read_bytes())
-        self._draw(now=True)
+        # in a place of its own: a notebook stops what shows a picture with each change of a bar
+        self._grid_shown.show(render("grid", grid=data_url(path.read_bytes()), step=step))
 
     def end(self, end: TrainingEnd) -> None:
         self._title = f"{self._title.split()[0]} {end.state}{f': {end.why}' if end.why else ''}"
@@ -88,7 +98,5 @@ class Notebook(Callback):
         if not now and time.monotonic() - self._drawn < SECONDS:
             return
         self._drawn = time.monotonic()
-        values = {"bars": self._bars, "warnings": self._warnings, "grid": self._grid, "step": self._step}
-        html = self._display.HTML(render("progress", title=self._title, where=self._where, **values))
-        self._handle.update(html) if self._shown else self._handle.display(html)
-        self._shown = True
+        values = {"bars": self._bars, "warnings": self._warnings}
+        self._bars_shown.show(render("progress", title=self._title, where=self._where, **values))

@@ -89,12 +89,15 @@ class Callbacks(Callback):
 
 
 @contextmanager
-def ending(callbacks: Callback, step: Callable[[], int]) -> Iterator[None]:
-    """Tells the callbacks how the training and the measurement inside end. `step` returns the number of steps done."""
+def ending(callbacks: Callback, step: Callable[[], int], stopped: Callable[[], str | None]) -> Iterator[None]:
+    """Tells the callbacks how the training and the measurement inside end.
+
+    `step` returns the number of steps done, and `stopped` the reason why a finished run has fewer than its schedule.
+    """
     try:
         yield
     except BaseException as error:
         state = "interrupted" if isinstance(error, Interrupted | KeyboardInterrupt) else "failed"
         callbacks.end(TrainingEnd(state, step(), text_of(error)))
         raise
-    callbacks.end(TrainingEnd("finished", step(), callbacks.stop_requested))
+    callbacks.end(TrainingEnd("finished", step(), stopped()))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -186,8 +187,8 @@ def _with_references(result: Json) -> Json:
 
 
 def _yaml(value: Any) -> str:
-    # JSON is YAML but for characters that are not printable
-    text = json.dumps(value, ensure_ascii=False)
+    # JSON is YAML but for characters that are not printable, and 1e-05, which many readers take for a text
+    text = re.sub(r"^(-?\d+)e", r"\1.0e", json.dumps(value, ensure_ascii=False))
     return "".join(c if c.isprintable() else json.dumps(c)[1:-1] for c in text)
 
 

@@ -39,8 +39,9 @@ def export(
     """Writes a folder that can be shared as it is, and that `load_run` reads.
 
     It holds ab.safetensors and ba.safetensors, the weights of the generators, averaged ones if there are any;
-    spec.json, without the paths of this machine; README.md, a model card with front matter; evaluation.json, the
-    results of this checkpoint, if it is measured; and grid.png, held-out images of the run with their translations.
+    spec.json, without callbacks and the paths of this machine; README.md, a model card with front matter;
+    evaluation.json, the results of this checkpoint, if it is measured; and grid.png, held-out images of the run with
+    their translations.
 
     Args:
         run: A run folder, the folder of a shared model, or a run.

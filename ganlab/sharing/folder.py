@@ -66,15 +66,20 @@ def write(target: Path, made: dict[str, bytes]) -> None:
 
 
 def shareable(spec: Spec) -> Json:
-    """Returns a resolved spec as JSON. A path keeps its last part only: the rest describes a machine and its user."""
+    """Returns a resolved spec as JSON, without what tells of a machine and its user.
+
+    Of each path only the last part is kept. Callbacks are left out: they are no part of the model, they name accounts
+    and servers, and who reads the model may lack their plugins.
+    """
     found = spec.as_json()
+    found["callbacks"] = {}
     components = [*spec.components.values(), *spec.evaluation.metric_components]
     if (features := spec.evaluation.features_component) is not None:
         components.append(features)
     for part in (part for component in components for part in component.walk()):
         for option in signature(part.component.cls).paths:
             _shorten(found, *part.place.split("."), option)
-    # it names a run on this machine
+    # a run of this machine
     found["init"]["run"] = None
     return found
 

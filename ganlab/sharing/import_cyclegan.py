@@ -39,6 +39,9 @@ BASE, METRICS = "zhu2017", "own"
 _FILTERS = {"down": ((1, 2, 1), 1), "up": ((1, 3, 3, 1), 4)}
 """{side: (one row of the blur of an antialiased network, sum of all its values)}."""
 
+_NUMBERS = (torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.int64)
+"""The types of a checkpoint's tensors."""
+
 _STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
 
 
@@ -158,8 +161,20 @@ def _state(path: Path) -> dict[str, Tensor]:
     for key, value in found.items():
         if not isinstance(key, str) or not isinstance(value, Tensor):
             raise SpecError(f"{path}: {key!r} is a {type(value).__name__}; a checkpoint is a dict of tensors")
+        if not _is_plain(value):
+            raise SpecError(f"{path}: {key!r} is no plain tensor of numbers: {value.dtype}, {value.layout}")
     prefix = "module." if all(key.startswith("module.") for key in found) else ""
     return {key.removeprefix(prefix): value for key, value in found.items()}
+
+
+def _is_plain(value: Tensor) -> bool:
+    """True if each element of a tensor is a number with a place of its own in memory.
+
+    A file of a few bytes can hold a tensor that becomes gigabytes as soon as it is copied.
+    """
+    if value.layout is not torch.strided or value.device.type != "cpu" or value.dtype not in _NUMBERS:
+        return False
+    return value.nbytes <= value.untyped_storage().nbytes()
 
 
 def _layout(state: Mapping[str, Tensor], path: Path) -> Layout:

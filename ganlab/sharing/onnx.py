@@ -144,6 +144,10 @@ def _exported(generator: nn.Module, channels: int, size: tuple[int, int], needs:
             )
         if program is None:
             raise ValueError("torch returned no program")
+        for part in (program.model.graph, *program.model.functions.values()):
+            for node in part.all_nodes():
+                # stack traces, with paths of this machine
+                node.metadata_props.clear()
         return bytes(program.model_proto.SerializeToString())
     # the exporter, ONNX and protobuf raise errors of many kinds
     except Exception as error:

@@ -67,8 +67,8 @@ class MLflow(ganlab.Callback):
             self._metrics(measurement.step, results_of(measurement))
 
     def end(self, end: ganlab.TrainingEnd) -> None:
-        if end.why is not None:
-            self._client.set_tag(self._run, "ganlab.why", end.why)
+        # an earlier process may have left another reason
+        self._client.set_tag(self._run, "ganlab.why", end.why or "")
         self._client.set_terminated(self._run, _STATES[end.state])
         self._run = None
 

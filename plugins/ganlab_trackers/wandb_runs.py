@@ -49,6 +49,7 @@ class WandB(ganlab.Callback):
         )
         # steps that were sent before a kill
         self._first = self._run.step
+        self._step = start.step
 
     def records(self, records: Sequence[dict[str, float]]) -> None:
         for record in records:

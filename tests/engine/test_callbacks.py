@@ -215,13 +215,18 @@ def test_a_run_that_a_callback_stops_is_finished_and_says_why(cheap: Json, tmp_p
     # it stays as it is, also if it is measured otherwise
     before = networks(out, 7)
     assert ganlab.run(merge(cheap, every), out=out) == done
-    changed = {"evaluation": {"metrics": [{"type": "brightness"}], "every": 2}}
-    again = ganlab.run(merge(merge(cheap, every), changed), out=out)
+    changed = {"evaluation": {"metrics": [{"type": "brightness", "better": "lower"}], "every": 2}}
+    measuring = Told()
+    again = ganlab.run(merge(merge(cheap, every), changed), out=out, callback=measuring)
     assert (again.step, again.stopped, networks(out, 7)) == (7, why, before)
+    assert measuring.calls[-1] == ("end", "finished", 7, why)
     # what a run does not end with any more, it trains without
     longer = merge(merge(cheap, every), {"schedule": {"steps": 13}})
     assert ganlab.run(longer, out=out, callbacks=[Enough(12)]).step == 12
     assert networks(out) == networks(whole.folder)
+    # after the last step there is nothing to stop
+    assert ganlab.run(longer, out=out, callbacks=[Enough(13), told]).stopped is None
+    assert told.calls[-1] == ("end", "finished", 13, None)
 
 
 # the run stops after the next step: in the second case at the step of the stop

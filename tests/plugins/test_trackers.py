@@ -31,7 +31,7 @@ import ganlab
 from ganlab.components.registry import registry
 from helpers.callbacks import start_of
 
-folder = Path("run")
+folder, spec = Path("run"), {"seed": 3, "losses": {"cycle": {"weight": 0.5}}}
 (folder / "samples").mkdir(parents=True)
 for step in (4, 6):
     Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(folder / f"samples/step-{step:06d}.png")
@@ -45,7 +45,7 @@ for name, options in json.loads(sys.argv[1]).items():
     # the second process resumes after step 2, and the first one had got to step 4
     for done, last, state in ((0, 4, "interrupted"), (2, 6, "finished")):
         callback = registry().find("callback", name, "test").cls(**options)
-        callback.begin(start_of(folder, done, spec={"seed": 3, "losses": {"cycle": {"weight": 0.5}}}))
+        callback.begin(start_of(folder, done, spec=spec))
         for step in range(done + 1, last + 1):
             callback.records([record(step)])
         callback.samples(last, folder / f"samples/step-{last:06d}.png")
@@ -54,6 +54,10 @@ for name, options in json.loads(sys.argv[1]).items():
             callback.evaluation(ganlab.Measurement(folder, 4, "test", {"ab/kid": 0.25}))
             callback.evaluation(ganlab.Measurement(folder, 6, "test", {"ab/kid": 0.5}))
         callback.end(ganlab.TrainingEnd(state, last, "because" if state == "interrupted" else None))
+    # a third one only measures
+    callback.begin(start_of(folder, 6, spec=spec))
+    callback.evaluation(ganlab.Measurement(folder, 6, "test", {"ab/fid": 2.0}))
+    callback.end(ganlab.TrainingEnd("finished", 6, None))
 """
 
 
@@ -102,10 +106,12 @@ def test_mlflow_has_each_step_once(folder: Path, monkeypatch: pytest.MonkeyPatch
 
     assert (run.info.status, run.info.run_name) == ("FINISHED", "name")
     assert run.data.params == {"seed": "3", "losses.cycle.weight": "0.5"}
-    assert run.data.tags["ganlab.why"] == "because"
+    # of the first process it was "because"
+    assert run.data.tags["ganlab.why"] == ""
     assert history("loss/generator/ab/cycle") == [(step, 1 / step) for step in range(1, 7)]
     assert history("gradient/generator/ab_ba") == [(step, 2.0) for step in range(1, 7)]
     assert sorted(history("results/ab/kid")) == [(4, 0.25), (6, 0.5)]
+    assert history("results/ab/fid") == [(6, 2.0)]
     artifacts = [each.path for each in client.list_artifacts(run.info.run_id, "samples")]
     assert artifacts == ["samples/step-000004.png", "samples/step-000006.png"]
     (kept,) = (folder / "store").rglob("artifacts/spec.json")
@@ -147,7 +153,8 @@ def test_wandb_keeps_a_run_offline(folder: Path) -> None:
                 case "summary":
                     run["summary"] |= values(record.summary.update)
         runs.append(run)
-    assert len(runs) == 2
+    *runs, measured = runs
+    assert (measured["id"], measured["history"], measured["summary"]["results/ab/fid"]) == (RUN_ID, [], 2.0)
     # offline the second process can't know what the first one kept; `wandb sync` joins them by their steps
     for run, steps in zip(runs, (range(1, 5), range(3, 7)), strict=True):
         assert (run["id"], run["project"]) == (RUN_ID, "faces")
@@ -171,6 +178,7 @@ def test_trackio_has_the_run(folder: Path, monkeypatch: pytest.MonkeyPatch) -> N
     cycle = [(row["step"], row["loss/generator/ab/cycle"]) for row in rows if "loss/generator/ab/cycle" in row]
     assert cycle == [(step, 1 / step) for step in range(1, 7)]
     assert [(row["step"], row["results/ab/kid"]) for row in rows if "results/ab/kid" in row] == [(4, 0.25), (6, 0.5)]
+    assert [(row["step"], row["results/ab/fid"]) for row in rows if "results/ab/fid" in row] == [(6, 2.0)]
     assert [row["step"] for row in rows if "samples" in row] == [4, 6]
 
 

@@ -24,6 +24,7 @@ from ganlab import Domain, RunError, SpecError
 from ganlab.cli.commands import app
 from ganlab.components.registry import registry
 from ganlab.runs.overview import leftovers, list_runs
+from ganlab.sharing import card
 from ganlab.spec.files import merge
 from ganlab.spec.models import Json
 from helpers.folders import draw
@@ -115,8 +116,11 @@ def test_nothing_names_this_machine(model: Path, run: ganlab.Run) -> None:
         assert "/" not in str(json.loads((model / "spec.json").read_text())["data"])
     spec = json.loads((model / "spec.json").read_text())
     assert spec["data"]["a"]["path"] == "pictures-a"
-    kept = run.spec.as_json()
-    assert {k: v for k, v in spec.items() if k != "data"} == {k: v for k, v in kept.items() if k != "data"}
+    # callbacks name accounts and servers, and plugins that others may lack
+    assert spec["callbacks"] == {}
+    kept, changed = run.spec.as_json(), ("data", "callbacks")
+    assert kept["callbacks"] != {}
+    assert {k: v for k, v in spec.items() if k not in changed} == {k: v for k, v in kept.items() if k not in changed}
 
 
 def test_the_card_has_front_matter_results_protocol_and_limits(model: Path, run: ganlab.Run) -> None:
@@ -149,6 +153,8 @@ def test_the_card_has_front_matter_results_protocol_and_limits(model: Path, run:
     )
     for title in ("## Use", "## Training", "## Results", "## Limits", "## Data"):
         assert f"\n{title}\n\n" in text
+    # YAML 1.1 takes 1e-05 for a text
+    assert [yaml.safe_load(card._yaml(value)) for value in (1e-05, -2e22, 0.5)] == [1e-05, -2e22, 0.5]
     # neither blank lines in tables nor what a template leaves
     assert not re.search(r"\n\n\n|\{[{%]|\|\n\n\|", text)
 

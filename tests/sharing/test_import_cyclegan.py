@@ -326,6 +326,10 @@ REFUSED: list[tuple[Callable[[State], object], str]] = [
         with_("model.7.bias", torch.zeros(8, dtype=torch.int64)),
         "model.7.bias is of the type torch.int64; expected torch",
     ),
+    (with_("model.7.bias", torch.zeros(8, device="meta")), "'model.7.bias' is no plain tensor of numbers"),
+    (with_("model.7.bias", torch.zeros(8, dtype=torch.complex64)), "'model.7.bias' is no plain tensor of numbers: t"),
+    # a terabyte in a few bytes
+    (with_("model.7.filt", torch.zeros(1).expand(10**11, 1, 3, 3)), "'model.7.filt' is no plain tensor of numbers"),
     (with_("epoch", 3), "'epoch' is a int; a checkpoint is a dict of tensors"),
     (lambda state: list(state.values()), "holds a list; a checkpoint is a dict of tensors"),
     (lambda state: {}, "holds a dict; a checkpoint is a dict of tensors"),
