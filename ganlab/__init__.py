@@ -21,9 +21,9 @@ if TYPE_CHECKING:
     from ganlab.errors import RunError as RunError
     from ganlab.errors import SpecError as SpecError
     from ganlab.errors import Unavailable as Unavailable
-    from ganlab.experiment import evaluate as evaluate
-    from ganlab.experiment import load_spec as load_spec
-    from ganlab.experiment import run as run
+    from ganlab.experiment.measuring import evaluate as evaluate
+    from ganlab.experiment.specs import load_spec as load_spec
+    from ganlab.experiment.training import run as run
     from ganlab.inference.files import translate as translate
     from ganlab.inference.run import Run as Run
     from ganlab.inference.run import load_run as load_run
@@ -60,7 +60,9 @@ _NAMES = {
     "ganlab.comparison.search": ("Search", "search"),
     "ganlab.comparison.trials": ("Comparison", "Trial"),
     "ganlab.errors": ("GanlabError", "Interrupted", "RunError", "SpecError", "Unavailable"),
-    "ganlab.experiment": ("evaluate", "load_spec", "run"),
+    "ganlab.experiment.measuring": ("evaluate",),
+    "ganlab.experiment.specs": ("load_spec",),
+    "ganlab.experiment.training": ("run",),
     "ganlab.inference.files": ("translate",),
     "ganlab.inference.run": ("Run", "load_run"),
     "ganlab.interfaces.callbacks": ("Callback", "Measurement", "TrainingEnd", "TrainingStart"),

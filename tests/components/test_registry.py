@@ -218,6 +218,8 @@ def test_nothing_else_is_broken_and_nothing_of_a_broken_plugin_is_there(crowded:
         ("loss", "attributed", "method", "method"),
         ("loss", "twin_a", "twin", "twin_a"),
         ("loss", "anonymous", "nameless", "unknown"),
+        # beside a class that is none
+        ("loss", "half_good", "half", "half"),
     }
 
 
