@@ -31,7 +31,10 @@ LOSSES = "ganlab.interfaces.losses"
 HOOKSPECS = "ganlab.interfaces.hooks"
 ESTIMATES = "ganlab.evaluation.estimates"
 PYTHON = [
-    "ganlab.experiment",
+    "ganlab.experiment.specs",
+    "ganlab.experiment.training",
+    "ganlab.experiment.measuring",
+    "ganlab.experiment.checking",
     "ganlab.inference.run",
     "ganlab.inference.files",
     "ganlab.sharing.export",

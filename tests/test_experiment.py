@@ -219,7 +219,7 @@ def test_a_run_resolves_its_spec_once_and_the_spec_of_its_folder_once(
         resolved.append(where)
         return resolve(asked, where, **more)
 
-    monkeypatch.setattr("ganlab.experiment.resolve", counting)
+    monkeypatch.setattr("ganlab.experiment.training.resolve", counting)
     monkeypatch.setattr("ganlab.runs.folder.resolve", counting)
     kept = str(tmp_path / "run/spec.json")
     ganlab.run(tiny, out=tmp_path / "run")

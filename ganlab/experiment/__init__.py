@@ -1,0 +1,8 @@
+"""Trains, measures and checks specs and runs: the functions behind the command line."""
+
+from ganlab.experiment.checking import check
+from ganlab.experiment.measuring import evaluate, newest_run
+from ganlab.experiment.specs import load_spec, spec_json
+from ganlab.experiment.training import is_complete, run
+
+__all__ = ["check", "evaluate", "is_complete", "load_spec", "newest_run", "run", "spec_json"]

@@ -1,0 +1,105 @@
+"""Builds a spec without training it, and describes what a run would train."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from ganlab.data.dataset import held_out
+from ganlab.data.reading import unreadable
+from ganlab.data.sampler import Sampler
+from ganlab.display.choice import showing
+from ganlab.engine import summary
+from ganlab.engine.trainer import Trainer
+from ganlab.evaluation.metric_suite import evaluator_for
+from ganlab.evaluation.splits import every_image
+from ganlab.experiment.parts import callbacks_of, domains_of, initial_of, reproducibly, warn_of_few, warn_of_missing
+from ganlab.experiment.specs import load_spec
+from ganlab.interfaces.callbacks import Callback
+from ganlab.interfaces.sources import Source
+from ganlab.runs.initial import begin_with
+from ganlab.spec import devices
+from ganlab.spec.models import Json, Spec
+from ganlab.system.build import build, build_data, build_sources
+
+
+def check(
+    spec: str | Path | Mapping[str, Any] | Spec, set: Iterable[str] = (), callback: Callback | None = None
+) -> Json:
+    """Builds a spec, evaluates its losses once on two images, and returns what a run would train. Writes nothing.
+
+    Returns {"name", "about", "images", "networks", "terms", "turns", "numbers", "memory", "third_party"}. "images" has
+    the number of images of each domain, before any turns out to be damaged. "memory" is an estimate in bytes: "states"
+    of weights, gradients and optimizers, "activations" that autograd keeps for the larger player's turn, "images" of
+    the datasets, and their "total". "third_party" lists the plugins that ganlab does not ship.
+
+    Raises SpecError, or RunError for turns that are not valid, if the spec can't be trained.
+    """
+    with showing(callback) as shown:
+        return _check(load_spec(spec, set), shown)
+
+
+def _check(resolved: Spec, callback: Callback) -> Json:
+    # raises SpecError if one can't be built
+    callbacks_of(resolved, callback)
+    with reproducibly(resolved):
+        datasets = build_data(resolved, most=4)
+        system = build(resolved, domains_of(datasets))
+        trainer = Trainer(system, Sampler(datasets, 2, False, resolved.seed, system.device, system.dtype))
+        if (initial := initial_of(resolved)) is not None:
+            begin_with(trainer, initial, callback.warn)
+        sources = build_sources(resolved)
+        counts = _count_images(sources, callback)
+        memory = {
+            "states": summary.state_bytes(trainer),
+            "activations": summary.activation_bytes(trainer, resolved.data.batch),
+            "images": sum(counts[domain] * dataset.images[0].numel() for domain, dataset in datasets.items()),
+        }
+    for sentence in trainer.dry_run.warnings:
+        callback.warn(sentence)
+    device, total = resolved.runtime.device, sum(memory.values())
+    # of many images, a GPU holds one batch at a time
+    needed = total - memory["images"] if device.startswith("cuda") else total
+    if (there := devices.memory(device)) is not None and needed > there:
+        callback.warn(
+            f"the run needs about {needed / 2**20:,.0f} MiB of memory, and {device} has {there / 2**20:,.0f}: lower"
+            " data.batch or data.size"
+        )
+    evaluator = evaluator_for(resolved.evaluation)
+    # raises SpecError if the spec's monitor is not measured
+    evaluator.monitors(resolved.evaluation.monitor, resolved.evaluation.keys_during)
+    warn_of_missing(evaluator.missing(every_image(datasets, sources)), callback)
+    if evaluator.numbers:
+        warn_of_few({domain: held_out(count, resolved.data.holdout) for domain, count in counts.items()}, callback)
+    return {
+        "name": resolved.name,
+        "about": resolved.about,
+        "images": counts,
+        "networks": summary.describe_networks(system, domains_of(datasets)),
+        "terms": summary.describe_terms(trainer),
+        "turns": summary.describe_turns(trainer),
+        "numbers": [
+            {"number": name, "better": info.better, "about": info.about} for name, info in evaluator.numbers.items()
+        ],
+        "memory": {**memory, "total": total},
+        "third_party": _third_party(resolved),
+    }
+
+
+def _count_images(sources: Mapping[str, Source], callback: Callback) -> dict[str, int]:
+    """Returns {domain: number of images}, and warns of keys that name no image."""
+    counts = {}
+    for domain, source in sources.items():
+        keys = source.keys(domain)
+        others = [key for key in keys if not source.is_image(key)]
+        counts[domain] = len(keys) - len(others)
+        if others:
+            callback.warn(unreadable(f"data.{domain}", counts[domain], others))
+    return counts
+
+
+def _third_party(spec: Spec) -> list[str]:
+    """Returns the names of the plugins of a spec's components that ganlab does not ship."""
+    parts = [part.component for whole in spec.components.values() for part in whole.walk()]
+    return sorted({part.plugin for part in parts if part.package != "ganlab"})

@@ -1,0 +1,171 @@
+"""Measures runs and folders of images."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from ganlab.components.registry import registry
+from ganlab.display.choice import showing
+from ganlab.errors import SpecError, Unavailable
+from ganlab.evaluation.image_folders import evaluate_folders
+from ganlab.evaluation.results import measure_run
+from ganlab.experiment.parts import callbacks_of, domains_of, evaluator_of, images_of, reproducibly
+from ganlab.experiment.specs import load_spec
+from ganlab.inference.measure import evaluate_translations
+from ganlab.inference.run import load_run, translator_of
+from ganlab.interfaces.callbacks import Callback
+from ganlab.report.run_page import RunPage
+from ganlab.runs.folder import RunFolder
+from ganlab.runs.manifest import changed_code
+from ganlab.spec.models import Evaluation, Json, Options, Spec, differences
+from ganlab.spec.resolve import resolve_evaluation
+from ganlab.system.build import build
+
+
+def evaluate(
+    run: str | Path | None = None,
+    metrics: Sequence[str | Options] = (),
+    features: str | Options | None = None,
+    images: tuple[str | Path, str | Path] | str | Path | None = None,
+    inputs: str | Path | None = None,
+    callback: Callback | None = None,
+    set: Iterable[str] = (),
+    to: str | None = None,
+) -> Json:
+    """Measures a run on its own images, or on others; or measures a folder of images.
+
+    Results on a run's own images are kept in its evaluation.json.
+
+    Args:
+        run: The run folder, by default the newest in runs/ that has a checkpoint.
+        metrics: Types of metrics, or objects with a type and options; by default those of the run's spec.
+        features: The feature network, in the same form; by default the spec's, or else the first one that ships.
+        images: With a run, a folder of real images: the run translates the pictures in `inputs`, and its translations
+            are measured against them. Without a run, two folders: the images to measure, and real images.
+        inputs: The folder of the pictures to translate. Without a run, of the images from which those in `images[0]`
+            were made, under the same names except for suffixes.
+        callback: Shows the progress and the warnings, as for `run`.
+        set: Changes to the run's spec for this evaluation, each "path.to.key=value". They may change only what does not
+            affect training, for example "data.a.path=photos" if the images have moved.
+        to: With a run and `images`: the domain to translate into, by default that of the run's first direction.
+
+    Returns {"protocol", "results", "left_out"}. Raises SpecError, before anything is written, if an argument is wrong
+    or something that it names is missing; Unavailable if no number could be measured.
+    """
+    if to is not None and (run is None or images is None):
+        raise SpecError(f"--to {to}: goes with a run and --images")
+    if images is None:
+        if inputs is not None:
+            raise SpecError("--inputs goes with --images")
+        folder = RunFolder(run) if run is not None else newest_run()
+        with showing(callback) as shown:
+            found = _evaluate_run(folder, metrics, features, shown, tuple(set))
+    elif run is not None:
+        if isinstance(images, tuple):
+            raise SpecError(f"either a run ({run}) or two folders of --images are measured, not both")
+        if inputs is None:
+            raise SpecError(f"--images {images}: needs --inputs, the pictures that {run} translates")
+        if changes := tuple(set):
+            raise SpecError(f"--set {changes[0]}: goes with the run's own images, not with --images")
+        with showing(callback) as shown:
+            found = _evaluate_translations(RunFolder(run), metrics, features, images, inputs, to, shown)
+    elif not isinstance(images, tuple):
+        raise SpecError(f"--images {images}: needs a run that translates --inputs, or a second folder")
+    elif changes := tuple(set):
+        raise SpecError(f"--set {changes[0]}: goes with a run, not with --images")
+    else:
+        asked = resolve_evaluation(Evaluation(metrics=tuple(metrics), features=features), "eval")
+        with showing(callback) as shown:
+            found = evaluate_folders(images, inputs, asked, shown.progress, shown.warn)
+    if not found["results"]:
+        reasons = "; ".join(dict.fromkeys(f"{left['metric']} {left['why']}" for left in found["left_out"]))
+        raise Unavailable(f"nothing could be measured: {reasons}")
+    return found
+
+
+def newest_run(where: str | Path = "runs") -> RunFolder:
+    """Returns the run in a folder of runs that was trained last, of those with a checkpoint. Raises SpecError if there
+    is none."""
+    runs = [RunFolder(path) for path in Path(where).glob("*") if RunFolder(path).metrics.exists()]
+    if not runs:
+        raise SpecError(f"there is no run in {where}; name one, or train one with `ganlab run SPEC`")
+    if not (runs := [folder for folder in runs if folder.steps]):
+        raise SpecError(f"no run in {where} has a checkpoint yet; train one with `ganlab run SPEC`")
+    return max(runs, key=lambda folder: folder.metrics.stat().st_mtime_ns)
+
+
+def _evaluate_run(
+    folder: RunFolder,
+    metrics: Sequence[str | Options],
+    features: str | Options | None,
+    callback: Callback,
+    changes: Sequence[str],
+) -> Json:
+    spec = load_run(folder.path).spec
+    if changes:
+        spec, trained = load_spec(spec.as_json(), changes), spec
+        if differing := differences(trained, spec):
+            raise SpecError(f"eval --set: {folder.path} was trained otherwise (there / asked): {'; '.join(differing)}")
+    asked = _asked_evaluation(spec, metrics, features, folder)
+    if folder.shared:
+        raise SpecError(
+            f"{folder.path} is a shared model, without its images; measure it on others with --inputs and --images"
+        )
+    if not folder.steps:
+        raise SpecError(f"{folder.path} has no checkpoint yet; train it with `ganlab run`")
+    with reproducibly(spec):
+        try:
+            datasets = images_of(spec, callback)
+        except SpecError as error:
+            paths = [place for place in spec.locations() if str(error).startswith(f"{place.rpartition('.')[0]}:")]
+            way_out = f"; if the images have moved, give their place with --set {paths[0]}=..." if paths else ""
+            raise SpecError(f"{error}{way_out}") from error
+        folder.tidy()
+        for sentence in changed_code(folder, spec):
+            callback.warn(sentence)
+        system = build(spec, domains_of(datasets))
+        if (step := folder.steps[-1]) < (steps := system.schedule.steps) and folder.stopped() is None:
+            batch = spec.data.batch * system.schedule.batches
+            images = f"{step * batch} of {steps * batch} images of each domain"
+            callback.warn(f"{folder.path} is unfinished: step {step} of {steps}, {images}")
+        evaluator = evaluator_of(system, datasets, asked, callback)
+        told = callbacks_of(spec, callback, missing=True)
+        found = measure_run(folder, evaluator, system, domains_of(datasets), told)
+        if not folder.busy:
+            RunPage(folder, spec, system.schedule.steps, callback.warn).write()
+        return found
+
+
+def _evaluate_translations(
+    folder: RunFolder,
+    metrics: Sequence[str | Options],
+    features: str | Options | None,
+    real: str | Path,
+    inputs: str | Path,
+    to: str | None,
+    callback: Callback,
+) -> Json:
+    translator = translator_of(load_run(folder.path))
+    spec = translator.spec
+    asked = _asked_evaluation(spec, metrics, features, folder)
+    direction = translator.direction(to or spec.directions[0][1])
+    with reproducibly(spec):
+        return evaluate_translations(translator, direction, inputs, real, asked, callback.progress, callback.warn)
+
+
+def _asked_evaluation(
+    spec: Spec, metrics: Sequence[str | Options], features: str | Options | None, folder: RunFolder
+) -> Evaluation:
+    """Returns the metrics that are asked for, by default the spec's. Raises SpecError if there are none."""
+    asked = spec.evaluation.model_copy()
+    if metrics:
+        # a metric that the spec names too keeps the spec's options
+        own = {metric.key: metric.as_json() for metric in spec.evaluation.metric_components}
+        asked.metrics = tuple(own.get(metric, metric) if isinstance(metric, str) else metric for metric in metrics)
+        asked.monitor = None
+    asked.features = features or asked.features
+    asked = resolve_evaluation(asked, "eval")
+    if not asked.metrics:
+        raise SpecError(f"{folder.path} names no metrics; choose some: {', '.join(registry().names('metric'))}")
+    return asked

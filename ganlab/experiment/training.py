@@ -1,0 +1,258 @@
+"""Trains and measures a spec, or trains a run further."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from ganlab.data.dataset import Dataset
+from ganlab.data.sampler import Sampler
+from ganlab.display.choice import showing
+from ganlab.engine.callbacks import ending
+from ganlab.engine.loop import train
+from ganlab.engine.trainer import Trainer
+from ganlab.errors import Interrupted, SpecError
+from ganlab.evaluation.periodic import PeriodicEvaluation
+from ganlab.evaluation.results import covers, measure_run
+from ganlab.evaluation.run_evaluator import RunEvaluator
+from ganlab.experiment.asking import asked_json, origin_of, run_folder
+from ganlab.experiment.parts import (
+    callbacks_of,
+    domains_of,
+    evaluator_of,
+    images_of,
+    initial_of,
+    reproducibly,
+    warn_of_few,
+    warn_of_missing,
+)
+from ganlab.inference.run import Run, read_run
+from ganlab.interfaces.callbacks import Callback, TrainingStart
+from ganlab.report.grids import png, sample_grid
+from ganlab.report.run_page import RunPage
+from ganlab.report.samples import sample
+from ganlab.runs import checkpoint
+from ganlab.runs.folder import RunFolder
+from ganlab.runs.initial import InitialWeights, begin_with
+from ganlab.runs.manifest import changed_code, check_same_spec, claim, keep_manifest
+from ganlab.runs.models import Manifest
+from ganlab.runs.provenance import metric_code_changes
+from ganlab.runs.writer import RunWriter, restore
+from ganlab.spec.files import explaining
+from ganlab.spec.models import Json, Spec, check_json, differences
+from ganlab.spec.resolve import checked, resolve
+from ganlab.system.build import build, build_sources
+
+
+def run(
+    spec: str | Path | Mapping[str, Any] | Spec,
+    set: Iterable[str] = (),
+    out: str | Path | None = None,
+    fresh: bool = False,
+    callback: Callback | None = None,
+    callbacks: Iterable[Callback] = (),
+) -> Run:
+    """Trains a spec and measures it. Resumes if the folder holds an unfinished run of the same spec.
+
+    Args:
+        spec: The path of a spec file, or of a run folder, which is then trained further; or a spec.
+        set: Changes to it, each "path.to.key=value".
+        out: The run folder, by default runs/NAME, or `spec` if that is a run folder.
+        fresh: Remove the run that the folder holds, and start over.
+        callback: Shows the progress and the warnings. By default a progress bar does, in a terminal and in a notebook;
+            elsewhere nothing is shown.
+        callbacks: Further callbacks, besides those of the spec.
+
+    Raises SpecError, before anything is trained, if the spec, its data or the folder can't be used; RunError if the
+    training fails; Interrupted after SIGINT or SIGTERM, with everything saved.
+    """
+    with showing(callback) as shown:
+        return _run(spec, tuple(set), out, fresh, shown, tuple(callbacks))
+
+
+def _run(
+    spec: str | Path | Mapping[str, Any] | Spec,
+    set: tuple[str, ...],
+    out: str | Path | None,
+    fresh: bool,
+    shown: Callback,
+    others: tuple[Callback, ...],
+) -> Run:
+    asked, where = asked_json(spec, set)
+    with explaining(set):
+        name = checked(asked, where).name
+    folder = RunFolder(out or run_folder(spec) or Path("runs") / name)
+    # safetensors opens no file with a name that is not UTF-8
+    check_json(str(folder.path), "--out")
+    if folder.foreign:
+        raise SpecError(f"{folder.path} exists and is not a run; choose another folder with --out")
+    if folder.shared:
+        raise SpecError(
+            f"{folder.path} is a shared model, which is not trained further; to begin with its weights, choose another"
+            f" folder with --out, and --set init.run={folder.path}"
+        )
+    kept = folder.spec() if folder.exists and not (fresh or folder.untrained) else None
+    with explaining(set):
+        resolved = resolve(asked, where, like=kept)
+    stopped = None
+    if kept is not None:
+        check_same_spec(folder, kept, resolved)
+        for line in differences(kept, resolved):
+            shown.warn(f"{folder.path} trains to another number of steps (there / asked): {line}")
+        found = read_run(folder, kept)
+        if _stays_stopped(found, resolved) and not others:
+            stopped = found.stopped
+        if is_complete(found, resolved) and found.stopped == stopped:
+            measured_by = (found.evaluation or {}).get("protocol", {}).get("code", {})
+            for sentence in (*changed_code(folder, resolved), *metric_code_changes(folder.path, measured_by)):
+                shown.warn(sentence)
+            return found
+    callback = callbacks_of(resolved, shown, others)
+    with reproducibly(resolved):
+        with _before_writing():
+            datasets = images_of(resolved, callback)
+            system = build(resolved, domains_of(datasets))
+            data = resolved.data
+            trainer = Trainer(
+                system, Sampler(datasets, data.batch, data.flip, resolved.seed, system.device, system.dtype)
+            )
+            for sentence in trainer.dry_run.warnings:
+                callback.warn(sentence)
+            evaluator = (
+                evaluator_of(system, datasets, resolved.evaluation, callback) if resolved.evaluation.metrics else None
+            )
+            if evaluator is not None:
+                warn_of_missing(evaluator.missing, callback)
+                warn_of_few({domain: len(dataset.holdout) for domain, dataset in datasets.items()}, callback)
+            initial = initial_of(resolved, folder) if fresh or not folder.steps else None
+        with folder.locked():
+            kept = claim(folder, kept, resolved, fresh)
+            page = RunPage(folder, kept, system.schedule.steps, callback.warn)
+            origin = origin_of(spec, set, out)
+            try:
+                with ending(callback, lambda: trainer.state.step, lambda: read_run(folder, kept).stopped):
+                    _train(trainer, datasets, folder, kept, callback, evaluator, page, initial, stopped, origin)
+                    if evaluator is not None:
+                        page.write("measuring")
+                        try:
+                            measure_run(folder, evaluator, system, domains_of(datasets), callback)
+                        except KeyboardInterrupt as interrupt:
+                            message = f"all {trainer.state.step} steps are saved, not yet measured"
+                            raise Interrupted(message, signal.SIGINT) from interrupt
+            finally:
+                page.write()
+    return read_run(folder, kept)
+
+
+def _train(
+    trainer: Trainer,
+    datasets: dict[str, Dataset],
+    folder: RunFolder,
+    kept: Spec,
+    callback: Callback,
+    evaluator: RunEvaluator | None,
+    page: RunPage,
+    initial: InitialWeights | None,
+    stopped: str | None,
+    origin: Json,
+) -> None:
+    """Trains to the schedule's end, from the newest checkpoint if there is one, or else with the `initial` weights.
+
+    `kept` is the spec for the folder's spec.json, `evaluator` measures during training, and `origin` says where the
+    spec came from. `stopped` is the reason why the run ended before its last step, if it is not trained further.
+
+    Raises SpecError if the data are not those that the run began with, RunError if a term stops being finite,
+    Interrupted after SIGINT or SIGTERM, with everything saved.
+    """
+    system, state = trainer.system, trainer.state
+    spec, runtime, steps = system.spec, system.spec.runtime, system.schedule.steps
+    if initial is not None:
+        begin_with(trainer, initial, callback.warn)
+    credits = {domain: source.attribution() for domain, source in build_sources(spec).items()}
+    also = {"asked": origin, "attribution": credits}
+    repeated = keep_manifest(folder, kept, system, datasets, callback.warn, initial, also)
+    unrecorded = restore(trainer, folder)
+    start = TrainingStart(
+        spec.name,
+        folder.path,
+        state.step,
+        steps,
+        spec.data.batch * system.schedule.batches,
+        runtime.device,
+        runtime.precision,
+        int(runtime.threads),
+        str((folder.environment() or {}).get("run_id")),
+        kept.as_json(),
+        evaluator.better if evaluator is not None and spec.evaluation.every is not None else {},
+        folder.history,
+    )
+
+    def draw() -> bytes:
+        return png(sample_grid(sample(state.sampling_generators(), datasets, system, spec.samples.count)))
+
+    def write_page() -> None:
+        # after the last step it is written anyway
+        if state.step < steps:
+            page.write_now_and_then("training")
+
+    with folder.recorder(state.step, callback.warn) as recorder:
+        callback.begin(start)
+        measurements = None
+        if evaluator is not None:
+            measurements = PeriodicEvaluation(evaluator, spec.evaluation.every, steps, folder.records(), callback.warn)
+        writer = RunWriter(
+            trainer,
+            folder,
+            repeated,
+            recorder,
+            callback,
+            draw,
+            write_page,
+            measurements,
+            folder.records(),
+            unrecorded,
+            stopped,
+        )
+        if stopped is None:
+            folder.forget_stop()
+        with folder.noting_failure():
+            try:
+                train(trainer, writer, callback.warn)
+            except KeyboardInterrupt as stopped:
+                at = f"the newest checkpoint is that of step {folder.steps[-1]}" if folder.steps else "no step is saved"
+                raise Interrupted(f"stopped at once; {at}", signal.SIGINT) from stopped
+
+
+@contextmanager
+def _before_writing() -> Iterator[None]:
+    try:
+        yield
+    except KeyboardInterrupt as stopped:
+        raise Interrupted("interrupted before training; nothing is written", signal.SIGINT) from stopped
+
+
+def is_complete(run: Run, asked: Spec) -> bool:
+    """Returns True if nothing of a spec, resolved, is left to train, to draw or to measure. Raises RunError if the
+    newest checkpoint is damaged."""
+    return (
+        run.finished
+        and (run.stopped is None or _stays_stopped(run, asked))
+        # more steps may be asked for
+        and not differences(run.spec, asked)
+        # at other locations there may be other images
+        and run.spec.locations() == asked.locations()
+        and covers(run.evaluation, _newest(run), asked.evaluation)
+        and RunFolder(run.folder).sample(run.step).exists()
+    )
+
+
+def _stays_stopped(run: Run, asked: Spec) -> bool:
+    """True if a run that a callback stopped is asked for with the same callbacks and the same number of steps."""
+    return run.spec.callbacks == asked.callbacks and not differences(run.spec, asked)
+
+
+def _newest(run: Run) -> Manifest:
+    return checkpoint.verify(RunFolder(run.folder).checkpoints, run.step, run.spec.trains(), run.steps)
