@@ -39,8 +39,8 @@ ALLOWED = {
     "cli/using.py": {"folder"},
     # keys of --json
     "cli/sharing.py": {"folder"},
-    # a key of what `export` returns, and a field of an ONNX file
-    "sharing/export.py": {"folder", "content"},
+    # a key of what `export` returns
+    "sharing/export.py": {"folder"},
     # a reference of evaluation.json
     "sharing/card.py": {"identity"},
     # the network of the checkpoints that it imports, and parts of the spec that it lends them
