@@ -206,7 +206,10 @@ def test_a_search_that_compares_unlike_trials_is_refused(options: dict[str, Any]
     [
         (["--search", "30", "a=int(1,2)"], "--search: '30' is not allowed: it should be trials=N"),
         (["--search", "trials=0", "a=int(1,2)"], "--search: 'trials=0' is not allowed"),
-        (["--search", "trials=1", "--vary", "a=1", "a=int(1,2)"], "--search: does not go with --images, --vary, --baseline, --from or --dry-run"),
+        (
+            ["--search", "trials=1", "--vary", "a=1", "a=int(1,2)"],
+            "--search: does not go with --images, --vary, --baseline, --from or --dry-run",
+        ),
         (["--search", "trials=1", "--seeds", "0,1", "a=int(1,2)"], "--search: takes one seed, got 2"),
         (["--search", "trials=1", "wide.json", "a=int(1,2)"], "--search: takes one spec, got 2"),
         (["a=int(1,2)"], "compare: a=int(1,2) is a range to search; say how many trials with --search trials=N"),
