@@ -399,7 +399,8 @@ def test_plugins_lists_a_third_partys_component_and_every_broken_plugin(
         assert set(component) == {"kind", "name", "plugin", "package", "version", "about", "options"}
         Draft202012Validator.check_schema(component["options"])
     assert {b["plugin"] for b in found["broken"]} == {*BROKEN, "absent", "lost", "wordy", "cyclegan", "twin"}
-    assert all(set(b) == {"plugin", "package", "version", "reason"} and b["reason"] for b in found["broken"])
+    fields = {"plugin", "package", "version", "reason", "kind", "name"}
+    assert all(set(b) == fields and b["reason"] for b in found["broken"])
 
 
 @pytest.fixture
