@@ -91,6 +91,7 @@ def test_a_second_signal_leaves_no_process_behind(here: Path) -> None:
     assert ganlab.run("plain.json", ["seed=1"], "both/plain/seed-1").finished
 
 
+@pytest.mark.faults
 def test_the_trials_of_a_killed_comparison_end_with_it(here: Path) -> None:
     with comparing(["compare", "plain.json", "--seeds", "1", "--steps", "2000", "--out", "both"]) as process:
         process.kill()

@@ -143,6 +143,7 @@ def test_a_failed_trial_is_kept_and_more_trials_may_follow(here: Path, monkeypat
     assert more["number"] == "content-colour"
 
 
+@pytest.mark.faults
 def test_the_command_searches_in_processes(here: Path) -> None:
     words = ["compare", "plain.json", "--search", "trials=1", "losses.cycle.weight=int(1,9)", "--out", "found"]
     done = CliRunner().invoke(app, words)
