@@ -24,7 +24,7 @@ IMAGES = "--images"
 
 
 class OneOrTwo(TyperCommand):
-    """A command whose option --images takes one folder or two."""
+    """A command with the option --images, which takes one folder or two folders."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         words: list[str] = []

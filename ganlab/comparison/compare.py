@@ -62,7 +62,7 @@ def compare_runs(
     out: str | Path | None = None,
     numbers: Sequence[str] = (),
 ) -> Json:
-    """Compares existing runs. Runs whose specs are equal except for seed and threads belong to one system.
+    """Compares existing runs. Runs belong to one system if their specs differ in the seed and the threads only.
 
     `baseline` is the name of a system or the folder of one of its runs; `out` and `numbers` are those of `Comparison`.
 

@@ -107,7 +107,7 @@ def _optuna() -> Any:
 
 
 class _Space:
-    """The systems that a search may train, all of which can be compared. Raises SpecError if they can't."""
+    """The systems that a search may train. Raises SpecError if they can't be compared with one another."""
 
     def __init__(self, asked: Search, ranges: Sequence[Range]) -> None:
         self.asked, self.ranges, self.jobs = asked, ranges, asked.jobs or 1

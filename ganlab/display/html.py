@@ -1,4 +1,4 @@
-"""Fills the templates of this package."""
+"""Templates: how each package fills its own, and those of this package."""
 
 from __future__ import annotations
 
@@ -7,13 +7,19 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-_TEMPLATES = Environment(
-    loader=PackageLoader("ganlab.display", "templates"),
-    autoescape=True,
-    undefined=StrictUndefined,
-    trim_blocks=True,
-    lstrip_blocks=True,
-)
+
+def environment(package: str, autoescape: bool = True) -> Environment:
+    """Returns what reads the templates in a package's folder templates/. A value that is missing is an error."""
+    return Environment(
+        loader=PackageLoader(package),
+        autoescape=autoescape,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+
+
+_TEMPLATES = environment("ganlab.display")
 
 
 def render(template: str, **values: Any) -> str:

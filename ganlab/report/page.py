@@ -13,9 +13,10 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment
 from markupsafe import Markup
 
+from ganlab.display.html import environment
 from ganlab.errors import RunError
 from ganlab.spec.models import Json
 
@@ -86,13 +87,7 @@ def _curves_only(charts: Iterable[Json]) -> list[Json]:
 
 @functools.cache
 def _environment() -> Environment:
-    made = Environment(
-        loader=PackageLoader("ganlab.report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    made = environment("ganlab.report")
     made.policies["json.dumps_kwargs"] = {"separators": (",", ":"), "allow_nan": False}
     made.filters["runs_of"] = _runs_of
     made.globals["group_names"] = _GROUPS

@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from torch import nn
 
+from ganlab.display.html import environment
 from ganlab.errors import GanlabError, printable
 from ganlab.inference.sizes import Needs
 from ganlab.interfaces.networks import Domain
@@ -43,21 +43,16 @@ class Model(NamedTuple):
 
 def card(model: Model) -> str:
     """Returns the content of README.md."""
-    environment = Environment(
-        loader=PackageLoader("ganlab.sharing"),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    environment.filters |= {"yaml": _yaml, "cell": _cell, "number": _number, "counts": _counts}
+    templates = environment("ganlab.sharing", autoescape=False)
+    templates.keep_trailing_newline = True
+    templates.filters |= {"yaml": _yaml, "cell": _cell, "number": _number, "counts": _counts}
     spec, results = model.spec, (model.evaluation or {}).get("results", [])
     imported = [about["imported"] for about in model.about.values() if "imported" in about]
     # the spec of an imported model names no images of its training
     sources = {} if imported else {domain: _title(spec.components[f"data.{domain}"]) for domain in "ab"}
     first = next(iter(model.about.values()))
     size = spec.data.size
-    return environment.get_template("model_card.md.jinja").render(
+    return templates.get_template("model_card.md.jinja").render(
         license=model.license,
         name=spec.name,
         about=printable(spec.about),
