@@ -34,6 +34,8 @@ class Dataset:
     """The images of one domain in memory, divided into training and held-out images."""
 
     domain: Domain
+    source: Source
+    """The source that the images were read from."""
     keys: tuple[str, ...]
     """The source's keys of the n images."""
     images: Tensor
@@ -144,6 +146,7 @@ def load(
     held = held_out(count, holdout)
     return Dataset(
         Domain(domain, source.channels, size, size, source.classes),
+        source,
         tuple(kept),
         torch.from_numpy(pixels[:count]),
         _labels(source, kept, domain) if source.classes else None,

@@ -18,7 +18,6 @@ from ganlab.evaluation.splits import every_image, split
 from ganlab.evaluation.translators import BATCH, Translators
 from ganlab.interfaces.metrics import Images, MetricInputs
 from ganlab.interfaces.networks import Generator
-from ganlab.interfaces.sources import Source
 from ganlab.runs import checkpoint
 from ganlab.runs.folder import RunFolder
 from ganlab.runs.manifest import check_same_data
@@ -33,16 +32,15 @@ class RunEvaluator:
         self,
         system: System,
         datasets: Mapping[str, Dataset],
-        sources: Mapping[str, Source],
         evaluation: Evaluation,
         progress: Progress = silent,
     ) -> None:
         self._system = system
         self._directions = system.spec.directions
         self._suite = MetricSuite.build(evaluation, system.device, progress)
-        self._split = split(datasets, sources)
+        self._split = split(datasets)
         self._datasets = datasets
-        self.missing = self._suite.evaluator.missing(every_image(datasets, sources))
+        self.missing = self._suite.evaluator.missing(every_image(datasets))
         """{number: reason} of the numbers that can't be measured on the run's images."""
         # kept for all checkpoints, because the values depend on real images alone
         self._kept: dict[str, dict[Any, Any]] = {direction: {} for direction in self._directions}

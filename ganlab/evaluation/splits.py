@@ -31,7 +31,7 @@ class Split(NamedTuple):
     """The training images."""
 
 
-def split(datasets: Mapping[str, Dataset], sources: Mapping[str, Source]) -> Split:
+def split(datasets: Mapping[str, Dataset]) -> Split:
     """Divides the held-out images of each domain into two halves of one size; the domains may differ in size.
 
     The division depends on the domain and the number of held-out images alone, so that runs with different random seeds
@@ -51,7 +51,7 @@ def split(datasets: Mapping[str, Dataset], sources: Mapping[str, Source]) -> Spl
         )
         members = (dataset.holdout[shuffled[:half]], dataset.holdout[shuffled[half : 2 * half]], dataset.train)
         for part, indices in zip(parts, members, strict=True):
-            part[domain] = _images(dataset, sources[domain], indices.sort().values)
+            part[domain] = _images(dataset, indices.sort().values)
     return parts
 
 
@@ -65,17 +65,14 @@ def too_few(held_out: Mapping[str, int]) -> list[str]:
     ]
 
 
-def every_image(datasets: Mapping[str, Dataset], sources: Mapping[str, Source]) -> dict[str, Images]:
+def every_image(datasets: Mapping[str, Dataset]) -> dict[str, Images]:
     """Returns {domain: its images}."""
-    return {
-        domain: _images(dataset, sources[domain], torch.arange(len(dataset.keys)))
-        for domain, dataset in datasets.items()
-    }
+    return {domain: _images(dataset, torch.arange(len(dataset.keys))) for domain, dataset in datasets.items()}
 
 
-def _images(dataset: Dataset, source: Source, indices: Tensor) -> Images:
-    has_attributes = type(source).attributes is not Source.attributes or dataset.labels is not None
-    attributes = _Attributes(dataset, source, indices) if has_attributes else None
+def _images(dataset: Dataset, indices: Tensor) -> Images:
+    has_attributes = type(dataset.source).attributes is not Source.attributes or dataset.labels is not None
+    attributes = _Attributes(dataset, indices) if has_attributes else None
     return Images(_Pixels(dataset.images, indices), dataset.domain.name, attributes, real=True)
 
 
@@ -98,8 +95,8 @@ class _Pixels(Sequence[Pixels]):
 class _Attributes(Sequence[Mapping[str, str]]):
     """The attributes of each image. The source is asked on first use, because some sources draw the image to answer."""
 
-    def __init__(self, dataset: Dataset, source: Source, indices: Tensor) -> None:
-        self._dataset, self._source, self._indices = dataset, source, indices.tolist()
+    def __init__(self, dataset: Dataset, indices: Tensor) -> None:
+        self._dataset, self._indices = dataset, indices.tolist()
 
     @functools.cached_property
     def _known(self) -> list[Mapping[str, str]]:
@@ -107,7 +104,7 @@ class _Attributes(Sequence[Mapping[str, str]]):
 
     def _of(self, index: int) -> Mapping[str, str]:
         label = {} if self._dataset.labels is None else {"label": str(int(self._dataset.labels[index]))}
-        return {**label, **self._source.attributes(self._dataset.keys[index])}
+        return {**label, **self._dataset.source.attributes(self._dataset.keys[index])}
 
     def __len__(self) -> int:
         return len(self._indices)

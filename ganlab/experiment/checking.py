@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from ganlab.data.dataset import held_out
+from ganlab.data.dataset import Dataset, held_out
 from ganlab.data.reading import unreadable
 from ganlab.data.sampler import Sampler
 from ganlab.display.choice import showing
@@ -17,11 +17,10 @@ from ganlab.evaluation.splits import every_image
 from ganlab.experiment.parts import callbacks_of, domains_of, initial_of, reproducibly, warn_of_few, warn_of_missing
 from ganlab.experiment.specs import load_spec
 from ganlab.interfaces.callbacks import Callback
-from ganlab.interfaces.sources import Source
 from ganlab.runs.initial import begin_with
 from ganlab.spec import devices
 from ganlab.spec.models import Json, Spec
-from ganlab.system.build import build, build_data, build_sources
+from ganlab.system.build import build, build_data
 
 
 def check(
@@ -49,8 +48,7 @@ def _check(resolved: Spec, callback: Callback) -> Json:
         trainer = Trainer(system, Sampler(datasets, 2, False, resolved.seed, system.device, system.dtype))
         if (initial := initial_of(resolved)) is not None:
             begin_with(trainer, initial, callback.warn)
-        sources = build_sources(resolved)
-        counts = _count_images(sources, callback)
+        counts = _count_images(datasets, callback)
         memory = {
             "states": summary.state_bytes(trainer),
             "activations": summary.activation_bytes(trainer, resolved.data.batch),
@@ -69,7 +67,7 @@ def _check(resolved: Spec, callback: Callback) -> Json:
     evaluator = evaluator_for(resolved.evaluation)
     # raises SpecError if the spec's monitor is not measured
     evaluator.monitors(resolved.evaluation.monitor, resolved.evaluation.keys_during)
-    warn_of_missing(evaluator.missing(every_image(datasets, sources)), callback)
+    warn_of_missing(evaluator.missing(every_image(datasets)), callback)
     if evaluator.numbers:
         warn_of_few({domain: held_out(count, resolved.data.holdout) for domain, count in counts.items()}, callback)
     return {
@@ -87,12 +85,12 @@ def _check(resolved: Spec, callback: Callback) -> Json:
     }
 
 
-def _count_images(sources: Mapping[str, Source], callback: Callback) -> dict[str, int]:
+def _count_images(datasets: Mapping[str, Dataset], callback: Callback) -> dict[str, int]:
     """Returns {domain: number of images}, and warns of keys that name no image."""
     counts = {}
-    for domain, source in sources.items():
-        keys = source.keys(domain)
-        others = [key for key in keys if not source.is_image(key)]
+    for domain, dataset in datasets.items():
+        keys = dataset.source.keys(domain)
+        others = [key for key in keys if not dataset.source.is_image(key)]
         counts[domain] = len(keys) - len(others)
         if others:
             callback.warn(unreadable(f"data.{domain}", counts[domain], others))

@@ -19,7 +19,7 @@ from ganlab.interfaces.networks import Domain
 from ganlab.runs.folder import RunFolder
 from ganlab.runs.initial import InitialWeights, initial_weights
 from ganlab.spec.models import Evaluation, Spec
-from ganlab.system.build import System, build_callback, build_data, build_sources
+from ganlab.system.build import System, build_callback, build_data
 
 
 def callbacks_of(spec: Spec, shown: Callback, others: Iterable[Callback] = (), missing: bool = False) -> Callbacks:
@@ -62,7 +62,7 @@ def evaluator_of(system: System, datasets: dict[str, Dataset], asked: Evaluation
     """Builds the metrics that are asked for, on a run's images."""
     # building metrics may draw random numbers, on which the training must not depend
     with untouched_randomness(system.device):
-        return RunEvaluator(system, datasets, build_sources(system.spec), asked, callback.progress)
+        return RunEvaluator(system, datasets, asked, callback.progress)
 
 
 def reproducibly(spec: Spec) -> AbstractContextManager[None]:

@@ -44,7 +44,7 @@ from ganlab.runs.writer import RunWriter, restore
 from ganlab.spec.files import explaining
 from ganlab.spec.models import Json, Spec, check_json, differences
 from ganlab.spec.resolve import checked, resolve
-from ganlab.system.build import build, build_sources
+from ganlab.system.build import build
 
 
 def run(
@@ -167,7 +167,7 @@ def _train(
     spec, runtime, steps = system.spec, system.spec.runtime, system.schedule.steps
     if initial is not None:
         begin_with(trainer, initial, callback.warn)
-    credits = {domain: source.credits() for domain, source in build_sources(spec).items()}
+    credits = {domain: dataset.source.credits() for domain, dataset in datasets.items()}
     also = {"asked": origin, "credits": credits}
     repeated = keep_manifest(folder, kept, system, datasets, callback.warn, initial, also)
     unrecorded = restore(trainer, folder)

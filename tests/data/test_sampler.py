@@ -12,6 +12,7 @@ from torch import Tensor
 from ganlab.data.dataset import Dataset
 from ganlab.data.sampler import Sampler
 from ganlab.interfaces.networks import Domain
+from ganlab.interfaces.sources import Source
 
 CPU = torch.device("cpu")
 
@@ -25,6 +26,7 @@ def dataset(domain: str, count: int, held: int = 2, classes: int = 0, channels: 
     order = torch.randperm(count, generator=random)
     return Dataset(
         Domain(domain, channels, 4, 4, classes),
+        Source(),
         tuple(map(str, range(count))),
         images,
         torch.arange(count) % classes if classes else None,

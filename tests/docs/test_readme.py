@@ -15,7 +15,7 @@ from ganlab.evaluation.metric_suite import evaluator_for
 from ganlab.evaluation.splits import split
 from ganlab.spec.files import merge
 from ganlab.spec.models import Json
-from ganlab.system.build import build_data, build_sources
+from ganlab.system.build import build_data
 from helpers.paths import DOCS, EXPERIMENTS, ROOT
 
 README = (ROOT / "README.md").read_text("utf-8")
@@ -63,7 +63,7 @@ def test_its_loss_trains_and_its_metric_measures(plugins: list[str], tiny: Json,
     done = ganlab.run(spec, out=tmp_path / "run")
     assert done.evaluation is not None
     assert {result["number"] for result in done.evaluation["results"]} == {"sharpness"}
-    parts = split(build_data(done.spec), build_sources(done.spec))
+    parts = split(build_data(done.spec))
     for result in done.evaluation["results"]:
         pixels = np.stack(list(parts.validation[result["direction"][1]].pixels)).astype(np.float64)
         expected = np.abs(np.diff(pixels, axis=2)).mean() / 127.5

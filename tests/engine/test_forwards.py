@@ -21,6 +21,7 @@ from ganlab.data.dataset import Dataset
 from ganlab.data.sampler import Sampler
 from ganlab.engine.trainer import Trainer
 from ganlab.interfaces.networks import Domain
+from ganlab.interfaces.sources import Source
 from ganlab.spec.files import merge
 from ganlab.spec.resolve import resolve
 from ganlab.system.build import build
@@ -375,7 +376,7 @@ def test_a_step_with_the_real_sampler_never_waits_either() -> None:
         keys = tuple(map(str, range(12)))
         labels = torch.arange(12) % 2
         domain = Domain(name, 3, SIZE, SIZE, 2)
-        datasets[name] = Dataset(domain, keys, pixels.to(torch.uint8), labels, train, held, ())
+        datasets[name] = Dataset(domain, Source(), keys, pixels.to(torch.uint8), labels, train, held, ())
     spec = resolve(TINY)
     system = build(spec, {name: dataset.domain for name, dataset in datasets.items()})
     sampler = Sampler(datasets, spec.data.batch, spec.data.flip, spec.seed, system.device, system.dtype)

@@ -22,7 +22,7 @@ from ganlab.evaluation.splits import split
 from ganlab.runs import checkpoint
 from ganlab.spec.files import merge
 from ganlab.spec.models import Json
-from ganlab.system.build import build, build_data, build_sources
+from ganlab.system.build import build, build_data
 from helpers.callbacks import Recording, stop
 from helpers.damage import forge
 
@@ -51,7 +51,7 @@ def brightness(spec: Json, folder: Path, step: int, half: str) -> dict[str, floa
     datasets = build_data(resolved)
     system = build(resolved, {name: dataset.domain for name, dataset in datasets.items()})
     tensors = load_file(folder / f"checkpoints/step-{step:06d}/networks.safetensors")
-    images = getattr(split(datasets, build_sources(resolved)), half)
+    images = getattr(split(datasets), half)
     found = {}
     for direction in ("ab", "ba"):
         generator = system.networks.generator(direction)
@@ -101,7 +101,7 @@ def test_a_run_ends_with_the_results_of_its_last_and_its_best_checkpoint(spec: J
 def test_the_references_are_real_images_of_the_other_half_and_the_inputs(spec: Json, tmp_path: Path) -> None:
     ganlab.run(spec, out=tmp_path / "run")
     resolved = ganlab.load_spec(spec)
-    parts = split(build_data(resolved), build_sources(resolved))
+    parts = split(build_data(resolved))
     for (_, direction, _), result in results(ganlab.evaluate(tmp_path / "run")).items():
         real = np.mean(np.stack(list(parts.validation[direction[1]].pixels)))
         identity = np.mean(np.stack(list(parts.test[direction[0]].pixels)))
@@ -123,7 +123,7 @@ def test_domains_of_other_sizes_are_measured_on_all_of_their_test_images(
     assert done.evaluation is not None
     counts = {domain: 2 if domain == fewer else 3 for domain in "ab"}
     resolved = ganlab.load_spec(spec)
-    parts = split(build_data(resolved), build_sources(resolved))
+    parts = split(build_data(resolved))
     for part in (parts.validation, parts.test):
         assert {domain: len(images) for domain, images in part.items()} == counts
     for (_, direction, step), result in results(done.evaluation).items():

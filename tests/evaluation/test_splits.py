@@ -18,7 +18,7 @@ from ganlab.interfaces.sources import Source
 from ganlab.spec.files import merge
 from ganlab.spec.models import Json, Spec
 from ganlab.spec.resolve import resolve
-from ganlab.system.build import build, build_data, build_sources
+from ganlab.system.build import build, build_data
 
 
 class Numbered(Source):
@@ -42,9 +42,8 @@ class Numbered(Source):
         return {"parity": "odd" if int(key) % 2 else "even"}
 
 
-def datasets(a: int, b: int, holdout: float = 0.25) -> tuple[dict[str, Dataset], dict[str, Source]]:
-    sources: dict[str, Source] = {"a": Numbered(a), "b": Numbered(b)}
-    return {name: load(source, name, 4, holdout) for name, source in sources.items()}, sources
+def datasets(a: int, b: int, holdout: float = 0.25) -> dict[str, Dataset]:
+    return {name: load(Numbered(count), name, 4, holdout) for name, count in (("a", a), ("b", b))}
 
 
 def numbers(images: Images) -> list[int]:
@@ -52,8 +51,8 @@ def numbers(images: Images) -> list[int]:
 
 
 def test_the_parts_share_no_image_and_each_domain_is_halved_by_itself() -> None:
-    found, sources = datasets(40, 61)
-    parts = split(found, sources)
+    found = datasets(40, 61)
+    parts = split(found)
     for domain, count, half in (("a", 40, 5), ("b", 61, 7)):
         validation, test, train = (set(numbers(part[domain])) for part in parts)
         # of 10 and 15 held-out images
@@ -66,13 +65,13 @@ def test_the_parts_share_no_image_and_each_domain_is_halved_by_itself() -> None:
 
 
 def test_the_split_depends_on_domain_and_count_alone() -> None:
-    first, again, other = (split(*datasets(*counts)) for counts in ((40, 61), (40, 44), (48, 61)))
+    first, again, other = (split(datasets(*counts)) for counts in ((40, 61), (40, 44), (48, 61)))
     assert numbers(first.test["a"]) == numbers(again.test["a"])
     assert numbers(first.test["a"]) != numbers(other.test["a"])
 
 
 def test_each_image_has_its_attributes_and_its_label() -> None:
-    parts = split(*datasets(40, 40))
+    parts = split(datasets(40, 40))
     for images in (parts.test["a"], parts.train["b"]):
         assert images.attributes is not None
         for number, known in zip(numbers(images), images.attributes, strict=True):
@@ -81,7 +80,7 @@ def test_each_image_has_its_attributes_and_its_label() -> None:
 
 def test_too_few_held_out_images_are_refused() -> None:
     with pytest.raises(Unavailable, match=r"two held-out images of each domain, and b has 1; raise data\.holdout"):
-        split(*datasets(40, 4))
+        split(datasets(40, 4))
 
 
 @pytest.fixture
@@ -94,7 +93,7 @@ def test_translations_are_the_generators_own_in_eval_mode_rounded_to_8_bits(spec
     found = build_data(spec)
     system = build(spec, {name: dataset.domain for name, dataset in found.items()})
     generators = {direction: system.networks.generator(direction) for direction in ("ab", "ba")}
-    images = split(found, build_sources(spec)).train["a"]
+    images = split(found).train["a"]
     before = {name: value.clone() for name, value in generators["ab"].state_dict().items()}
     torch.manual_seed(3)
     drawn = torch.get_rng_state()
@@ -125,7 +124,7 @@ def test_the_bytes_do_not_depend_on_how_many_are_asked_for_at_once(spec: Spec) -
     found = build_data(spec)
     system = build(spec, {name: dataset.domain for name, dataset in found.items()})
     translators = Translators(system, {"ab": system.networks.generator("ab")}, {"a": 3, "b": 3})
-    images = split(found, build_sources(spec)).train["a"]
+    images = split(found).train["a"]
     many = images.take([i % len(images) for i in range(BATCH + 5)])
     outputs, cycled = translators.translate("ab", many)
     assert cycled is None
@@ -146,7 +145,7 @@ class Draws(Generator):
 def test_what_generators_draw_is_the_same_whatever_was_drawn_before_and_differs_in_reverse(spec: Spec) -> None:
     found = build_data(spec)
     system = build(spec, {name: dataset.domain for name, dataset in found.items()})
-    images = split(found, build_sources(spec)).train["a"]
+    images = split(found).train["a"]
     made = []
     for seed in (1, 2):
         torch.manual_seed(seed)
@@ -163,7 +162,7 @@ def test_a_direction_that_is_left_out_can_not_encode(spec: Spec) -> None:
     found = build_data(spec)
     system = build(spec, {name: dataset.domain for name, dataset in found.items()})
     translators = Translators(system, {"ab": system.networks.generator("ab")}, {"a": 3, "b": 3})
-    images = split(found, build_sources(spec)).test["b"]
+    images = split(found).test["b"]
     with pytest.raises(Unavailable, match="needs the direction ba, which `directions` leaves out"):
         translators.encode("ba", images)
 
@@ -172,7 +171,7 @@ def test_a_grey_domain_is_translated_from_one_channel(tiny: Json, tmp_path: Path
     spec = resolve(merge(tiny, {"data": {"a": {"channels": 1}}}))
     found = build_data(spec)
     system = build(spec, {name: dataset.domain for name, dataset in found.items()})
-    images = split(found, build_sources(spec)).train["a"]
+    images = split(found).train["a"]
     assert images.pixels[0].shape == (16, 16, 3)
     generators = {direction: system.networks.generator(direction) for direction in ("ab", "ba")}
     outputs, cycled = Translators(system, generators, {"a": 1, "b": 3}).translate("ab", images)

@@ -26,7 +26,7 @@ from ganlab.evaluation.splits import split
 from ganlab.spec.files import merge
 from ganlab.spec.models import Json
 from ganlab.spec.resolve import resolve
-from ganlab.system.build import build, build_data, build_sources
+from ganlab.system.build import build, build_data
 from ganlab.system.forward_cache import ForwardCache
 from helpers.plain_loop import LR, PlainLoop, check_training, images
 from helpers.systems import DIRECTIONS, TINY, Around, RandomImages, make_trainer, stir
@@ -178,7 +178,7 @@ def test_pairs_are_drawn_and_mirrored_together(numbered: Json) -> None:
         torch.testing.assert_close(3 * a, b, rtol=0, atol=1e-9)
         mirrored += (a[:, 0, 0, 0] > a[:, 0, 0, -1]).tolist()
     assert {True, False} == set(mirrored)
-    parts = split(datasets, build_sources(spec))
+    parts = split(datasets)
     for part in (parts.validation, parts.test, parts.train):
         a, b = ((part[domain].tensor() + 1) * 127.5 for domain in "ab")
         torch.testing.assert_close(3 * a, b, rtol=0, atol=1e-3)
