@@ -90,7 +90,8 @@ def title(found: Json) -> str:
     """Returns the systems and the number of seeds of a comparison."""
     others = [system["name"] for system in found["systems"][1:]]
     seeds = f"{len(found['seeds'])} seed{'s' if len(found['seeds']) > 1 else ''}"
-    return f"{' and '.join(others) or 'Nothing'} compared with {found['baseline']}: {seeds}"
+    compared = f"{' and '.join(others)} compared with " if others else ""
+    return f"{compared}{found['baseline']}: {seeds}"
 
 
 def _heading(number: Json, between: str) -> str:
@@ -159,6 +160,9 @@ def explanations(found: Json) -> Iterator[str]:
     yield from (f"note: {note}" for note in found["notes"])
     if not found["numbers"]:
         return
+    if found["jobs"] != 1:
+        several = "trials ran beside each other" if found["jobs"] else "it is not known what ran beside the runs"
+        yield f"cost of a trial: without timings, because {several}"
     tests = found["tests"]
     yield (
         "mean: over seeds, after the last step, on test images; ± is half of Student's 95% interval and covers the"
@@ -187,6 +191,8 @@ def explanations(found: Json) -> Iterator[str]:
 def findings(found: Json, name: str) -> str:
     """Returns a sentence with the numbers in which a system is better and worse than the baseline."""
     numbers = [number for number in found["numbers"] if number["better"] and name in number["differences"]]
+    if not numbers:
+        return f"{name} against {found['baseline']}: not tested, since a test needs two seeds of both"
 
     def counted(verdict: str) -> str:
         places = [f"{n['number']} {n['direction']}" for n in numbers if n["differences"][name]["verdict"] == verdict]
