@@ -85,7 +85,10 @@ class ComparisonPage:
         return {name: each for name, each in found.items() if each}
 
     def _side_by_side(self, names: Sequence[str], runs: Sequence[_Run]) -> Json:
-        """Returns the same images under every system: {"columns", "systems", "seeds": a `side_by_side` for each}."""
+        """Returns the same images under every system: {"columns", "systems", "directions", "seeds"}.
+
+        "directions" is {direction: its number of images}, and "seeds" has a `side_by_side` for each seed.
+        """
         by_seed: dict[int, dict[str, Faces]] = {}
         for run in runs:
             if run.path in self._faces:
@@ -97,7 +100,14 @@ class ComparisonPage:
             if faces is not None:
                 by_seed.setdefault(run.seed, {})[run.system] = faces
         seeds = [side_by_side(seed, [own.get(name) for name in names]) for seed, own in sorted(by_seed.items())]
-        return {"columns": COLUMNS, "systems": list(names), "seeds": seeds}
+        # a seed may lack a system, and with it a direction
+        directions = {each["name"]: each["count"] for seed in reversed(seeds) for each in seed["directions"]}
+        return {
+            "columns": COLUMNS,
+            "systems": list(names),
+            "directions": dict(sorted(directions.items())),
+            "seeds": seeds,
+        }
 
 
 class _Run(NamedTuple):

@@ -7,6 +7,7 @@ import io
 import math
 import textwrap
 from collections.abc import Iterator, Sequence
+from itertools import takewhile
 
 from ganlab.comparison.statistics import MOST_PAIRS
 from ganlab.errors import shortened
@@ -210,7 +211,7 @@ def differences(found: Json) -> str:
         for name, run, step, why in zip("AB", found["runs"], found["steps"], found["why"], strict=True)
     ]
     for part in ("spec", "data", "environment", "code", "measured"):
-        each = [f"  {path}: {_brief(a)} / {_brief(b)}" for path, (a, b) in found[part].items()]
+        each = [f"  {path}: {' / '.join(_brief(a, b))}" for path, (a, b) in found[part].items()]
         lines += ["", f"{part} (A / B)", *each] if each else ["", f"{part}: the same"]
     if found["results"]:
         rows = [("results", "A", "B", "B - A", "95% intervals"), *map(_result_row, found["results"])]
@@ -222,8 +223,14 @@ def differences(found: Json) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _brief(value: str) -> str:
-    return shortened(value.strip('"'), 40)
+def _brief(one: str, other: str) -> tuple[str, str]:
+    """Returns two values, short if they are long, in a part where they differ."""
+    one, other = one.strip('"'), other.strip('"')
+    shared = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False)))
+    # a few characters of what they share stay
+    start = shared - 10 if max(len(one), len(other)) > 40 and shared > 13 else 0
+    a, b = (f"{'...' if start else ''}{shortened(value[start:], 40)}" for value in (one, other))
+    return a, b
 
 
 def _result_row(result: Json) -> tuple[str, ...]:

@@ -26,7 +26,7 @@ from helpers.processes import ENVIRONMENT, networks
 # one worker starts the cluster; Ray gives a node 30 seconds to start, which a busy machine may not
 pytestmark = [pytest.mark.xdist_group("ray"), pytest.mark.faults]
 
-STEPS = 500
+STEPS = 200
 
 PATIENT = {"RAY_CLIENT_SERVER_CHECK_CHANNEL_TIMEOUT_S": "300"}
 """The cluster starts a process for each connection, and a busy machine needs longer for it than Ray's 30 seconds."""
