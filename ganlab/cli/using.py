@@ -105,8 +105,8 @@ def report(
 ) -> None:
     """Write the page of a run or a comparison again: report.html in its folder.
 
-    A run writes its page at its end and whenever it draws samples, a comparison at its end. The page is one file: it
-    needs no server and no network.
+    A run writes its page at its end and whenever it draws samples, a comparison whenever a trial ends. The page is one
+    file: it needs no server and no network.
     """
     with errors():
         from ganlab.comparison.page import write_report

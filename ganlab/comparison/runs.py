@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import combinations
 from pathlib import Path
@@ -146,7 +146,7 @@ def notes(runs: Sequence[MeasuredRun]) -> list[str]:
             if (count := of(run)) is not None:
                 by_system.setdefault(run.system, []).append(count)
         if len({count for counts in by_system.values() for count in counts}) > 1:
-            named = ", ".join(f"{name} {_range(counts)}" for name, counts in by_system.items())
+            named = _grouped({name: _range(counts) for name, counts in by_system.items()})
             found.append(f"the runs were not trained with the same number of {what}: {named}")
     if stopped := [run for run in measured if run.stopped]:
         each = (
@@ -172,6 +172,15 @@ def _contradictions(one: object, other: object, name: str) -> Iterator[str]:
                 yield from _contradictions(one[key], other[key], key)
     elif one != other:
         yield name
+
+
+def _grouped(counts: Mapping[str, str]) -> str:
+    """Returns {system: count} in words, the most frequent count last: "a 209, the others 1,250"."""
+    usual, times = Counter(counts.values()).most_common(1)[0]
+    if times in (1, len(counts)):
+        return ", ".join(f"{name} {count}" for name, count in counts.items())
+    named = (f"{name} {count}" for name, count in counts.items() if count != usual)
+    return ", ".join([*named, f"the others {usual}"])
 
 
 def _range(counts: Sequence[float]) -> str:

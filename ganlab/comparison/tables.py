@@ -91,7 +91,8 @@ def title(found: Json) -> str:
     """Returns the systems and the number of seeds of a comparison."""
     others = [system["name"] for system in found["systems"][1:]]
     seeds = f"{len(found['seeds'])} seed{'s' if len(found['seeds']) > 1 else ''}"
-    compared = f"{' and '.join(others)} compared with " if others else ""
+    named = " and ".join(filter(None, [", ".join(others[:-1]), *others[-1:]]))
+    compared = f"{named} compared with " if named else ""
     return f"{compared}{found['baseline']}: {seeds}"
 
 
