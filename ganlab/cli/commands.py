@@ -321,11 +321,9 @@ def compare(
 
         finish_imports()
         shown.refuse_ranges(specs, search)
-        if seeds is None:
-            seeds = "0,1,2" if search is None else "0"
         asked = trials.Comparison(
             specs,
-            shown.seeds_of(seeds),
+            shown.seeds_of(seeds if seeds is not None else "0,1,2" if search is None else "0"),
             *(steps, images, jobs, vary or (), baseline, set_ or (), out, on, number or ()),
         )
         if search is not None:
@@ -334,7 +332,7 @@ def compare(
             shown.show_search(shown.run_search(search, asked), as_json)
             return
         if from_:
-            if steps or images or jobs or on or vary or set_ or dry_run:
+            if seeds or steps or images or jobs or on or vary or set_ or dry_run:
                 raise SpecError(
                     "compare --from: trains nothing, so only --baseline, --number, --out and --json go with it"
                 )

@@ -8,7 +8,7 @@ from typing import Any, Self
 from rich.console import Console as Terminal
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
 
-from ganlab.cli.process import print_json, say
+from ganlab.cli.process import counted, print_json, say
 from ganlab.comparison import search_tables, tables
 from ganlab.comparison.ranges import is_range
 from ganlab.comparison.running import TrialCallback
@@ -40,12 +40,12 @@ class TrialConsole(TrialCallback):
         self._bar.stop()
 
     def begin(self, done: int, trials: int) -> None:
-        how = f", {self._jobs} at a time" if self._jobs is not None and self._jobs > 1 else ""
+        how = f", at most {self._jobs} at a time" if self._jobs is not None and self._jobs > 1 else ""
         if self._on is not None:
             how += f", on {self._on}"
         elif how:
             how += " with one thread each"
-        self._print(f"{trials} trials, {done} of them finished already{how}")
+        self._print(f"{counted(trials, 'trial')}, {done} of them finished already{how}")
         self._done = self._bar.add_task("trials", total=trials, completed=done)
 
     def started(self, trial: Trial) -> None:

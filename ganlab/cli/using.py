@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from ganlab.cli.options import AsJson, Checkpoint
-from ganlab.cli.process import errors, finish_imports, print_json, say
+from ganlab.cli.process import counted, errors, finish_imports, print_json, say
 from ganlab.errors import SpecError
 
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, for example runs/emb.")]
@@ -105,8 +105,8 @@ def report(
 ) -> None:
     """Write the page of a run or a comparison again: report.html in its folder.
 
-    A run writes its page at its end and whenever it draws samples, a comparison at its end. The page is one file: it
-    needs no server and no network.
+    A run writes its page at its end and whenever it draws samples, a comparison whenever a trial ends. The page is one
+    file: it needs no server and no network.
     """
     with errors():
         from ganlab.comparison.page import write_report
@@ -158,8 +158,3 @@ def runs(
             print_json({"deleted": yes, "leftovers": [leftover.as_json() for leftover in leftovers]})
         else:
             show_leftovers(where, leftovers, deleted=yes)
-
-
-def counted(count: int, what: str) -> str:
-    """Returns a number of things: "1 file", "2 files"."""
-    return f"{count} {what}{'' if count == 1 else 's'}"

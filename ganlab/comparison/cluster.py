@@ -100,7 +100,7 @@ class RayProcess:
 
     @property
     def begun(self) -> bool:
-        return self._log.stat().st_size > len(self._first)
+        return not self._log.exists() or self._log.stat().st_size > len(self._first)
 
     def poll(self) -> End | None:
         """Returns None while the task waits or runs."""

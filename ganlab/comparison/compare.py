@@ -1,24 +1,28 @@
-"""Compares systems over seeds: trains what is missing, tests the differences, writes the tables."""
+"""Compares systems over seeds: trains what is missing, and compares the runs."""
 
 from __future__ import annotations
 
 import json
+from collections import deque
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
-from ganlab.comparison import tables
-from ganlab.comparison.numbers import Values, compare_values, half_of_the_largest
-from ganlab.comparison.page import write_comparison_page
+from ganlab.comparison.page import ComparisonPage
 from ganlab.comparison.places import check_place, most_at_a_time, place
-from ganlab.comparison.running import FixedQueue, TrialCallback, run_trials
-from ganlab.comparison.runs import MeasuredRun, check_alike, notes, read_run
-from ganlab.comparison.trials import Comparison, Plan, Trial, folder_name, plan
+from ganlab.comparison.processes import End
+from ganlab.comparison.record import comparison, described, write_comparison
+from ganlab.comparison.running import TrialCallback, run_trials
+from ganlab.comparison.runs import MeasuredRun, read_run
+from ganlab.comparison.trials import Comparison, Plan, Trial, check_no_run, folder_name, plan
 from ganlab.components.options import nearest
-from ganlab.errors import Interrupted, SpecError, text_of
+from ganlab.errors import GanlabError, Interrupted, SpecError
 from ganlab.evaluation.metric_suite import evaluator_for
-from ganlab.runs.folder import PAGE, RunFolder, write
-from ganlab.spec.models import Json, leaf_differences
+from ganlab.runs.folder import RunFolder
+from ganlab.runs.lock import locking
+from ganlab.spec.models import Json
 
 
 def compare(asked: Comparison, callback: TrialCallback | None = None) -> Json:
@@ -28,32 +32,99 @@ def compare(asked: Comparison, callback: TrialCallback | None = None) -> Json:
     If a trial fails, its reason is kept, and the other trials continue. `callback` receives the progress.
 
     Returns the content of comparison.json and "folder", and writes comparison.json, comparison.md, comparison.csv
-    and report.html.
-    Raises SpecError, before anything is trained, if the specs can't be compared; Interrupted after SIGINT or SIGTERM,
-    with everything saved.
+    and report.html, again whenever a trial has ended.
+    Raises SpecError, before anything is trained, if the specs can't be compared, or if another comparison runs in the
+    folder; Interrupted after SIGINT or SIGTERM, with everything saved.
     """
     check_place(asked.on)
-    planned, numbers = plan(asked), asked.numbers
+    planned = plan(asked)
     evaluations = [system.resolved.evaluation for system in planned.systems.values()]
-    _check_measured(numbers, {number for evaluation in evaluations for number in evaluator_for(evaluation).numbers})
-    callback = callback or TrialCallback()
+    measured = {number for evaluation in evaluations for number in evaluator_for(evaluation).numbers}
+    _check_measured(asked.numbers, measured)
     unfinished = planned.unfinished()
-    callback.begin(len(planned.trials) - len(unfinished), len(planned.trials))
+    callback = callback or TrialCallback()
+    with locking(planned.folder, f"{planned.folder}: another comparison is running here"):
+        callback.begin(len(planned.trials) - len(unfinished), len(planned.trials))
+        return _run(planned, unfinished, asked, callback)
+
+
+def _run(planned: Plan, unfinished: Sequence[Trial], asked: Comparison, callback: TrialCallback) -> Json:
     jobs = most_at_a_time(asked.jobs, asked.on)
-    # what ran beside a trial of an earlier call affected its timings too, and a cluster may have other work
-    most = max(jobs or len(planned.trials), 1 if asked.on is None else 2, _earlier_jobs(planned.folder))
-    queue = FixedQueue(unfinished)
+    # a cluster may have other work
+    now = max(jobs or len(planned.trials), 1 if asked.on is None else 2) if unfinished else 1
+    kept = _kept(planned.folder)
+    before = _jobs_before(planned, unfinished, kept)
+    queue = _Queue(planned, unfinished, asked.numbers, None if before is None else max(now, before))
+    found = queue.keep()
+    if not unfinished:
+        return found
     try:
-        if unfinished:
-            _keep(planned, most, numbers, {})
-            with place(asked.on) as start:
-                run_trials(queue, jobs, start, callback)
+        with place(asked.on) as start:
+            run_trials(queue, jobs, start, callback)
     except Interrupted as stopped:
-        found = _keep(planned, most, numbers, queue.failures)
+        queue.remember(kept.failures)
+        found = queue.keep()
         finished = sum(trial["state"] == "finished" for trial in found["trials"])
         stopped.args = (f"{finished} of {len(planned.trials)} trials are finished, the others are saved",)
         raise
-    return _keep(planned, most, numbers, queue.failures)
+    return queue.keep()
+
+
+class _Queue:
+    """Runs the unfinished trials of a comparison, and writes its files. A finished run is read once."""
+
+    def __init__(self, planned: Plan, unfinished: Sequence[Trial], only: Sequence[str], jobs: int | None) -> None:
+        """`only` and `jobs` are those of `record.comparison`."""
+        self._planned, self._only, self._jobs = planned, only, jobs
+        self._waiting = deque(unfinished)
+        self._failures: dict[Trial, str] = {}
+        self._finished: dict[Trial, MeasuredRun] = {}
+        self._page = ComparisonPage(planned.folder)
+
+    def next(self) -> Trial | None:
+        return self._waiting.popleft() if self._waiting else None
+
+    def gives_up(self, trial: Trial) -> bool:
+        return False
+
+    def ended(self, trial: Trial, end: End) -> str:
+        self._finished.pop(trial, None)
+        # a run may end without its results, if the disk is full
+        missing = self._read(trial).why
+        why = end.why or (missing and f"{missing}; see {trial.log}")
+        if why:
+            self._failures[trial] = why
+        # no trial ends because a table can't be written now; the last call says so
+        with suppress(GanlabError):
+            self.keep()
+        return f"failed: {why}" if why else "finished"
+
+    def remember(self, failures: Mapping[tuple[str, int], str]) -> None:
+        """Keeps the reasons of earlier failures, {(system, seed): reason}, of trials that have not been tried again."""
+        for trial in self._waiting:
+            if (why := failures.get((trial.system, trial.seed))) is not None:
+                self._failures[trial] = why
+
+    def keep(self) -> Json:
+        """Writes the comparison as far as it has come, and returns it."""
+        planned = self._planned
+        runs = [self._read(trial) for trial in planned.trials]
+        trials = [
+            {**described(run, self._failures.get(trial, "")), "command": trial.command, "log": str(trial.log)}
+            for run, trial in zip(runs, planned.trials, strict=True)
+        ]
+        found = comparison([*planned.systems], runs, self._only, trials, self._jobs)
+        for system in found["systems"]:
+            made = planned.systems[system["name"]]
+            system |= {"spec": str(made.spec), "set": list(made.set), "about": made.resolved.about}
+        return write_comparison(self._page, found)
+
+    def _read(self, trial: Trial) -> MeasuredRun:
+        if (run := self._finished.get(trial)) is None:
+            run = read_run(trial.folder, trial.system, trial.seed)
+            if not run.why:
+                self._finished[trial] = run
+        return run
 
 
 def compare_runs(
@@ -76,14 +147,16 @@ def compare_runs(
     if not systems:
         raise SpecError("compare --from: names no run")
     if baseline is not None:
-        wanted = {run.system for run in read if baseline in (run.system, run.folder)}
+        wanted = {run.system for run in read if baseline == run.system or Path(baseline) == Path(run.folder)}
         if not wanted:
             raise SpecError(f"--baseline: there is no system {baseline!r}{nearest(baseline, systems)}")
         systems.sort(key=lambda name: name not in wanted)
     _check_measured(numbers, {result["number"] for run in read for result in run.results})
     folder = Path(out or Path("runs") / folder_name(systems))
-    trials = [_trial(run, "") for run in read]
-    return _write(folder, _comparison(systems, read, numbers, trials, jobs=None))
+    check_no_run(folder)
+    found = comparison(systems, read, numbers, [*map(described, read)], jobs=None)
+    with locking(folder, f"{folder}: another comparison is running here"):
+        return write_comparison(ComparisonPage(folder), found)
 
 
 def _check_measured(asked: Iterable[str], measured: Collection[str]) -> None:
@@ -112,119 +185,33 @@ def _named(runs: Sequence[MeasuredRun]) -> list[MeasuredRun]:
     return named
 
 
-def _keep(planned: Plan, jobs: int, numbers: Sequence[str], failures: Mapping[Trial, str]) -> Json:
-    """Reads the runs of the trials, and writes the comparison as far as it has come."""
-    read = [read_run(trial.folder, trial.system, trial.seed) for trial in planned.trials]
-    trials = [
-        {**_trial(run, failures.get(trial, "")), "command": trial.command, "log": str(trial.log)}
-        for run, trial in zip(read, planned.trials, strict=True)
-    ]
-    found = _comparison([*planned.systems], read, numbers, trials, jobs)
-    for system in found["systems"]:
-        made = planned.systems[system["name"]]
-        system |= {"spec": str(made.spec), "set": list(made.set), "about": made.resolved.about}
-    return _write(planned.folder, found)
+class _Kept(NamedTuple):
+    """An earlier comparison.json of a comparison."""
+
+    jobs: int | None
+    """The most trials that ran at a time; None if that is not known."""
+    states: dict[tuple[str, int], str]
+    """{(system, seed): state} of its trials."""
+    failures: dict[tuple[str, int], str]
+    """{(system, seed): reason} of those that failed."""
 
 
-def _trial(run: MeasuredRun, failure: str) -> Json:
-    state = "failed" if failure else "unfinished" if run.why else "finished"
-    return {
-        "system": run.system,
-        "seed": run.seed,
-        "folder": run.folder,
-        "state": state,
-        "why": failure or run.why,
-        "step": run.step,
-        "steps": run.steps,
-        "left_out": list(run.left_out),
-        "cost": run.cost,
-    }
-
-
-def _earlier_jobs(folder: Path) -> int:
-    """Returns the largest number of jobs of earlier calls in a comparison's folder, 1 if it is not known."""
+def _kept(folder: Path) -> _Kept:
+    """Reads the comparison.json in a folder. Without a readable one, no trial is known."""
     try:
-        found = json.loads((folder / "comparison.json").read_bytes())["jobs"]
-        return found if isinstance(found, int) else 1
+        found = json.loads((folder / "comparison.json").read_bytes())
+        jobs, trials = found["jobs"], {(trial["system"], trial["seed"]): trial for trial in found["trials"]}
+        states = {key: str(trial["state"]) for key, trial in trials.items()}
+        failures = {key: str(trials[key]["why"]) for key, state in states.items() if state == "failed"}
     except (OSError, ValueError, LookupError, TypeError):
-        return 1
+        return _Kept(1, {}, {})
+    return _Kept(jobs if isinstance(jobs, int) else None, states, failures)
 
 
-def _comparison(
-    systems: Sequence[str],
-    runs: Sequence[MeasuredRun],
-    only: Sequence[str],
-    trials: Sequence[Json],
-    jobs: int | None,
-) -> Json:
-    """Returns the content of comparison.json. The first of the systems is the baseline."""
-    check_alike(runs)
-    values, described = _values(runs)
-    chosen = {place: each for place, each in values.items() if not only or place[0] in only}
-    better = {place: str(described[place]["better"] or "") for place in chosen}
-    numbers, tests = compare_values(chosen, better, systems)
-    for entry in numbers:
-        references = described[entry["number"], entry["direction"]]["references"]
-        entry["references"] = {name: reference["value"] for name, reference in references.items()}
-        entry["half_of_the_largest"] = (
-            half_of_the_largest(entry["differences"], tests["count"]) if entry["better"] else None
-        )
-    specs = {run.system: run.spec for run in reversed(runs) if run.spec}
-    base = specs.get(systems[0], {})
-    seeds = sorted({run.seed for run in runs})
-    return {
-        "baseline": systems[0],
-        "seeds": seeds,
-        "jobs": jobs,
-        "checkpoint": "last",
-        "only": list(only),
-        "systems": [
-            {
-                "name": name,
-                "finished": sum(run.system == name and not run.why for run in runs),
-                "differences": [f"{k}: {a} / {b}" for k, (a, b) in leaf_differences(base, specs[name]).items()]
-                if name in specs and base
-                else [],
-                "cost": _mean_cost([run.cost for run in runs if run.system == name and not run.why], jobs),
-                "trained": specs.get(name),
-            }
-            for name in systems
-        ],
-        "trials": list(trials),
-        "tests": tests,
-        "numbers": numbers,
-        "notes": notes(runs),
-    }
-
-
-def _values(runs: Sequence[MeasuredRun]) -> tuple[Values, dict[tuple[str, str], Json]]:
-    """Returns the values of all runs, and the first result of each number and direction."""
-    values: Values = {}
-    first: dict[tuple[str, str], Json] = {}
-    for run in runs:
-        for result in run.results:
-            place = result["number"], result["direction"]
-            first.setdefault(place, result)
-            values.setdefault(place, {}).setdefault(run.system, {})[run.seed] = result["value"]
-    return values, first
-
-
-def _mean_cost(costs: Sequence[Json], jobs: int | None) -> Json:
-    """Returns the means of the costs over seeds. Timings are kept only of trials that ran alone."""
-    names = ["images", "peak_memory_bytes", "parameters", *(["seconds", "images_a_second"] if jobs == 1 else [])]
-    found = {name: [cost[name] for cost in costs if name in cost] for name in names}
-    return {name: sum(each) / len(each) for name, each in found.items() if each}
-
-
-def _write(folder: Path, found: Json) -> Json:
-    text = json.dumps(found, indent=2, ensure_ascii=False)
-    write(folder / "comparison.md", tables.markdown(found).encode(errors="backslashreplace"))
-    write(folder / "comparison.csv", tables.csv(found).encode(errors="backslashreplace"))
-    # last: it says that the tables belong to it
-    write(folder / "comparison.json", text.encode(errors="backslashreplace") + b"\n")
-    try:
-        write_comparison_page(folder, found)
-    # a page may fail in any way, and nothing is lost with it
-    except Exception as error:
-        found = {**found, "notes": [*found["notes"], f"{folder / PAGE} is not written: {text_of(error)}"]}
-    return {"folder": str(folder), **found}
+def _jobs_before(planned: Plan, unfinished: Sequence[Trial], kept: _Kept) -> int | None:
+    """Returns the most trials that ran at a time in earlier calls; None if some ran in no comparison, or unknown."""
+    for trial in planned.trials:
+        state = kept.states.get((trial.system, trial.seed))
+        if state != "finished" and (trial not in unfinished or (state is None and RunFolder(trial.folder).exists)):
+            return None
+    return kept.jobs

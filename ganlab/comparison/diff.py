@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from ganlab.comparison.runs import MeasuredRun, different_parts, read_run
-from ganlab.errors import SpecError, shortened
+from ganlab.errors import SpecError
 from ganlab.runs.folder import RunFolder
 from ganlab.spec.models import Json, leaf_differences
 
@@ -45,7 +45,7 @@ def diff(one: str | Path, other: str | Path) -> Json:
         "environment": compared(lambda e: {name: value for name, value in e.items() if name not in _APART}),
         "data": compared(lambda e: {"data": e.get("data", {}), "weights": e.get("weights", {})}),
         "code": compared(_code),
-        "measured": {name: [shortened(str(v), 100) for v in pair] for name, pair in different_parts(*runs).items()},
+        "measured": _as_lists(different_parts(*runs)),
         "results": list(_results(*runs)),
     }
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import os
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from jinja2 import TemplateError
 
@@ -43,32 +44,94 @@ def write_report(folder: str | Path) -> Path:
         return write_run_page(RunFolder(folder))
     try:
         found = json.loads(kept.read_bytes())
-        return write_comparison_page(folder, found)
+        return ComparisonPage(folder).write(found)
     except (OSError, ValueError, LookupError, TypeError, AttributeError, TemplateError) as error:
         raise SpecError(f"{kept} can't be read: {text_of(error)}") from error
 
 
-def write_comparison_page(folder: Path, found: Json) -> Path:
-    """Writes the page of a comparison, given the content of its comparison.json. Raises RunError."""
-    write(folder / PAGE, render("comparison.html", _context(folder, found)))
-    return folder / PAGE
+class ComparisonPage:
+    """Writes the page of a comparison. Reads the records and the samples of a finished run once."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._means: dict[tuple[Path, int, int], dict[str, dict[int, float]]] = {}
+        self._faces: dict[Path, Faces | None] = {}
+
+    def write(self, found: Json) -> Path:
+        """Writes the page, given the content of comparison.json, and returns its path. Raises RunError."""
+        runs = [
+            _Run(t["system"], t["seed"], _located(self.folder, t["folder"]), t["state"] == "finished")
+            for t in found["trials"]
+        ]
+        names = [system["name"] for system in found["systems"]]
+        charts = drawn(band_charts(self._curves(names, runs)))
+        content = _context(self.folder, found, runs, charts, self._side_by_side(names, runs))
+        write(self.folder / PAGE, render("comparison.html", content))
+        return self.folder / PAGE
+
+    def _curves(self, names: Sequence[str], runs: Sequence[_Run]) -> dict[str, list[dict[str, dict[int, float]]]]:
+        """Returns {system: the curves of its runs}, with fewer points the more systems there are."""
+        points = max(60, min(500, 2000 // max(1, len(names))))
+        longest = max((_steps(run.path) for run in runs), default=1)
+        found: dict[str, list[dict[str, dict[int, float]]]] = {name: [] for name in names}
+        for run in runs:
+            key = run.path, longest, points
+            if (means := self._means.get(key)) is None:
+                means = _means(*key)
+                if run.finished:
+                    self._means[key] = means
+            if means:
+                found[run.system].append(means)
+        return {name: each for name, each in found.items() if each}
+
+    def _side_by_side(self, names: Sequence[str], runs: Sequence[_Run]) -> Json:
+        """Returns the same images under every system: {"columns", "systems", "directions", "seeds"}.
+
+        "directions" is {direction: its number of images}, and "seeds" has a `side_by_side` for each seed.
+        """
+        by_seed: dict[int, dict[str, Faces]] = {}
+        for run in runs:
+            if run.path in self._faces:
+                faces = self._faces[run.path]
+            else:
+                faces = _read_faces(run.path, PICTURES // len(runs))
+                if run.finished:
+                    self._faces[run.path] = faces
+            if faces is not None:
+                by_seed.setdefault(run.seed, {})[run.system] = faces
+        seeds = [side_by_side(seed, [own.get(name) for name in names]) for seed, own in sorted(by_seed.items())]
+        # a seed may lack a system, and with it a direction
+        directions = {each["name"]: each["count"] for seed in reversed(seeds) for each in seed["directions"]}
+        return {
+            "columns": COLUMNS,
+            "systems": list(names),
+            "directions": dict(sorted(directions.items())),
+            "seeds": seeds,
+        }
 
 
-def _context(folder: Path, found: Json) -> Json:
+class _Run(NamedTuple):
+    system: str
+    seed: int
+    path: Path
+    finished: bool
+    """True if its folder does not change any more."""
+
+
+def _context(folder: Path, found: Json, runs: Sequence[_Run], charts: Sequence[Json], faces: Json) -> Json:
+    """Returns what the page shows."""
     names = [system["name"] for system in found["systems"]]
-    folders = {(t["system"], t["seed"]): _located(folder, t["folder"]) for t in found["trials"]}
-    charts = drawn(band_charts(_means(names, folders)))
-    finished = sum(trial["state"] == "finished" for trial in found["trials"])
-    failed = any(trial["state"] == "failed" for trial in found["trials"])
-    state = "finished" if finished == len(found["trials"]) else "failed" if failed else "unfinished"
-    faces = _faces(names, folders)
+    states = [trial["state"] for trial in found["trials"]]
+    state = next((state for state in ("unfinished", "failed") if state in states), "finished")
+    # the trials of runs that exist already are not trained here
+    trained = any("command" in trial for trial in found["trials"])
     numbers = found["numbers"]
     keys = [*dict.fromkeys(number["number"] for number in numbers)][:KEYS]
     page: Json = {
         "title": tables.title(found),
         "state": state,
-        "ended": f"{finished} of {len(found['trials'])} trials finished; seeds {', '.join(map(str, found['seeds']))}.",
-        "reload": RELOAD_SECONDS if state == "unfinished" and found["jobs"] is not None else 0,
+        "ended": _ended(states, found["seeds"]),
+        "reload": RELOAD_SECONDS if state == "unfinished" and trained else 0,
         "baseline": found["baseline"],
         "findings": [tables.findings(found, name) for name in names[1:]] if found["tests"]["count"] else [],
         "keys": _overview([n for key in keys for n in numbers if n["number"] == key], names, found["baseline"]),
@@ -81,7 +144,7 @@ def _context(folder: Path, found: Json) -> Json:
         "charts": charts,
         "systems": found["systems"],
         "trials": [
-            {**trial, "page": _link(folder, folders[trial["system"], trial["seed"]])} for trial in found["trials"]
+            {**trial, "page": _link(folder, run.path)} for trial, run in zip(found["trials"], runs, strict=True)
         ],
         "again": "\n".join(_commands(folder, found)),
     }
@@ -93,6 +156,12 @@ def _context(folder: Path, found: Json) -> Json:
         ("again", "Make it again", True),
     ]
     return {**page, "sections": [(id, name) for id, name, content in shown if content]}
+
+
+def _ended(states: Sequence[str], seeds: Sequence[int]) -> str:
+    failed = f", {states.count('failed')} failed" if "failed" in states else ""
+    named = f"seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}"
+    return f"{states.count('finished')} of {len(states)} trials finished{failed}; {named}."
 
 
 def _located(folder: Path, trial: str) -> Path:
@@ -107,19 +176,11 @@ def _link(folder: Path, run: Path) -> str | None:
     return Path(os.path.relpath(run / PAGE, folder)).as_posix()
 
 
-def _means(
-    names: Sequence[str], folders: Mapping[tuple[str, int], Path]
-) -> dict[str, list[dict[str, dict[int, float]]]]:
-    """Returns {system: the curves of its runs}, with fewer points the more systems there are."""
-    points = max(60, min(500, 2000 // max(1, len(names))))
-    found: dict[str, list[dict[str, dict[int, float]]]] = {name: [] for name in names}
-    longest = max((_steps(path) for path in folders.values()), default=1)
-    for (system, _), path in folders.items():
-        curves = Curves(longest, points)
-        curves.read(RunFolder(path).metrics)
-        if means := curves.means():
-            found[system].append(means)
-    return {name: means for name, means in found.items() if means}
+def _means(path: Path, steps: int, points: int) -> dict[str, dict[int, float]]:
+    """Returns the curves of a run among runs of at most `steps` steps, each with at most `points` points."""
+    curves = Curves(steps, points)
+    curves.read(RunFolder(path).metrics)
+    return curves.means()
 
 
 def _steps(path: Path) -> int:
@@ -128,16 +189,6 @@ def _steps(path: Path) -> int:
     # a schedule may have no such option
     except (GanlabError, LookupError, TypeError, ValueError):
         return 1
-
-
-def _faces(names: Sequence[str], folders: Mapping[tuple[str, int], Path]) -> Json:
-    """Returns the same images under every system: {"columns", "systems", "seeds": a `side_by_side` for each}."""
-    by_seed: dict[int, dict[str, Faces]] = {}
-    for (system, seed), path in folders.items():
-        if (faces := _read_faces(path, PICTURES // len(folders))) is not None:
-            by_seed.setdefault(seed, {})[system] = faces
-    seeds = [side_by_side(seed, [own.get(name) for name in names]) for seed, own in sorted(by_seed.items())]
-    return {"columns": COLUMNS, "systems": list(names), "seeds": seeds}
 
 
 def _read_faces(path: Path, most: int) -> Faces | None:

@@ -85,8 +85,11 @@ def _end(code: int, log: Path) -> End:
 
 
 def tail(log: Path) -> list[str]:
-    """Returns the last lines of a log."""
-    with log.open("rb") as file:
-        file.seek(0, 2)
-        file.seek(max(0, file.tell() - 20_000))
-        return [line.strip() for line in file.read().decode(errors="replace").splitlines()]
+    """Returns the last lines of a log, none if it has been removed."""
+    try:
+        with log.open("rb") as file:
+            file.seek(0, 2)
+            file.seek(max(0, file.tell() - 20_000))
+            return [line.strip() for line in file.read().decode(errors="replace").splitlines()]
+    except OSError:
+        return []

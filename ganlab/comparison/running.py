@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Protocol
 
@@ -67,26 +66,6 @@ class Queue(Protocol):
         """Takes a trial that has ended, and returns its outcome."""
 
 
-class FixedQueue:
-    """Runs every trial of a list."""
-
-    def __init__(self, trials: Sequence[Trial]) -> None:
-        self._waiting = deque(trials)
-        self.failures: dict[Trial, str] = {}
-        """{failed trial: reason}."""
-
-    def next(self) -> Trial | None:
-        return self._waiting.popleft() if self._waiting else None
-
-    def gives_up(self, trial: Trial) -> bool:
-        return False
-
-    def ended(self, trial: Trial, end: End) -> str:
-        if end.why:
-            self.failures[trial] = end.why
-        return f"failed: {end.why}" if end.why else "finished"
-
-
 def run_trials(queue: Queue, jobs: int | None, start: Start, callback: TrialCallback) -> None:
     """Runs the trials of a queue, at most `jobs` at a time.
 
@@ -114,8 +93,9 @@ def run_trials(queue: Queue, jobs: int | None, start: Start, callback: TrialCall
                 if end is not None:
                     process.kill()
                     del running[trial]
+                    seconds = time.monotonic() - began[trial]
                     if not received:
-                        callback.ended(trial, queue.ended(trial, end), time.monotonic() - began[trial])
+                        callback.ended(trial, queue.ended(trial, end), seconds)
                 elif not received and queue.gives_up(trial):
                     process.stop()
             callback.running({trial: _last_line(trial) for trial in running if trial in began})

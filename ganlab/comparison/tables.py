@@ -7,6 +7,7 @@ import io
 import math
 import textwrap
 from collections.abc import Iterator, Sequence
+from itertools import takewhile
 
 from ganlab.comparison.statistics import MOST_PAIRS
 from ganlab.errors import shortened
@@ -90,7 +91,9 @@ def title(found: Json) -> str:
     """Returns the systems and the number of seeds of a comparison."""
     others = [system["name"] for system in found["systems"][1:]]
     seeds = f"{len(found['seeds'])} seed{'s' if len(found['seeds']) > 1 else ''}"
-    return f"{' and '.join(others) or 'Nothing'} compared with {found['baseline']}: {seeds}"
+    named = " and ".join(filter(None, [", ".join(others[:-1]), *others[-1:]]))
+    compared = f"{named} compared with " if named else ""
+    return f"{compared}{found['baseline']}: {seeds}"
 
 
 def _heading(number: Json, between: str) -> str:
@@ -159,6 +162,9 @@ def explanations(found: Json) -> Iterator[str]:
     yield from (f"note: {note}" for note in found["notes"])
     if not found["numbers"]:
         return
+    if found["jobs"] != 1:
+        several = "trials ran beside each other" if found["jobs"] else "it is not known what ran beside the runs"
+        yield f"cost of a trial: without timings, because {several}"
     tests = found["tests"]
     yield (
         "mean: over seeds, after the last step, on test images; ± is half of Student's 95% interval and covers the"
@@ -187,6 +193,8 @@ def explanations(found: Json) -> Iterator[str]:
 def findings(found: Json, name: str) -> str:
     """Returns a sentence with the numbers in which a system is better and worse than the baseline."""
     numbers = [number for number in found["numbers"] if number["better"] and name in number["differences"]]
+    if not numbers:
+        return f"{name} against {found['baseline']}: not tested, since a test needs two seeds of both"
 
     def counted(verdict: str) -> str:
         places = [f"{n['number']} {n['direction']}" for n in numbers if n["differences"][name]["verdict"] == verdict]
@@ -204,7 +212,7 @@ def differences(found: Json) -> str:
         for name, run, step, why in zip("AB", found["runs"], found["steps"], found["why"], strict=True)
     ]
     for part in ("spec", "data", "environment", "code", "measured"):
-        each = [f"  {path}: {_brief(a)} / {_brief(b)}" for path, (a, b) in found[part].items()]
+        each = [f"  {path}: {' / '.join(_brief(a, b))}" for path, (a, b) in found[part].items()]
         lines += ["", f"{part} (A / B)", *each] if each else ["", f"{part}: the same"]
     if found["results"]:
         rows = [("results", "A", "B", "B - A", "95% intervals"), *map(_result_row, found["results"])]
@@ -216,8 +224,14 @@ def differences(found: Json) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _brief(value: str) -> str:
-    return shortened(value.strip('"'), 40)
+def _brief(one: str, other: str) -> tuple[str, str]:
+    """Returns two values, short if they are long, in a part where they differ."""
+    one, other = one.strip('"'), other.strip('"')
+    shared = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False)))
+    # a few characters of what they share stay
+    start = shared - 10 if max(len(one), len(other)) > 40 and shared > 13 else 0
+    a, b = (f"{'...' if start else ''}{shortened(value[start:], 40)}" for value in (one, other))
+    return a, b
 
 
 def _result_row(result: Json) -> tuple[str, ...]:

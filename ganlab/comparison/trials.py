@@ -259,6 +259,8 @@ def _axis(text: str) -> tuple[str, list[str]]:
     values = listed(rest)
     if not path or not equals or not values or not all(values):
         raise SpecError(f"--vary {text}: is not of the form path.to.key=value,value")
+    if repeated := [value for index, value in enumerate(values) if value in values[:index]]:
+        raise SpecError(f"--vary {text}: {repeated[0]} is named twice")
     return path, values
 
 

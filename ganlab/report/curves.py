@@ -105,7 +105,8 @@ def charts(means: Mapping[str, Mapping[int, float]]) -> list[Json]:
 def band_charts(systems: Mapping[str, Sequence[Mapping[str, Mapping[int, float]]]]) -> list[Json]:
     """Returns the charts of a comparison: a line for each system, with a band from the lowest to the highest seed.
 
-    `systems` is {name: the `means` of each of its runs}. A line has "low" and "high" beside "y", their mean.
+    `systems` is {name: the `means` of each of its runs}. A line of several runs has "low" and "high" beside "y", their
+    mean.
     """
     names = dict.fromkeys(name for runs in systems.values() for run in runs for name in run)
     found = []
@@ -118,6 +119,7 @@ def band_charts(systems: Mapping[str, Sequence[Mapping[str, Mapping[int, float]]
             columns = {step: [values[step] for values in each if step in values] for step in steps}
             if columns:
                 lines[system] = {step: sum(column) / len(column) for step, column in columns.items()}
+            if len(each) > 1:
                 ends[system] = {
                     "low": {step: min(column) for step, column in columns.items()},
                     "high": {step: max(column) for step, column in columns.items()},
@@ -126,7 +128,7 @@ def band_charts(systems: Mapping[str, Sequence[Mapping[str, Mapping[int, float]]
         title = where.chart if where.line == where.group else f"{where.chart}, {where.line}"
         chart = {"group": where.group, "title": title, **_drawn(lines), "summary": _summary(lines)}
         for line in chart["lines"]:
-            line |= {end: _rounded(values, chart["x"]) for end, values in ends[line["name"]].items()}
+            line |= {end: _rounded(values, chart["x"]) for end, values in ends.get(line["name"], {}).items()}
         found.append(chart)
     return found
 

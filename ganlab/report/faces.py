@@ -6,6 +6,7 @@ import base64
 import io
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
+from hashlib import sha256
 from pathlib import Path
 
 from PIL import Image
@@ -37,6 +38,8 @@ class Faces:
         self._kept = {direction: spread(range(count), faces or count) for direction, count in pairs.items()}
         self.inputs: dict[str, str] = {}
         """{direction: the strip of its inputs}; empty without a sample."""
+        self.seen: dict[str, str] = {}
+        """{direction: a hash of its inputs' pixels}."""
         self.outputs: dict[int, dict[str, str]] = {}
 
     def read(self, sheets: Mapping[int, Path]) -> None:
@@ -55,13 +58,17 @@ class Faces:
                         {name: strip([pairs[side][i] for i in self._kept[name]], most) for name, pairs in found.items()}
                         for side in (0, 1)
                     )
-                    self.inputs = self.inputs or inputs
+                    if not self.inputs:
+                        self.inputs = inputs
+                        self.seen = {
+                            name: sha256(b"".join(pairs[0][i].tobytes() for i in self._kept[name])).hexdigest()
+                            for name, pairs in found.items()
+                        }
                     self.outputs[step] = outputs
 
     def strips(self, direction: str, steps: Iterable[int]) -> list[str]:
-        """Returns the strip of each step, or of the last one without `steps`; [] if the direction is not trained."""
-        chosen = list(steps) or [max(self.outputs)]
-        return [self.outputs[step][direction] for step in chosen if direction in self.outputs[step]]
+        """Returns the strip of each step, or of the last one without `steps`."""
+        return [self.outputs[step][direction] for step in list(steps) or [max(self.outputs)]]
 
     def count(self, direction: str) -> int:
         """Returns the number of images in each strip of a direction."""
@@ -72,22 +79,28 @@ def side_by_side(seed: int, systems: Sequence[Faces | None]) -> Json:
     """Returns the same images under each system: {"seed", "steps", "directions": [{"name", "count", "inputs",
     "outputs": for each system, the strip of each step}]}.
 
-    The steps are those that all systems have. If there is none, each system shows its last sample.
+    The steps are those that all systems have. If there is none, each system shows its last sample. A system that is
+    None, or that has other inputs in a direction than the first system with it, has no strips there.
     """
     known = [faces for faces in systems if faces is not None]
-    first = known[0]
     common = sorted(set.intersection(*(set(faces.outputs) for faces in known)))
+    first = {direction: faces for faces in reversed(known) for direction in faces.inputs}
     return {
         "seed": seed,
-        "steps": common or [max(first.outputs)],
+        "steps": common or [max(known[0].outputs)],
         "directions": [
             {
                 "name": direction,
-                "count": first.count(direction),
-                "inputs": inputs,
-                "outputs": [faces.strips(direction, common) if faces else [] for faces in systems],
+                "count": first[direction].count(direction),
+                "inputs": first[direction].inputs[direction],
+                "outputs": [
+                    faces.strips(direction, common)
+                    if faces is not None and faces.seen.get(direction) == first[direction].seen[direction]
+                    else []
+                    for faces in systems
+                ],
             }
-            for direction, inputs in first.inputs.items()
+            for direction in sorted(first)
         ],
     }
 

@@ -25,7 +25,7 @@ RELOAD_SECONDS = 30
 
 
 def render(template: str, context: Mapping[str, Any]) -> bytes:
-    """Returns a page. `context` has at least "title", and every name that the template uses.
+    """Returns a page. `context` has at least "title", "faces", and every name that the template uses.
 
     All text is escaped: names and descriptions may hold any characters. The page allows no script but its own and
     loads nothing.

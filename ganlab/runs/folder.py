@@ -15,7 +15,7 @@ from ganlab import files
 from ganlab.engine.step_log import Record
 from ganlab.errors import Interrupted, RunError, SpecError, text_of
 from ganlab.runs import checkpoint, shared
-from ganlab.runs.lock import FLAGS, is_locked, lock_file, lock_of
+from ganlab.runs.lock import is_locked, lock_of, locking
 from ganlab.runs.models import ENVIRONMENT, EVALUATED, FAILURE, OBJECT, SPEED, STOPPED, Stopped, read
 from ganlab.runs.records import History, Recorder, recording, undamaged_records
 from ganlab.spec.devices import moved_here
@@ -229,18 +229,7 @@ class RunFolder:
 
         Raises SpecError if another process trains here, RunError if the disk fails.
         """
-        with files.writing(self.path):
-            self.path.mkdir(parents=True, exist_ok=True)
-        path = lock_of(self.path)
-        if path.is_symlink():
-            raise SpecError(f"{path} is a symbolic link; remove it to train in {self.path}")
-        # truncates nothing: the file may be somebody's
-        with files.writing(path):
-            lock = files.opened(path, FLAGS | os.O_CREAT)
-        with lock:
-            with files.writing(path):
-                if not lock_file(lock):
-                    raise SpecError(f"{self.path}: another process is training here")
+        with locking(self.path, f"{self.path}: another process is training here") as lock:
             self._lock = lock
             try:
                 self.check_lock()

@@ -1,23 +1,46 @@
-"""The lock of a run folder: one process at a time trains in it. Imports no torch."""
+"""The lock of a folder: one process at a time trains in a run, or writes a comparison. Imports no torch."""
 
 from __future__ import annotations
 
 import os
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
 from filelock import lock_descriptor
 
 from ganlab import files
+from ganlab.errors import SpecError
 
 FLAGS = os.O_RDWR | getattr(os, "O_NOFOLLOW", 0)
 """The flags with which the lock is opened."""
 
 
 def lock_of(folder: Path) -> Path:
-    """Returns the file that is locked while a process trains in a run folder."""
+    """Returns the file that is locked while a process writes a folder."""
     return folder / ".lock"
+
+
+@contextmanager
+def locking(folder: Path, taken: str) -> Iterator[BinaryIO]:
+    """Locks a folder, which is made if it is missing, and yields the open lock.
+
+    Raises SpecError with the sentence `taken` if another process has locked it, RunError if the disk fails.
+    """
+    with files.writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    path = lock_of(folder)
+    if path.is_symlink():
+        raise SpecError(f"{path} is a symbolic link; remove it to write in {folder}")
+    # truncates nothing: the file may be somebody's
+    with files.writing(path):
+        lock = files.opened(path, FLAGS | os.O_CREAT)
+    with lock:
+        with files.writing(path):
+            if not lock_file(lock):
+                raise SpecError(taken)
+        yield lock
 
 
 def lock_file(lock: BinaryIO) -> bool:

@@ -101,7 +101,9 @@ def test_a_trial_is_plain_data_and_its_command_trains_it(here: Path) -> None:
     assert done.exit_code == 0, done.output
     found = ganlab.compare(Comparison(["plain.json"], [5], steps=1))
     assert [t["state"] for t in found["trials"]] == ["finished"]
-    assert {"seconds", "images_a_second"} < found["systems"][0]["cost"].keys()
+    # the command ran elsewhere
+    assert found["systems"][0]["cost"].keys() == {"images", "peak_memory_bytes", "parameters"}
+    assert "without timings, because it is not known what ran beside the runs" in " ".join(tables.text(found).split())
 
 
 def test_vary_makes_a_grid(here: Path) -> None:
@@ -307,9 +309,8 @@ def test_unfinished_runs_and_other_budgets_are_named(runs: list[Path]) -> None:
     found = ganlab.compare_runs([*runs, "runs/longer"], out="table")
     text = tables.text(found)
     assert "unfinished: wide, seed 1: it is not measured" in text
-    assert "the systems were not trained with the same number of steps: plain 2, wide 2, longer 3" in " ".join(
-        text.split()
-    )
+    assert "the runs were not trained with the same number of steps: longer 3, the others 2" in " ".join(text.split())
+    assert "longer against plain: not tested, since a test needs two seeds of both" in text
     assert [d["seeds"] for d in found["numbers"][0]["differences"].values()] == [[0, 2]]
     # who ran beside them is not known
     assert found["systems"][0]["cost"].keys() == {"images", "peak_memory_bytes", "parameters"}
@@ -317,7 +318,9 @@ def test_unfinished_runs_and_other_budgets_are_named(runs: list[Path]) -> None:
 
 def test_runs_that_were_not_measured_alike_are_refused(here: Path, runs: list[Path]) -> None:
     ganlab.run("plain.json", ["data.holdout=0.75"], "runs/other")
-    with pytest.raises(SpecError, match=r"runs/plain-0 and runs/other were not measured alike: images\.a is"):
+    with pytest.raises(
+        SpecError, match=r"runs/plain-0 and runs/other were not measured alike: images\.a\.train is 4 / 3"
+    ):
         ganlab.compare_runs([*runs, "runs/other"], out="table")
     with pytest.raises(SpecError, match=r"plain\.json is not a run: it has no spec\.json"):
         ganlab.compare_runs(["plain.json"])

@@ -57,7 +57,7 @@ def test_every_difference_is_named(here: Path) -> None:
     assert [pair[1] for pair in found["environment"].values()] == ['"1.0"']
     assert found["environment"].keys() == {"packages.torch"}
     assert [pair[1] for pair in found["code"].values()] == ['"0.1.0 000000000000"']
-    assert found["measured"].keys() == {"images.a"}
+    assert found["measured"].keys() == {f"images.a.{part}" for part in ("sha256", "train")}
     text = tables.differences(found)
     assert "  losses.cycle.weight.generator: 10.0 / 1.0\n" in text
     assert max(map(len, text.splitlines())) <= 110

@@ -13,14 +13,13 @@ import pytest
 from typer.testing import CliRunner
 
 import ganlab
-from ganlab import GanlabError, Interrupted, RunError, Search, SpecError, Trial
+from ganlab import RunError, Search, SpecError
 from ganlab.cli.commands import app
 from ganlab.comparison import processes
-from ganlab.comparison.processes import End
 from ganlab.comparison.ranges import ranges_of
 from ganlab.spec.files import merge
 from ganlab.spec.models import Json
-from helpers.callbacks import Recording, stop
+from helpers.trials import InThisProcess
 
 # one worker trains the trials of its searches
 pytestmark = pytest.mark.xdist_group("search")
@@ -44,31 +43,6 @@ def here(tiny: Json, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     }
     (tmp_path / "plain.json").write_text(json.dumps(merge(tiny, patch)))
     return tmp_path
-
-
-class InThisProcess:
-    """A trial that has run in this process, which has imported torch already."""
-
-    begun = True
-    interrupted: str | None = None
-    """The folder of the trial that a signal ends after its second step."""
-
-    def __init__(self, trial: Trial) -> None:
-        killed = trial.folder == self.interrupted
-        try:
-            ganlab.run(trial.spec, trial.set, trial.folder, callback=Recording(2, stop) if killed else None)
-            self._end = End()
-        except GanlabError as error:
-            self._end = End(str(error), isinstance(error, Interrupted))
-
-    def poll(self) -> End:
-        return self._end
-
-    def stop(self) -> None:
-        """Nothing is left to stop."""
-
-    def kill(self) -> None:
-        """Nothing is left to kill."""
 
 
 def decided(found: Json) -> list[Json]:

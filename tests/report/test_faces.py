@@ -21,13 +21,13 @@ SIZE = 8
 
 
 def drawn(counts: dict[str, int], seed: int = 0) -> tuple[Image.Image, dict[str, tuple[Array, Array]]]:
-    """Returns a sample grid of noise, and {direction: (inputs, outputs)} as (N, H, W, 3)."""
-    random = torch.Generator().manual_seed(seed)
+    """Returns a sample grid of noise, and {direction: (inputs, outputs)} as (N, H, W, 3); `seed` is of the outputs."""
+    held_out, made = torch.Generator().manual_seed(1), torch.Generator().manual_seed(seed)
 
-    def noise(count: int) -> torch.Tensor:
+    def noise(count: int, random: torch.Generator) -> torch.Tensor:
         return torch.randint(0, 256, (count, 3, SIZE, SIZE), dtype=torch.uint8, generator=random)
 
-    stored = {direction: (noise(count), noise(count)) for direction, count in counts.items()}
+    stored = {direction: (noise(count, held_out), noise(count, made)) for direction, count in counts.items()}
     grid = sample_grid(
         {d: (normalised(a, torch.float32), normalised(b, torch.float32)) for d, (a, b) in stored.items()}
     )
@@ -119,6 +119,12 @@ def test_systems_stand_side_by_side_at_the_steps_that_all_have(tmp_path: Path) -
     ab, ba = found["directions"]
     assert [len(strips) for strips in ab["outputs"]] == [3, 0, 3]
     assert [len(strips) for strips in ba["outputs"]] == [3, 0, 0]
+    # a direction that the first system lacks
+    assert side_by_side(0, [other, one])["directions"][1]["outputs"] == [[], [one.outputs[s]["ba"] for s in (2, 3, 4)]]
+    # other inputs are not shown as the same
+    few = Faces(SIZE, {"ab": 2}, faces=1)
+    few.read(saved(tmp_path / "b", {"ab": 2}, range(2, 5))[0])
+    assert [len(strips) for strips in side_by_side(0, [one, few])["directions"][0]["outputs"]] == [3, 0]
     apart = side_by_side(0, [one, read("c", {"ab": 2}, range(6, 8))])
     assert apart["directions"][0]["outputs"] == [[one.outputs[4]["ab"]], apart["directions"][0]["outputs"][1]]
 

@@ -86,15 +86,18 @@ const startFaces = (faces) => {
   let asked = 0;
   const show = async (index) => {
     const mine = ++asked;
+    const strips = {};
     for (const direction of seed.directions) {
-      const strips = await Promise.all(direction.outputs.map((steps) => steps.length && picture(steps[index] ?? steps[0])));
-      const inputs = await picture(direction.inputs);
-      // the slider may have moved on in the meantime
-      if (mine !== asked) return;
-      for (const canvas of document.querySelectorAll(`[data-direction="${direction.name}"] canvas`)) {
-        const strip = canvas.dataset.system === "input" ? inputs : strips[canvas.dataset.system];
-        if (strip) drawFrom(canvas, strip, faces.columns, Number(canvas.dataset.index));
-      }
+      const outputs = direction.outputs.map((steps) => steps.length && picture(steps[index] ?? steps[0]));
+      strips[direction.name] = { ...(await Promise.all(outputs)), input: await picture(direction.inputs) };
+    }
+    // the slider may have moved on in the meantime
+    if (mine !== asked) return;
+    for (const canvas of document.querySelectorAll("[data-direction] canvas")) {
+      const strip = strips[canvas.closest("[data-direction]").dataset.direction]?.[canvas.dataset.system];
+      if (strip) drawFrom(canvas, strip, faces.columns, Number(canvas.dataset.index));
+      // no picture of another seed stays
+      else canvas.getContext("2d").clearRect(0, 0, canvas.width, canvas.height);
     }
   };
   const showSteps = startPlayer(show);
