@@ -26,9 +26,6 @@ from helpers.pictures import colourful
 from helpers.processes import ENVIRONMENT
 from helpers.systems import TINY
 
-# one process trains the runs and starts the demo for all of them
-pytestmark = pytest.mark.xdist_group("demo")
-
 Array = np.ndarray[Any, np.dtype[Any]]
 
 BROWSER = shutil.which("chromium") or shutil.which("google-chrome")

@@ -22,9 +22,6 @@ from ganlab.spec.files import merge
 from ganlab.spec.models import Json
 from helpers.callbacks import Recording, stop
 
-# one worker trains the trials of its searches
-pytestmark = pytest.mark.xdist_group("search")
-
 RANGES = ["schedule.lr=log(1e-6,1)", "losses.cycle.weight=uniform(0,20)", "losses.cycle.norm=choice(l1,l2)"]
 STEPS, TRIALS = 3, 13
 

@@ -31,9 +31,6 @@ from ganlab.system.build import build
 from helpers.processes import Forker, Outcome
 from helpers.systems import TINY
 
-# its fixtures are made once if one worker has all its tests
-pytestmark = pytest.mark.xdist_group("registry")
-
 LOSS = """
 import ganlab
 class Some(ganlab.Loss):

@@ -22,9 +22,6 @@ from ganlab.components.options import schema
 from ganlab.components.scaffold import LONGEST, new
 from helpers.paths import ROOT
 
-# its fixtures are made once if one worker has all its tests
-pytestmark = pytest.mark.xdist_group("scaffold")
-
 KINDS = ["loss", "generator", "discriminator", "schedule", "metric", "source", "callback"]
 
 

@@ -26,9 +26,6 @@ from ganlab.evaluation import estimates
 from ganlab.spec.models import Spec, Weight
 from helpers.paths import DOCS, ROOT
 
-# one process builds the site for all of them, and no other writes its pages meanwhile
-pytestmark = pytest.mark.xdist_group("docs")
-
 OWN = [component for component in registry().components if component.package == "ganlab"]
 
 RECORDS = ["Domain", "Turn", "Translation", "MetricInfo", "Estimate", "MetricInputs", "Images", "Run"]

@@ -17,9 +17,6 @@ from ganlab.spec.files import merge
 from ganlab.spec.models import Json
 from helpers.callbacks import Recording, interrupt
 
-# one worker trains the run that most of them compare with
-pytestmark = pytest.mark.xdist_group("callbacks")
-
 
 @pytest.fixture
 def cheap(tiny: Json, trial: None) -> Json:

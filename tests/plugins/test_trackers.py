@@ -17,9 +17,6 @@ import ganlab
 from ganlab.experiment import check
 from helpers.paths import ROOT
 
-# one process, which starts others, follows a run with all of them
-pytestmark = pytest.mark.xdist_group("trackers")
-
 RUN_ID = "0123456789abcdef"
 
 FOLLOW = """

@@ -27,9 +27,6 @@ from helpers.paths import INSTALLED
 from helpers.processes import Forker, moments, networks, records
 from helpers.systems import TINY
 
-# its fixtures are made once if one worker has all its tests
-pytestmark = pytest.mark.xdist_group("lengthening")
-
 # pools of past fakes, averages and dropout: more state than weights
 PATCH: Json = {
     "schedule": {"pool": 3, "lr": 0.01},

@@ -34,9 +34,6 @@ from ganlab.spec.models import Json
 from helpers.processes import ENVIRONMENT, PATH, Forker, Outcome, moments, networks, records
 from helpers.systems import SIZE, TINY
 
-# its fixtures are made once if one worker has all its tests
-pytestmark = pytest.mark.xdist_group("resume")
-
 COMMAND = [sys.executable, "-c", "from ganlab.cli.commands import main; main()"]
 STEPS = 16
 

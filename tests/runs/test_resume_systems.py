@@ -21,9 +21,6 @@ from ganlab.spec.files import merge
 from helpers.experiments import FILES, small
 from helpers.processes import Forker, moments, networks, records
 
-# its fixtures are made once if one worker has all its tests
-pytestmark = pytest.mark.xdist_group("resume_systems")
-
 # experiments/paper/ has the same systems, larger
 # own.json names no images
 EXPERIMENTS = [name for name in FILES if "/" not in name and name != "own.json"]
