@@ -14,6 +14,7 @@ from ganlab.spec.models import Json
 from helpers import systems
 from helpers.folders import draw
 from helpers.paths import INSTALLED
+from helpers.processes import Forker
 
 
 def pytest_report_header(config: pytest.Config) -> str:
@@ -28,6 +29,14 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         for name, text in report.user_properties:
             if name == "counted":
                 terminalreporter.write_line(f"counted: {text}")
+
+
+@pytest.fixture(scope="session")
+def forker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Forker]:
+    """Starts ganlab in forks of one process, which imports torch once."""
+    forker = Forker(tmp_path_factory.mktemp("forker"))
+    yield forker
+    forker.close()
 
 
 @pytest.fixture

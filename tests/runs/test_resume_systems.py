@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import random
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -38,20 +38,14 @@ PATCH = {
 
 
 @pytest.fixture(scope="module")
-def specs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+def specs(forker: Forker, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("specs")
     found = {name: folder / name for name in SYSTEMS}
     for name, path in found.items():
         system = merge(small("cyclegan.json"), AVERAGING) if name == "averaging" else small(name)
         path.write_text(json.dumps(merge(system, PATCH)))
+    forker.read_images(*found.values())
     return found
-
-
-@pytest.fixture(scope="module")
-def forker(tmp_path_factory: pytest.TempPathFactory, specs: dict[str, Path]) -> Iterator[Forker]:
-    forker = Forker(tmp_path_factory.mktemp("forker"), *specs.values())
-    yield forker
-    forker.close()
 
 
 def kills(marks: list[int], seed: random.Random) -> list[dict[str, Any]]:
