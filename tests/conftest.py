@@ -60,6 +60,22 @@ def tiny(pictures: dict[str, Path]) -> Json:
 
 
 @pytest.fixture
+def cheap(tiny: Json, trial: None) -> Json:
+    """A spec that takes a few milliseconds for a step and is trained by plain gradient descent."""
+    return merge(  # type: ignore[no-any-return]
+        tiny,
+        {
+            "generator": {"type": "sharing"},
+            "discriminators": {"image": {"type": "plain"}},
+            "losses": {"cycle": None},
+            "schedule": {"type": "exploding", "steps": 12},
+            "checkpoints": {"every": 4},
+            "samples": {"every": 3},
+        },
+    )
+
+
+@pytest.fixture
 def trial(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
     """Installs the plugin `ganlab-trial`, and keeps the cache of features in a folder of the test's own."""
     monkeypatch.syspath_prepend(str(INSTALLED))
