@@ -12,6 +12,7 @@ code, or minus the signal's number if a signal ended it. The words are ganlab's.
 - "signals": [[number, "file.py:function", nth, after], ...]: the child gets the signal `after` calls after the nth call
   of the function;
 - "counted": the file that receives the number of calls before each step;
+- "ignored": the signals that the child ignores from its start;
 - "largest_file": the largest size of a file in bytes, as on a full disk.
 
 {"images": [spec, ...]} is no job: each source of the specs reads one image, so that every later fork inherits what the
@@ -20,6 +21,7 @@ source keeps in memory.
 
 from __future__ import annotations
 
+import atexit
 import json
 import os
 import resource
@@ -44,7 +46,7 @@ for slow in ("ganlab.display.terminal", "ganlab.experiment", "torch._dynamo"):
 
 
 KEYS = {"words", "log", "python", "errors", "folder", "environment", "paths", "site"}
-KEYS |= {"at", "signals", "counted", "largest_file"}
+KEYS |= {"at", "signals", "counted", "ignored", "largest_file"}
 
 
 class CallCounter:
@@ -104,6 +106,8 @@ def child(job: dict[str, Any]) -> int:
         resource.setrlimit(resource.RLIMIT_FSIZE, (job["largest_file"],) * 2)
     # tests that a shell starts in the background inherit an ignored SIGINT
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    for number in job.get("ignored", []):
+        signal.signal(number, signal.SIG_IGN)
     counter = CallCounter(job)
     if job.keys() & {"at", "signals", "counted"}:
         sys.setprofile(counter)
@@ -113,6 +117,8 @@ def child(job: dict[str, Any]) -> int:
         return int(error.code or 0)
     finally:
         sys.setprofile(None)
+        if job.get("python"):
+            atexit._run_exitfuncs()
         sys.stdout.flush()
         if "counted" in job:
             Path(job["counted"]).write_text(json.dumps(counter.marks))

@@ -26,10 +26,8 @@ from helpers.processes import Forker, moments, networks, records
 EXPERIMENTS = [name for name in FILES if "/" not in name and name != "own.json"]
 AVERAGING = {"schedule": {"accumulate": 2, "clip": 0.5}, "losses": {"adversarial": {"type": "noisy_lsgan"}}}
 SYSTEMS = [*EXPERIMENTS, "averaging"]
-STEPS = 8
 # some samples fall on a step without a checkpoint, and some checkpoints between two readings of the log
 PATCH = {
-    "schedule": {"steps": STEPS},
     "samples": {"every": 3, "count": 2},
     "checkpoints": {"every": 2},
     "evaluation": None,
@@ -62,9 +60,11 @@ def kills(marks: list[int], seed: random.Random) -> list[dict[str, Any]]:
     return found
 
 
-def check(forker: Forker, spec: Path, folder: Path, jobs: Callable[[], list[dict[str, Any]]], **whole_job: str) -> None:
+def check(
+    forker: Forker, spec: Path, folder: Path, steps: int, jobs: Callable[[], list[dict[str, Any]]], **whole_job: str
+) -> None:
     whole, killed = folder / "whole", folder / "killed"
-    words = ["run", str(spec), "--out"]
+    words = ["run", str(spec), "--set", f"schedule.steps={steps}", "--out"]
     done = forker.run(*words, str(whole), **whole_job)
     assert done.code == 0, done.said
     for job in jobs():
@@ -73,8 +73,8 @@ def check(forker: Forker, spec: Path, folder: Path, jobs: Callable[[], list[dict
         assert done.code == -signal.SIGKILL, done.said
     done = forker.run(*words, str(killed))
     assert done.code == 0, done.said
-    assert networks(killed, STEPS) == networks(whole, STEPS)
-    assert [record["step"] for record in records(killed)] == list(range(1, STEPS + 1))
+    assert networks(killed, steps) == networks(whole, steps)
+    assert [record["step"] for record in records(killed)] == list(range(1, steps + 1))
     assert records(killed) == records(whole)
 
 
@@ -85,7 +85,7 @@ def test_a_killed_experiment_ends_as_one_that_was_not(
     """Kills the run in a step after the first checkpoint."""
     seed = moments()
     job = {"signals": [[signal.SIGKILL, "trainer.py:step", seed.randrange(3, 5), seed.randrange(2000)]]}
-    check(forker, specs[name], tmp_path, lambda: [job])
+    check(forker, specs[name], tmp_path, 5, lambda: [job])
 
 
 @pytest.mark.faults
@@ -94,4 +94,4 @@ def test_an_experiment_killed_three_times_ends_as_one_that_was_not(
     forker: Forker, specs: dict[str, Path], tmp_path: Path, name: str
 ) -> None:
     marks = tmp_path / "marks.json"
-    check(forker, specs[name], tmp_path, lambda: kills(json.loads(marks.read_text()), moments()), counted=str(marks))
+    check(forker, specs[name], tmp_path, 8, lambda: kills(json.loads(marks.read_text()), moments()), counted=str(marks))
