@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -49,11 +50,19 @@ class InThisProcess:
     begun = True
     interrupted: str | None = None
     """The folder of the trial that a signal ends after its second step."""
+    trained: dict[tuple[str, ...], str]
+    """{changes of a trial: its run}, copied if a later search begins the same trial."""
 
     def __init__(self, trial: Trial) -> None:
         killed = trial.folder == self.interrupted
+        done = self.trained.get(trial.set)
+        if done is not None and not killed and not Path(trial.folder).exists():
+            shutil.copytree(done, trial.folder)
+            self._end = End()
+            return
         try:
             ganlab.run(trial.spec, trial.set, trial.folder, callback=Recording(2, stop) if killed else None)
+            self.trained[trial.set] = trial.folder
             self._end = End()
         except GanlabError as error:
             self._end = End(str(error), isinstance(error, Interrupted))
@@ -75,6 +84,7 @@ def decided(found: Json) -> list[Json]:
 
 
 def test_a_search_that_is_interrupted_makes_the_same_trials(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(InThisProcess, "trained", {}, raising=False)
     monkeypatch.setattr(processes, "start", InThisProcess)
     whole = ganlab.search(Search("plain.json", RANGES, TRIALS, "content-colour", out="whole"))
     assert len(whole["trials"]) == TRIALS
@@ -127,6 +137,7 @@ def verify_best(found: Json) -> None:
 
 
 def test_a_failed_trial_is_kept_and_more_trials_may_follow(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(InThisProcess, "trained", {}, raising=False)
     monkeypatch.setattr(processes, "start", InThisProcess)
     ranges = ["schedule.lr=choice(0.01,1e+30)"]
     one = ganlab.search(Search("plain.json", ranges, 1, seed=2, out="found"))
