@@ -16,13 +16,17 @@ venv: .venv/installed
 run: venv
 	$(BIN)/ganlab run experiments/emb.json
 
-# two processes of one thread each: most tests compute too little to share among threads
+# two processes of one thread each: most tests compute too little to share among threads. Each file's tests run in one
+# process, which makes the file's fixtures once. Files keep their order: sorted by the number of tests, the longest file,
+# of one test, would come last
+TESTS = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+
 test: venv
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup
+	$(TESTS)
 
 # kills runs many times and tries thousands of mutated specs, where `make test` tries a few: not part of .ci/run
 faults: venv
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup -m faults
+	$(TESTS) -m faults
 
 lint: venv
 	$(BIN)/ruff check .

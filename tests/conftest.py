@@ -14,6 +14,7 @@ from ganlab.spec.models import Json
 from helpers import systems
 from helpers.folders import draw
 from helpers.paths import INSTALLED
+from helpers.processes import Forker
 
 
 def pytest_report_header(config: pytest.Config) -> str:
@@ -28,6 +29,14 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         for name, text in report.user_properties:
             if name == "counted":
                 terminalreporter.write_line(f"counted: {text}")
+
+
+@pytest.fixture(scope="session")
+def forker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Forker]:
+    """Starts ganlab in forks of one process, which imports torch once."""
+    forker = Forker(tmp_path_factory.mktemp("forker"))
+    yield forker
+    forker.close()
 
 
 @pytest.fixture
@@ -48,6 +57,22 @@ def tiny(pictures: dict[str, Path]) -> Json:
     sources = {domain: {"path": str(folder)} for domain, folder in pictures.items()}
     patched: Json = merge(systems.TINY, {"data": sources})
     return patched
+
+
+@pytest.fixture
+def cheap(tiny: Json, trial: None) -> Json:
+    """A spec that takes a few milliseconds for a step and is trained by plain gradient descent."""
+    return merge(  # type: ignore[no-any-return]
+        tiny,
+        {
+            "generator": {"type": "sharing"},
+            "discriminators": {"image": {"type": "plain"}},
+            "losses": {"cycle": None},
+            "schedule": {"type": "exploding", "steps": 12},
+            "checkpoints": {"every": 4},
+            "samples": {"every": 3},
+        },
+    )
 
 
 @pytest.fixture

@@ -23,11 +23,8 @@ from ganlab.cli.commands import app
 from ganlab.spec.files import merge
 from helpers.folders import draw
 from helpers.pictures import colourful
-from helpers.processes import ENVIRONMENT
+from helpers.processes import ENVIRONMENT, Forker
 from helpers.systems import TINY
-
-# one process trains the runs and starts the demo for all of them
-pytestmark = pytest.mark.xdist_group("demo")
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -185,7 +182,7 @@ def test_only_uploaded_files_are_read(demo: Demo, tmp_path: Path) -> None:
         assert answered(f"{call}/{event}").splitlines()[0] == expected
 
 
-def test_what_is_wrong_is_one_sentence(demo: Demo, tmp_path: Path) -> None:
+def test_what_is_wrong_is_one_sentence(forker: Forker, demo: Demo, tmp_path: Path) -> None:
     port = demo.address.rsplit(":", 1)[1]
     empty = tmp_path / "empty"
     shutil.copytree(demo.runs[1].folder, empty, ignore=shutil.ignore_patterns("checkpoints"))
@@ -201,10 +198,10 @@ def test_what_is_wrong_is_one_sentence(demo: Demo, tmp_path: Path) -> None:
         "    done = CliRunner().invoke(app, ['demo', *words.split()])\n"
         "    print(done.exit_code, repr(done.stdout), done.stderr, end='')"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code, *commands], capture_output=True, text=True, env=ENVIRONMENT, check=True
-    )
-    parts = done.stdout.split("2 '' ganlab: ")[1:]
+    (tmp_path / "wrong.py").write_text(code)
+    done = forker.run(str(tmp_path / "wrong.py"), *commands, python=True, errors=str(forker.errors))
+    assert done.code == 0, done.errors
+    parts = done.said.split("2 '' ganlab: ")[1:]
     assert len(parts) == len(commands)
     for part, sentence in zip(parts, commands.values(), strict=True):
         assert part.startswith(sentence)

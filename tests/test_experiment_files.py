@@ -29,10 +29,15 @@ everyone = pytest.mark.parametrize("name", sorted({*FILES, *EXPECTED}))
 both = pytest.mark.parametrize("place", ["", "paper/"])
 
 
+@pytest.fixture(scope="module")
+def validator() -> Draft202012Validator:
+    return Draft202012Validator(json_schema(registry().components))
+
+
 @everyone
-def test_the_file_is_there_and_fits_the_json_schema(name: str) -> None:
+def test_the_file_is_there_and_fits_the_json_schema(name: str, validator: Draft202012Validator) -> None:
     load(name)
-    Draft202012Validator(json_schema(registry().components)).validate(read(FILES[name]))
+    validator.validate(read(FILES[name]))
 
 
 @everyone

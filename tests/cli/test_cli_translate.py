@@ -15,8 +15,6 @@ from ganlab.spec.files import merge
 from ganlab.spec.models import Json
 from helpers.pictures import colourful
 
-pytestmark = pytest.mark.xdist_group("translate")
-
 
 @pytest.fixture
 def here(tiny: Json, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:

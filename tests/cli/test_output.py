@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -17,6 +16,7 @@ from ganlab.cli.commands import main
 from ganlab.errors import LONGEST, SpecError, printable
 from ganlab.spec.files import merge
 from ganlab.spec.models import Json
+from helpers.processes import Forker
 
 COMMAND = "from ganlab.cli.commands import main; main()"
 
@@ -42,7 +42,7 @@ def ganlab_losses():
 """
 
 
-def test_what_a_component_prints_is_no_part_of_the_results(tiny: Json, tmp_path: Path) -> None:
+def test_what_a_component_prints_is_no_part_of_the_results(forker: Forker, tiny: Json, tmp_path: Path) -> None:
     (tmp_path / "loud_module.py").write_text(LOUD)
     info = tmp_path / "loud-1.0.dist-info"
     info.mkdir()
@@ -50,17 +50,13 @@ def test_what_a_component_prints_is_no_part_of_the_results(tiny: Json, tmp_path:
     (info / "entry_points.txt").write_text("[ganlab]\nloud = loud_module\n")
     spec = tmp_path / "loud.json"
     spec.write_text(json.dumps(merge(tiny, {"losses": {"adversarial": {"type": "loud"}}})))
-    path = os.pathsep.join(filter(None, [str(tmp_path), os.environ.get("PYTHONPATH")]))
-    done = subprocess.run(
-        [sys.executable, "-c", COMMAND, "check", spec, "--json"],
-        capture_output=True,
-        text=True,
-        env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
-    )
-    assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["name"] == "tiny"
+    (tmp_path / "command.py").write_text(COMMAND)
+    job = {"paths": [str(tmp_path)], "errors": str(forker.errors)}
+    done = forker.run(str(tmp_path / "command.py"), "check", str(spec), "--json", python=True, **job)
+    assert done.code == 0, done.errors
+    assert json.loads(done.said)["name"] == "tiny"
     for place in ("raw at import", "at exit", "in a constructor", "first stdout", "in a child", "in a term"):
-        assert place in done.stderr
+        assert place in done.errors
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")

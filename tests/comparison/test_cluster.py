@@ -23,8 +23,8 @@ from helpers.callbacks import interrupt
 from helpers.paths import TESTS
 from helpers.processes import ENVIRONMENT, networks
 
-# one worker starts the cluster; Ray gives a node 30 seconds to start, which a busy machine may not
-pytestmark = [pytest.mark.xdist_group("ray"), pytest.mark.faults]
+# Ray gives a node 30 seconds to start, which a busy machine may not
+pytestmark = pytest.mark.faults
 
 STEPS = 200
 

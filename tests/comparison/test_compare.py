@@ -27,9 +27,6 @@ from ganlab.spec.models import Json
 from helpers.folders import draw
 from helpers.systems import TINY
 
-# its runs are trained once if one worker has all its tests
-pytestmark = pytest.mark.xdist_group("compare")
-
 # the quantiles 0.975 of Student's t with 1 and 2 degrees of freedom (Fisher and Yates, table III)
 STUDENT = {2: 12.706205, 3: 4.302653}
 

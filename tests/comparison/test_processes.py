@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -19,10 +20,10 @@ from ganlab.cli.commands import app
 from ganlab.runs.folder import RunFolder
 from ganlab.spec.files import merge
 from ganlab.spec.models import Json
-from helpers.processes import ENVIRONMENT, networks
+from helpers.processes import ENVIRONMENT, Forker, networks
 
 STEPS = 40
-WORDS = ["compare", "broken.json", "plain.json", "--seeds", "1", "--out", "both"]
+WORDS = ["compare", "plain.json", "broken.json", "--seeds", "1", "--out", "both"]
 
 
 @pytest.fixture
@@ -42,38 +43,42 @@ def here(tiny: Json, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+def await_training(running: Callable[[], bool]) -> None:
+    """Returns in the moment when the plain system trains."""
+    metrics = Path("both/plain/seed-1/metrics.jsonl")
+    while running() and not (metrics.exists() and metrics.stat().st_size):
+        time.sleep(0.02)
+
+
 @contextmanager
 def comparing(words: Sequence[str] = WORDS) -> Iterator[subprocess.Popen[str]]:
     """A comparison in a process of its own, in the moment when the plain system trains."""
     process = subprocess.Popen([sys.executable, "-m", "ganlab", *words], text=True, stderr=subprocess.PIPE)
     try:
-        metrics = Path("both/plain/seed-1/metrics.jsonl")
-        while process.poll() is None and not (metrics.exists() and metrics.stat().st_size):
-            time.sleep(0.02)
+        await_training(lambda: process.poll() is None)
         with process:
             yield process
     finally:
         process.kill()
 
 
-def test_a_comparison_that_is_interrupted_continues_and_failures_stay_alone(here: Path) -> None:
-    with comparing() as process:
-        process.send_signal(signal.SIGINT)
-        _, said = process.communicate()
-    assert process.returncode == 130, said
-    assert "of 2 trials are finished, the others are saved; the same command continues" in said
-    kept = json.loads(Path("both/comparison.json").read_text())
-    assert kept["trials"][0]["state"] == "failed"
+def test_a_comparison_that_is_interrupted_continues_and_failures_stay_alone(forker: Forker, here: Path) -> None:
+    pid = forker.start(*WORDS, folder=str(here))
+    await_training(forker.running)
+    os.kill(pid, signal.SIGINT)
+    stopped = forker.wait()
+    assert stopped.code == 130, stopped.said
+    assert "0 of 2 trials are finished, the others are saved; the same command continues" in stopped.said
     done = CliRunner().invoke(app, [*WORDS, "--jobs", "2"])
     assert done.exit_code == 1, done.output
     assert "1 of 2 trials failed; both/logs has what they printed" in " ".join(done.stderr.split())
     (line,) = [line for line in done.stdout.splitlines() if line.startswith("failed: ")]
     assert line.startswith("failed: broken, seed 1: ")
     kept = json.loads(Path("both/comparison.json").read_text())
-    assert [trial["state"] for trial in kept["trials"]] == ["failed", "finished"]
-    assert " became " in kept["trials"][0]["why"]
+    assert [trial["state"] for trial in kept["trials"]] == ["finished", "failed"]
+    assert " became " in kept["trials"][1]["why"]
     assert kept["jobs"] == 2
-    assert "seconds" not in kept["systems"][1]["cost"]
+    assert "seconds" not in kept["systems"][0]["cost"]
     # stopped and continued, it is the run that one call would have made
     alone = ganlab.run("plain.json", ["seed=1"], "alone").folder
     assert networks(Path("both/plain/seed-1"), STEPS) == networks(alone, STEPS)

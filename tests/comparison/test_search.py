@@ -21,9 +21,6 @@ from ganlab.spec.files import merge
 from ganlab.spec.models import Json
 from helpers.trials import InThisProcess
 
-# one worker trains the trials of its searches
-pytestmark = pytest.mark.xdist_group("search")
-
 RANGES = ["schedule.lr=log(1e-6,1)", "losses.cycle.weight=uniform(0,20)", "losses.cycle.norm=choice(l1,l2)"]
 STEPS, TRIALS = 3, 13
 
@@ -52,6 +49,7 @@ def decided(found: Json) -> list[Json]:
 
 
 def test_a_search_that_is_interrupted_makes_the_same_trials(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(InThisProcess, "trained", {})
     monkeypatch.setattr(processes, "start", InThisProcess)
     whole = ganlab.search(Search("plain.json", RANGES, TRIALS, "content-colour", out="whole"))
     assert len(whole["trials"]) == TRIALS
@@ -104,6 +102,7 @@ def verify_best(found: Json) -> None:
 
 
 def test_a_failed_trial_is_kept_and_more_trials_may_follow(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(InThisProcess, "trained", {})
     monkeypatch.setattr(processes, "start", InThisProcess)
     ranges = ["schedule.lr=choice(0.01,1e+30)"]
     one = ganlab.search(Search("plain.json", ranges, 1, seed=2, out="found"))

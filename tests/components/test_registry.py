@@ -9,7 +9,7 @@ import random
 import subprocess
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from importlib.metadata import EntryPoint
 from importlib.util import find_spec
 from pathlib import Path
@@ -30,9 +30,6 @@ from ganlab.spec.resolve import resolve
 from ganlab.system.build import build
 from helpers.processes import Forker, Outcome
 from helpers.systems import TINY
-
-# its fixtures are made once if one worker has all its tests
-pytestmark = pytest.mark.xdist_group("registry")
 
 LOSS = """
 import ganlab
@@ -366,15 +363,13 @@ Command = Callable[..., Outcome]
 
 
 @pytest.fixture(scope="module")
-def ganlab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Command]:
+def ganlab(forker: Forker) -> Command:
     """`ganlab("check", ..., paths=[...], folder=...)`: the command line in another process, with plugins in `paths`."""
-    forker = Forker(tmp_path_factory.mktemp("forker"))
 
     def run(*words: str, paths: list[Path], folder: Path) -> Outcome:
         return forker.run(*words, paths=[*map(str, paths)], folder=str(folder), errors=str(forker.errors))
 
-    yield run
-    forker.close()
+    return run
 
 
 def test_plugins_lists_a_third_partys_component_and_every_broken_plugin(

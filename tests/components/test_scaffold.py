@@ -21,9 +21,7 @@ from ganlab.components.docstrings import described
 from ganlab.components.options import schema
 from ganlab.components.scaffold import LONGEST, new
 from helpers.paths import ROOT
-
-# its fixtures are made once if one worker has all its tests
-pytestmark = pytest.mark.xdist_group("scaffold")
+from helpers.processes import Forker
 
 KINDS = ["loss", "generator", "discriminator", "schedule", "metric", "source", "callback"]
 
@@ -48,20 +46,13 @@ def packages(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_each_kind_passes_its_own_test(packages: Path) -> None:
+def test_each_kind_passes_its_own_test(packages: Path, forker: Forker) -> None:
     tests = [f"fresh_{kind}/tests/test_fresh_{kind}.py" for kind in KINDS]
-    path = os.pathsep.join(
-        [*(str(packages / f"fresh_{kind}") for kind in KINDS), str(packages), os.environ.get("PYTHONPATH", "")]
-    )
-    done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-W", "error", "--rootdir", ".", *tests],
-        capture_output=True,
-        text=True,
-        cwd=packages,
-        env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert re.search(r"^23 passed in", done.stdout, re.M), done.stdout
+    words = ["-m", "pytest", "-q", "-W", "error", "--rootdir", ".", *tests]
+    paths = [*(str(packages / f"fresh_{kind}") for kind in KINDS), str(packages)]
+    done = forker.run(*words, python=True, folder=str(packages), paths=paths)
+    assert done.code == 0, done.said
+    assert re.search(r"^23 passed in", done.said, re.M), done.said
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -79,19 +70,19 @@ def clean_to_ruff(folder: Path) -> None:
         assert done.returncode == 0, done.stdout + done.stderr
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_each_kind_is_clean_to_ruff(kind: str, packages: Path) -> None:
+def test_each_kind_is_clean_to_ruff(packages: Path) -> None:
     pytest.importorskip("ruff")
-    clean_to_ruff(packages / f"fresh_{kind}")
+    clean_to_ruff(packages)
 
 
-@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("length", [1, LONGEST])
-def test_each_kind_is_clean_to_ruff_whatever_its_name(kind: str, length: int, tmp_path: Path) -> None:
+def test_each_kind_is_clean_to_ruff_whatever_its_name(length: int, tmp_path: Path) -> None:
     pytest.importorskip("ruff")
-    # without an inner _ the class's name is the longest
-    new(kind, "x" * length, tmp_path)
-    clean_to_ruff(tmp_path / ("x" * length))
+    for kind in KINDS:
+        (tmp_path / kind).mkdir()
+        # without an inner _ the class's name is the longest
+        new(kind, "x" * length, tmp_path / kind)
+    clean_to_ruff(tmp_path)
 
 
 def test_all_kinds_are_clean_to_mypy(packages: Path) -> None:

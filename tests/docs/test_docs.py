@@ -5,8 +5,6 @@ from __future__ import annotations
 import inspect
 import json
 import re
-import subprocess
-import sys
 import zlib
 from collections.abc import Iterator
 from html.parser import HTMLParser
@@ -25,9 +23,7 @@ from ganlab.components.registry import HOOKS, registry
 from ganlab.evaluation import estimates
 from ganlab.spec.models import Spec, Weight
 from helpers.paths import DOCS, ROOT
-
-# one process builds the site for all of them, and no other writes its pages meanwhile
-pytestmark = pytest.mark.xdist_group("docs")
+from helpers.processes import Forker
 
 OWN = [component for component in registry().components if component.package == "ganlab"]
 
@@ -121,12 +117,11 @@ class Site:
 
 
 @pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Site:
+def site(forker: Forker, tmp_path_factory: pytest.TempPathFactory) -> Site:
     out = tmp_path_factory.mktemp("site")
     options = ["-q", "-n", "-W", "--keep-going", "-b", "html", "-d", str(out / "doctrees")]
-    build = [sys.executable, "-m", "sphinx", *options, str(DOCS), str(out / "html")]
-    done = subprocess.run(build, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    done = forker.run("-m", "sphinx", *options, str(DOCS), str(out / "html"), python=True)
+    assert done.code == 0, done.said
     return Site(out / "html")
 
 

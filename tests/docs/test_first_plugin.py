@@ -1,12 +1,13 @@
 """docs/first-plugin.md does what it says: every block of it, in order, exactly as printed.
 
-Bash runs a `sh` block, in the environment and the folder that the blocks before it have left. A `python` or `json`
-block is written to the file that the sentence before the block ends with. The output of a `sh` block must contain the
-lines of the `text` block after it, in order: "..." matches anything, several spaces match one, and after a training any
-number matches any other, because machines print different numbers.
+A `sh` block runs line by line, in the environment and the folder that the lines before it have left. A `python` or
+`json` block is written to the file that the sentence before the block ends with. The output of a `sh` block must
+contain the lines of the `text` block after it, in order: "..." matches anything, several spaces match one, and after a
+training any number matches any other, because machines print different numbers.
 
-Two things differ from a reader's work. The environment exists already, with all packages of this one, so that `make
-venv` has nothing to do. `SMALL` makes the training small.
+Three things differ from a reader's work. The environment exists already, with all packages of this one, so that `make
+venv` has nothing to do. `SMALL` makes the training small. The commands of `PROGRAMS`, which import torch, run in forks
+of one process that has imported it; bash runs the others.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 import sysconfig
@@ -25,6 +27,7 @@ from typing import NamedTuple
 import pytest
 
 from helpers.paths import ROOT
+from helpers.processes import Forker
 
 PAGE = (ROOT / "docs" / "first-plugin.md").read_text("utf-8")
 SMALL = (
@@ -37,6 +40,10 @@ SMALL = (
     "discriminators.image.of.width=4",
     "runtime.threads=1",
 )
+
+
+PROGRAMS = {"ganlab": [], "pytest": ["-m", "pytest"], "python": []}
+"""{command: the words before its own that `Forker` gets}"""
 
 
 class Block(NamedTuple):
@@ -56,12 +63,14 @@ def blocks() -> Iterator[Block]:
 class Reader:
     """Does what the page says, starting in the root of a clone."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, forker: Forker) -> None:
         clone = folder / "ganlab"
         clone.mkdir()
         for name in ("Makefile", "pyproject.toml", "experiments"):
             (clone / name).symlink_to(ROOT / name)
-        make_environment(clone / ".venv")
+        self.forker = forker
+        self.venv = clone / ".venv"
+        self.site = make_environment(self.venv)
         offline = {"PIP_NO_INDEX": "1", "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
         # wide enough for the page's longest row
         self.environment = {**os.environ, **offline, "COLUMNS": "160", "OMP_NUM_THREADS": "1"}
@@ -81,17 +90,36 @@ class Reader:
             (self.at / path[1]).write_text(block.code)
 
     def runs(self, code: str) -> None:
-        assert not self.failed, f"the page says nothing of a failure:\n{self.printed}"
+        self.printed = ""
+        for line in code.splitlines():
+            assert not self.failed, f"the page says nothing of a failure:\n{self.printed}"
+            words = shlex.split(line)
+            if words[0] in PROGRAMS:
+                self.forks(*words)
+            else:
+                self.asks_bash(line)
+
+    def forks(self, program: str, *words: str) -> None:
+        assert self.environment["VIRTUAL_ENV"] == str(self.venv), "the environment is not active"
+        if words[0] == "run":
+            self.trained = True
+            words += tuple(word for patch in SMALL for word in ("--set", patch))
+        job = {"folder": str(self.at), "environment": self.environment, "site": str(self.site)}
+        done = self.forker.run(*PROGRAMS[program], *words, python=program != "ganlab", **job)
+        self.printed += done.said
+        self.failed = done.code != 0
+
+    def asks_bash(self, line: str) -> None:
         done = subprocess.run(
-            ["bash", "-e", "-c", f'{code}\n(pwd; env -0) > "$0"', str(self.state)],
+            ["bash", "-e", "-c", f'{line}\n(pwd; env -0) > "$0"', str(self.state)],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
             cwd=self.at,
             env=self.environment,
         )
-        self.printed, self.failed = done.stdout, done.returncode != 0
-        self.trained |= "ganlab run" in code
+        self.printed += done.stdout
+        self.failed = done.returncode != 0
         if not self.failed:
             at, _, environment = self.state.read_text().partition("\n")
             self.at = Path(at)
@@ -111,28 +139,22 @@ class Reader:
         return re.sub(r"-?\d+(\.\d+)?(e-?\d+)?", "#", "\n".join(lines)) if self.trained else "\n".join(lines)
 
 
-def make_environment(where: Path) -> None:
-    """A virtual environment with its own site-packages, and this interpreter's behind them."""
+def make_environment(where: Path) -> Path:
+    """Makes a virtual environment with its own site-packages, which it returns, and this interpreter's behind them."""
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(where)], check=True)
     (site,) = where.glob("lib/python*/site-packages")
     behind = dict.fromkeys(sysconfig.get_path(name) for name in ("purelib", "platlib"))
     (site / "behind.pth").write_text("".join(f"import site; site.addsitedir({path!r})\n" for path in behind))
-    small = " ".join(f"--set {patch}" for patch in SMALL)
-    for name, script in {
-        "pip": 'exec python -m pip "$@"',
-        "pytest": 'exec python -m pytest "$@"',
-        "ganlab": f'[ "$1" = run ] && set -- "$@" {small}\n'
-        'exec python -c "from ganlab.cli.commands import main; main()" "$@"',
-    }.items():
-        (where / "bin" / name).write_text(f"#!/bin/bash\n{script}\n")
-        (where / "bin" / name).chmod(0o755)
+    (where / "bin/pip").write_text('#!/bin/bash\nexec python -m pip "$@"\n')
+    (where / "bin/pip").chmod(0o755)
     (where / "installed").touch()
+    return site
 
 
-def test_every_block_of_it_does_what_it_says(tmp_path: Path) -> None:
+def test_every_block_of_it_does_what_it_says(forker: Forker, tmp_path: Path) -> None:
     if find_spec("pip") is None:
         pytest.skip("this environment has no pip to install a plugin with")
-    reader = Reader(tmp_path)
+    reader = Reader(tmp_path, forker)
     done = []
     for block in blocks():
         reader.does(block)

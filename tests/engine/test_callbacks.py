@@ -18,9 +18,6 @@ from ganlab.spec.files import merge
 from ganlab.spec.models import Json
 from helpers.callbacks import Recording, interrupt
 
-# one worker trains the run that most of them compare with
-pytestmark = pytest.mark.xdist_group("callbacks")
-
 
 @pytest.fixture
 def cheap(tiny: Json, trial: None) -> Json:
@@ -183,7 +180,7 @@ def test_an_error_of_the_items_is_not_the_displays() -> None:
         raise ValueError("a damaged file")
 
     shown = Display(99)
-    with pytest.raises(ValueError, match="^a damaged file$"):
+    with pytest.raises(ValueError, match=r"^a damaged file$"):
         list(Callbacks({"shown": shown}).progress(damaged(), "things", 3))
     assert (shown.given, shown.warned) == ([5], [])
 

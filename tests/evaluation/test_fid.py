@@ -180,13 +180,16 @@ def heavy_tailed(n: int, m: int, dimensions: int) -> Draw:
     return draw
 
 
+LONG = pytest.mark.faults
+
+
 @pytest.mark.parametrize(
     ("draw", "repeats"),
     [
         pytest.param(heavy_tailed(100, 100, 64), 500, id="heavy tails, 100 images, 64 dimensions"),
-        pytest.param(rectified(60, 60, 640), 300, id="rectified, 60 images, 640 dimensions"),
-        pytest.param(shifted(300, 300, 256), 150, id="shifted, 300 images, 256 dimensions"),
-        pytest.param(isotropic(300, 300, 256), 150, id="the same, 300 images, 256 dimensions"),
+        pytest.param(rectified(60, 60, 640), 300, id="rectified, 60 images, 640 dimensions", marks=LONG),
+        pytest.param(shifted(300, 300, 256), 150, id="shifted, 300 images, 256 dimensions", marks=LONG),
+        pytest.param(isotropic(300, 300, 256), 150, id="the same, 300 images, 256 dimensions", marks=LONG),
         pytest.param(isotropic(60, 60, 40), 500, id="the same, 60 images, 40 dimensions"),
         pytest.param(shifted(30, 60, 8), 500, id="shifted, 30 and 60 images, 8 dimensions"),
         pytest.param(shifted(40, 25, 64), 500, id="shifted, 40 and 25 images, 64 dimensions"),

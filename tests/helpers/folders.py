@@ -31,3 +31,8 @@ def add_special_files(folder: Path) -> set[str]:
     if os.path.exists("/dev/zero"):
         (folder / "endless.png").symlink_to("/dev/zero")
     return {path.name for path in folder.iterdir()} & {"pipe.png", "endless.png"}
+
+
+def names(folder: Path) -> list[str]:
+    """The names in a folder, sorted; of one that does not exist, none."""
+    return sorted(path.name for path in folder.iterdir()) if folder.exists() else []

@@ -28,14 +28,14 @@ class Outcome(NamedTuple):
 
 
 class Forker:
-    """Starts `ganlab ...` in forks, one at a time; see forker.py, which reads `specs` beforehand."""
+    """Starts `ganlab ...` in forks, one at a time; forker.py has what a job may contain."""
 
-    def __init__(self, folder: Path, *specs: Path) -> None:
+    def __init__(self, folder: Path) -> None:
         if not hasattr(os, "fork"):
             pytest.skip("this system has no os.fork, with which these processes are started")
         self.log, self.errors = folder / "log", folder / "errors"
         self._server = subprocess.Popen(
-            [sys.executable, str(TESTS / "helpers" / "forker.py"), *map(str, specs)],
+            [sys.executable, str(TESTS / "helpers" / "forker.py")],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             bufsize=0,
@@ -47,13 +47,19 @@ class Forker:
         assert self._server.stdout is not None
         return self._server.stdout.readline().decode().strip()
 
-    def start(self, *words: str, **job: Any) -> int:
+    def _ask(self, what: Any) -> str:
         assert self._server.stdin is not None
+        self._server.stdin.write(json.dumps(what).encode() + b"\n")
+        return self._line()
+
+    def read_images(self, *specs: Path) -> None:
+        """Every source of the specs reads an image, so that no fork has to."""
+        assert self._ask({"images": [*map(str, specs)]}) == "ready"
+
+    def start(self, *words: str, **job: Any) -> int:
         self.log.write_text("")
         self.errors.write_text("")
-        line = json.dumps({"words": words, "log": str(self.log), **job})
-        self._server.stdin.write(line.encode() + b"\n")
-        return int(self._line())
+        return int(self._ask({"words": words, "log": str(self.log), **job}))
 
     def running(self) -> bool:
         return not select.select([self._server.stdout], [], [], 0)[0]

@@ -29,9 +29,6 @@ from helpers.paths import INSTALLED
 from helpers.pictures import PILLOW_13, colourful, deep_png, hostile, saved
 from helpers.systems import SIZE, TINY
 
-# one process trains the run for all of them
-pytestmark = pytest.mark.xdist_group("translate")
-
 Array = np.ndarray[Any, np.dtype[Any]]
 
 BRIGHTEST = {"every": 1, "metrics": [{"type": "brightness", "better": "higher"}]}

@@ -22,9 +22,6 @@ from ganlab import Estimate, Images, MetricInputs, Unavailable
 from ganlab.components.options import schema, sentence, signature, validate
 from ganlab.determinism import keyed
 
-# its fixtures are made once if one worker has all its tests
-pytestmark = pytest.mark.xdist_group("content")
-
 SIZE = 32
 HELD = 150
 SHADES = {"dark": ["black", "brown"], "light": ["red", "blond", "grey"]}

@@ -30,9 +30,6 @@ from ganlab.determinism import keyed
 from ganlab.evaluation.features import Extractor, resized
 from helpers.serving import serving
 
-# its fixtures are made once if one worker has all its tests
-pytestmark = pytest.mark.xdist_group("features")
-
 CPU = torch.device("cpu")
 
 

@@ -33,9 +33,6 @@ from ganlab.evaluation import kid
 from ganlab.evaluation.features import Extractor, resized
 from ganlab.evaluation.lpips import Trunk, distance
 
-# its fixtures are made once if one worker has all its tests
-pytestmark = pytest.mark.xdist_group("lpips")
-
 URL = weights.URL
 NETWORKS = ("alex", "stlpips-alex")
 NAMES = {"alex": "lpips-alex", "stlpips-alex": "stlpips-alex"}

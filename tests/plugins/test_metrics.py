@@ -24,9 +24,6 @@ from ganlab.evaluation import prdc
 from ganlab.evaluation.features import Extractor
 from ganlab.interfaces.metrics import Vectors
 
-# its fixtures are made once if one worker has all its tests
-pytestmark = pytest.mark.xdist_group("metrics")
-
 COUNT = 32
 BLUR = {"blur 0.5": 0.5, "blur 1": 1.0, "blur 2": 2.0}
 """{name: radius in pixels}, for images of 64 x 64 pixels."""

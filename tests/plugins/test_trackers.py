@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
@@ -15,10 +12,8 @@ import pytest
 
 import ganlab
 from ganlab.experiment import check
-from helpers.paths import ROOT
-
-# one process, which starts others, follows a run with all of them
-pytestmark = pytest.mark.xdist_group("trackers")
+from helpers.paths import TESTS
+from helpers.processes import Forker
 
 RUN_ID = "0123456789abcdef"
 
@@ -62,7 +57,7 @@ for name, options in json.loads(sys.argv[1]).items():
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(forker: Forker, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder in which every installed tracker has followed a run that was interrupted and resumed."""
     folder = tmp_path_factory.mktemp("trackers")
     options = {
@@ -72,17 +67,15 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     }
     asked = json.dumps({name: given for name, given in options.items() if find_spec(name) is not None})
     environment = {
-        **os.environ,
-        "PYTHONPATH": os.pathsep.join(map(str, (ROOT, ROOT / "plugins", ROOT / "tests"))),
-        "OMP_NUM_THREADS": "1",
         "HOME": str(folder),
         "MLFLOW_ALLOW_FILE_STORE": "true",
         "WANDB_SILENT": "true",
         "TRACKIO_DIR": str(folder / "trackio"),
     }
-    words = [sys.executable, "-c", FOLLOW, asked]
-    done = subprocess.run(words, capture_output=True, text=True, cwd=folder, env=environment)
-    assert done.returncode == 0, done.stderr
+    (folder / "follow.py").write_text(FOLLOW)
+    job = {"folder": str(folder), "environment": environment, "paths": [str(TESTS)]}
+    done = forker.run("follow.py", asked, python=True, **job)
+    assert done.code == 0, done.said
     return folder
 
 

@@ -24,9 +24,6 @@ from ganlab.spec.models import Json
 from helpers.folders import draw
 from helpers.systems import TINY
 
-# one browser, and runs that are trained once
-pytestmark = pytest.mark.xdist_group("page")
-
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
 HOSTILE = "</script><script>window.hacked = 1</script><img src=x onerror='window.hacked = 1'> {{ 7 * 7 }} & \u2028 ü"

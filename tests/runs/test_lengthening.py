@@ -6,6 +6,7 @@ import hashlib
 import json
 import re
 import shutil
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -26,9 +27,6 @@ from helpers.folders import draw
 from helpers.paths import INSTALLED
 from helpers.processes import Forker, moments, networks, records
 from helpers.systems import TINY
-
-# its fixtures are made once if one worker has all its tests
-pytestmark = pytest.mark.xdist_group("lengthening")
 
 # pools of past fakes, averages and dropout: more state than weights
 PATCH: Json = {
@@ -194,22 +192,19 @@ def test_a_checkpoint_of_other_rates_is_not_of_this_run(home: Path, tmp_path: Pa
         ganlab.run(runs[6])
 
 
-def test_a_lengthened_run_that_is_killed_is_as_one_that_was_not(home: Path, three: Path, tmp_path: Path) -> None:
-    forker = Forker(tmp_path, home / "spec.json")
+def test_a_lengthened_run_that_is_killed_is_as_one_that_was_not(
+    forker: Forker, home: Path, three: Path, tmp_path: Path
+) -> None:
     words = ("run", str(home / "spec.json"), "--set", "schedule.steps=6", "--out", str(three))
-    try:
-        whole, counted = tmp_path / "whole", tmp_path / "marks.json"
-        shutil.copytree(three, whole)
-        assert forker.run(*words[:-1], str(whole), counted=str(counted)).code == 0
-        marks = json.loads(counted.read_text())
-        assert len(marks) == 3
-        chooser = moments()
-        for _ in range(3):
-            at = chooser.randrange(marks[0] // 2, marks[-1] + (marks[-1] - marks[0]))
-            forker.run(*words, killed_at=at)
-        assert forker.run(*words).code == 0
-    finally:
-        forker.close()
+    whole, counted = tmp_path / "whole", tmp_path / "marks.json"
+    shutil.copytree(three, whole)
+    assert forker.run(*words[:-1], str(whole), counted=str(counted)).code == 0
+    marks = json.loads(counted.read_text())
+    assert len(marks) == 3
+    at = moments().randrange(marks[0] // 2, marks[-1])
+    done = forker.run(*words, at=[signal.SIGKILL, at])
+    assert done.code == -signal.SIGKILL, done.said
+    assert forker.run(*words).code == 0
     assert networks(three, 6) == networks(whole, 6) == networks(home / "six", 6)
     assert without_measurements(three) == without_measurements(home / "six")
 

@@ -23,9 +23,6 @@ from helpers.folders import draw
 from helpers.paths import INSTALLED
 from helpers.systems import TINY
 
-# one process trains the runs for all of them
-pytestmark = pytest.mark.xdist_group("overview")
-
 BRIGHTEST = {"every": 1, "metrics": [{"type": "brightness", "better": "higher"}]}
 
 

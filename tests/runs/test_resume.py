@@ -15,7 +15,7 @@ import signal
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -33,9 +33,6 @@ from ganlab.spec.files import merge
 from ganlab.spec.models import Json
 from helpers.processes import ENVIRONMENT, PATH, Forker, Outcome, moments, networks, records
 from helpers.systems import SIZE, TINY
-
-# its fixtures are made once if one worker has all its tests
-pytestmark = pytest.mark.xdist_group("resume")
 
 COMMAND = [sys.executable, "-c", "from ganlab.cli.commands import main; main()"]
 STEPS = 16
@@ -81,7 +78,7 @@ class Bench(NamedTuple):
 
 
 @pytest.fixture(scope="module")
-def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
+def bench(forker: Forker, tmp_path_factory: pytest.TempPathFactory) -> Bench:
     folder = tmp_path_factory.mktemp("resume")
     sources = {}
     for index, domain in enumerate("ab"):
@@ -95,7 +92,6 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
     specs = {"full": FULL, "plain": merge(TINY, {"schedule": {"steps": 4}})}
     for name, spec in specs.items():
         (folder / f"{name}.json").write_text(json.dumps(merge(spec, {"name": name, "data": sources})))
-    forker = Forker(folder, *(folder / f"{name}.json" for name in specs))
     whole = folder / "whole"
     command = [*COMMAND, "run", str(folder / "full.json"), "--out", str(whole)]
     real = subprocess.Popen(command, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
@@ -105,8 +101,7 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
     done = forker.run("run", str(folder / "full.json"), "--out", str(twin), counted=str(marks))
     assert done.code == 0, done.said
     same(twin, whole)
-    yield Bench(forker, folder / "full.json", folder / "plain.json", whole, json.loads(marks.read_text()))
-    forker.close()
+    return Bench(forker, folder / "full.json", folder / "plain.json", whole, json.loads(marks.read_text()))
 
 
 def events(run: Path) -> Counter[tuple[str, int, float | bytes]]:

@@ -33,9 +33,6 @@ from helpers.paths import INSTALLED
 from helpers.pictures import colourful
 from helpers.systems import SIZE, TINY
 
-# one process trains the run for all of them
-pytestmark = pytest.mark.xdist_group("export")
-
 MEASURED = {"every": 1, "metrics": [{"type": "brightness", "better": "higher"}]}
 
 

@@ -25,9 +25,6 @@ from ganlab.cli.commands import app
 from helpers.generators import strengthen
 from helpers.pictures import colourful
 
-# one process imports plugins and libraries for all of them
-pytestmark = pytest.mark.xdist_group("import")
-
 SIZE = 16
 State = dict[str, Tensor]
 

@@ -25,9 +25,6 @@ from helpers import experiments
 from helpers.generators import SMALL, built
 from helpers.systems import SHIPPED
 
-# one process imports the exporter for all of them
-pytestmark = pytest.mark.xdist_group("onnx")
-
 Array = np.ndarray[Any, np.dtype[Any]]
 
 QUICK = ("large_kernel, folded", "ugatit, light", "xgan")
