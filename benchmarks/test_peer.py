@@ -126,8 +126,8 @@ def test_step_beside_the_peers(
     mine, theirs = (statistics.median(times) for times in zip(*pairs, strict=True))
     print(
         f"\n{size} px, batch {batch}, {precision}: peer / ours = {median:.3f} (quartiles {spread[0]:.3f} to"
-        f" {spread[1]:.3f}, range {ratios[0]:.3f} to {ratios[-1]:.3f}, {ROUNDS} rounds); step {mine:.3f} s and {theirs:.3f} s;"
-        f" peak memory {memory[0]:.0f} and {memory[1]:.0f} MiB"
+        f" {spread[1]:.3f}, range {ratios[0]:.3f} to {ratios[-1]:.3f}, {ROUNDS} rounds);"
+        f" step {mine:.3f} s and {theirs:.3f} s; peak memory {memory[0]:.0f} and {memory[1]:.0f} MiB"
     )
     assert spread[1] >= LEAST[precision], "slower beside the peer than it must be, beyond the noise"
     assert precision != "float32" or memory[0] <= 1.02 * memory[1], "more memory than the peer"
