@@ -150,9 +150,12 @@ def cost_rows(found: Json) -> Iterator[tuple[str, ...]]:
 
 def explanations(found: Json) -> Iterator[str]:
     """Yields what the reader needs to judge the tables: failures, a summary, how the numbers were made."""
+    reasons: dict[tuple[str, str], list[str]] = {}
     for trial in found["trials"]:
         if trial["state"] != "finished":
-            yield f"{trial['state']}: {trial['system']}, seed {trial['seed']}: {trial['why']}"
+            reasons.setdefault((trial["state"], trial["why"]), []).append(f"{trial['system']}, seed {trial['seed']}")
+    for (state, why), trials in reasons.items():
+        yield f"{state}: {'; '.join(trials)}: {why}"
     left_out: dict[str, list[str]] = {}
     for trial in found["trials"]:
         for left in trial["left_out"]:
