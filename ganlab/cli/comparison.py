@@ -58,7 +58,7 @@ class TrialConsole(TrialCallback):
             self._bar.update(self._lines[trial], description=printable(f"{trial}: {line}"))
 
     def ended(self, trial: Trial, outcome: str, seconds: float) -> None:
-        self._print(f"{trial}: {outcome} after {seconds:.0f} s")
+        self._print(f"{trial}, after {seconds:.0f} s: {outcome}")
         self._bar.remove_task(self._lines.pop(trial))
         self._bar.advance(self._done)
 

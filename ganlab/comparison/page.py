@@ -82,7 +82,7 @@ class ComparisonPage:
                     self._means[key] = means
             if means:
                 found[run.system].append(means)
-        return {name: each for name, each in found.items() if each}
+        return found
 
     def _side_by_side(self, names: Sequence[str], runs: Sequence[_Run]) -> Json:
         """Returns the same images under every system: {"columns", "systems", "directions", "seeds"}.
@@ -94,7 +94,7 @@ class ComparisonPage:
             if run.path in self._faces:
                 faces = self._faces[run.path]
             else:
-                faces = _read_faces(run.path, PICTURES // len(runs))
+                faces = _read_faces(run.path, PICTURES // len(runs), run.finished)
                 if run.finished:
                     self._faces[run.path] = faces
             if faces is not None:
@@ -137,12 +137,14 @@ def _context(folder: Path, found: Json, runs: Sequence[_Run], charts: Sequence[J
         "keys": _overview([n for key in keys for n in numbers if n["number"] == key], names, found["baseline"]),
         "all_keys": len({number["number"] for number in numbers}) == len(keys),
         "rows": list(_rows(found)),
+        "cautions": list(tables.cautions(found)),
         "explanations": list(tables.explanations(found)),
         "halves": [half for number in numbers if (half := _half(number))],
         "costs": list(tables.cost_rows(found)),
         "faces": faces,
         "charts": charts,
         "systems": found["systems"],
+        "trained": trained,
         "trials": [
             {**trial, "page": _link(folder, run.path)} for trial, run in zip(found["trials"], runs, strict=True)
         ],
@@ -191,7 +193,7 @@ def _steps(path: Path) -> int:
         return 1
 
 
-def _read_faces(path: Path, most: int) -> Faces | None:
+def _read_faces(path: Path, most: int, finished: bool) -> Faces | None:
     folder = RunFolder(path)
     try:
         spec, data = folder.spec_json(), (folder.environment() or {})["data"]
@@ -203,7 +205,9 @@ def _read_faces(path: Path, most: int) -> Faces | None:
     if not sheets or not all(pairs.values()):
         return None
     steps = min(_STEPS, len(sheets))
-    faces = Faces(size, pairs, steps, most // (steps + 1), _FACES)
+    # a callback may have ended the run before the last step
+    end = max(sheets) if finished else _steps(path)
+    faces = Faces(size, pairs, steps, most // (steps + 1), _FACES, end)
     faces.read(sheets)
     return faces if faces.outputs else None
 

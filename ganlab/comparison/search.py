@@ -26,6 +26,7 @@ from ganlab.evaluation.evaluator import Monitor
 from ganlab.evaluation.metric_suite import evaluator_for
 from ganlab.experiment import spec_json
 from ganlab.runs.folder import RunFolder, write
+from ganlab.runs.lock import locking
 from ganlab.spec.models import Json, leaf_differences
 from ganlab.system.build import build_schedule
 
@@ -80,8 +81,12 @@ def search(asked: Search, callback: TrialCallback | None = None) -> Json:
     space = _Space(asked, ranges)
     folder = Path(asked.out or Path("runs") / f"search-{space.base.name.replace('/', '_')}")
     check_no_run(folder)
-    queue = _Queue(optuna, space, folder)
-    callback = callback or TrialCallback()
+    with locking(folder, f"{folder}: another search is running here"):
+        return _run(_Queue(optuna, space, folder), space, folder, callback or TrialCallback())
+
+
+def _run(queue: _Queue, space: _Space, folder: Path, callback: TrialCallback) -> Json:
+    asked = space.asked
     callback.begin(len(queue.kept), asked.trials)
     try:
         if len(queue.kept) < asked.trials:

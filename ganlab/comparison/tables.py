@@ -42,7 +42,7 @@ def text(found: Json) -> str:
         lines += [f"  {aligned(('', *_COLUMNS))}"]
     for heading, inner, last in blocks:
         lines += [heading, *(f"  {aligned(row)}" for row in inner), *([f"  {last}"] if last else [])]
-    after = (textwrap.fill(line, WIDTH, subsequent_indent="  ", break_long_words=False) for line in explanations(found))
+    after = (textwrap.fill(line, WIDTH, subsequent_indent="  ", break_long_words=False) for line in _after(found))
     costs = [*cost_rows(found)]
     return "\n".join([*lines, "", *([*columns(costs), ""] if costs else []), *after]) + "\n"
 
@@ -56,7 +56,7 @@ def markdown(found: Json) -> str:
             lines += ["", last]
     if costs := [*cost_rows(found)]:
         lines += ["", "## Cost", "", *markdown_table(("system", *costs[0][1:]), costs[1:])]
-    return "\n".join([*lines, "", *(f"- {line}" for line in explanations(found))]) + "\n"
+    return "\n".join([*lines, "", *(f"- {line}" for line in _after(found))]) + "\n"
 
 
 def csv(found: Json) -> str:
@@ -148,11 +148,14 @@ def cost_rows(found: Json) -> Iterator[tuple[str, ...]]:
         yield (system["name"], *cells)
 
 
-def explanations(found: Json) -> Iterator[str]:
-    """Yields what the reader needs to judge the tables: failures, a summary, how the numbers were made."""
+def cautions(found: Json) -> Iterator[str]:
+    """Yields what is missing in the tables, and what differs between the runs beside their systems."""
+    reasons: dict[tuple[str, str], list[str]] = {}
     for trial in found["trials"]:
         if trial["state"] != "finished":
-            yield f"{trial['state']}: {trial['system']}, seed {trial['seed']}: {trial['why']}"
+            reasons.setdefault((trial["state"], trial["why"]), []).append(f"{trial['system']}, seed {trial['seed']}")
+    for (state, why), trials in reasons.items():
+        yield f"{state}: {'; '.join(trials)}: {why}"
     left_out: dict[str, list[str]] = {}
     for trial in found["trials"]:
         for left in trial["left_out"]:
@@ -160,6 +163,10 @@ def explanations(found: Json) -> Iterator[str]:
             left_out.setdefault(f"left out: {place}: {left['why']}", []).append(trial["system"])
     yield from (f"{sentence} ({', '.join(dict.fromkeys(names))})" for sentence, names in left_out.items())
     yield from (f"note: {note}" for note in found["notes"])
+
+
+def explanations(found: Json) -> Iterator[str]:
+    """Yields how the numbers in the tables were made."""
     if not found["numbers"]:
         return
     if found["jobs"] != 1:
@@ -186,8 +193,14 @@ def explanations(found: Json) -> Iterator[str]:
         f"a difference of 3 standard deviations between seeds is found in {tests['power_at_3_deviations']:.0%} of cases"
         f" with {tests['pairs']} seeds and {tests['count']} tests"
     )
-    for system in found["systems"][1:]:
-        yield findings(found, system["name"])
+
+
+def _after(found: Json) -> Iterator[str]:
+    """Yields what stands below the tables of a terminal and in Markdown."""
+    yield from cautions(found)
+    yield from explanations(found)
+    if found["tests"]["count"]:
+        yield from (findings(found, system["name"]) for system in found["systems"][1:])
 
 
 def findings(found: Json, name: str) -> str:
@@ -215,7 +228,7 @@ def differences(found: Json) -> str:
         each = [f"  {path}: {' / '.join(_brief(a, b))}" for path, (a, b) in found[part].items()]
         lines += ["", f"{part} (A / B)", *each] if each else ["", f"{part}: the same"]
     if found["results"]:
-        rows = [("results", "A", "B", "B - A", "95% intervals"), *map(_result_row, found["results"])]
+        rows = [("results", "better", "A", "B", "B - A", "95% intervals"), *map(_result_row, found["results"])]
         lines += ["", *columns(rows)]
         lines += [
             "",
@@ -238,7 +251,8 @@ def _result_row(result: Json) -> tuple[str, ...]:
     (a_low, a_high), (b_low, b_high) = result["intervals"]
     apart = a_high < b_low or b_high < a_low
     values = (f"{value:.4g}" for value in (*result["values"], result["difference"]))
-    return (f"  {result['number']} {result['direction']}", *values, "apart" if apart else "overlap")
+    label, better = f"  {result['number']} {result['direction']}", result["better"] or ""
+    return (label, better, *values, "apart" if apart else "overlap")
 
 
 def columns(rows: Sequence[Sequence[str]]) -> list[str]:

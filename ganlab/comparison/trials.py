@@ -132,6 +132,10 @@ def plan(asked: Comparison) -> Plan:
     seeds, images, baseline = asked.seeds, asked.images, asked.baseline
     if not specs:
         raise SpecError("compare: names no spec")
+    if runs := [spec for spec in specs if RunFolder(spec).exists]:
+        raise SpecError(
+            f"compare: {runs[0]} is a run; --from compares runs that exist, and {runs[0] / 'spec.json'} trains its spec"
+        )
     if repeated := [seed for index, seed in enumerate(seeds) if seed in seeds[:index]]:
         raise SpecError(f"--seeds: {repeated[0]} is named twice")
     if asked.steps is not None and images is not None:

@@ -88,7 +88,8 @@ def place(name: str) -> Place:
 
 
 def charts(means: Mapping[str, Mapping[int, float]]) -> list[Json]:
-    """Returns the charts of a run as JSON: {"group", "title", "x": steps, "lines": [{"name", "y": values or None}]}.
+    """Returns the charts of a run as JSON: {"group", "title", "x": steps, "lines": [{"name", "colour": its
+    number in the palette, "y": values or None}]}.
 
     The groups are players in the order of their first terms; of a player, losses stand before gradients and rates.
     """
@@ -109,6 +110,7 @@ def band_charts(systems: Mapping[str, Sequence[Mapping[str, Mapping[int, float]]
     mean.
     """
     names = dict.fromkeys(name for runs in systems.values() for run in runs for name in run)
+    colours = {system: colour for colour, system in enumerate(systems)}
     found = []
     for name in sorted(names, key=_rank):
         lines: dict[str, Mapping[int, float]] = {}
@@ -128,6 +130,8 @@ def band_charts(systems: Mapping[str, Sequence[Mapping[str, Mapping[int, float]]
         title = where.chart if where.line == where.group else f"{where.chart}, {where.line}"
         chart = {"group": where.group, "title": title, **_drawn(lines), "summary": _summary(lines)}
         for line in chart["lines"]:
+            # that of the system in every chart
+            line["colour"] = colours[line["name"]]
             line |= {end: _rounded(values, chart["x"]) for end, values in ends.get(line["name"], {}).items()}
         found.append(chart)
     return found
@@ -147,7 +151,13 @@ def _rank(name: str) -> tuple[int, int]:
 
 def _drawn(lines: Mapping[str, Mapping[int, float]]) -> Json:
     steps = sorted({step for values in lines.values() for step in values})
-    return {"x": steps, "lines": [{"name": name, "y": _rounded(values, steps)} for name, values in lines.items()]}
+    return {
+        "x": steps,
+        "lines": [
+            {"name": name, "colour": colour, "y": _rounded(values, steps)}
+            for colour, (name, values) in enumerate(lines.items())
+        ],
+    }
 
 
 def _rounded(values: Mapping[int, float], steps: Sequence[int]) -> list[float | None]:

@@ -28,12 +28,19 @@ class Faces:
     """The samples of a run as strips of images, {step: {direction: strip}}. A sample is read and encoded once."""
 
     def __init__(
-        self, size: int, pairs: Mapping[str, int], samples: int = SAMPLES, most: int = BYTES, faces: int | None = None
+        self,
+        size: int,
+        pairs: Mapping[str, int],
+        samples: int = SAMPLES,
+        most: int = BYTES,
+        faces: int | None = None,
+        end: int = 0,
     ) -> None:
         """`pairs` is {direction: its number of pairs in a grid}; at most `faces` of them are kept, evenly spread.
 
-        At most `samples` samples are kept, each in at most `most` bytes.
+        At most `samples` samples are kept, each in at most `most` bytes. `end` is the last step of the training.
         """
+        self.end = end
         self._size, self._pairs, self._samples, self._most = size, pairs, samples, most
         self._kept = {direction: spread(range(count), faces or count) for direction, count in pairs.items()}
         self.inputs: dict[str, str] = {}
@@ -66,9 +73,9 @@ class Faces:
                         }
                     self.outputs[step] = outputs
 
-    def strips(self, direction: str, steps: Iterable[int]) -> list[str]:
-        """Returns the strip of each step, or of the last one without `steps`."""
-        return [self.outputs[step][direction] for step in list(steps) or [max(self.outputs)]]
+    def strips(self, direction: str, steps: Iterable[int | None]) -> list[str | None]:
+        """Returns the strip of each step, None for None."""
+        return [None if step is None else self.outputs[step][direction] for step in steps]
 
     def count(self, direction: str) -> int:
         """Returns the number of images in each strip of a direction."""
@@ -76,25 +83,28 @@ class Faces:
 
 
 def side_by_side(seed: int, systems: Sequence[Faces | None]) -> Json:
-    """Returns the same images under each system: {"seed", "steps", "directions": [{"name", "count", "inputs",
-    "outputs": for each system, the strip of each step}]}.
+    """Returns the same images under each system: {"seed", "unit", "steps", "directions": [{"name", "count", "inputs",
+    "outputs": for each system, its strip at each of the steps, or None}]}.
 
-    The steps are those that all systems have. If there is none, each system shows its last sample. A system that is
-    None, or that has other inputs in a direction than the first system with it, has no strips there.
+    If the systems train equally many steps, "unit" is "step", and "steps" are those that all finished systems have.
+    Otherwise "unit" is "percent", and "steps" are shares of the training in per cent: those of the finished system with
+    the fewest samples. A system that is None, or that has other inputs in a direction than the first system with it,
+    has no strips there.
     """
     known = [faces for faces in systems if faces is not None]
-    common = sorted(set.intersection(*(set(faces.outputs) for faces in known)))
+    unit, steps, chosen = _aligned(known)
     first = {direction: faces for faces in reversed(known) for direction in faces.inputs}
     return {
         "seed": seed,
-        "steps": common or [max(known[0].outputs)],
+        "unit": unit,
+        "steps": steps,
         "directions": [
             {
                 "name": direction,
                 "count": first[direction].count(direction),
                 "inputs": first[direction].inputs[direction],
                 "outputs": [
-                    faces.strips(direction, common)
+                    faces.strips(direction, chosen[known.index(faces)])
                     if faces is not None and faces.seen.get(direction) == first[direction].seen[direction]
                     else []
                     for faces in systems
@@ -103,6 +113,27 @@ def side_by_side(seed: int, systems: Sequence[Faces | None]) -> Json:
             for direction in sorted(first)
         ],
     }
+
+
+def _aligned(systems: Sequence[Faces]) -> tuple[str, list[int], list[list[int | None]]]:
+    """Returns the unit and the steps of `side_by_side`, and for each system the sample that it shows at each step."""
+    ended = [faces for faces in systems if max(faces.outputs) >= faces.end] or systems
+    if len({faces.end for faces in systems}) == 1:
+        each = [set(faces.outputs) for faces in ended]
+        steps = sorted(set.intersection(*each) or set.union(*each))
+        return "step", steps, [[step if step in faces.outputs else None for step in steps] for faces in systems]
+    fewest = min(ended, key=lambda faces: len(faces.outputs))
+    shares = [step / fewest.end for step in sorted(fewest.outputs)]
+    return "percent", [round(100 * share) for share in shares], [_nearest(faces, shares) for faces in systems]
+
+
+def _nearest(faces: Faces, shares: Iterable[float]) -> list[int | None]:
+    """Returns the sample that is nearest to each share of a training; None for those that it has not reached."""
+    reached = max(faces.outputs) / faces.end
+    return [
+        min(faces.outputs, key=lambda step: abs(step / faces.end - share)) if share <= reached + 0.05 else None
+        for share in shares
+    ]
 
 
 def spread(steps: Sequence[int], most: int) -> list[int]:

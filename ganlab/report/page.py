@@ -78,7 +78,7 @@ def _runs_of(items: Iterable[Json], key: str) -> list[tuple[str, list[Json]]]:
 
 def _curves_only(charts: Iterable[Json]) -> list[Json]:
     """Returns what the script needs of the charts."""
-    kept = ("name", "y", "low", "high")
+    kept = ("name", "colour", "y", "low", "high")
     return [
         {"x": chart["x"], "lines": [{key: line[key] for key in kept if key in line} for line in chart["lines"]]}
         for chart in charts

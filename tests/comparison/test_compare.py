@@ -194,6 +194,7 @@ REFUSED: list[tuple[Json, dict[str, Any], str]] = [
     ({}, {"vary": ["data.batch"]}, "--vary data.batch: is not of the form path.to.key=value,value"),
     ({}, {"vary": ["data.batch=1,,2"]}, "--vary data.batch=1,,2: is not of the form path.to.key=value,value"),
     ({}, {"vary": ["data.batch=1", "data.batch=2"]}, "--vary data.batch: is varied twice"),
+    ({}, {"vary": ["data.batch=1,2,1"]}, "--vary data.batch=1,2,1: 1 is named twice"),
     ({}, {"baseline": "none.json"}, "none.json: can't be read: No such file or directory"),
 ]
 
@@ -272,7 +273,7 @@ def test_the_table_follows_from_the_runs_own_files(runs: list[Path]) -> None:
 
 
 def test_the_systems_are_told_apart_by_their_specs(runs: list[Path]) -> None:
-    found = ganlab.compare_runs(runs, baseline="runs/wide-1", out="table")
+    found = ganlab.compare_runs(runs, baseline="runs/wide-1/", out="table")
     assert [(s["name"], s["finished"], s["differences"]) for s in found["systems"]] == [
         ("wide", 3, []),
         ("plain", 3, ["generator.width: 6 / 4"]),
@@ -292,6 +293,16 @@ def test_threads_make_no_other_system(runs: list[Path]) -> None:
     found = ganlab.compare_runs([*runs, "runs/threads"], out="table")
     assert [(s["name"], s["finished"]) for s in found["systems"]] == [("plain", 4), ("wide", 3)]
     assert "note: the runs were not measured with the same threads" in tables.text(found)
+
+
+def test_runs_are_not_trained_by_mistake(runs: list[Path]) -> None:
+    with pytest.raises(SpecError, match=r"^compare: runs/plain-0 is a run; --from compares runs that exist, and "):
+        plan(Comparison(runs[:2], [0]))
+    assert [*plan(Comparison([runs[0] / "spec.json"], [7])).systems] == ["plain"]
+    refused = CliRunner().invoke(app, ["compare", "--from", *map(str, runs), "--seeds", "0"])
+    assert refused.stderr.startswith("ganlab: compare --from: trains nothing, so only --baseline")
+    with pytest.raises(SpecError, match=r"runs/plain-0 is a run; choose another folder for the comparison"):
+        ganlab.compare_runs(runs, out=runs[0])
 
 
 def test_a_run_that_cannot_be_read_is_refused(runs: list[Path]) -> None:

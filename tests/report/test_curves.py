@@ -89,7 +89,8 @@ def test_charts_are_grouped_by_player() -> None:
         ("evaluation", "kid"),
     ]
     assert found[0]["x"] == [5, 10]
-    assert found[0]["lines"] == [{"name": "ab", "y": [0.1235, 2.0]}, {"name": "ba", "y": [0.1235, 2.0]}]
+    lines = [{"name": name, "colour": index, "y": [0.1235, 2.0]} for index, name in enumerate(("ab", "ba"))]
+    assert found[0]["lines"] == lines
     assert found[0]["summary"] == "; ".join(f"{d} from 0.123 to 2, between 0.123 and 2" for d in ("ab", "ba"))
 
 
@@ -116,3 +117,6 @@ def test_a_band_goes_from_the_lowest_to_the_highest_seed() -> None:
             for end in ends if line["name"] == "plain" else ["y"]:
                 np.testing.assert_allclose(line[end], ends[end], rtol=1e-3)
             assert ("low" in line) == (line["name"] == "plain")
+    # a system has its colour in every chart, also where another lacks a line
+    (alone,) = band_charts({"plain": [], "wide": [{NAMES[0]: {1: 0.5}}]})
+    assert [(line["name"], line["colour"]) for line in alone["lines"]] == [("wide", 1)]

@@ -125,8 +125,38 @@ def test_systems_stand_side_by_side_at_the_steps_that_all_have(tmp_path: Path) -
     few = Faces(SIZE, {"ab": 2}, faces=1)
     few.read(saved(tmp_path / "b", {"ab": 2}, range(2, 5))[0])
     assert [len(strips) for strips in side_by_side(0, [one, few])["directions"][0]["outputs"]] == [3, 0]
+    # no step in common
     apart = side_by_side(0, [one, read("c", {"ab": 2}, range(6, 8))])
-    assert apart["directions"][0]["outputs"] == [[one.outputs[4]["ab"]], apart["directions"][0]["outputs"][1]]
+    assert apart["steps"] == [1, 2, 3, 4, 6, 7]
+    assert apart["directions"][0]["outputs"][0] == [*(one.outputs[step]["ab"] for step in range(1, 5)), None, None]
+
+
+def test_trainings_of_different_lengths_are_aligned_by_their_shares(tmp_path: Path) -> None:
+    def read(folder: str, steps: range, end: int) -> Faces:
+        (tmp_path / folder).mkdir()
+        faces = Faces(SIZE, {"ab": 2}, end=end)
+        faces.read(saved(tmp_path / folder, {"ab": 2}, steps)[0])
+        return faces
+
+    # samples at 10, 20, ... 100 of 100 steps; at 12 and 20 of 20; at 50 of 100, not finished
+    long, short, begun = (
+        read("a", range(10, 101, 10), 100),
+        read("b", range(12, 21, 8), 20),
+        read("c", range(50, 51), 100),
+    )
+    found = side_by_side(0, [long, short, begun])
+    assert (found["unit"], found["steps"]) == ("percent", [60, 100])
+    assert found["directions"][0]["outputs"] == [
+        [long.outputs[60]["ab"], long.outputs[100]["ab"]],
+        [short.outputs[12]["ab"], short.outputs[20]["ab"]],
+        [None, None],
+    ]
+    # a run that has not finished limits no other
+    found = side_by_side(0, [long, begun])
+    assert (found["unit"], found["steps"]) == ("step", [*range(10, 101, 10)])
+    assert [strip is not None for strip in found["directions"][0]["outputs"][1]] == [
+        step == 50 for step in found["steps"]
+    ]
 
 
 @pytest.mark.parametrize("most", [2_000_000, 60_000, 4_000, 2_000])

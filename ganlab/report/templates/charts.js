@@ -61,12 +61,12 @@ const build = (chart, source) => {
   const field = (name, index) => ({ field: name + index });
   const x = { field: "x" };
   const renderers = chart.lines.map((line, index) => {
-    const stroke = colour(`line-${index % 8}`);
+    const stroke = colour(`line-${line.colour % 8}`);
     if (line.low) {
       figure.varea({ x, y1: field("low", index), y2: field("high", index), source, fill_color: stroke, fill_alpha: 0.18 });
     }
     if (chart.x.length < 40) figure.scatter({ x, y: field("y", index), source, size: 5, color: stroke });
-    const line_dash = index < 8 ? "solid" : "dashed";
+    const line_dash = line.colour < 8 ? "solid" : "dashed";
     return figure.line({ x, y: field("y", index), source, line_color: stroke, line_width: 1.6, line_dash });
   });
   const tooltips = chart.lines.map((line, index) => [line.name, `@y${index}{%.4g}`]);

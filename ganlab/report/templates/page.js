@@ -30,6 +30,7 @@ const drawFrom = (canvas, strip, columns, index) => {
 
 // a slider through steps, with a button that plays them; `show` is called with an index
 const startPlayer = (show) => {
+  let unit = "step";
   const slider = document.getElementById("step");
   const shown = document.getElementById("step-shown");
   const play = document.getElementById("play");
@@ -38,7 +39,8 @@ const startPlayer = (show) => {
   const last = () => steps.length - 1;
   const move = (index) => {
     slider.value = index;
-    const words = `step ${steps[index].toLocaleString("en")}`;
+    const number = steps[index].toLocaleString("en");
+    const words = unit === "step" ? `step ${number}` : `${number}% of training`;
     shown.textContent = words;
     slider.setAttribute("aria-valuetext", words);
     show(index);
@@ -66,9 +68,9 @@ const startPlayer = (show) => {
     kept("step", index === last() ? "" : steps[index]);
     move(index);
   });
-  return (newSteps) => {
+  return (seed) => {
     stop();
-    steps = newSteps;
+    ({ unit, steps } = seed);
     slider.max = last();
     slider.disabled = play.disabled = steps.length < 2;
     const chosen = steps.findIndex((step) => String(step) === kept("step"));
@@ -88,7 +90,7 @@ const startFaces = (faces) => {
     const mine = ++asked;
     const strips = {};
     for (const direction of seed.directions) {
-      const outputs = direction.outputs.map((steps) => steps.length && picture(steps[index] ?? steps[0]));
+      const outputs = direction.outputs.map((strips) => strips[index] && picture(strips[index]));
       strips[direction.name] = { ...(await Promise.all(outputs)), input: await picture(direction.inputs) };
     }
     // the slider may have moved on in the meantime
@@ -104,9 +106,9 @@ const startFaces = (faces) => {
   const seeds = document.getElementById("seed");
   seeds?.addEventListener("change", () => {
     seed = faces.seeds[seeds.value];
-    showSteps(seed.steps);
+    showSteps(seed);
   });
-  showSteps(seed.steps);
+  showSteps(seed);
 };
 
 const startSorting = (table) => {
