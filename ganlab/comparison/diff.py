@@ -10,7 +10,7 @@ from ganlab.errors import SpecError, shortened
 from ganlab.runs.folder import RunFolder
 from ganlab.spec.models import Json, leaf_differences
 
-_APART = ("run_id", "asked", "credits", "code", "data", "weights", "plugins", "components", "broken_plugins")
+_APART = ("run_id", "spec_origin", "credits", "code", "data", "weights", "plugins", "components", "broken_plugins")
 """The parts of environment.json that are no part of the environment's own table, or follow from other parts."""
 
 

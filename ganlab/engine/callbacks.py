@@ -16,12 +16,13 @@ from ganlab.interfaces.callbacks import Callback, Measurement, TrainingEnd, Trai
 class Callbacks(Callback):
     """Passes each call on to several callbacks, {name for messages: callback}. The first one also shows progress.
 
-    The first error of each is a warning. What they draw from global random generators is restored.
+    The first error of each is a warning. What they draw from global random generators is restored, except in
+    `progress`, where that would cost more than many an item.
     """
 
     def __init__(self, callbacks: Mapping[str, Callback]) -> None:
         self._callbacks = dict(callbacks)
-        self._shown = next(iter(callbacks.values()))
+        self._first = next(iter(callbacks.items()))
         self._failed: set[str] = set()
         self._begun: list[str] = []
 
@@ -57,8 +58,30 @@ class Callbacks(Callback):
         while self._begun:
             self._call(self._begun.pop(0), "end", end)
 
-    def progress(self, items: Iterable[Any], what: str, total: int) -> Iterable[Any]:
-        return self._shown.progress(items, what, total)
+    def progress(self, items: Iterable[Any], what: str, total: int) -> Iterator[Any]:
+        name, callback = self._first
+        item, ended = None, False
+        shown: Iterator[Any] = iter(())
+
+        def taken() -> Iterator[Any]:
+            while not ended:
+                yield item
+
+        def begin() -> None:
+            nonlocal shown
+            shown = iter(callback.progress(taken(), what, total))
+
+        def proceed() -> None:
+            next(shown, None)
+
+        # beside the items, not around them: a callback that fails loses none, and hides no error of theirs
+        shows = self._guarded(name, "progress", begin)
+        for item in items:
+            shows = shows and self._guarded(name, "progress", proceed)
+            yield item
+        ended = True
+        if shows:
+            self._guarded(name, "progress", proceed)
 
     def warn(self, sentence: str) -> None:
         self._each("warn", sentence)
@@ -72,10 +95,18 @@ class Callbacks(Callback):
             self._call(name, method, *arguments)
 
     def _call(self, name: str, method: str, *arguments: Any) -> bool:
-        """Returns False if the method raises an error, and warns if it is the callback's first one."""
-        try:
+        """Calls a callback's method. Returns False if it raises an error."""
+
+        def call() -> None:
             with untouched_settings():
                 getattr(self._callbacks[name], method)(*arguments)
+
+        return self._guarded(name, method, call)
+
+    def _guarded(self, name: str, method: str, call: Callable[[], object]) -> bool:
+        """Makes a call of a callback's method. Returns False if it raises an error; warns of the callback's first."""
+        try:
+            call()
         # some libraries exit
         except (Exception, SystemExit) as error:
             if method == "begin" and isinstance(error, SpecError):

@@ -129,6 +129,8 @@ class Evaluator:
         self.numbers: dict[str, MetricInfo] = {}
         """{full name: description} of every number, in the order of the metrics."""
         self.left_out: LeftOut = {}
+        self.fewest = {kind: metric.fewest for kind, metric in metrics.items()}
+        """{key of a metric: its `Metric.fewest`}."""
         first: dict[str, str] = {}
         for kind, metric in metrics.items():
             for own, number in metric.numbers.items():

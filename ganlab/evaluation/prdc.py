@@ -74,11 +74,15 @@ def _largest_group(count: int) -> int:
     return -(-count // min(GROUPS, count))
 
 
+def fewest(k: int) -> int:
+    """Returns the fewest images with which each has k others when a group is left out."""
+    return max(4, next(n for n in counting(k + 2) if n - _largest_group(n) > k))
+
+
 def _refuse_too_few(what: str, count: int, k: int) -> None:
-    """Raises Unavailable if an image has fewer than k others when a group is left out."""
-    least = next(n for n in counting(k + 2) if n - _largest_group(n) > k)
+    """Raises Unavailable if there are fewer images than k neighbours need."""
     refuse_fewer({what: count}, 4)
-    if count < least:
+    if count < (least := fewest(k)):
         raise Unavailable(f"needs at least {least} images ({what}) for k = {k} neighbours, and there are {count}")
 
 

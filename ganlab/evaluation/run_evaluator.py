@@ -42,6 +42,8 @@ class RunEvaluator:
         self._datasets = datasets
         self.missing = self._suite.evaluator.missing(every_image(datasets))
         """{number: reason} of the numbers that can't be measured on the run's images."""
+        self.fewest = self._suite.evaluator.fewest
+        """{key of a metric: its `Metric.fewest`}."""
         # kept for all checkpoints, because the values depend on real images alone
         self._kept: dict[str, dict[Any, Any]] = {direction: {} for direction in self._directions}
         self._references: dict[str, dict[str, Measured]] = {}

@@ -16,9 +16,6 @@ from ganlab.errors import Unavailable
 from ganlab.interfaces.metrics import Images, Pixels
 from ganlab.interfaces.sources import Source
 
-MOST_NEED = 4
-"""The number of test images below which most numbers can't be measured."""
-
 
 class Split(NamedTuple):
     """The images of a run, each part {domain: images}. No image is in two parts."""
@@ -55,13 +52,16 @@ def split(datasets: Mapping[str, Dataset]) -> Split:
     return parts
 
 
-def too_few(held_out: Mapping[str, int]) -> list[str]:
-    """Returns a sentence for each domain with too few held-out images, {domain: their number}, for most numbers."""
+def too_few(held_out: Mapping[str, int], fewest: Mapping[str, int]) -> list[str]:
+    """Returns a sentence for each domain with too few held-out images, {domain: their number}, for some metrics.
+
+    `fewest` is {key of a metric: its `Metric.fewest`}.
+    """
     return [
-        f"data.{domain}: {count} images are held out and half of them are measured, but most numbers need {MOST_NEED}:"
-        " add images or raise data.holdout"
+        f"data.{domain}: {count} images are held out and half of them are measured, but {', '.join(short)}: add images"
+        " or raise data.holdout"
         for domain, count in held_out.items()
-        if count // 2 < MOST_NEED
+        if (short := [f"{metric} needs {least}" for metric, least in fewest.items() if count // 2 < least])
     ]
 
 

@@ -33,26 +33,24 @@ def run_folder(spec: object) -> Path | None:
     return Path(spec) if isinstance(spec, str | Path) and RunFolder(spec).exists else None
 
 
-def origin_of(spec: object, set: Sequence[str], out: str | Path | None) -> Json:
-    """Returns where the spec of a run came from: {"spec", "set", "out"}, its "parent" and the "differences" to it.
+def origin_of(spec: object, set: Sequence[str], out: str | Path | None, asked: Json) -> Json:
+    """Returns where `asked`, a spec as `asked_json` returns it, comes from, for environment.json.
 
-    The parent is the file that the spec extends, or the spec's own file if it was changed by `set`. Returns {} for a
-    spec that is not a file.
+    {"spec", "set", "out"} are the arguments; "parent" is the file that the spec extends, or the spec's own file if it
+    was changed by `set`, and "differences" has {path: [value there, value in `asked`]}. Returns {} for a spec that is
+    not a file.
     """
     if not isinstance(spec, str | Path) or run_folder(spec):
         return {}
     found: Json = {"spec": str(spec), "set": list(set), "out": str(out) if out is not None else None}
-    own = read(spec)
     if (extended := parent(spec)) is None and not set:
         return found
-    name, base = extended or (Path(spec).name, own)
-    for text in set:
-        own = assigned(own, text)
+    name, base = extended or (Path(spec).name, read(spec))
     try:
-        before, after = (resolve({"name": "", **part}, name).as_json() for part in (base, own))
+        before, after = (resolve({"name": "", **part}, name).as_json() for part in (base, asked))
     except SpecError:
         # the parent may be no whole spec
-        before, after = base, own
+        before, after = base, dict(asked)
     for part in (before, after):
         for key in ("$schema", "name", "about"):
             part.pop(key, None)

@@ -68,8 +68,8 @@ def _check(resolved: Spec, callback: Callback) -> Json:
     # raises SpecError if the spec's monitor is not measured
     evaluator.monitors(resolved.evaluation.monitor, resolved.evaluation.keys_during)
     warn_of_missing(evaluator.missing(every_image(datasets)), callback)
-    if evaluator.numbers:
-        warn_of_few({domain: held_out(count, resolved.data.holdout) for domain, count in counts.items()}, callback)
+    held = {domain: held_out(count, resolved.data.holdout) for domain, count in counts.items()}
+    warn_of_few(held, evaluator.fewest, callback)
     return {
         "name": resolved.name,
         "about": resolved.about,

@@ -78,7 +78,7 @@ def warn_of_missing(missing: Mapping[str, str], callback: Callback) -> None:
         callback.warn(f"{numbers} can't be measured on these images: {why}")
 
 
-def warn_of_few(held: Mapping[str, int], callback: Callback) -> None:
-    """Warns of domains with too few held-out images, {domain: their number}."""
-    for sentence in too_few(held):
+def warn_of_few(held: Mapping[str, int], fewest: Mapping[str, int], callback: Callback) -> None:
+    """Warns of domains with too few held-out images, {domain: their number}, for metrics, {key: how many it needs}."""
+    for sentence in too_few(held, fewest):
         callback.warn(sentence)

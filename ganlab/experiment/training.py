@@ -83,6 +83,8 @@ def _run(
     others: tuple[Callback, ...],
 ) -> Run:
     asked, where = asked_json(spec, set)
+    # now, because the file may change while the run begins
+    origin = origin_of(spec, set, out, asked)
     with explaining(set):
         name = checked(asked, where).name
     folder = RunFolder(out or run_folder(spec) or Path("runs") / name)
@@ -127,12 +129,12 @@ def _run(
             )
             if evaluator is not None:
                 warn_of_missing(evaluator.missing, callback)
-                warn_of_few({domain: len(dataset.holdout) for domain, dataset in datasets.items()}, callback)
+                held = {domain: len(dataset.holdout) for domain, dataset in datasets.items()}
+                warn_of_few(held, evaluator.fewest, callback)
             initial = initial_of(resolved, folder) if fresh or not folder.steps else None
         with folder.locked():
             kept = claim(folder, kept, resolved, fresh)
             callback.add(f"the page {PAGE}", RunPage(folder, kept, system.schedule.steps, callback.warn))
-            origin = origin_of(spec, set, out)
             with ending(callback, lambda: trainer.state.step, lambda: read_run(folder, kept).stopped):
                 _train(trainer, datasets, folder, kept, callback, evaluator, initial, stopped, origin)
                 if evaluator is not None:
@@ -168,7 +170,7 @@ def _train(
     if initial is not None:
         begin_with(trainer, initial, callback.warn)
     credits = {domain: dataset.source.credits() for domain, dataset in datasets.items()}
-    also = {"asked": origin, "credits": credits}
+    also = {"spec_origin": origin, "credits": credits}
     repeated = keep_manifest(folder, kept, system, datasets, callback.warn, initial, also)
     unrecorded = restore(trainer, folder)
     start = TrainingStart(

@@ -13,6 +13,7 @@ from PIL import Image
 from ganlab.data.dataset import Progress
 from ganlab.data.reading import noting_warnings
 from ganlab.determinism import untouched_randomness
+from ganlab.errors import RunError
 from ganlab.evaluation.image_folders import Folder, evaluate
 from ganlab.evaluation.metric_suite import SEED, MetricSuite
 from ganlab.files import hashes
@@ -33,7 +34,7 @@ def evaluate_translations(
     """Measures the translations of the pictures in the folder `inputs` against the images in the folder `real`.
 
     All are cropped and resized as the run's are. `asked` is resolved. Returns the content of an evaluation.json. Raises
-    SpecError if a folder can't be used.
+    SpecError if a folder can't be used, RunError if a generator fails.
     """
     spec = translator.spec
     suite = MetricSuite.build(asked, torch.device(spec.runtime.device), progress)
@@ -49,7 +50,11 @@ def evaluate_translations(
         back = direction[::-1] in spec.directions
         outputs, cycled = list[Pixels](), list[Pixels]()
         for pixels in progress(sources.pixels, "translations", len(sources)):
-            found = translator.pictures(direction, Image.fromarray(pixels), "run", back)
+            try:
+                found = translator.pictures(direction, Image.fromarray(pixels), "run", back)
+            # a generator may fail for want of memory
+            except ValueError as error:
+                raise RunError(f"{inputs} can't be translated: {error}") from error
             outputs.append(np.asarray(found.output.convert("RGB")))
             if found.back is not None:
                 cycled.append(np.asarray(found.back.convert("RGB")))

@@ -62,6 +62,10 @@ class Metric:
     """True if the metric compares feature vectors. The name of the feature network is then appended to the name of each
     number: "NUMBER-FEATURES"."""
 
+    fewest = 1
+    """The fewest images of a set with which every number can be measured. A run with fewer test images says so before
+    it trains."""
+
     packages: Sequence[str] = ()
     """The distributions that the results depend on, besides the metric's own. An evaluation records their versions."""
 

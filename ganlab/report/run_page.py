@@ -73,7 +73,7 @@ class RunPage(Callback):
         self._curves.read(folder.metrics)
         means = self._curves.means()
         found = drawn(charts(means))
-        asked = environment.get("asked", {})
+        origin = environment.get("spec_origin", {})
         results = list(_results(evaluation))
         measured_at = max((result["step"] for result in evaluation["results"]), default=0)
         last = [result for result in evaluation["results"] if result["step"] == measured_at]
@@ -95,9 +95,9 @@ class RunPage(Callback):
             "faces": {"columns": COLUMNS, "seeds": [side_by_side(spec.seed, [faces])] if faces else []},
             "charts": found,
             "width": self._curves.width,
-            "started": _started(asked),
+            "started": _started(origin),
             "again": shlex.join(["ganlab", "run", str(folder.path / "spec.json"), "--out", f"{folder.path}-again"]),
-            **_spec(spec, asked),
+            **_spec(spec, origin),
             "data": list(_data(spec, environment)),
             "environment": list(_environment(environment)),
             "code": [
@@ -213,17 +213,17 @@ def _options(options: Json) -> str:
     return f"{options['type']}{': ' if rest else ''}{', '.join(rest)}"
 
 
-def _started(asked: Json) -> str | None:
+def _started(origin: Json) -> str | None:
     """Returns the command that started a run; None if Python code started it."""
-    if not asked.get("spec"):
+    if not origin.get("spec"):
         return None
-    words = ["ganlab", "run", asked["spec"], *(word for text in asked["set"] for word in ("--set", text))]
-    return shlex.join([*words, *(["--out", asked["out"]] if asked.get("out") else [])])
+    words = ["ganlab", "run", origin["spec"], *(word for text in origin["set"] for word in ("--set", text))]
+    return shlex.join([*words, *(["--out", origin["out"]] if origin.get("out") else [])])
 
 
-def _spec(spec: Spec, asked: Json) -> Json:
+def _spec(spec: Spec, origin: Json) -> Json:
     """Returns the rows of the resolved spec, with the values of the parent where they differ."""
-    was: dict[str, list[str]] = asked.get("differences", {})
+    was: dict[str, list[str]] = origin.get("differences", {})
     shown = list(_leaves(spec.as_json()))
     paths = {row["path"] for row in shown}
     table = []
@@ -233,7 +233,7 @@ def _spec(spec: Spec, asked: Json) -> Json:
         table.append({**row, "was": None if kept is None else kept[0].strip('"')})
     return {
         "spec": table,
-        "parent": asked.get("parent"),
+        "parent": origin.get("parent"),
         "changed": sum(row["was"] is not None for row in table),
         "removed": [(path, values[0].strip('"')) for path, values in was.items() if path not in paths],
     }

@@ -11,6 +11,7 @@ from ganlab_content.agreement import agreement, colours, edges
 from ganlab_content.judge import FEWEST, Judge, Shared
 
 FEWEST_PAIRS = 4
+"""The fewest pairs from which a number is estimated."""
 
 COLOUR = MetricInfo(
     "how far output and input have the same colours in the same places: 1 if they are equal, 0 as in random pairs, -1"
@@ -38,6 +39,8 @@ class Content(ganlab.Metric):
     Args:
         shared: {name: content that both domains share}.
     """
+
+    fewest = FEWEST_PAIRS
 
     def __init__(self, shared: dict[str, Shared] = {}) -> None:  # noqa: B006  (options are read, never changed)
         for name in ("colour", "edges"):

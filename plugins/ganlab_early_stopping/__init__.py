@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from typing import Annotated
 
@@ -17,9 +18,9 @@ PREFIX = "evaluation/"
 class EarlyStopping(ganlab.Callback):
     """Ends the run when a validation number has had no new best value in `patience` measurements in a row.
 
-    The value is the number's mean over the directions. The run is then finished and measured as every run. The count
-    comes from the run's records, so a run that is stopped and resumed ends at the same step. Needs
-    `evaluation.every`.
+    The value is the number's mean over the directions that have it; a measurement that lacks one of them has no new
+    best value. The run is then finished and measured as every run. The count comes from the run's records, so a run
+    that is stopped and resumed ends at the same step. Needs `evaluation.every`.
 
     Args:
         number: the number, for example "kid-lite0"; by default the one that picks the best checkpoint.
@@ -43,6 +44,7 @@ class EarlyStopping(ganlab.Callback):
             raise ganlab.SpecError(f"early stopping: {self.number!r} is not measured during training; known: {known}")
         self._better = {self.number: start.better[self.number]} if self.number else start.better
         self._watched = ""
+        self._directions: set[str] = set()
         self._best, self._at, self._since = math.inf, 0, 0
         self._count(start.history)
 
@@ -51,12 +53,23 @@ class EarlyStopping(ganlab.Callback):
 
     def _count(self, records: Iterable[dict[str, float]]) -> None:
         for record in records:
-            measured = [name.removeprefix(PREFIX).partition("/")[2] for name in record if name.startswith(PREFIX)]
+            numbers: dict[str, dict[str, float]] = defaultdict(dict)
+            for name, value in record.items():
+                if name.startswith(PREFIX):
+                    direction, _, number = name.removeprefix(PREFIX).partition("/")
+                    numbers[number][direction] = value
             # the first number that is measured picks the best checkpoint, too
-            self._watched = self._watched or next((name for name in self._better if name in measured), "")
-            values = [v for k, v in record.items() if k.startswith(PREFIX) and k.endswith(f"/{self._watched}")]
-            if self._watched and values:
-                self._judge(int(record["step"]), sum(values) / len(values))
+            self._watched = self._watched or next((number for number in self._better if number in numbers), "")
+            if self._watched and numbers:
+                self._judge(int(record["step"]), self._mean(numbers[self._watched]))
+
+    def _mean(self, values: dict[str, float]) -> float:
+        """Returns the mean of {direction: value}, or NaN if a direction that had a value before has none."""
+        if not values.keys() <= self._directions:
+            # the best value until now is a mean over fewer directions
+            self._directions |= values.keys()
+            self._best, self._at, self._since = math.inf, 0, 0
+        return sum(values.values()) / len(values) if values.keys() == self._directions else math.nan
 
     def _judge(self, step: int, value: float) -> None:
         cost = value if self._better[self._watched] == "lower" else -value

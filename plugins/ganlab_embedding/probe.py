@@ -35,6 +35,7 @@ _TIE = 1e-9
 class EmbeddingSpace(ganlab.Metric):
     """Measures how alike the embeddings of both generators are. Needs no discriminator on embeddings."""
 
+    fewest = 2
     numbers = {  # noqa: RUF012  (an interface's attribute)
         "probe": MetricInfo(
             "how often a linear classifier, trained on embeddings of the training images, recognises the domain of a"

@@ -39,6 +39,7 @@ class LPIPS(ganlab.Metric):
     """
 
     packages = ("lpips", "stlpips-pytorch")
+    fewest = 4
 
     def __init__(
         self,
@@ -70,7 +71,7 @@ class LPIPS(ganlab.Metric):
         four outputs.
         """
         outputs = data.outputs
-        refuse_fewer({"outputs": len(outputs)}, 4)
+        refuse_fewer({"outputs": len(outputs)}, self.fewest)
         pairs = keyed("diversity", data.seed, len(outputs)).permutation(len(outputs))[: len(outputs) // 2 * 2]
         first, second = pairs.reshape(2, -1)[:, : self._pairs].tolist()
         compared: dict[str, tuple[Images, Images]] = {}

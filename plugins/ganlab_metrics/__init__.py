@@ -15,6 +15,9 @@ from ganlab.interfaces.metrics import Estimate, MetricInfo, MetricInputs, Vector
 FEW = 2048
 """The number of Inception's features. With fewer images, covariances are singular and FID is far above its limit."""
 
+FEWEST = 4
+"""The fewest images of a set from which a distance and its interval are estimated."""
+
 _KID = MetricInfo(
     "How different outputs and real images are for a feature network, from all pairs of images; around 0 if both have"
     " the same distribution, however many images there are."
@@ -25,6 +28,7 @@ class KID(ganlab.Metric):
     """Kernel inception distance (arXiv:1801.01401)."""
 
     on_features = True
+    fewest = FEWEST
     numbers: Mapping[str, MetricInfo] = {"kid": _KID}
 
     def measure(self, data: MetricInputs) -> Mapping[str, Estimate]:
@@ -38,6 +42,7 @@ class FID(ganlab.Metric):
     """
 
     on_features = True
+    fewest = FEWEST
     numbers: Mapping[str, MetricInfo] = {
         "kid": _KID,
         "fid": MetricInfo(
@@ -82,6 +87,7 @@ class PRDC(ganlab.Metric):
 
     def __init__(self, k: Annotated[int, Field(ge=1, le=1000)] = 5) -> None:
         self._k = k
+        self.fewest = prdc.fewest(k)
 
     def measure(self, data: MetricInputs) -> Mapping[str, Estimate]:
         return prdc.estimate(*_vectors(data), self._k, data.seed)
@@ -90,7 +96,7 @@ class PRDC(ganlab.Metric):
 def _vectors(data: MetricInputs) -> tuple[Vectors, Vectors]:
     """Returns the vectors of the outputs and of the real images. Raises Unavailable if a set has fewer than four
     images."""
-    refuse_fewer({"outputs": len(data.outputs), "real": len(data.targets)}, 4)
+    refuse_fewer({"outputs": len(data.outputs), "real": len(data.targets)}, FEWEST)
     return data.vectors(data.outputs), data.vectors(data.targets)
 
 
