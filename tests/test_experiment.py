@@ -229,6 +229,25 @@ def test_a_run_resolves_its_spec_once_and_the_spec_of_its_folder_once(
     assert resolved == ["spec", kept, "spec", kept, "spec"]
 
 
+def test_environment_json_names_the_origin_of_the_spec_that_is_trained(tiny: Json, tmp_path: Path) -> None:
+    class Editing(ganlab.Callback):
+        def progress(self, items: Iterable[Any], what: str, total: int) -> Iterable[Any]:
+            (tmp_path / "own.json").write_text("no spec any more")
+            return items
+
+    (tmp_path / "base.json").write_text(json.dumps(tiny))
+    (tmp_path / "own.json").write_text(json.dumps({"extends": "base.json", "seed": 3}))
+    where, out = str(tmp_path / "own.json"), tmp_path / "run"
+    ganlab.run(where, ["schedule.steps=1"], out=out, callback=Editing())
+    assert json.loads((out / "environment.json").read_text())["spec_origin"] == {
+        "spec": where,
+        "set": ["schedule.steps=1"],
+        "out": str(out),
+        "parent": "base.json",
+        "differences": {"seed": ["0", "3"], "schedule.steps": [str(tiny["schedule"]["steps"]), "1"]},
+    }
+
+
 def test_another_spec_is_refused_and_every_difference_named(tiny: Json, tmp_path: Path) -> None:
     ganlab.run(tiny, ["schedule.steps=1"], out=tmp_path / "run")
     before = networks(tmp_path / "run", 1)

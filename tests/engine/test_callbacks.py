@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import pytest
 import torch
 
 import ganlab
+from ganlab.engine.callbacks import Callbacks
 from ganlab.runs.overview import list_runs
 from ganlab.spec.files import merge
 from ganlab.spec.models import Json
@@ -146,6 +147,45 @@ def test_a_callback_that_fails_is_named_once_and_changes_nothing(cheap: Json, tm
     assert done.evaluation == whole.evaluation
     # those after it are told everything
     assert [call[1] for call in after.calls if call[0] == "records"] == [[step] for step in range(1, 13)]
+
+
+class Display(Recording):
+    """Writes down the items that it is given, and fails after `most` of them."""
+
+    def __init__(self, most: int) -> None:
+        super().__init__()
+        self.most, self.given, self.ended = most, list[int](), 0
+
+    def progress(self, items: Iterable[Any], what: str, total: int) -> Iterable[Any]:
+        for item in items:
+            if len(self.given) == self.most:
+                raise OSError("no terminal")
+            self.given.append(item)
+            yield item
+        self.ended += 1
+
+
+def test_a_display_that_fails_loses_no_item_and_is_named_once() -> None:
+    good, bad = Display(99), Display(2)
+    assert list(Callbacks({"good": good}).progress(iter([5, 5, 7]), "things", 3)) == [5, 5, 7]
+    assert (good.given, good.ended, good.warned) == ([5, 5, 7], 1, [])
+    guarded = Callbacks({"bad": bad})
+    for _ in range(2):
+        assert list(guarded.progress(iter([5, 5, 7, 8]), "things", 4)) == [5, 5, 7, 8]
+    assert bad.given == [5, 5]
+    said = "bad failed in `progress`: no terminal; the run continues, it is not told again if it fails"
+    assert bad.warned == [said]
+
+
+def test_an_error_of_the_items_is_not_the_displays() -> None:
+    def damaged() -> Iterator[int]:
+        yield 5
+        raise ValueError("a damaged file")
+
+    shown = Display(99)
+    with pytest.raises(ValueError, match="^a damaged file$"):
+        list(Callbacks({"shown": shown}).progress(damaged(), "things", 3))
+    assert (shown.given, shown.warned) == ([5], [])
 
 
 class Broken(Told):

@@ -10,7 +10,7 @@ import torch
 
 from ganlab import Unavailable
 from ganlab.data.dataset import Dataset, load
-from ganlab.evaluation.splits import split
+from ganlab.evaluation.splits import split, too_few
 from ganlab.evaluation.translators import BATCH, Translators
 from ganlab.interfaces.metrics import Images
 from ganlab.interfaces.networks import Generator
@@ -81,6 +81,14 @@ def test_each_image_has_its_attributes_and_its_label() -> None:
 def test_too_few_held_out_images_are_refused() -> None:
     with pytest.raises(Unavailable, match=r"two held-out images of each domain, and b has 1; raise data\.holdout"):
         split(datasets(40, 4))
+
+
+def test_the_metrics_that_need_more_test_images_are_named() -> None:
+    assert too_few({"a": 8, "b": 15}, {"kid": 4, "prdc": 7, "content": 1}) == [
+        "data.a: 8 images are held out and half of them are measured, but prdc needs 7: add images or raise data.holdout"
+    ]
+    (said,) = too_few({"a": 7}, {"kid": 4, "prdc": 7, "content": 1})
+    assert ", but kid needs 4, prdc needs 7: " in said
 
 
 @pytest.fixture

@@ -62,6 +62,27 @@ def test_a_value_that_is_not_finite_is_never_the_best() -> None:
     assert stop_of(EarlyStopping(patience=2), measured([nan, 5.0, nan, 4.0, nan, nan])) == 12
 
 
+def test_a_measurement_without_one_direction_is_no_new_best_value() -> None:
+    records = measured([5.0, 4.0, 3.0, 2.0, 1.0])
+    for at in (5, 7):
+        # the other direction alone would be better
+        del records[at]["evaluation/ba/kid"]
+    assert stop_of(EarlyStopping(patience=2), records) == 8
+    # one that lacks both, but not another number
+    for at in (5, 7):
+        del records[at]["evaluation/ab/kid"]
+    assert stop_of(EarlyStopping(patience=2), records) == 8
+
+
+def test_the_count_starts_again_when_a_direction_has_its_first_number() -> None:
+    # 0.75 in one direction; then 5, the best of both, 6 and 7
+    records = measured([1.0, 6.0, 5.0, 6.0, 7.0])
+    del records[1]["evaluation/ba/kid"]
+    callback = EarlyStopping(patience=2)
+    assert stop_of(callback, records) == 10
+    assert str(callback.stop_requested).startswith("kid had no value better than 5, that of step 6,")
+
+
 def test_the_reason_names_the_best_value_and_its_step() -> None:
     callback = EarlyStopping("coverage", patience=1)
     assert stop_of(callback, measured([0.5, 0.25], "coverage")) == 4

@@ -162,6 +162,7 @@ def test_the_neighbours_option() -> None:
     assert validate(PRDC, {}).model_dump() == {"k": 5}
     with pytest.raises(ValidationError, match="greater than or equal to 1"):
         validate(PRDC, {"k": 0})
+    assert (PRDC(k=38).fewest, PRDC().fewest, PRDC(k=1).fewest) == (42, 7, 4)
     with pytest.raises(Unavailable, match=r"at least 42 images \(outputs\) for k = 38 neighbours, and there are 41"):
         PRDC(k=38).measure(small(41, 60))
 

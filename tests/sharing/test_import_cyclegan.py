@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from ganlab_resnet.generator import Resnet
 from PIL import Image, ImageOps
 from torch import Tensor, nn
 from torch.nn.functional import conv2d, conv_transpose2d, pad
@@ -271,6 +272,21 @@ def test_eval_measures_its_translations_against_real_images(imported: Path, tmp_
     back = CliRunner().invoke(app, [*words, *asked, "--to", "a", "--json"])
     assert {result["direction"] for result in json.loads(back.stdout)["results"]} == {"ba"}
     assert not (imported / "evaluation.json").exists()
+
+
+def test_eval_says_at_once_that_a_generator_fails(
+    imported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trial: None
+) -> None:
+    def scarce(self: Resnet, images: Tensor) -> Tensor:
+        raise RuntimeError("not enough memory")
+
+    for number in range(2):
+        colourful(20, 24 + number).save(tmp_path / f"{number}.png")
+    monkeypatch.setattr(Resnet, "encode", scarce)
+    words = ["eval", str(imported), "--inputs", str(tmp_path), "--images", str(tmp_path), "--metric", "brightness"]
+    done = CliRunner().invoke(app, words)
+    why = "the generator fails at 16 x 16 pixels: not enough memory"
+    assert (done.exit_code, done.stderr.splitlines()[-1]) == (1, f"ganlab: {tmp_path} can't be translated: {why}")
 
 
 @pytest.mark.parametrize(
