@@ -70,7 +70,8 @@ class Notebook(Callback):
 
     def begin(self, start: TrainingStart) -> None:
         self._title = f"{start.name} {f'resumes after step {start.step}' if start.step else 'starts'}"
-        self._where = f"{start.device}, {start.precision}, {start.threads} threads, in {start.folder}"
+        threads = f"{start.threads} thread{'' if start.threads == 1 else 's'}"
+        self._where = f"{start.device}, {start.precision}, {threads}, in {start.folder}"
         self._rate = Rate(start)
         self._training = _Bar("training", start.steps, start.step)
         self._bars.insert(0, self._training)

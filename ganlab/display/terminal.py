@@ -95,7 +95,7 @@ class Console(Callback):
         how = f"resumes after step {start.step}" if start.step else "starts"
         self._line(
             f"{start.name} {how}: {start.steps} steps on {start.device}, {start.precision},"
-            f" {start.threads} threads, in {printable(str(start.folder))}"
+            f" {start.threads} thread{'' if start.threads == 1 else 's'}, in {printable(str(start.folder))}"
         )
         self._task = self._bar.add_task("training", total=start.steps, completed=start.step, terms="")
 

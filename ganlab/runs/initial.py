@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from ganlab.engine.trainer import Trainer
 from ganlab.errors import GanlabError, RunError, SpecError
-from ganlab.files import digest
+from ganlab.files import hashes
 from ganlab.runs import checkpoint, shared
 from ganlab.runs.folder import RunFolder
 from ganlab.spec.models import Json, Spec
@@ -19,8 +19,8 @@ class InitialWeights(NamedTuple):
 
     folder: RunFolder
     step: int
-    sha256: str
-    """The SHA-256 of its networks.safetensors; of a shared model, of its first direction's weights."""
+    sha256: dict[str, str]
+    """{name of a file of weights: its SHA-256}."""
 
     def as_json(self) -> Json:
         """Returns what environment.json says of the weights."""
@@ -38,11 +38,13 @@ def initial_weights(folder: RunFolder, choose: Callable[[RunFolder, Spec], int])
         spec = folder.spec_here()
         step = choose(folder, spec)
         if folder.shared:
-            return InitialWeights(folder, step, digest(shared.weights(folder.path, spec.directions[0])))
+            files = hashes(shared.weights(folder.path, direction) for direction in spec.directions)
+            return InitialWeights(folder, step, files)
         manifest = checkpoint.verify(folder.checkpoints, step, folder.trained(spec), build_schedule(spec).steps)
     except (GanlabError, OSError) as error:
         raise SpecError(f"init.run: {error}") from error
-    return InitialWeights(folder, step, manifest["files"][checkpoint.NETWORKS]["sha256"])
+    name = checkpoint.NETWORKS
+    return InitialWeights(folder, step, {name: manifest["files"][name]["sha256"]})
 
 
 def begin_with(trainer: Trainer, initial: InitialWeights, warn: Callable[[str], None]) -> None:

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from ganlab.errors import text_of
+from ganlab.interfaces.networks import Domain
 from ganlab.interfaces.schedules import PLAYERS, Schedule
 from ganlab.spec.models import Json
 from ganlab.spec.resolve import resolve_component
@@ -49,6 +50,8 @@ def _behaviour(
     yield "the number of batches of a turn", _pair(schedule.batches for schedule in both)
     for player in PLAYERS:
         yield f"the optimizer of the {player}", _pair(_settings(schedule, player) for schedule in both)
+    for direction in one.directions:
+        yield f"the pool of {direction}", _pair(_pool(schedule, direction) for schedule in both)
     for step in range(done):
         at = f"in step {step + 1}"
         yield f"the turns {at}", _pair([tuple(turn) for turn in schedule.turns(step)] for schedule in both)
@@ -63,6 +66,15 @@ def _behaviour(
 def _pair(values: Iterable[object]) -> tuple[object, object]:
     one, other = values
     return one, other
+
+
+def _pool(schedule: Schedule, direction: str) -> str | None:
+    """Returns the class and the shapes of the buffers of a direction's pool."""
+    # the number of pixels is the same for both schedules
+    if (pool := schedule.pool(Domain(direction[1], 3, 64, 64))) is None:
+        return None
+    shapes = [f"{name} {tuple(buffer.shape)}" for name, buffer in pool.state_dict().items()]
+    return f"{type(pool).__name__} ({', '.join(shapes)})"
 
 
 def _settings(schedule: Schedule, player: str) -> list[dict[str, Any]]:

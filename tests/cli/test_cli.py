@@ -498,7 +498,7 @@ def test_run_trains_and_says_where_to_look(here: Path) -> None:
     for path in (here / "runs/tiny/samples/step-000006.png", here / "runs/tiny/checkpoints/step-000006"):
         assert path.exists()
     said = result.stderr.splitlines()
-    assert said[0] == "tiny starts: 6 steps on cpu, float32, 1 threads, in runs/tiny"
+    assert said[0] == "tiny starts: 6 steps on cpu, float32, 1 thread, in runs/tiny"
     assert [line.split("  ")[0] for line in said[1:]] == ["step 1/6", "step 6/6"]
     again = CliRunner().invoke(app, ["run", "tiny.json"])
     assert again.exit_code == 0

@@ -176,6 +176,9 @@ def test_a_loss_that_fades_out_in_its_own_steps_does_not_depend_on_the_total() -
     assert different == "the weight of identity for the generator in step 2: 0.75 / 0.5"
     batches = obstacle(schedule(steps=6), schedule(steps=6, accumulate=2), 6)
     assert batches == "the number of batches of a turn: 1 / 2"
+    pools = obstacle(schedule(steps=6, pool=3), schedule(steps=6, pool=0), 6)
+    assert pools is not None
+    assert re.fullmatch(r"the pool of ab: Pool \(.*\(3, 3, 64, 64\).*\) / None", pools)
 
 
 def test_a_checkpoint_of_other_rates_is_not_of_this_run(home: Path, tmp_path: Path) -> None:
@@ -238,7 +241,8 @@ def test_a_run_begins_with_the_averaged_weights_of_another(home: Path, tmp_path:
         torch.testing.assert_close(weight, expected, rtol=1e-6, atol=1e-12, msg=name)
     sha256 = hashlib.sha256((source / f"checkpoints/step-{step:06d}/networks.safetensors").read_bytes()).hexdigest()
     facts = json.loads((out / "environment.json").read_text())
-    assert facts["init"] == {"run": str(source.resolve()), "step": step, "sha256": sha256}
+    hashed = {"networks.safetensors": sha256}
+    assert facts["init"] == {"run": str(source.resolve()), "step": step, "sha256": hashed}
     assert ganlab.load_run(out).spec.init.model_dump() == {"run": str(source), "checkpoint": which}
 
 

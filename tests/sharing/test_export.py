@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import shutil
@@ -274,7 +275,9 @@ def test_a_run_begins_with_the_weights_of_a_model(model: Path, tiny: Json, tmp_p
     for to in "ab":
         assert torch.equal(run.translate(images, to=to), ganlab.load_run(model).translate(images, to=to))
     kept = json.loads((tmp_path / "run/environment.json").read_text())["init"]
-    assert (kept["run"], kept["step"]) == (str(model.resolve()), 6)
+    names = ("ab.safetensors", "ba.safetensors")
+    hashed = {name: hashlib.sha256((model / name).read_bytes()).hexdigest() for name in names}
+    assert kept == {"run": str(model.resolve()), "step": 6, "sha256": hashed}
 
 
 def damaged(model: Path, tmp_path: Path) -> Path:
