@@ -183,7 +183,7 @@ def test_an_error_of_the_items_is_not_the_displays() -> None:
         raise ValueError("a damaged file")
 
     shown = Display(99)
-    with pytest.raises(ValueError, match="^a damaged file$"):
+    with pytest.raises(ValueError, match=r"^a damaged file$"):
         list(Callbacks({"shown": shown}).progress(damaged(), "things", 3))
     assert (shown.given, shown.warned) == ([5], [])
 
