@@ -60,8 +60,10 @@ def write(path: Path, content: bytes | Callable[[], Iterable[bytes]]) -> None:
 
     A content that is too large for the memory is a function that returns its pieces. Raises OSError.
     """
+    # a short name, because that of the file may be as long as the system allows
+    name = hashlib.sha256(os.fsencode(path.name)).hexdigest()[:16]
     # more than one process may be writing it
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}{_UNFINISHED}")
+    unfinished = path.with_name(f".{name}.{os.getpid()}{_UNFINISHED}")
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         _fill(unfinished, content)

@@ -88,7 +88,9 @@ def picture(path: Path, range: Range | None = None) -> Image.Image:
         raise ValueError(f"is no image of a kind that is read ({', '.join(FORMATS)})") from error
     # Pillow's decoders raise many other errors than OSError for damaged files
     except Exception as error:
-        raise ValueError(" ".join(str(error).split()) or type(error).__name__) from error
+        # without the file's name, which whoever reports it puts before
+        text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        raise ValueError(" ".join(text.split()) or type(error).__name__) from error
 
 
 def upright_rgb(image: Image.Image, range: Range | None = None) -> Image.Image:

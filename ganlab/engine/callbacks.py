@@ -17,7 +17,7 @@ class Callbacks(Callback):
     """Passes each call on to several callbacks, {name for messages: callback}. The first one also shows progress.
 
     The first error of each is a warning. What they draw from global random generators is restored, except in
-    `progress`, where that would cost more than many an item.
+    `progress`, where that would take longer than reading an image.
     """
 
     def __init__(self, callbacks: Mapping[str, Callback]) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import glob
 import itertools
 import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path, PurePath
 from typing import NamedTuple
 
@@ -16,8 +18,9 @@ from ganlab import files
 from ganlab.data.image_files import found_below
 from ganlab.data.reading import noting_warnings, read
 from ganlab.display.choice import showing
-from ganlab.errors import SpecError
+from ganlab.errors import RunError, SpecError
 from ganlab.inference.run import Run, load_run, translator_of
+from ganlab.inference.translator import Translated, Translator
 from ganlab.interfaces.callbacks import Callback
 from ganlab.report.grids import png, sheet
 from ganlab.spec.models import Json
@@ -84,15 +87,13 @@ def translate(
     shown: list[list[Image.Image]] = []
     with showing(callback) as told, noting_warnings():
         for job in told.progress(jobs, "pictures", len(jobs)):
-            found, notes = read(lambda path: translator.pictures(direction, path, size, cycle), str(job.source))
+            found, notes = read(partial(_made, translator, direction, size, job.outputs), str(job.source))
             for note in dict.fromkeys(notes):
                 told.warn(f"{job.source}: {note}")
             if isinstance(found, Exception):
                 told.warn(f"{job.source} is left out: {found}")
                 left_out.append({"input": str(job.source), "why": str(found)})
                 continue
-            for name, path in job.outputs.items():
-                _write(path, getattr(found, name))
             written.append({"input": str(job.source)} | {name: str(path) for name, path in job.outputs.items()})
             if len(shown) < MOST_IN_GRID:
                 shown.append([_small(image) for image in found if image is not None])
@@ -112,6 +113,16 @@ def translate(
         "left_out": left_out,
         "grid": sheet_path and str(sheet_path),
     }
+
+
+def _made(translator: Translator, direction: str, size: str, outputs: Mapping[str, Path], source: str) -> Translated:
+    """Translates a picture and writes its outputs, {field of `Translated`: file}. Raises ValueError, RunError."""
+    translated = translator.pictures(direction, source, size, "back" in outputs)
+    # the longest name first: if it is too long, nothing is written
+    for field in ("back", "output"):
+        if field in outputs:
+            _write(outputs[field], getattr(translated, field))
+    return translated
 
 
 def _jobs(inputs: Sequence[str | Path], out: Path, fields: Sequence[str]) -> list[_Job]:
@@ -161,13 +172,14 @@ def _below(folder: Path, out: Path, name: PurePath) -> Iterator[tuple[Path, Pure
     if not keys:
         raise SpecError(f"{folder} holds no file")
     for key in keys:
-        if not (holds_out and (folder / key).resolve().is_relative_to(out.resolve())):
+        if not (holds_out and Path(os.path.realpath(folder / key)).is_relative_to(out.resolve())):
             yield folder / key, name / key
 
 
 def _check_outputs(jobs: Sequence[_Job], sheet_path: Path | None, overwrite: bool) -> None:
     """Raises SpecError if two files would have one name, if a file would be lost, or if a folder is none."""
-    sources = {job.source.resolve() for job in jobs}
+    # Path.resolve raises an error for a link that leads to itself
+    sources = {os.path.realpath(job.source) for job in jobs}
     made_from: dict[Path, object] = {} if sheet_path is None else {sheet_path: "the sheet"}
     for job in jobs:
         for path in job.outputs.values():
@@ -177,7 +189,7 @@ def _check_outputs(jobs: Sequence[_Job], sheet_path: Path | None, overwrite: boo
                     " with another --out"
                 )
             made_from[path] = job.source
-    if lost := [path for path in made_from if path.resolve() in sources]:
+    if lost := [path for path in made_from if os.path.realpath(path) in sources]:
         raise SpecError(f"{lost[0]} is an input and would be replaced; choose another folder with --out")
     folders = dict.fromkeys(parent for path in made_from for parent in path.parents)
     if blocking := [path for path in folders if os.path.lexists(path) and not path.is_dir()]:
@@ -188,8 +200,14 @@ def _check_outputs(jobs: Sequence[_Job], sheet_path: Path | None, overwrite: boo
 
 
 def _write(path: Path, image: Image.Image) -> None:
-    with files.writing(path):
-        files.write(path, png(image))
+    """Raises ValueError if the file's name is too long for the disk, RunError if the disk fails."""
+    try:
+        with files.writing(path):
+            files.write(path, png(image))
+    except RunError as error:
+        if isinstance(error.__cause__, OSError) and error.__cause__.errno == errno.ENAMETOOLONG:
+            raise ValueError(f"the name {path.name} is too long") from error
+        raise
 
 
 def _small(image: Image.Image) -> Image.Image:

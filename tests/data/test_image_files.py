@@ -249,6 +249,12 @@ TOO_LARGE = r"Image size \(\d+ pixels\) exceeds limit" + ("" if PILLOW_13 else "
 """Before Pillow 13, a decoder refuses before the size is checked."""
 
 
+@pytest.mark.skipif(not Path("/proc/self/mem").is_file(), reason="this system has no file that fails to be read")
+def test_an_error_of_the_disk_is_said_without_its_number_and_path() -> None:
+    with pytest.raises(ValueError, match=r"^Input/output error$"):
+        picture(Path("/proc/self/mem"))
+
+
 def test_billions_of_pixels_take_no_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ImageFile.ImageFile, "load_prepare", forbidden)
     for name, (content, _) in hostile().items():

@@ -470,3 +470,19 @@ def test_a_picture_at_which_the_generator_fails_is_left_out(
     assert done["left_out"] == [{"input": "photos/wide.png", "why": why}]
     assert f"photos/wide.png is left out: {why}" in callback.warned
     assert below(Path("out")) == ALL
+
+
+def test_a_link_to_itself_and_a_name_that_is_too_long_cost_no_other_picture(run: ganlab.Run, tmp_path: Path) -> None:
+    folder, long = tmp_path / "in", f"{'n' * 250}.png"
+    folder.mkdir()
+    (folder / "loop.png").symlink_to("loop.png")
+    for name in (long, "line\nend.png"):
+        colourful(9, 9).save(folder / name)
+    done = ganlab.translate(run, [folder], to="b", out=tmp_path / "out", cycle=True)
+    assert {Path(left["input"]).name: left["why"] for left in done["left_out"]} == {
+        "loop.png": "is not a file",
+        long: f"the name {'n' * 250}.back.png is too long",
+    }
+    assert below(tmp_path / "out") == ["line\nend.back.png", "line\nend.png"]
+    ganlab.translate(run, [folder / "loop.png", folder / long], to="b", out=tmp_path / "other")
+    assert below(tmp_path / "other") == [long]
