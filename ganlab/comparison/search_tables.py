@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import shlex
-import textwrap
 from collections.abc import Iterator
 
-from ganlab.comparison.tables import WIDTH, columns, markdown_table
+from ganlab.comparison.tables import columns, markdown_table, wrapped
 from ganlab.spec.models import Json
 
 
@@ -15,7 +14,7 @@ def text(found: Json) -> str:
     lines = [_title(found), "", *columns([*_trial_rows(found)])]
     if found["best"] is not None:
         lines += ["", _best(found), "", *columns([*_result_rows(found)])]
-    after = (textwrap.fill(line, WIDTH, subsequent_indent="  ", break_long_words=False) for line in _after(found))
+    after = map(wrapped, _after(found))
     return "\n".join([*lines, "", *after]) + "\n"
 
 

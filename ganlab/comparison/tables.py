@@ -42,9 +42,14 @@ def text(found: Json) -> str:
         lines += [f"  {aligned(('', *_COLUMNS))}"]
     for heading, inner, last in blocks:
         lines += [heading, *(f"  {aligned(row)}" for row in inner), *([f"  {last}"] if last else [])]
-    after = (textwrap.fill(line, WIDTH, subsequent_indent="  ", break_long_words=False) for line in _after(found))
+    after = map(wrapped, _after(found))
     costs = [*cost_rows(found)]
     return "\n".join([*lines, "", *([*columns(costs), ""] if costs else []), *after]) + "\n"
+
+
+def wrapped(sentence: str) -> str:
+    """Returns a sentence as lines of a terminal; no name is cut."""
+    return textwrap.fill(sentence, WIDTH, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
 
 
 def markdown(found: Json) -> str:
