@@ -134,7 +134,7 @@ def _context(folder: Path, found: Json, runs: Sequence[_Run], charts: Sequence[J
         "reload": RELOAD_SECONDS if state == "unfinished" and trained else 0,
         "baseline": found["baseline"],
         "findings": [tables.findings(found, name) for name in names[1:]] if found["tests"]["count"] else [],
-        "keys": _overview([n for key in keys for n in numbers if n["number"] == key], names, found["baseline"]),
+        "keys": _overview(found, [n for key in keys for n in numbers if n["number"] == key]),
         "all_keys": len({number["number"] for number in numbers}) == len(keys),
         "rows": list(_rows(found)),
         "cautions": list(tables.cautions(found)),
@@ -212,7 +212,7 @@ def _read_faces(path: Path, most: int, finished: bool) -> Faces | None:
     return faces if faces.outputs else None
 
 
-def _overview(numbers: Sequence[Json], names: Sequence[str], baseline: str) -> Json:
+def _overview(found: Json, numbers: Sequence[Json]) -> Json:
     """Returns the table of systems and numbers: {"columns", "rows"}."""
     columns = [
         {
@@ -224,19 +224,24 @@ def _overview(numbers: Sequence[Json], names: Sequence[str], baseline: str) -> J
         for number in numbers
     ]
     rows = [
-        {"name": name, "baseline": name == baseline, "cells": [_cell(number, name) for number in numbers]}
-        for name in names
+        {
+            "name": name,
+            "baseline": name == found["baseline"],
+            "cells": [_cell(found, number, name) for number in numbers],
+        }
+        for name in (system["name"] for system in found["systems"])
     ]
     return {"columns": columns, "rows": rows}
 
 
-def _cell(number: Json, name: str) -> Json:
+def _cell(found: Json, number: Json, name: str) -> Json:
     summary = number["systems"].get(name)
     if summary is None:
-        return {"value": "", "mean": "", "spread": "", "verdict": ""}
+        return {"value": "", "mean": "", "spread": "", "verdict": "", "seeds": ""}
     mean, _, spread = tables.plus_minus(summary["mean"], summary["interval"]).partition(" ± ")
     verdict = number["differences"].get(name, {}).get("verdict", "")
-    return {"value": summary["mean"], "mean": _minus(mean), "spread": spread, "verdict": verdict}
+    seeds = tables.some_seeds(found, summary)
+    return {"value": summary["mean"], "mean": _minus(mean), "spread": spread, "verdict": verdict, "seeds": seeds}
 
 
 def _minus(text: str) -> str:
@@ -254,6 +259,7 @@ def _rows(found: Json) -> Iterator[Json]:
                 "better": number["better"],
                 "direction": f"{number['direction'][0]} → {number['direction'][1]}",
                 "system": name,
+                "seeds": tables.some_seeds(found, summary),
                 "mean": summary["mean"],
                 "mean_text": _minus(tables.plus_minus(summary["mean"], summary["interval"])),
                 "difference": difference["mean"] if difference else "",

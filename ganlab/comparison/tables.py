@@ -113,14 +113,20 @@ def _rows(found: Json, number: Json) -> Iterator[tuple[str, ...]]:
     """Yields (system, mean, difference, p, verdict) for each system."""
     for name, summary in number["systems"].items():
         difference = number["differences"].get(name)
-        seeds = len(summary["values"])
-        label = name if seeds == len(found["seeds"]) else f"{name} ({seeds} of {len(found['seeds'])} seeds)"
+        some = some_seeds(found, summary)
+        label = f"{name} ({some})" if some else name
         shown = ("baseline" if name == found["baseline"] else "", "", "")
         if difference is not None:
             p = difference.get("p_holm")
             p_text = "" if not number["better"] else "-" if p is None else "<0.001" if p < 0.001 else f"{p:.3f}"
             shown = (plus_minus(difference["mean"], difference["interval"]), p_text, difference["verdict"])
         yield (label, plus_minus(summary["mean"], summary["interval"]), *shown)
+
+
+def some_seeds(found: Json, summary: Json) -> str:
+    """Returns "N of M seeds" for a mean over some of a comparison's seeds, "" if it is over all."""
+    seeds, every = len(summary["values"]), len(found["seeds"])
+    return "" if seeds == every else f"{seeds} of {every} seeds"
 
 
 def plus_minus(mean: float, interval: Sequence[float] | None) -> str:
