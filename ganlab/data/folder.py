@@ -105,7 +105,9 @@ class Folder(Source):
         if LABELS in found:
             found = [key for key in found if key != LABELS]
             if self._known.keys().isdisjoint(found):
-                raise SpecError(f"data.{domain}: {self.path / LABELS} names none of the {len(found)} files in its folder")
+                raise SpecError(
+                    f"data.{domain}: {self.path / LABELS} names none of the {len(found)} files in its folder"
+                )
         elif self.classes:
             raise SpecError(f"data.{domain}: labels is {self._classes.attribute!r}, and {self.path} has no {LABELS}")
         if self.classes:
