@@ -10,10 +10,10 @@ import pytest
 import torch
 from jsonschema import Draft202012Validator
 
-import ganlab
 from ganlab.components.registry import registry
 from ganlab.engine.trainer import Trainer
 from ganlab.errors import SpecError
+from ganlab.experiment.checking import check
 from ganlab.interfaces.networks import Domain
 from ganlab.spec.files import read
 from ganlab.spec.models import differences
@@ -218,7 +218,7 @@ def test_without_the_images_the_papers_specs_say_where_to_get_them(
 ) -> None:
     monkeypatch.setenv("GANLAB_DATA", str(tmp_path))
     with pytest.raises(SpecError) as refused:
-        ganlab.check(name)
+        check(name)
     assert str(refused.value) == (
         f"the source 'celeba' finds no list_attr_celeba.txt in {tmp_path}/celeba:"
         " https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html has CelebA, for non-commercial research only; put"

@@ -17,6 +17,7 @@ from PIL import Image
 
 import ganlab
 from ganlab import SpecError
+from ganlab.experiment.checking import check
 from ganlab.system.build import build_data
 from helpers import faces
 from helpers.faces import FACELESS, PEOPLE, Person, write_celeba, write_danbooru, write_imdb_wiki
@@ -377,7 +378,7 @@ def test_without_the_data_one_sentence_says_where_to_get_them(
     cls, options, what, get = MISSING[name]
     monkeypatch.setenv("GANLAB_DATA", str(tmp_path))
     expected = f"the source {name!r} finds no {what} in {tmp_path / name}: {get}, {WHERE}"
-    assert refusal(lambda: ganlab.check(spec_of({"type": name, **options}))) == expected
+    assert refusal(lambda: check(spec_of({"type": name, **options}))) == expected
     # without data, a source still has its shape: a trained run needs no more
     source = cls(**options)
     assert (source.channels, source.classes) == (3, 0)
@@ -406,7 +407,7 @@ def test_attributes_reach_a_metric(tmp_path: Path) -> None:
         def warn(self, sentence: str) -> None:
             warned.append(sentence)
 
-    found = ganlab.check({**spec_of(source), "evaluation": {"metrics": [metric], "every": None}}, callback=Listener())
+    found = check({**spec_of(source), "evaluation": {"metrics": [metric], "every": None}}, callback=Listener())
     assert found["images"] == {"a": 20, "b": 20}
     said = [sentence for sentence in warned if "content-" in sentence]
     assert any("no image of domain a has an attribute 'Wings'; known are: 5_o_Clock_Shadow, " in text for text in said)

@@ -13,8 +13,8 @@ import pytest
 from ganlab_huggingface import HuggingFace
 from PIL import Image
 
-import ganlab
 from ganlab import SpecError
+from ganlab.experiment.checking import check
 from helpers.huggingface import ANIMALS, dataset, rows
 from helpers.systems import TINY
 
@@ -141,7 +141,7 @@ def spec_of(source: dict[str, Any]) -> dict[str, Any]:
 
 def test_offline_one_sentence_says_what_to_do() -> None:
     with pytest.raises(SpecError) as refused:
-        ganlab.check(spec_of({"type": "huggingface", "dataset": "ganlab-tests/nowhere"}))
+        check(spec_of({"type": "huggingface", "dataset": "ganlab-tests/nowhere"}))
     said = str(refused.value)
     start = "the source 'huggingface' can't load split 'train' of ganlab-tests/nowhere: it is not in the cache of this"
     assert said.startswith(f"{start} machine, and the hub can't be reached (")
@@ -161,9 +161,9 @@ def test_an_image_that_is_missing_or_damaged_is_left_out_and_named(tmp_path: Pat
     stored = [*column, None, {"bytes": b"no picture", "path": None}]
     for number in range(3):
         Image.fromarray(np.full((8, 8, 3), 80 * number, np.uint8)).save(tmp_path / f"{number}.png")
-    (tmp_path / "1.png").unlink()
     features = datasets.Features({"image": datasets.Image()})
     datasets.Dataset.from_dict({"image": stored}, features=features).save_to_disk(tmp_path / "set")
+    (tmp_path / "1.png").unlink()
     source = HuggingFace(path=tmp_path / "set")
     assert source.image("2", 8).tolist() == np.full((8, 8, 3), 160).tolist()
     for key, said in (("1", "is not a file"), ("3", "the row has no image"), ("4", "cannot identify image")):
