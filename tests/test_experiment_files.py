@@ -13,7 +13,7 @@ from jsonschema import Draft202012Validator
 from ganlab.components.registry import registry
 from ganlab.engine.trainer import Trainer
 from ganlab.errors import SpecError
-from ganlab.experiment.checking import check
+from ganlab.experiment import check
 from ganlab.interfaces.networks import Domain
 from ganlab.spec.files import read
 from ganlab.spec.models import differences

@@ -95,7 +95,8 @@ class HuggingFace(ganlab.Source):
 
     def attributes(self, key: str) -> dict[str, str]:
         """Returns {column: value}, without columns that are empty in this row."""
-        row = self._facts[int(key)]
+        # a dataset without columns has no rows
+        row = self._facts[int(key)] if self._facts.column_names else {}
         return {name: text for name, value in row.items() if (text := self._text(name, value)) is not None}
 
     def credits(self) -> str:

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 import numpy as np
 import pytest
+from ganlab_content.judge import Shared
 from ganlab_faces import CelebA, DanbooruFaces, IMDBWiki
 from ganlab_faces.celeba import ATTRIBUTES
 from ganlab_faces.imdb_wiki import ages
@@ -17,7 +18,8 @@ from PIL import Image
 
 import ganlab
 from ganlab import SpecError
-from ganlab.experiment.checking import check
+from ganlab.evaluation.splits import every_image
+from ganlab.experiment import check
 from ganlab.system.build import build_data
 from helpers import faces
 from helpers.faces import FACELESS, PEOPLE, Person, write_celeba, write_danbooru, write_imdb_wiki
@@ -305,8 +307,8 @@ def test_a_face_outside_of_its_picture_is_left_out_and_named(tmp_path: Path, wik
     assert {wiki[key] for key in loaded.keys} == PEOPLE.keys() - FACELESS - {"beyond"}
 
 
-def spec_of(source: dict[str, Any]) -> dict[str, Any]:
-    return {**TINY, "data": {**TINY["data"], "a": source, "b": source}}
+def spec_of(a: dict[str, Any], b: dict[str, Any] | None = None) -> dict[str, Any]:
+    return {**TINY, "data": {**TINY["data"], "a": a, "b": b or a}}
 
 
 def test_what_the_authors_have_cropped_is_not_cropped_again(tmp_path: Path) -> None:
@@ -396,19 +398,16 @@ def test_each_file_of_celeba_that_is_missing_is_named(tmp_path: Path) -> None:
     assert "finds no img_align_celeba" in refusal(lambda: CelebA(tmp_path).image("000001.jpg", 16))
 
 
-def test_attributes_reach_a_metric(tmp_path: Path) -> None:
-    write_celeba(tmp_path, count=20)
-    source = {"type": "celeba", "path": str(tmp_path), "labels": ["Smiling"]}
-    shared = {"mouth": {"attribute": "Smiling"}, "wings": {"attribute": "Wings"}}
-    metric = {"type": "content", "shared": shared}
-    warned: list[str] = []
-
-    class Listener(ganlab.Callback):
-        def warn(self, sentence: str) -> None:
-            warned.append(sentence)
-
-    found = check({**spec_of(source), "evaluation": {"metrics": [metric], "every": None}}, callback=Listener())
-    assert found["images"] == {"a": 20, "b": 20}
-    said = [sentence for sentence in warned if "content-" in sentence]
-    assert any("no image of domain a has an attribute 'Wings'; known are: 5_o_Clock_Shadow, " in text for text in said)
-    assert not any("'Smiling'" in text for text in said)
+def test_attributes_and_labels_reach_metrics(tmp_path: Path) -> None:
+    written = write_celeba(tmp_path / "celeba")
+    write_danbooru(tmp_path / "flat", tree=False)
+    sources = [
+        {"type": "celeba", "path": str(tmp_path / "celeba"), "labels": ["Smiling"]},
+        {"type": "danbooru_faces", "path": str(tmp_path / "flat")},
+    ]
+    found = every_image(build_data(ganlab.load_spec(spec_of(*sources))))
+    smiling = [has["Smiling"] for has in written.has.values()]
+    assert Shared(attribute="Smiling").of(found["a"]) == ["true" if each else "false" for each in smiling]
+    assert Shared(attribute="label").of(found["a"]) == ["1" if each else "0" for each in smiling]
+    # so that a metric says before the training that it will have none
+    assert found["b"].attributes is None

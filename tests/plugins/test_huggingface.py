@@ -14,7 +14,7 @@ from ganlab_huggingface import HuggingFace
 from PIL import Image
 
 from ganlab import SpecError
-from ganlab.experiment.checking import check
+from ganlab.experiment import check
 from helpers.huggingface import ANIMALS, dataset, rows
 from helpers.systems import TINY
 
@@ -157,16 +157,24 @@ def test_without_the_package_one_sentence_says_what_to_install(monkeypatch: pyte
 
 
 def test_an_image_that_is_missing_or_damaged_is_left_out_and_named(tmp_path: Path) -> None:
-    column = [{"bytes": None, "path": str(tmp_path / f"{number}.png")} for number in range(3)]
-    stored = [*column, None, {"bytes": b"no picture", "path": None}]
+    # a folder of picture files is a dataset too
     for number in range(3):
-        Image.fromarray(np.full((8, 8, 3), 80 * number, np.uint8)).save(tmp_path / f"{number}.png")
+        (tmp_path / "files").mkdir(exist_ok=True)
+        Image.fromarray(np.full((8, 8, 3), 80 * number, np.uint8)).save(tmp_path / "files" / f"{number}.png")
+    files = HuggingFace(path=tmp_path / "files")
+    assert files.keys("a") == ["0", "1", "2"]
+    assert files.attributes("0") == {}
+    (tmp_path / "files" / "1.png").unlink()
+    assert files.image("2", 8).tolist() == np.full((8, 8, 3), 160).tolist()
     features = datasets.Features({"image": datasets.Image()})
+    stored = [None, {"bytes": b"no picture", "path": None}]
     datasets.Dataset.from_dict({"image": stored}, features=features).save_to_disk(tmp_path / "set")
-    (tmp_path / "1.png").unlink()
-    source = HuggingFace(path=tmp_path / "set")
-    assert source.image("2", 8).tolist() == np.full((8, 8, 3), 160).tolist()
-    for key, said in (("1", "is not a file"), ("3", "the row has no image"), ("4", "cannot identify image")):
+    broken = HuggingFace(path=tmp_path / "set")
+    for source, key, said in (
+        (files, "1", "is not a file"),
+        (broken, "0", "the row has no image"),
+        (broken, "1", "cannot identify image"),
+    ):
         with pytest.raises(ValueError, match=said):
             source.image(key, 8)
 
