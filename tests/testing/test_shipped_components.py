@@ -55,7 +55,7 @@ WHERE: dict[tuple[str, str], dict[str, Any]] = {
     ("source", "avatars"): {"style": "big-ears"},
     ("source", "celeba"): {"where": {"Male": False}, "labels": ("Smiling",)},
     ("source", "huggingface"): {"labels": "animal", "classes": ("cat", "dog")},
-    ("source", "imdb_wiki"): {"part": "wiki", "gender": "female"},
+    ("source", "imdb_wiki"): {"part": "wiki", "gender": "male"},
     ("source", "interpolation"): {"latents": 20, "steps": 3},
     ("callback", "wandb"): {"mode": "disabled"},
 }
