@@ -15,7 +15,9 @@ from pathlib import Path
 from typing import BinaryIO
 from urllib.request import urlopen
 
-from ganlab.errors import RunError
+import platformdirs
+
+from ganlab.errors import RunError, SpecError
 
 _UNFINISHED = ".unfinished"
 
@@ -36,6 +38,21 @@ def user_folder(kind: Callable[[str], Path]) -> Path | None:
     with suppress(RuntimeError):
         return kind("ganlab")
     return None
+
+
+def data_folder(source: str, path: Path | None, inside: str = "") -> Path:
+    """Returns the absolute folder of a data set: `path`, or by default `inside` the folder of all data sets.
+
+    That folder is $GANLAB_DATA, or else ganlab/data in the user's data folder. Raises SpecError, which names the
+    `source`, for a user without a home, and ValueError as `home_expanded` does.
+    """
+    if path is not None:
+        return home_expanded(path).absolute()
+    if own := os.environ.get("GANLAB_DATA"):
+        return home_expanded(own).absolute() / inside
+    if (users := user_folder(platformdirs.user_data_path)) is None:
+        raise SpecError(f"the source {source!r} needs the option `path`: the user has no home folder")
+    return users / "data" / inside
 
 
 def opened(path: Path, flags: int = 0) -> BufferedReader:

@@ -12,6 +12,8 @@ from jsonschema import Draft202012Validator
 
 from ganlab.components.registry import registry
 from ganlab.engine.trainer import Trainer
+from ganlab.errors import SpecError
+from ganlab.experiment import check
 from ganlab.interfaces.networks import Domain
 from ganlab.spec.files import read
 from ganlab.spec.models import differences
@@ -210,5 +212,21 @@ def test_zhu2017_has_the_cyclegan_papers_parameters(place: str) -> None:
 def test_the_papers_specs_have_face2comics_numbers() -> None:
     for name in ("cyclegan", "emb", "zhu2017"):
         spec = load(f"paper/{name}.json")
-        assert (spec.data.a["limit"], spec.data.b["limit"]) == (120_000, 120_000)
+        assert (spec.data.a["type"], spec.data.a["where"]) == ("celeba", {"Male": False})
+        assert (spec.data.b["type"], spec.data.b["limit"]) == ("danbooru_faces", 120_000)
         assert spec.schedule["steps"] == 55_000
+
+
+@pytest.mark.parametrize("name", [f"paper/{system}" for system in SYSTEMS])
+def test_without_the_images_the_papers_specs_say_where_to_get_them(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GANLAB_DATA", str(tmp_path))
+    with pytest.raises(SpecError) as refused:
+        check(name)
+    assert str(refused.value) == (
+        f"the source 'celeba' finds no list_attr_celeba.txt in {tmp_path}/celeba:"
+        " https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html has CelebA, for non-commercial research only; put"
+        " img_align_celeba, unpacked, list_attr_celeba.txt and list_eval_partition.txt there, or set the option `path`"
+        " to the folder that holds them"
+    )

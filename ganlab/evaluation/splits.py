@@ -14,7 +14,6 @@ from ganlab.data.dataset import Dataset
 from ganlab.determinism import keyed
 from ganlab.errors import Unavailable
 from ganlab.interfaces.metrics import Images, Pixels
-from ganlab.interfaces.sources import Source
 
 
 class Split(NamedTuple):
@@ -71,7 +70,7 @@ def every_image(datasets: Mapping[str, Dataset]) -> dict[str, Images]:
 
 
 def _images(dataset: Dataset, indices: Tensor) -> Images:
-    has_attributes = type(dataset.source).attributes is not Source.attributes or dataset.labels is not None
+    has_attributes = dataset.labels is not None or any(map(dataset.source.attributes, dataset.keys))
     attributes = _Attributes(dataset, indices) if has_attributes else None
     return Images(_Pixels(dataset.images, indices), dataset.domain.name, attributes, real=True)
 

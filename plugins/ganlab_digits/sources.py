@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import os
 from collections.abc import Callable
 from http.client import HTTPException
 from pathlib import Path
@@ -11,10 +10,9 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from PIL import Image
-from platformdirs import user_data_path
 
 import ganlab
-from ganlab.files import home_expanded, user_folder
+from ganlab.files import data_folder
 
 Pixels = np.ndarray[Any, np.dtype[np.uint8]]
 
@@ -96,11 +94,7 @@ class Torchvision(_Digits):
         self.channels = {"mnist": 1, "svhn": 3}[dataset]
         self._read = {"mnist": _torchvision_mnist, "svhn": _torchvision_svhn}[dataset]
         self._split = split
-        own = path or os.environ.get("GANLAB_DATA")
-        folder = home_expanded(own) if own else user_folder(user_data_path)
-        if folder is None:
-            raise ganlab.SpecError("the source 'torchvision' needs the option `path`: the user has no home folder")
-        self._root = folder.absolute() if own else folder / "data"
+        self._root = data_folder("torchvision", path)
 
     def _all(self) -> _Set:
         return self._read(self._root, self._split)

@@ -279,7 +279,7 @@ def test_a_file_that_is_not_the_published_one_is_one_sentence(tmp_path: Path, mo
 
 def test_by_default_files_are_in_the_users_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.delenv("GANLAB_DATA", raising=False)
-    monkeypatch.setattr(sources, "user_data_path", lambda name: tmp_path / name)
+    monkeypatch.setattr("platformdirs.user_data_path", lambda name: tmp_path / name)
     write_mnist(tmp_path / "ganlab" / "data", *drawn("mnist"))
     assert len(Torchvision("mnist").keys("a")) == 12
 
@@ -289,7 +289,7 @@ def test_a_user_without_a_home_names_a_folder(monkeypatch: pytest.MonkeyPatch, t
         raise RuntimeError("could not determine the home directory")
 
     monkeypatch.delenv("GANLAB_DATA", raising=False)
-    monkeypatch.setattr(sources, "user_data_path", unknown)
+    monkeypatch.setattr("platformdirs.user_data_path", unknown)
     with pytest.raises(SpecError, match="needs the option `path`: the user has no home folder"):
         Torchvision("mnist")
     Torchvision("mnist", path=str(tmp_path))

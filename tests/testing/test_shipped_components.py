@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from ganlab_cyclegan.schedules import Alternating
+from ganlab_faces.imdb_wiki import ARCHIVES
 from ganlab_ugatit import UGATIT, CAMPatch
 
 import ganlab
@@ -15,6 +16,8 @@ from ganlab import Domain, testing
 from ganlab.components.options import signature
 from ganlab.components.registry import Component
 from ganlab.testing.simple import IMAGES
+from helpers.faces import PEOPLE, write_celeba, write_danbooru, write_imdb_wiki
+from helpers.huggingface import write_dataset
 from helpers.maps import Maps
 from helpers.mnist import write_mnist
 from helpers.systems import SHIPPED, choices
@@ -50,10 +53,21 @@ WHERE: dict[tuple[str, str], dict[str, Any]] = {
     ("schedule", "alternating"): {"pool": 4},
     ("schedule", "simultaneous"): {"pool": 4, "decay_from": 0.5},
     ("source", "avatars"): {"style": "big-ears"},
+    ("source", "celeba"): {"where": {"Male": False}, "labels": ("Smiling",)},
+    ("source", "huggingface"): {"labels": "animal", "classes": ("cat", "dog")},
+    ("source", "imdb_wiki"): {"part": "wiki", "gender": "male"},
     ("source", "interpolation"): {"latents": 20, "steps": 3},
     ("callback", "wandb"): {"mode": "disabled"},
 }
 """The options with which a component is checked at a small size."""
+
+WRITERS = {
+    "celeba": write_celeba,
+    "danbooru_faces": write_danbooru,
+    "huggingface": write_dataset,
+    "imdb_wiki": lambda root: [write_imdb_wiki(root, part, [*PEOPLE.values()]) for part in ARCHIVES],
+}
+"""{source: writes the data that it reads into a folder}."""
 
 
 def variants(component: Component) -> list[dict[str, Any]]:
@@ -88,6 +102,9 @@ def test_every_shipped_component_passes_its_check(
 
     monkeypatch.setattr("socket.create_connection", refuse)
     where = WHERE.get((component.kind, component.name), {})
+    if component.name in WRITERS:
+        WRITERS[component.name](tmp_path / "data")
+        where = {**where, "path": tmp_path / "data"}
     if component.name == "folder":
         where = {"path": pictures["a"]}
     if component.kind == "callback":
