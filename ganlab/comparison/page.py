@@ -123,7 +123,7 @@ def _context(folder: Path, found: Json, runs: Sequence[_Run], charts: Sequence[J
     names = [system["name"] for system in found["systems"]]
     states = [trial["state"] for trial in found["trials"]]
     state = next((state for state in ("unfinished", "failed") if state in states), "finished")
-    # the trials of runs that exist already are not trained here
+    # a comparison of existing runs has no commands
     trained = any("command" in trial for trial in found["trials"])
     numbers = found["numbers"]
     keys = [*dict.fromkeys(number["number"] for number in numbers)][:KEYS]
@@ -179,7 +179,7 @@ def _link(folder: Path, run: Path) -> str | None:
 
 
 def _means(path: Path, steps: int, points: int) -> dict[str, dict[int, float]]:
-    """Returns the curves of a run among runs of at most `steps` steps, each with at most `points` points."""
+    """Returns the curves of a run, each with at most `points` points over `steps` steps."""
     curves = Curves(steps, points)
     curves.read(RunFolder(path).metrics)
     return curves.means()
