@@ -41,9 +41,10 @@ def compare(asked: Comparison, callback: TrialCallback | None = None) -> Json:
     evaluations = [system.resolved.evaluation for system in planned.systems.values()]
     measured = {number for evaluation in evaluations for number in evaluator_for(evaluation).numbers}
     _check_measured(asked.numbers, measured)
-    unfinished = planned.unfinished()
     callback = callback or TrialCallback()
     with locking(planned.folder, f"{planned.folder}: another comparison is running here"):
+        # now, because another comparison may have trained them until a moment ago
+        unfinished = planned.unfinished()
         callback.begin(len(planned.trials) - len(unfinished), len(planned.trials))
         return _run(planned, unfinished, asked, callback)
 
@@ -137,8 +138,8 @@ def compare_runs(
 
     `baseline` is the name of a system or the folder of one of its runs; `out` and `numbers` are those of `Comparison`.
 
-    Returns and writes the same as `compare`. Raises SpecError if a folder is not a run, or if the runs can't be
-    compared.
+    Returns and writes the same as `compare`. Raises SpecError if a folder is not a run, if the runs can't be compared,
+    or if another comparison runs in the folder.
     """
     if missing := [str(folder) for folder in runs if not RunFolder(folder).exists]:
         raise SpecError(f"{missing[0]} is not a run: it has no spec.json")
