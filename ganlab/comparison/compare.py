@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
+from ganlab import files
 from ganlab.comparison.page import ComparisonPage
 from ganlab.comparison.places import check_place, most_at_a_time, place
 from ganlab.comparison.processes import End
@@ -43,6 +44,7 @@ def compare(asked: Comparison, callback: TrialCallback | None = None) -> Json:
     _check_measured(asked.numbers, measured)
     callback = callback or TrialCallback()
     with locking(planned.folder, f"{planned.folder}: another comparison is running here"):
+        files.tidy(planned.folder)
         # now, because another comparison may have trained them until a moment ago
         unfinished = planned.unfinished()
         callback.begin(len(planned.trials) - len(unfinished), len(planned.trials))

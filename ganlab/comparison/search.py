@@ -82,6 +82,7 @@ def search(asked: Search, callback: TrialCallback | None = None) -> Json:
     folder = Path(asked.out or Path("runs") / f"search-{space.base.name.replace('/', '_')}")
     check_no_run(folder)
     with locking(folder, f"{folder}: another search is running here"):
+        files.tidy(folder)
         return _run(_Queue(optuna, space, folder), space, folder, callback or TrialCallback())
 
 
