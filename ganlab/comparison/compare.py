@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
+from ganlab import files
 from ganlab.comparison.page import ComparisonPage
 from ganlab.comparison.places import check_place, most_at_a_time, place
 from ganlab.comparison.processes import End
@@ -41,9 +42,11 @@ def compare(asked: Comparison, callback: TrialCallback | None = None) -> Json:
     evaluations = [system.resolved.evaluation for system in planned.systems.values()]
     measured = {number for evaluation in evaluations for number in evaluator_for(evaluation).numbers}
     _check_measured(asked.numbers, measured)
-    unfinished = planned.unfinished()
     callback = callback or TrialCallback()
     with locking(planned.folder, f"{planned.folder}: another comparison is running here"):
+        files.tidy(planned.folder)
+        # now, because another comparison may have trained them until a moment ago
+        unfinished = planned.unfinished()
         callback.begin(len(planned.trials) - len(unfinished), len(planned.trials))
         return _run(planned, unfinished, asked, callback)
 
@@ -137,8 +140,8 @@ def compare_runs(
 
     `baseline` is the name of a system or the folder of one of its runs; `out` and `numbers` are those of `Comparison`.
 
-    Returns and writes the same as `compare`. Raises SpecError if a folder is not a run, or if the runs can't be
-    compared.
+    Returns and writes the same as `compare`. Raises SpecError if a folder is not a run, if the runs can't be compared,
+    or if another comparison runs in the folder.
     """
     if missing := [str(folder) for folder in runs if not RunFolder(folder).exists]:
         raise SpecError(f"{missing[0]} is not a run: it has no spec.json")

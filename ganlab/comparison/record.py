@@ -48,12 +48,12 @@ def comparison(
     Raises SpecError if two of the runs were not measured alike.
     """
     check_alike(runs)
-    values, described = _values(runs)
+    values, first = _values(runs)
     chosen = {place: each for place, each in values.items() if not only or place[0] in only}
-    better = {place: str(described[place]["better"] or "") for place in chosen}
+    better = {place: str(first[place]["better"] or "") for place in chosen}
     numbers, tests = compare_values(chosen, better, systems)
     for entry in numbers:
-        references = described[entry["number"], entry["direction"]]["references"]
+        references = first[entry["number"], entry["direction"]]["references"]
         entry["references"] = {name: reference["value"] for name, reference in references.items()}
         entry["half_of_the_largest"] = (
             half_of_the_largest(entry["differences"], tests["count"]) if entry["better"] else None

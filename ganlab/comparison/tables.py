@@ -191,7 +191,7 @@ def explanations(found: Json) -> Iterator[str]:
     if any(number["references"] for number in found["numbers"]):
         yield "real: real images instead of the outputs; identity: the inputs instead of the outputs"
     if not tests["count"]:
-        yield "nothing is tested: a test needs two seeds of both systems"
+        yield "nothing is tested: a test needs two seeds that both systems have"
         return
     yield (
         "difference: to the baseline, paired by seed; p: paired t-test, corrected for all"
@@ -218,7 +218,7 @@ def findings(found: Json, name: str) -> str:
     """Returns a sentence with the numbers in which a system is better and worse than the baseline."""
     numbers = [number for number in found["numbers"] if number["better"] and name in number["differences"]]
     if not numbers:
-        return f"{name} against {found['baseline']}: not tested, because a test needs two seeds of both systems"
+        return f"{name} against {found['baseline']}: not tested, since no number has two seeds in common"
 
     def counted(verdict: str) -> str:
         places = [f"{n['number']} {n['direction']}" for n in numbers if n["differences"][name]["verdict"] == verdict]

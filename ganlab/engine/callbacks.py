@@ -64,7 +64,10 @@ class Callbacks(Callback):
         shown: Iterator[Any] = iter(())
 
         def taken() -> Iterator[Any]:
-            while not ended:
+            # a callback may take all of them at once
+            for _ in range(total):
+                if ended:
+                    return
                 yield item
 
         def begin() -> None:

@@ -26,7 +26,8 @@ def estimate(x: Array, y: Array, seed: int) -> Estimate:
     The interval comes from a jackknife that leaves out each of twenty random groups of each sample. It is about 1.4
     times too wide if both samples have the same distribution (docs/derivations.md).
 
-    No matrix is larger than (n / 20, m). Raises Unavailable if a sample has fewer than four vectors.
+    No matrix of kernels has more rows than a group has vectors. Raises Unavailable if a sample has fewer than four
+    vectors.
     """
     counts = {"outputs": len(x), "real": len(y)}
     refuse_fewer(counts, 4)

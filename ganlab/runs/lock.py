@@ -1,4 +1,4 @@
-"""The lock of a folder: one process at a time trains in a run, or writes a comparison. Imports no torch."""
+"""The lock of a folder: one process at a time trains in a run, or writes a comparison or a search. Imports no torch."""
 
 from __future__ import annotations
 

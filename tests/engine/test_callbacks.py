@@ -174,6 +174,17 @@ def test_a_display_that_fails_loses_no_item_and_is_named_once() -> None:
     assert bad.warned == [said]
 
 
+class Eager(Recording):
+    """Takes all items before it shows the first."""
+
+    def progress(self, items: Iterable[Any], what: str, total: int) -> Iterable[Any]:
+        return list(items)
+
+
+def test_a_display_that_takes_all_items_at_once_ends() -> None:
+    assert list(Callbacks({"eager": Eager()}).progress(iter([5, 5, 7]), "things", 3)) == [5, 5, 7]
+
+
 def test_an_error_of_the_items_is_not_the_displays() -> None:
     def damaged() -> Iterator[int]:
         yield 5
