@@ -1,9 +1,9 @@
-"""Our step beside that of junyanz/pytorch-CycleGAN-and-pix2pix, the field's reference code, alternately in one process.
+"""Times our step and that of junyanz/pytorch-CycleGAN-and-pix2pix, the field's reference code, in turn in one process.
 
-Protocol: its defaults (resnet of width 64, six blocks, 3-layer PatchGAN of width 64, LSGAN, cycle 10, identity 5, pool
-of 50), noise images. The peer computes in float32; our step is timed in float32, and in bfloat16 where `precision:
-auto` chooses it. Both take one step in turn; the result is the median of the rounds' ratios, peer over ours. Peak
-memory, in float32: each alone in a process of its own.
+Protocol: the peer's defaults (resnet of width 64, six blocks, 3-layer PatchGAN of width 64, LSGAN, cycle 10, identity
+5, pool of 50), noise images. The peer computes in float32; our step is timed in float32, and in bfloat16 where
+`precision: auto` chooses it. Both take one step in turn; the result is the median over rounds of the ratio peer / ours.
+Peak memory is measured in float32, each system alone in a process of its own.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from ganlab.spec import devices
 
 SETTINGS = [(8, 64), (1, 128)]
 LEAST = {"float32": 1.0, "bfloat16": 1.7}
-"""How many times as fast as the peer our step must be in each precision."""
+"""{precision: the smallest ratio of the peer's time to ours that passes}."""
 WARM_UP, ROUNDS = 4, 8
 
 
@@ -111,7 +111,7 @@ def test_step_beside_the_peers(
     batch: int, size: int, precision: str, checkout: Path, tmp_path: Path, benchmark: Any
 ) -> None:
     if precision not in ("float32", devices.precision("cpu")):
-        pytest.skip(f"this processor gains nothing from {precision}")
+        pytest.skip(f"`precision: auto` does not choose {precision} on this processor")
     own, other = ours(batch, size, precision), peers(checkout, batch, size, tmp_path)
     for _ in range(WARM_UP):
         own()
@@ -129,7 +129,7 @@ def test_step_beside_the_peers(
         f" {spread[1]:.3f}, range {ratios[0]:.3f} to {ratios[-1]:.3f}, {ROUNDS} rounds);"
         f" step {mine:.3f} s and {theirs:.3f} s; peak memory {memory[0]:.0f} and {memory[1]:.0f} MiB"
     )
-    assert spread[1] >= LEAST[precision], "slower beside the peer than it must be, beyond the noise"
+    assert spread[1] >= LEAST[precision], "our step is slower than required, beyond the noise"
     assert precision != "float32" or memory[0] <= 1.02 * memory[1], "more memory than the peer"
 
 

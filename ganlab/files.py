@@ -77,7 +77,7 @@ def write(path: Path, content: bytes | Callable[[], Iterable[bytes]]) -> None:
 
     A content that is too large for the memory is a function that returns its pieces. Raises OSError.
     """
-    # a short name, because that of the file may be as long as the system allows
+    # a hash, because the file's own name may already be as long as the system allows
     name = hashlib.sha256(os.fsencode(path.name)).hexdigest()[:16]
     # more than one process may be writing it
     unfinished = path.with_name(f".{name}.{os.getpid()}{_UNFINISHED}")

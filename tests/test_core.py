@@ -30,7 +30,7 @@ ALLOWED = {
         "tensorboard",
     },
     # a key of comparison.json
-    "comparison/compare.py": {"folder"},
+    "comparison/record.py": {"folder"},
     # a key of search.json
     "comparison/search.py": {"folder"},
     # the identity baseline is one of the references

@@ -303,7 +303,7 @@ def compare(
         Path | None,
         typer.Option(metavar="DIR", help="The folder of the comparison. Default: runs/compare- and the systems."),
     ] = None,
-    from_: Annotated[bool, typer.Option("--from", help="Compare runs that exist, instead of training specs.")] = False,
+    from_: Annotated[bool, typer.Option("--from", help="Compare existing runs instead of training specs.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print one command per trial, and train nothing.")] = False,
     as_json: AsJson = False,
 ) -> None:

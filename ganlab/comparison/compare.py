@@ -1,4 +1,4 @@
-"""Compares systems over seeds: trains what is missing, and compares the runs."""
+"""Compares systems over seeds: trains the unfinished trials, and compares the runs."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
+from ganlab import files
 from ganlab.comparison.page import ComparisonPage
 from ganlab.comparison.places import check_place, most_at_a_time, place
 from ganlab.comparison.processes import End
@@ -31,8 +32,8 @@ def compare(asked: Comparison, callback: TrialCallback | None = None) -> Json:
     Each trial is a process of its own, `ganlab run`. Finished trials are not trained again, and unfinished ones resume.
     If a trial fails, its reason is kept, and the other trials continue. `callback` receives the progress.
 
-    Returns the content of comparison.json and "folder", and writes comparison.json, comparison.md, comparison.csv
-    and report.html, again whenever a trial has ended.
+    Writes comparison.json, comparison.md, comparison.csv and report.html, and writes them again whenever a trial has
+    ended. Returns the content of comparison.json and "folder".
     Raises SpecError, before anything is trained, if the specs can't be compared, or if another comparison runs in the
     folder; Interrupted after SIGINT or SIGTERM, with everything saved.
     """
@@ -41,16 +42,18 @@ def compare(asked: Comparison, callback: TrialCallback | None = None) -> Json:
     evaluations = [system.resolved.evaluation for system in planned.systems.values()]
     measured = {number for evaluation in evaluations for number in evaluator_for(evaluation).numbers}
     _check_measured(asked.numbers, measured)
-    unfinished = planned.unfinished()
     callback = callback or TrialCallback()
     with locking(planned.folder, f"{planned.folder}: another comparison is running here"):
+        files.tidy(planned.folder)
+        # now, because another comparison may have trained them until a moment ago
+        unfinished = planned.unfinished()
         callback.begin(len(planned.trials) - len(unfinished), len(planned.trials))
         return _run(planned, unfinished, asked, callback)
 
 
 def _run(planned: Plan, unfinished: Sequence[Trial], asked: Comparison, callback: TrialCallback) -> Json:
     jobs = most_at_a_time(asked.jobs, asked.on)
-    # a cluster may have other work
+    # other work may run on a cluster
     now = max(jobs or len(planned.trials), 1 if asked.on is None else 2) if unfinished else 1
     kept = _kept(planned.folder)
     before = _jobs_before(planned, unfinished, kept)
@@ -74,7 +77,7 @@ class _Queue:
     """Runs the unfinished trials of a comparison, and writes its files. A finished run is read once."""
 
     def __init__(self, planned: Plan, unfinished: Sequence[Trial], only: Sequence[str], jobs: int | None) -> None:
-        """`only` and `jobs` are those of `record.comparison`."""
+        """`only` and `jobs` are arguments of `record.comparison`."""
         self._planned, self._only, self._jobs = planned, only, jobs
         self._waiting = deque(unfinished)
         self._failures: dict[Trial, str] = {}
@@ -94,13 +97,13 @@ class _Queue:
         why = end.why or (missing and f"{missing}; see {trial.log}")
         if why:
             self._failures[trial] = why
-        # no trial ends because a table can't be written now; the last call says so
+        # an error in writing the tables must not end the other trials; the last call of `keep` raises it
         with suppress(GanlabError):
             self.keep()
         return f"failed: {why}" if why else "finished"
 
     def remember(self, failures: Mapping[tuple[str, int], str]) -> None:
-        """Keeps the reasons of earlier failures, {(system, seed): reason}, of trials that have not been tried again."""
+        """Keeps the reasons of earlier failures, {(system, seed): reason}, of trials that this call has not started."""
         for trial in self._waiting:
             if (why := failures.get((trial.system, trial.seed))) is not None:
                 self._failures[trial] = why
@@ -137,8 +140,8 @@ def compare_runs(
 
     `baseline` is the name of a system or the folder of one of its runs; `out` and `numbers` are those of `Comparison`.
 
-    Returns and writes the same as `compare`. Raises SpecError if a folder is not a run, or if the runs can't be
-    compared.
+    Returns and writes the same as `compare`. Raises SpecError if a folder is not a run, if the runs can't be compared,
+    or if another comparison runs in the folder.
     """
     if missing := [str(folder) for folder in runs if not RunFolder(folder).exists]:
         raise SpecError(f"{missing[0]} is not a run: it has no spec.json")
@@ -186,18 +189,18 @@ def _named(runs: Sequence[MeasuredRun]) -> list[MeasuredRun]:
 
 
 class _Kept(NamedTuple):
-    """An earlier comparison.json of a comparison."""
+    """The content of an earlier comparison.json."""
 
     jobs: int | None
-    """The most trials that ran at a time; None if that is not known."""
+    """The largest number of trials that ran at the same time; None if it is not known."""
     states: dict[tuple[str, int], str]
     """{(system, seed): state} of its trials."""
     failures: dict[tuple[str, int], str]
-    """{(system, seed): reason} of those that failed."""
+    """{(system, seed): reason} of its failed trials."""
 
 
 def _kept(folder: Path) -> _Kept:
-    """Reads the comparison.json in a folder. Without a readable one, no trial is known."""
+    """Reads the comparison.json in a folder. If it is missing or can't be read, no trial is known."""
     try:
         found = json.loads((folder / "comparison.json").read_bytes())
         jobs, trials = found["jobs"], {(trial["system"], trial["seed"]): trial for trial in found["trials"]}
@@ -209,7 +212,10 @@ def _kept(folder: Path) -> _Kept:
 
 
 def _jobs_before(planned: Plan, unfinished: Sequence[Trial], kept: _Kept) -> int | None:
-    """Returns the most trials that ran at a time in earlier calls; None if some ran in no comparison, or unknown."""
+    """Returns the largest number of trials that ran at the same time in earlier calls.
+
+    Returns None if the number is not known, or if a trial ran outside this comparison.
+    """
     for trial in planned.trials:
         state = kept.states.get((trial.system, trial.seed))
         if state != "finished" and (trial not in unfinished or (state is None and RunFolder(trial.folder).exists)):

@@ -59,10 +59,7 @@ class ComparisonPage:
 
     def write(self, found: Json) -> Path:
         """Writes the page, given the content of comparison.json, and returns its path. Raises RunError."""
-        runs = [
-            _Run(t["system"], t["seed"], _located(self.folder, t["folder"]), t["state"] == "finished")
-            for t in found["trials"]
-        ]
+        runs = [_run(self.folder, trial) for trial in found["trials"]]
         names = [system["name"] for system in found["systems"]]
         charts = drawn(band_charts(self._curves(names, runs)))
         content = _context(self.folder, found, runs, charts, self._side_by_side(names, runs))
@@ -72,7 +69,7 @@ class ComparisonPage:
     def _curves(self, names: Sequence[str], runs: Sequence[_Run]) -> dict[str, list[dict[str, dict[int, float]]]]:
         """Returns {system: the curves of its runs}, with fewer points the more systems there are."""
         points = max(60, min(500, 2000 // max(1, len(names))))
-        longest = max((_steps(run.path) for run in runs), default=1)
+        longest = max((run.steps for run in runs), default=1)
         found: dict[str, list[dict[str, dict[int, float]]]] = {name: [] for name in names}
         for run in runs:
             key = run.path, longest, points
@@ -94,7 +91,7 @@ class ComparisonPage:
             if run.path in self._faces:
                 faces = self._faces[run.path]
             else:
-                faces = _read_faces(run.path, PICTURES // len(runs), run.finished)
+                faces = _read_faces(run, PICTURES // len(runs))
                 if run.finished:
                     self._faces[run.path] = faces
             if faces is not None:
@@ -114,8 +111,17 @@ class _Run(NamedTuple):
     system: str
     seed: int
     path: Path
+    steps: int
+    """The number of steps of the whole run; 1 if it is not known."""
     finished: bool
     """True if its folder does not change any more."""
+
+
+def _run(folder: Path, trial: Json) -> _Run:
+    path = _located(folder, trial["folder"])
+    # a trial may have begun since the comparison was written
+    steps = trial["steps"] or _steps(path)
+    return _Run(trial["system"], trial["seed"], path, steps, trial["state"] == "finished")
 
 
 def _context(folder: Path, found: Json, runs: Sequence[_Run], charts: Sequence[Json], faces: Json) -> Json:
@@ -123,7 +129,7 @@ def _context(folder: Path, found: Json, runs: Sequence[_Run], charts: Sequence[J
     names = [system["name"] for system in found["systems"]]
     states = [trial["state"] for trial in found["trials"]]
     state = next((state for state in ("unfinished", "failed") if state in states), "finished")
-    # the trials of runs that exist already are not trained here
+    # a comparison of existing runs has no commands
     trained = any("command" in trial for trial in found["trials"])
     numbers = found["numbers"]
     keys = [*dict.fromkeys(number["number"] for number in numbers)][:KEYS]
@@ -179,7 +185,7 @@ def _link(folder: Path, run: Path) -> str | None:
 
 
 def _means(path: Path, steps: int, points: int) -> dict[str, dict[int, float]]:
-    """Returns the curves of a run among runs of at most `steps` steps, each with at most `points` points."""
+    """Returns the curves of a run, each with at most `points` points over `steps` steps."""
     curves = Curves(steps, points)
     curves.read(RunFolder(path).metrics)
     return curves.means()
@@ -193,8 +199,8 @@ def _steps(path: Path) -> int:
         return 1
 
 
-def _read_faces(path: Path, most: int, finished: bool) -> Faces | None:
-    folder = RunFolder(path)
+def _read_faces(run: _Run, most: int) -> Faces | None:
+    folder = RunFolder(run.path)
     try:
         spec, data = folder.spec_json(), (folder.environment() or {})["data"]
         pairs = {d: min(spec["samples"]["count"], data[d[0]]["held_out"]) for d in spec["directions"]}
@@ -206,7 +212,7 @@ def _read_faces(path: Path, most: int, finished: bool) -> Faces | None:
         return None
     steps = min(_STEPS, len(sheets))
     # a callback may have ended the run before the last step
-    end = max(sheets) if finished else _steps(path)
+    end = max(sheets) if run.finished else run.steps
     faces = Faces(size, pairs, steps, most // (steps + 1), _FACES, end)
     faces.read(sheets)
     return faces if faces.outputs else None

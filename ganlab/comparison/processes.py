@@ -85,7 +85,7 @@ def _end(code: int, log: Path) -> End:
 
 
 def tail(log: Path) -> list[str]:
-    """Returns the last lines of a log, none if it has been removed."""
+    """Returns the last lines of a log; [] if it can't be read."""
     try:
         with log.open("rb") as file:
             file.seek(0, 2)

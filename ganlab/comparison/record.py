@@ -1,4 +1,4 @@
-"""The files of a comparison: comparison.json, and the tables and the page that follow from it."""
+"""Writes the files of a comparison: comparison.json, and the tables and the page made from it."""
 
 from __future__ import annotations
 
@@ -39,21 +39,21 @@ def comparison(
     """Returns the content of comparison.json.
 
     Args:
-        systems: The names of the systems, the baseline first.
-        runs: The runs of the systems.
-        only: The numbers to compare; without any, all that are measured.
-        trials: The entries "trials".
-        jobs: The most trials that ever ran at a time; None if that is not known.
+        systems: the names of the systems, the baseline first.
+        runs: the runs of the systems.
+        only: the numbers to compare; if it is empty, all numbers are compared.
+        trials: the entries of "trials", which `described` returns.
+        jobs: the largest number of trials that ran at the same time; None if it is not known.
 
     Raises SpecError if two of the runs were not measured alike.
     """
     check_alike(runs)
-    values, described = _values(runs)
+    values, first = _values(runs)
     chosen = {place: each for place, each in values.items() if not only or place[0] in only}
-    better = {place: str(described[place]["better"] or "") for place in chosen}
+    better = {place: str(first[place]["better"] or "") for place in chosen}
     numbers, tests = compare_values(chosen, better, systems)
     for entry in numbers:
-        references = described[entry["number"], entry["direction"]]["references"]
+        references = first[entry["number"], entry["direction"]]["references"]
         entry["references"] = {name: reference["value"] for name, reference in references.items()}
         entry["half_of_the_largest"] = (
             half_of_the_largest(entry["differences"], tests["count"]) if entry["better"] else None
@@ -99,25 +99,25 @@ def _values(runs: Sequence[MeasuredRun]) -> tuple[Values, dict[tuple[str, str], 
 
 
 def _mean_cost(costs: Sequence[Json], jobs: int | None) -> Json:
-    """Returns the means of the costs over seeds. Timings are kept only of trials that ran alone."""
+    """Returns the means of the costs over seeds. Timings are kept only if each trial ran alone."""
     names = ["images", "peak_memory_bytes", "parameters", *(["seconds", "images_a_second"] if jobs == 1 else [])]
     found = {name: [cost[name] for cost in costs if name in cost] for name in names}
     return {name: sum(each) / len(each) for name, each in found.items() if each}
 
 
 def write_comparison(page: ComparisonPage, found: Json) -> Json:
-    """Writes the files of a comparison, given the content of comparison.json, and returns that with "folder".
+    """Writes the files of a comparison, given the content of comparison.json, and returns the content with "folder".
 
     Raises RunError if the disk fails.
     """
     folder, text = page.folder, json.dumps(found, indent=2, ensure_ascii=False)
     write(folder / "comparison.md", tables.markdown(found).encode(errors="backslashreplace"))
     write(folder / "comparison.csv", tables.csv(found).encode(errors="backslashreplace"))
-    # last: it says that the tables belong to it
+    # last, so that the tables are never older than comparison.json
     write(folder / "comparison.json", text.encode(errors="backslashreplace") + b"\n")
     try:
         page.write(found)
-    # a page may fail in any way, and nothing is lost with it
+    # a page may fail with any error, and no result is lost with it
     except Exception as error:
         found = {**found, "notes": [*found["notes"], f"{folder / PAGE} is not written: {text_of(error)}"]}
     return {"folder": str(folder), **found}

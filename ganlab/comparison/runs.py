@@ -114,7 +114,7 @@ def check_alike(runs: Sequence[MeasuredRun]) -> None:
 
 
 def different_parts(one: MeasuredRun, other: MeasuredRun) -> dict[str, tuple[str, str]]:
-    """Returns {path in the protocol: (value of one, value of the other)} for what would make results incomparable.
+    """Returns {path in the protocol: (value of one, value of the other)} for the parts that make results incomparable.
 
     The values are JSON, or "absent". A metric, a feature network or a weight file that only one of the runs used makes
     no difference.
@@ -162,9 +162,10 @@ def notes(runs: Sequence[MeasuredRun]) -> list[str]:
 
 
 def _contradictions(one: object, other: object, name: str) -> Iterator[str]:
-    """Yields the names of the values that two parts of protocols do not have in common, of those that both have.
+    """Yields the names of the values that differ and that both parts of protocols have.
 
-    Systems may have other metrics, each with its code and its packages.
+    A value that only one part has is no contradiction: each system may have metrics of its own, with their code and
+    packages.
     """
     if isinstance(one, dict) and isinstance(other, dict):
         for key in one:

@@ -70,8 +70,8 @@ def search(asked: Search, callback: TrialCallback | None = None) -> Json:
     the same trials. `callback` receives the progress.
 
     Returns the content of search.json and "folder", and writes search.json, search.md and best.json, the spec of the
-    best trial. Raises SpecError, before anything is trained, if the search can't be made. With everything saved, raises
-    RunError if a trial was killed, Interrupted after SIGINT or SIGTERM.
+    best trial. Raises SpecError, before anything is trained, if the search can't be made, or if another search runs in
+    the folder. With everything saved, raises RunError if a trial was killed, Interrupted after SIGINT or SIGTERM.
     """
     optuna = _optuna()
     check_place(asked.on)
@@ -82,6 +82,7 @@ def search(asked: Search, callback: TrialCallback | None = None) -> Json:
     folder = Path(asked.out or Path("runs") / f"search-{space.base.name.replace('/', '_')}")
     check_no_run(folder)
     with locking(folder, f"{folder}: another search is running here"):
+        files.tidy(folder)
         return _run(_Queue(optuna, space, folder), space, folder, callback or TrialCallback())
 
 

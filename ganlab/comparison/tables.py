@@ -48,7 +48,7 @@ def text(found: Json) -> str:
 
 
 def wrapped(sentence: str) -> str:
-    """Returns a sentence as lines of a terminal; no name is cut."""
+    """Returns a sentence broken into lines for a terminal, at spaces only, so that no name is cut."""
     return textwrap.fill(sentence, WIDTH, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
 
 
@@ -160,7 +160,7 @@ def cost_rows(found: Json) -> Iterator[tuple[str, ...]]:
 
 
 def cautions(found: Json) -> Iterator[str]:
-    """Yields what is missing in the tables, and what differs between the runs beside their systems."""
+    """Yields sentences about failed trials, missing numbers, and differences between the trainings or evaluations."""
     reasons: dict[tuple[str, str], list[str]] = {}
     for trial in found["trials"]:
         if trial["state"] != "finished":
@@ -177,11 +177,11 @@ def cautions(found: Json) -> Iterator[str]:
 
 
 def explanations(found: Json) -> Iterator[str]:
-    """Yields how the numbers in the tables were made."""
+    """Yields sentences that explain the numbers in the tables."""
     if not found["numbers"]:
         return
     if found["jobs"] != 1:
-        several = "trials ran beside each other" if found["jobs"] else "it is not known what ran beside the runs"
+        several = "trials ran at the same time" if found["jobs"] else "it is not known what ran at the same time"
         yield f"cost of a trial: without timings, because {several}"
     tests = found["tests"]
     yield (
@@ -191,7 +191,7 @@ def explanations(found: Json) -> Iterator[str]:
     if any(number["references"] for number in found["numbers"]):
         yield "real: real images instead of the outputs; identity: the inputs instead of the outputs"
     if not tests["count"]:
-        yield "nothing is tested: a test needs two seeds of both systems"
+        yield "nothing is tested: a test needs two seeds that both systems have"
         return
     yield (
         "difference: to the baseline, paired by seed; p: paired t-test, corrected for all"
@@ -207,7 +207,7 @@ def explanations(found: Json) -> Iterator[str]:
 
 
 def _after(found: Json) -> Iterator[str]:
-    """Yields what stands below the tables of a terminal and in Markdown."""
+    """Yields the sentences below the tables, in a terminal and in Markdown."""
     yield from cautions(found)
     yield from explanations(found)
     if found["tests"]["count"]:
@@ -218,7 +218,7 @@ def findings(found: Json, name: str) -> str:
     """Returns a sentence with the numbers in which a system is better and worse than the baseline."""
     numbers = [number for number in found["numbers"] if number["better"] and name in number["differences"]]
     if not numbers:
-        return f"{name} against {found['baseline']}: not tested, since a test needs two seeds of both"
+        return f"{name} against {found['baseline']}: not tested, since no number has two seeds in common"
 
     def counted(verdict: str) -> str:
         places = [f"{n['number']} {n['direction']}" for n in numbers if n["differences"][name]["verdict"] == verdict]
@@ -249,10 +249,10 @@ def differences(found: Json) -> str:
 
 
 def _brief(one: str, other: str) -> tuple[str, str]:
-    """Returns two values, short if they are long, in a part where they differ."""
+    """Returns two different values; long ones are shortened to a part in which they differ."""
     one, other = one.strip('"'), other.strip('"')
     shared = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False)))
-    # a few characters of what they share stay
+    # a few of the characters that they share are kept
     start = shared - 10 if max(len(one), len(other)) > 40 and shared > 13 else 0
     a, b = (f"{'...' if start else ''}{shortened(value[start:], 40)}" for value in (one, other))
     return a, b

@@ -134,7 +134,7 @@ def plan(asked: Comparison) -> Plan:
         raise SpecError("compare: names no spec")
     if runs := [spec for spec in specs if RunFolder(spec).exists]:
         raise SpecError(
-            f"compare: {runs[0]} is a run; --from compares runs that exist, and {runs[0] / 'spec.json'} trains its spec"
+            f"compare: {runs[0]} is a run; --from compares existing runs, and {runs[0] / 'spec.json'} is its spec"
         )
     if repeated := [seed for index, seed in enumerate(seeds) if seed in seeds[:index]]:
         raise SpecError(f"--seeds: {repeated[0]} is named twice")
@@ -175,13 +175,13 @@ def check_no_run(folder: Path) -> None:
 def _baseline(systems: Sequence[System], asked: str | None) -> System:
     if asked is None:
         return systems[0]
-    # a name is more exact than a file, of which there may be several variants
+    # a name is more exact than a file, which may have several variants
     named = [system for system in systems if system.name == asked]
     return (named or [system for system in systems if system.spec == Path(asked)])[0]
 
 
 class Machines(NamedTuple):
-    """What is known of the machines that compute the trials."""
+    """The facts about the machines that compute the trials."""
 
     several: bool
     """True if they are several, of any kind."""

@@ -88,7 +88,7 @@ def picture(path: Path, range: Range | None = None) -> Image.Image:
         raise ValueError(f"is no image of a kind that is read ({', '.join(FORMATS)})") from error
     # Pillow's decoders raise many other errors than OSError for damaged files
     except Exception as error:
-        # without the file's name, which whoever reports it puts before
+        # without the file's name, because the caller puts it before the text
         text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         raise ValueError(" ".join(text.split()) or type(error).__name__) from error
 

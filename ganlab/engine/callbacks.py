@@ -16,8 +16,8 @@ from ganlab.interfaces.callbacks import Callback, Measurement, TrainingEnd, Trai
 class Callbacks(Callback):
     """Passes each call on to several callbacks, {name for messages: callback}. The first one also shows progress.
 
-    The first error of each is a warning. What they draw from global random generators is restored, except in
-    `progress`, where that would take longer than reading an image.
+    The first error of each callback gives a warning. Global random generators are restored after each call, except in
+    `progress`, because that would take longer than reading an image.
     """
 
     def __init__(self, callbacks: Mapping[str, Callback]) -> None:
@@ -64,7 +64,10 @@ class Callbacks(Callback):
         shown: Iterator[Any] = iter(())
 
         def taken() -> Iterator[Any]:
-            while not ended:
+            # a callback may take all of them at once
+            for _ in range(total):
+                if ended:
+                    return
                 yield item
 
         def begin() -> None:
@@ -74,7 +77,8 @@ class Callbacks(Callback):
         def proceed() -> None:
             next(shown, None)
 
-        # beside the items, not around them: a callback that fails loses none, and hides no error of theirs
+        # the callback runs beside the loop over the items, not around it: its error loses no item, and an error in the
+        # items is not taken for one in the callback
         shows = self._guarded(name, "progress", begin)
         for item in items:
             shows = shows and self._guarded(name, "progress", proceed)
@@ -104,7 +108,7 @@ class Callbacks(Callback):
         return self._guarded(name, method, call)
 
     def _guarded(self, name: str, method: str, call: Callable[[], object]) -> bool:
-        """Makes a call of a callback's method. Returns False if it raises an error; warns of the callback's first."""
+        """Calls `call`. Returns False if it raises an error, and warns if that is the callback's first one."""
         try:
             call()
         # some libraries exit
@@ -113,8 +117,8 @@ class Callbacks(Callback):
                 raise
             if name not in self._failed:
                 self._failed.add(name)
-                left = "it is left out" if method == "begin" else "it is not told again if it fails"
-                self.warn(f"{name} failed in `{method}`: {text_of(error)}; the run continues, {left}")
+                left = " without it" if method == "begin" else ", and its later errors give no warning"
+                self.warn(f"{name} failed in `{method}`: {text_of(error)}; the run continues{left}")
             return False
         return True
 

@@ -26,7 +26,8 @@ def estimate(x: Array, y: Array, seed: int) -> Estimate:
     The interval comes from a jackknife that leaves out each of twenty random groups of each sample. It is about 1.4
     times too wide if both samples have the same distribution (docs/derivations.md).
 
-    No matrix is larger than (n / 20, m). Raises Unavailable if a sample has fewer than four vectors.
+    No matrix of kernels has more rows than a group has vectors. Raises Unavailable if a sample has fewer than four
+    vectors.
     """
     counts = {"outputs": len(x), "real": len(y)}
     refuse_fewer(counts, 4)
@@ -53,7 +54,7 @@ def _parts(sample: Array, dealt: Array) -> list[Array]:
 
 
 def _sums(x: Array, ys: Sequence[Array]) -> Array:
-    """Returns the kernel's sums between the vectors `x` of one group and each group of `ys`, (G,)."""
+    """Returns the sums of the kernel over all pairs of a vector in `x` and a vector in each group of `ys`, (G,)."""
     k = x @ np.concatenate(ys).T + 1
     starts = np.cumsum([0, *map(len, ys[:-1])])
     sums: Array = np.add.reduceat((k * k * k).sum(0), starts)
@@ -61,7 +62,10 @@ def _sums(x: Array, ys: Sequence[Array]) -> Array:
 
 
 def _sums_within(parts: Sequence[Array]) -> Array:
-    """Returns the kernel's sums between the groups of one sample, (G, G), without pairs of an image with itself."""
+    """Returns the sums of the kernel over all pairs between the groups of one sample, (G, G).
+
+    Pairs of an image with itself are left out.
+    """
     sums = np.zeros((len(parts), len(parts)))
     for i, part in enumerate(parts):
         # the kernel is symmetric

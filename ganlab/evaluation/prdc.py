@@ -75,7 +75,7 @@ def _largest_group(count: int) -> int:
 
 
 def fewest(k: int) -> int:
-    """Returns the fewest images with which each has k others when a group is left out."""
+    """Returns the smallest number of images with which each has k others, even without one group of the jackknife."""
     return max(4, next(n for n in counting(k + 2) if n - _largest_group(n) > k))
 
 

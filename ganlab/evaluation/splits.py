@@ -52,9 +52,9 @@ def split(datasets: Mapping[str, Dataset]) -> Split:
 
 
 def too_few(held_out: Mapping[str, int], fewest: Mapping[str, int]) -> list[str]:
-    """Returns a sentence for each domain with too few held-out images, {domain: their number}, for some metrics.
+    """Returns a sentence for each domain with too few test images for some of the metrics.
 
-    `fewest` is {key of a metric: its `Metric.fewest`}.
+    `held_out` is {domain: number of held-out images}, and `fewest` is {key of a metric: its `Metric.fewest`}.
     """
     return [
         f"data.{domain}: {count} images are held out and half of them are measured, but {', '.join(short)}: add images"

@@ -34,10 +34,10 @@ def run_folder(spec: object) -> Path | None:
 
 
 def origin_of(spec: object, set: Sequence[str], out: str | Path | None, asked: Json) -> Json:
-    """Returns where `asked`, a spec as `asked_json` returns it, comes from, for environment.json.
+    """Returns the origin of `asked`, a spec from `asked_json`: the entry "spec_origin" of environment.json.
 
-    {"spec", "set", "out"} are the arguments; "parent" is the file that the spec extends, or the spec's own file if it
-    was changed by `set`, and "differences" has {path: [value there, value in `asked`]}. Returns {} for a spec that is
+    "spec", "set" and "out" are the arguments. "parent" is the file that the spec extends, or the spec's own file if
+    `set` changed it. "differences" is {path: [value in the parent, value in `asked`]}. Returns {} for a spec that is
     not a file.
     """
     if not isinstance(spec, str | Path) or run_folder(spec):

@@ -79,6 +79,6 @@ def warn_of_missing(missing: Mapping[str, str], callback: Callback) -> None:
 
 
 def warn_of_few(held: Mapping[str, int], fewest: Mapping[str, int], callback: Callback) -> None:
-    """Warns of domains with too few held-out images, {domain: their number}, for metrics, {key: how many it needs}."""
+    """Warns of domains with too few test images. The arguments are those of `too_few`."""
     for sentence in too_few(held, fewest):
         callback.warn(sentence)

@@ -177,7 +177,7 @@ def _below(folder: Path, out: Path, name: PurePath) -> Iterator[tuple[Path, Pure
 
 
 def _check_outputs(jobs: Sequence[_Job], sheet_path: Path | None, overwrite: bool) -> None:
-    """Raises SpecError if two files would have one name, if a file would be lost, or if a folder is none."""
+    """Raises SpecError if two outputs have one name, if a file would be lost, or if a file blocks a folder."""
     # Path.resolve raises an error for a link that leads to itself
     sources = {os.path.realpath(job.source) for job in jobs}
     made_from: dict[Path, object] = {} if sheet_path is None else {sheet_path: "the sheet"}
@@ -200,7 +200,7 @@ def _check_outputs(jobs: Sequence[_Job], sheet_path: Path | None, overwrite: boo
 
 
 def _write(path: Path, image: Image.Image) -> None:
-    """Raises ValueError if the file's name is too long for the disk, RunError if the disk fails."""
+    """Writes a PNG file. Raises ValueError if its name is too long for the disk, RunError if the disk fails."""
     try:
         with files.writing(path):
             files.write(path, png(image))

@@ -33,8 +33,8 @@ def evaluate_translations(
 ) -> Json:
     """Measures the translations of the pictures in the folder `inputs` against the images in the folder `real`.
 
-    All are cropped and resized as the run's are. `asked` is resolved. Returns the content of an evaluation.json. Raises
-    SpecError if a folder can't be used, RunError if a generator fails.
+    All are cropped and resized as the run's images are. `asked` is resolved. Returns the content of an evaluation.json.
+    Raises SpecError if a folder can't be used, RunError if a generator fails.
     """
     spec = translator.spec
     suite = MetricSuite.build(asked, torch.device(spec.runtime.device), progress)
@@ -52,7 +52,7 @@ def evaluate_translations(
         for pixels in progress(sources.pixels, "translations", len(sources)):
             try:
                 found = translator.pictures(direction, Image.fromarray(pixels), "run", back)
-            # a generator may fail for want of memory
+            # a generator may run out of memory
             except ValueError as error:
                 raise RunError(f"{inputs} can't be translated: {error}") from error
             outputs.append(np.asarray(found.output.convert("RGB")))

@@ -63,8 +63,8 @@ class Metric:
     number: "NUMBER-FEATURES"."""
 
     fewest = 1
-    """The fewest images of a set with which every number can be measured. A run with fewer test images says so before
-    it trains."""
+    """The smallest number of images in a set with which all numbers can be measured. `ganlab run` and `ganlab check`
+    warn, before any training, of a domain with fewer test images."""
 
     packages: Sequence[str] = ()
     """The distributions that the results depend on, besides the metric's own. An evaluation records their versions."""

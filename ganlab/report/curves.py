@@ -130,7 +130,7 @@ def band_charts(systems: Mapping[str, Sequence[Mapping[str, Mapping[int, float]]
         title = where.chart if where.line == where.group else f"{where.chart}, {where.line}"
         chart = {"group": where.group, "title": title, **_drawn(lines), "summary": _summary(lines)}
         for line in chart["lines"]:
-            # that of the system in every chart
+            # a system has the same colour in every chart
             line["colour"] = colours[line["name"]]
             line |= {end: _rounded(values, chart["x"]) for end, values in ends.get(line["name"], {}).items()}
         found.append(chart)

@@ -74,7 +74,7 @@ class Faces:
                     self.outputs[step] = outputs
 
     def strips(self, direction: str, steps: Iterable[int | None]) -> list[str | None]:
-        """Returns the strip of each step, None for None."""
+        """Returns the strip of each step; None where the step is None."""
         return [None if step is None else self.outputs[step][direction] for step in steps]
 
     def count(self, direction: str) -> int:
@@ -86,10 +86,10 @@ def side_by_side(seed: int, systems: Sequence[Faces | None]) -> Json:
     """Returns the same images under each system: {"seed", "unit", "steps", "directions": [{"name", "count", "inputs",
     "outputs": for each system, its strip at each of the steps, or None}]}.
 
-    If the systems train equally many steps, "unit" is "step", and "steps" are those that all finished systems have.
-    Otherwise "unit" is "percent", and "steps" are shares of the training in per cent: those of the finished system with
-    the fewest samples. A system that is None, or that has other inputs in a direction than the first system with it,
-    has no strips there.
+    If all systems train for the same number of steps, "unit" is "step", and "steps" are the steps at which all finished
+    systems have samples. Otherwise "unit" is "percent", and "steps" are percentages of the training: the samples of the
+    finished system with the fewest samples. A system that is None has no strips. A system has no strips in a direction
+    in which its inputs differ from those of the first system.
     """
     known = [faces for faces in systems if faces is not None]
     unit, steps, chosen = _aligned(known)
@@ -128,7 +128,7 @@ def _aligned(systems: Sequence[Faces]) -> tuple[str, list[int], list[list[int | 
 
 
 def _nearest(faces: Faces, shares: Iterable[float]) -> list[int | None]:
-    """Returns the sample that is nearest to each share of a training; None for those that it has not reached."""
+    """Returns the sample that is nearest to each share of a training; None for a share that the run has not reached."""
     reached = max(faces.outputs) / faces.end
     return [
         min(faces.outputs, key=lambda step: abs(step / faces.end - share)) if share <= reached + 0.05 else None

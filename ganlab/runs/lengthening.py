@@ -70,7 +70,7 @@ def _pair(values: Iterable[object]) -> tuple[object, object]:
 
 def _pool(schedule: Schedule, direction: str) -> str | None:
     """Returns the class and the shapes of the buffers of a direction's pool."""
-    # the number of pixels is the same for both schedules
+    # any size will do, as long as both schedules get the same
     if (pool := schedule.pool(Domain(direction[1], 3, 64, 64))) is None:
         return None
     shapes = [f"{name} {tuple(buffer.shape)}" for name, buffer in pool.state_dict().items()]

@@ -1,4 +1,4 @@
-"""The lock of a folder: one process at a time trains in a run, or writes a comparison. Imports no torch."""
+"""The lock of a folder: one process at a time trains in a run, or writes a comparison or a search. Imports no torch."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def lock_of(folder: Path) -> Path:
 
 @contextmanager
 def locking(folder: Path, taken: str) -> Iterator[BinaryIO]:
-    """Locks a folder, which is made if it is missing, and yields the open lock.
+    """Locks a folder, creates it if it is missing, and yields the open lock file.
 
     Raises SpecError with the sentence `taken` if another process has locked it, RunError if the disk fails.
     """

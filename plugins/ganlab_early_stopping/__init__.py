@@ -18,9 +18,9 @@ PREFIX = "evaluation/"
 class EarlyStopping(ganlab.Callback):
     """Ends the run when a validation number has had no new best value in `patience` measurements in a row.
 
-    The value is the number's mean over the directions that have it; a measurement that lacks one of them has no new
-    best value. The run is then finished and measured as every run. The count comes from the run's records, so a run
-    that is stopped and resumed ends at the same step. Needs `evaluation.every`.
+    The value is the mean of the number over the directions. A measurement without the number in a direction that had it
+    before sets no new best value. The run is then finished and measured as every run. The count comes from the run's
+    records, so a run that is interrupted and resumed ends at the same step. Needs `evaluation.every`.
 
     Args:
         number: the number, for example "kid-lite0"; by default the one that picks the best checkpoint.

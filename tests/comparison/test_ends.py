@@ -71,7 +71,12 @@ class Watching(TrialCallback):
 
 def test_the_files_are_written_whenever_a_trial_ends(here: Path) -> None:
     watching = Watching()
+    # of a comparison that was killed while it wrote its page
+    left = Path("both/.report.html.17.unfinished")
+    left.parent.mkdir()
+    left.touch()
     found = ganlab.compare(Comparison(["plain.json", "broken.json"], [0, 1], out="both"), watching)
+    assert not left.exists()
     waits, good, bad = "unfinished", "finished", "failed"
     assert watching.states == [
         [waits] * 4,

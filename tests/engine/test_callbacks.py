@@ -137,7 +137,7 @@ def test_a_callback_that_fails_is_named_once_and_changes_nothing(cheap: Json, tm
     done = ganlab.run(cheap, out=tmp_path / "run", callback=shown, callbacks=[Stirring(), after])
     (said,) = (said for said in shown.warned if "callbacks" in said)
     assert said.startswith("callbacks[0] (Stirring) failed in `")
-    assert said.endswith("`: no network; the run continues, it is not told again if it fails")
+    assert said.endswith("`: no network; the run continues, and its later errors give no warning")
     assert done.finished
     assert networks(done.folder) == networks(whole.folder)
     assert [{**a, "seconds": 0} for a in done.records] == [{**b, "seconds": 0} for b in whole.records]
@@ -170,8 +170,19 @@ def test_a_display_that_fails_loses_no_item_and_is_named_once() -> None:
     for _ in range(2):
         assert list(guarded.progress(iter([5, 5, 7, 8]), "things", 4)) == [5, 5, 7, 8]
     assert bad.given == [5, 5]
-    said = "bad failed in `progress`: no terminal; the run continues, it is not told again if it fails"
+    said = "bad failed in `progress`: no terminal; the run continues, and its later errors give no warning"
     assert bad.warned == [said]
+
+
+class Eager(Recording):
+    """Takes all items before it shows the first."""
+
+    def progress(self, items: Iterable[Any], what: str, total: int) -> Iterable[Any]:
+        return list(items)
+
+
+def test_a_display_that_takes_all_items_at_once_ends() -> None:
+    assert list(Callbacks({"eager": Eager()}).progress(iter([5, 5, 7]), "things", 3)) == [5, 5, 7]
 
 
 def test_an_error_of_the_items_is_not_the_displays() -> None:
@@ -199,7 +210,7 @@ def test_a_callback_that_can_not_begin_is_left_out_or_refuses_the_run(cheap: Jso
     shown, broken = Recording(), Broken()
     ganlab.run(cheap, ["schedule.steps=2"], out=tmp_path / "run", callback=shown, callbacks=[broken])
     assert [said for said in shown.warned if "callbacks" in said] == [
-        "callbacks[0] (Broken) failed in `begin`: not today; the run continues, it is left out"
+        "callbacks[0] (Broken) failed in `begin`: not today; the run continues without it"
     ]
     assert broken.calls == []
     with pytest.raises(ganlab.SpecError, match=r"^not with this spec$"):
