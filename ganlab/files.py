@@ -77,10 +77,9 @@ def write(path: Path, content: bytes | Callable[[], Iterable[bytes]]) -> None:
 
     A content that is too large for the memory is a function that returns its pieces. Raises OSError.
     """
-    # a hash, because the file's own name may already be as long as the system allows
-    name = hashlib.sha256(os.fsencode(path.name)).hexdigest()[:16]
-    # more than one process may be writing it
-    unfinished = path.with_name(f".{name}.{os.getpid()}{_UNFINISHED}")
+    # cut off, because the file's own name may already be as long as the system allows, 255 bytes;
+    # with the process's number, because more than one process may be writing it
+    unfinished = path.with_name(f".{path.name[:50]}.{os.getpid()}{_UNFINISHED}")
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         _fill(unfinished, content)
