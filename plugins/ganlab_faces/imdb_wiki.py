@@ -36,6 +36,7 @@ OLDEST = 120
 _EPOCH = 719529
 """MATLAB's serial number of 1970-01-01."""
 
+Age = Annotated[int, Field(ge=0, le=OLDEST)]
 Boxes = np.ndarray[Any, np.dtype[np.float64]]
 Integers = np.ndarray[Any, np.dtype[np.int64]]
 
@@ -89,11 +90,11 @@ class IMDBWiki(Faces):
         self,
         part: Literal["imdb", "wiki", "imdb_crop", "wiki_crop"],
         path: Path | None = None,
-        age: tuple[int, int] | None = None,
+        age: tuple[Age, Age] | None = None,
         gender: Literal["female", "male"] | None = None,
         min_face_score: float | None = None,
         max_second_face_score: float | None = None,
-        min_face_size: Annotated[int, Field(ge=0)] = 0,
+        min_face_size: Annotated[int, Field(ge=0, le=10**5)] = 0,
         margin: Annotated[float, Field(ge=0, le=10)] = MARGIN,
         limit: Limit = 0,
         seed: Seed = 0,

@@ -388,8 +388,8 @@ def test_an_interrupt_while_images_are_read_writes_nothing(
     ("largest", "words", "sentence", "left"),
     [
         (500, [], "spec.json can't be written: File too large", []),
-        (8000, [], "step 4 can't be saved to .*: .*File too large", ["checkpoints", "environment.json", "spec.json"]),
-        (8000, ["--set", "checkpoints.every=100"], "run can't be written: File too large", ["environment.json"]),
+        (9500, [], "step 4 can't be saved to .*: .*File too large", ["checkpoints", "environment.json", "spec.json"]),
+        (9500, ["--set", "checkpoints.every=100"], "run can't be written: File too large", ["environment.json"]),
     ],
 )
 def test_a_full_disk_is_one_sentence_and_no_harm(

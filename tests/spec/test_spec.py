@@ -29,7 +29,7 @@ def test_every_default_is_filled_and_no_auto_is_left() -> None:
     nothing = {"device": None, "threads": None, "log_every": None}
     spec = resolved({"runtime": nothing, "data": {"holdout": None}, "schedule": {"steps": None}})
     assert spec.data.holdout == 0.1
-    options = {"channels": 3, "limit": 0, "seed": 0, "range": None}
+    options = {"channels": 3, "limit": 0, "seed": 0, "range": None, "labels": None, "classes": []}
     assert spec.data.a == {"type": "folder", "path": str(Path("a").absolute()), **options}
     assert spec.schedule["steps"] == 1000
     assert spec.losses["adversarial"]["weight"] == {"generator": 1.0, "discriminator": 1.0}
@@ -195,7 +195,7 @@ def changed(value: Any) -> Any:
     if isinstance(value, bool):
         return not value
     if isinstance(value, list):
-        return value[::-1]
+        return value[::-1] or ["x"]
     if isinstance(value, int | float):
         return value + 1 if isinstance(value, int) else value / 2
     return {None: 2.5, "float32": "float64", "bfloat16": "float32", "cpu": "cuda", "last": "best"}.get(
