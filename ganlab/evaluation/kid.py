@@ -32,7 +32,7 @@ def estimate(x: Array, y: Array, seed: int) -> Estimate:
     counts = {"outputs": len(x), "real": len(y)}
     refuse_fewer(counts, 4)
     xs, ys = _parts(x, groups(len(x), seed, 0)), _parts(y, groups(len(y), seed, 1))
-    xx, yy, xy = _sums_within(xs), _sums_within(ys), np.array([_sums(x, ys) for x in xs])
+    xx, yy, xy = _sums_within(xs), _sums_within(ys), _sums(xs, ys)
 
     def mmd(within_x: Array, n: Array, within_y: Array, m: Array, between: Array) -> Array:
         found: Array = within_x / (n * (n - 1)) + within_y / (m * (m - 1)) - 2 * between / (n * m)
@@ -53,12 +53,23 @@ def _parts(sample: Array, dealt: Array) -> list[Array]:
     return [scaled[dealt == group] for group in range(dealt.max() + 1)]
 
 
-def _sums(x: Array, ys: Sequence[Array]) -> Array:
-    """Returns the sums of the kernel over all pairs of a vector in `x` and a vector in each group of `ys`, (G,)."""
-    k = x @ np.concatenate(ys).T + 1
-    starts = np.cumsum([0, *map(len, ys[:-1])])
-    sums: Array = np.add.reduceat((k * k * k).sum(0), starts)
+def _joined(parts: Sequence[Array]) -> tuple[Array, Array]:
+    """Returns the vectors of all groups, and the place of each group's first one, (G,)."""
+    return np.concatenate(parts), np.cumsum([0, *map(len, parts[:-1])])
+
+
+def _kernel(x: Array, y: Array, starts: Array) -> Array:
+    """Returns the sums of the kernel over all pairs of a vector in `x` and a vector in each group of `y`, (G,)."""
+    k = x @ y.T
+    k += 1
+    sums: Array = np.add.reduceat(np.einsum("ij,ij,ij->j", k, k, k), starts)
     return sums
+
+
+def _sums(xs: Sequence[Array], ys: Sequence[Array]) -> Array:
+    """Returns the sums of the kernel over all pairs between the groups of two samples, (G, H)."""
+    y, starts = _joined(ys)
+    return np.array([_kernel(x, y, starts) for x in xs])
 
 
 def _sums_within(parts: Sequence[Array]) -> Array:
@@ -66,10 +77,12 @@ def _sums_within(parts: Sequence[Array]) -> Array:
 
     Pairs of an image with itself are left out.
     """
+    joined, starts = _joined(parts)
     sums = np.zeros((len(parts), len(parts)))
     for i, part in enumerate(parts):
         # the kernel is symmetric
-        sums[i, : i + 1] = sums[: i + 1, i] = _sums(part, parts[: i + 1])
+        before = _kernel(part, joined[: starts[i] + len(part)], starts[: i + 1])
+        sums[i, : i + 1] = sums[: i + 1, i] = before
         sums[i, i] -= ((np.square(part).sum(1) + 1) ** 3).sum()
     return sums
 

@@ -99,7 +99,7 @@ def test_no_matrix_of_all_pairs() -> None:
     estimate(x, y, 0)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert peak < 8e6
+    assert peak < 2e6
 
 
 def test_refusals() -> None:
