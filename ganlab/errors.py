@@ -1,4 +1,7 @@
-"""The errors that ganlab raises on purpose. The command line prints the message and exits with `exit_code`."""
+"""The errors that ganlab raises on purpose, and the words of messages.
+
+The command line prints the message of an error and exits with its `exit_code`.
+"""
 
 import re
 
@@ -102,3 +105,8 @@ def _setting(error: BaseException) -> type | None:
         trace = trace.tb_next
     owner = None if trace is None else trace.tb_frame.f_locals.get("self")
     return None if owner is None else type(owner)
+
+
+def plural(count: int, what: str) -> str:
+    """Returns a number of things: "1 file", "2 files"."""
+    return f"{count} {what}{'' if count == 1 else 's'}"

@@ -8,13 +8,13 @@ from typing import Any, Self
 from rich.console import Console as Terminal
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
 
-from ganlab.cli.process import counted, print_json, say
+from ganlab.cli.process import print_json, say
 from ganlab.comparison import search_tables, tables
 from ganlab.comparison.ranges import is_range
 from ganlab.comparison.running import TrialCallback
 from ganlab.comparison.search import Search, search
 from ganlab.comparison.trials import Comparison, Plan, Trial
-from ganlab.errors import Interrupted, RunError, SpecError, printable
+from ganlab.errors import Interrupted, RunError, SpecError, plural, printable
 
 
 class TrialConsole(TrialCallback):
@@ -45,7 +45,7 @@ class TrialConsole(TrialCallback):
             how += f", on {self._on}"
         elif how:
             how += " with one thread each"
-        self._print(f"{counted(trials, 'trial')}, {done} of them finished already{how}")
+        self._print(f"{plural(trials, 'trial')}, {done} of them finished already{how}")
         self._done = self._bar.add_task("trials", total=trials, completed=done)
 
     def started(self, trial: Trial) -> None:

@@ -36,11 +36,6 @@ def say(text: str) -> None:
     print(printable(text), file=Output.stream, flush=True)
 
 
-def counted(count: int, what: str) -> str:
-    """Returns a number of things: "1 file", "2 files"."""
-    return f"{count} {what}{'' if count == 1 else 's'}"
-
-
 def print_json(value: Any) -> None:
     """Prints a result as JSON, with escapes for what a terminal would obey or its encoding doesn't have."""
     everything = (Output.stream.encoding or "utf-8").lower() == "utf-8"

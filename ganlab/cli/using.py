@@ -9,8 +9,8 @@ from typing import Annotated
 import typer
 
 from ganlab.cli.options import AsJson, Checkpoint
-from ganlab.cli.process import counted, errors, finish_imports, print_json, say
-from ganlab.errors import SpecError
+from ganlab.cli.process import errors, finish_imports, print_json, say
+from ganlab.errors import SpecError, plural
 
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, for example runs/emb.")]
 
@@ -62,11 +62,11 @@ def translate(
             print_json(found)
             return
         source, target = found["direction"]
-        count = counted(len(found["pictures"]), "picture")
+        count = plural(len(found["pictures"]), "picture")
         say(f"translated: {count} from {source} to {target}, step {found['step']}")
         say(f"  look at      {found['grid'] or found['folder']}")
         if found["left_out"]:
-            say(f"  left out     {counted(len(found['left_out']), 'file')}")
+            say(f"  left out     {plural(len(found['left_out']), 'file')}")
 
 
 def demo(

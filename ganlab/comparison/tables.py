@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from itertools import takewhile
 
 from ganlab.comparison.statistics import MOST_PAIRS
-from ganlab.errors import shortened
+from ganlab.errors import plural, shortened
 from ganlab.spec.models import Json
 
 WIDTH = 80
@@ -95,7 +95,7 @@ def markdown_table(heading: Sequence[str], rows: Iterator[Sequence[str]] | Seque
 def title(found: Json) -> str:
     """Returns the systems and the number of seeds of a comparison."""
     others = [system["name"] for system in found["systems"][1:]]
-    seeds = f"{len(found['seeds'])} seed{'s' if len(found['seeds']) > 1 else ''}"
+    seeds = plural(len(found["seeds"]), "seed")
     named = " and ".join(filter(None, [", ".join(others[:-1]), *others[-1:]]))
     compared = f"{named} compared with " if named else ""
     return f"{compared}{found['baseline']}: {seeds}"

@@ -12,6 +12,7 @@ from typing import Any
 
 from ganlab.display.html import data_url, render
 from ganlab.display.terminal import Rate, terms_of
+from ganlab.errors import plural
 from ganlab.interfaces.callbacks import Callback, TrainingEnd, TrainingStart
 
 SECONDS = 0.3
@@ -70,8 +71,7 @@ class Notebook(Callback):
 
     def begin(self, start: TrainingStart) -> None:
         self._title = f"{start.name} {f'resumes after step {start.step}' if start.step else 'starts'}"
-        threads = f"{start.threads} thread{'' if start.threads == 1 else 's'}"
-        self._where = f"{start.device}, {start.precision}, {threads}, in {start.folder}"
+        self._where = f"{start.device}, {start.precision}, {plural(start.threads, 'thread')}, in {start.folder}"
         self._rate = Rate(start)
         self._training = _Bar("training", start.steps, start.step)
         self._bars.insert(0, self._training)

@@ -11,7 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColum
 from rich.table import Column
 from rich.text import Text
 
-from ganlab.errors import printable
+from ganlab.errors import plural, printable
 from ganlab.interfaces.callbacks import Callback, TrainingStart
 
 QUIET_SECONDS = 10.0
@@ -95,7 +95,7 @@ class Console(Callback):
         how = f"resumes after step {start.step}" if start.step else "starts"
         self._line(
             f"{start.name} {how}: {start.steps} steps on {start.device}, {start.precision},"
-            f" {start.threads} thread{'' if start.threads == 1 else 's'}, in {printable(str(start.folder))}"
+            f" {plural(start.threads, 'thread')}, in {printable(str(start.folder))}"
         )
         self._task = self._bar.add_task("training", total=start.steps, completed=start.step, terms="")
 

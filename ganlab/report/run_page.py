@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ganlab.engine.step_log import Record
-from ganlab.errors import RunError, SpecError, text_of
+from ganlab.errors import RunError, SpecError, plural, text_of
 from ganlab.interfaces.callbacks import Callback, TrainingEnd
 from ganlab.report.curves import Curves, charts
 from ganlab.report.faces import COLUMNS, Faces, side_by_side
@@ -192,7 +192,7 @@ def _facts(spec: Spec, folder: RunFolder) -> Iterator[tuple[str, str]]:
     runtime = spec.runtime
     yield (
         "computed",
-        f"on {runtime.device}, {runtime.precision}, {runtime.threads} thread{'s' if runtime.threads != 1 else ''}",
+        f"on {runtime.device}, {runtime.precision}, {plural(int(runtime.threads), 'thread')}",
     )
 
 
