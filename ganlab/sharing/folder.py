@@ -27,13 +27,18 @@ NAMES = (
 
 
 def check_target(target: Path, overwrite: bool) -> None:
-    """Raises SpecError if the folder can't become a shared model, or if it is one and `overwrite` is False."""
+    """Raises SpecError if the folder can't become a shared model, or if it is one and `overwrite` is False.
+
+    Files with the names of a model's are replaced only in the folder of a model: a README.md elsewhere is the user's.
+    """
     there = RunFolder(target)
     if there.exists and not there.shared:
         raise SpecError(f"{target} is a run, which is not overwritten; choose another folder")
     if target.exists() and not target.is_dir():
         raise SpecError(f"{target} is not a folder; choose another name")
     present = [name for name in NAMES if os.path.lexists(target / name)]
+    if present and not there.shared:
+        raise SpecError(f"{target / present[0]} exists, and {target} is no shared model; choose another folder")
     if present and not overwrite:
         others = f", and {len(present) - 1} others do" if len(present) > 1 else ""
         raise SpecError(f"{target / present[0]} exists{others}; replace with --overwrite, or choose another folder")

@@ -242,6 +242,12 @@ def test_nothing_is_overwritten_unasked(run: ganlab.Run, model: Path, tmp_path: 
             ganlab.export(run, tmp_path / f"other-{overwrite}", overwrite=overwrite)
     with pytest.raises(SpecError, match="is not a folder; choose another name"):
         ganlab.export(run, target / "grid.png", overwrite=True)
+    project = tmp_path / "project"
+    project.mkdir()
+    (project / "README.md").write_text("mine")
+    with pytest.raises(SpecError, match=r"README\.md exists, and .*project is no shared model; choose another folder"):
+        ganlab.export(run, project, overwrite=True)
+    assert [path.name for path in project.iterdir()] == ["README.md"]
 
 
 def test_a_model_has_one_checkpoint_and_no_images(model: Path) -> None:
