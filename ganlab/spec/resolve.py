@@ -19,6 +19,7 @@ from ganlab.components.registry import Registry, check_nested
 from ganlab.components.registry import registry as installed_registry
 from ganlab.errors import SpecError, one_line
 from ganlab.spec import devices
+from ganlab.spec.layouts import with_sources
 from ganlab.spec.models import (
     LABEL,
     Evaluation,
@@ -88,6 +89,8 @@ def resolve(asked: Json, where: str = "spec", like: Spec | None = None, registry
 def checked(asked: Json, where: str) -> Spec:
     """Returns a spec whose form is checked: keys, types and ranges. Components are neither looked up nor checked.
 
+    Has the sources a and b instead of `data.root`.
+
     Raises SpecError.
     """
     if "extends" in asked:
@@ -97,7 +100,7 @@ def checked(asked: Json, where: str) -> Spec:
     note = asked.get("$schema", "")
     if not isinstance(note, str):
         raise SpecError(f"{where}: $schema: {json.dumps(note)} is not allowed: it is the path of a JSON Schema")
-    asked = {key: value for key, value in asked.items() if key != "$schema"}
+    asked = with_sources({key: value for key, value in asked.items() if key != "$schema"}, where)
     try:
         spec = Spec.model_validate_json(json.dumps(asked))
     except ValidationError as error:
