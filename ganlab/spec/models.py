@@ -9,9 +9,9 @@ import operator
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PrivateAttr, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PrivateAttr
 
 from ganlab.components.options import STRICT, signature
 from ganlab.components.registry import Component
@@ -196,16 +196,6 @@ class Data(BaseModel):
     holdout: Annotated[float, Field(gt=0, lt=1)] = 0.1
     """The fraction of each domain's images that is held out of training, for samples and evaluation. Not used for a
     source that has held-out images of its own, such as a folder with held_out."""
-
-    @model_validator(mode="after")
-    def _check_crop(self) -> Self:
-        if self.crop and self.resize is None:
-            raise ValueError("crop is true, and resize is null: a random crop needs images that are larger than size")
-        if not self.crop and self.resize is not None:
-            raise ValueError(f"resize is {self.resize}, and crop is false: images of resize pixels are cut to size")
-        if self.resize is not None and self.resize < self.size:
-            raise ValueError(f"resize is {self.resize}; it should be at least size, {self.size}")
-        return self
 
 
 class Weight(BaseModel):

@@ -22,6 +22,7 @@ from ganlab.spec import devices
 from ganlab.spec.layouts import with_sources
 from ganlab.spec.models import (
     LABEL,
+    Data,
     Evaluation,
     Json,
     Options,
@@ -50,6 +51,7 @@ def resolve(asked: Json, where: str = "spec", like: Spec | None = None, registry
     Raises SpecError with one sentence that names the value, what is allowed and where it stands.
     """
     spec = checked(asked, where)
+    _check_crop(spec.data, f"{where}: data")
     resolver = _Resolver(registry or installed_registry(), f"{where}: ")
     named: dict[str, tuple[str, Options]] = {
         "data.a": ("source", spec.data.a),
@@ -270,6 +272,15 @@ def _weight(weight: Any, where: str) -> Json:
         # the message shows `weight` as the spec has it, not `both`
         raise SpecError(sentence(error, f"{where}.weight", Weight.model_fields, weight)) from error
     return result
+
+
+def _check_crop(data: Data, where: str) -> None:
+    if data.crop and data.resize is None:
+        raise SpecError(f"{where}.crop: true is not allowed without resize, the size of the images that are cut")
+    if data.resize is not None and not data.crop:
+        raise SpecError(f"{where}.resize: {data.resize} is not allowed without crop: true, which cuts to size pixels")
+    if data.resize is not None and data.resize < data.size:
+        raise SpecError(f"{where}.resize: {data.resize} is not allowed: it should be at least size, {data.size}")
 
 
 def _runtime(asked: Runtime, where: str, like: Runtime) -> Runtime:
