@@ -13,6 +13,9 @@ from ganlab.spec.paths import absolute
 SPLITS = ("test", "val", "valid", "validation")
 """The names of splits that are held out of training. Of several, the first is used."""
 
+_OF_SPLITS = {f"{split}{end}" for split in ("train", *SPLITS) for end in ("", "A", "B")}
+"""The names of folders that are no domain by themselves."""
+
 LAYOUTS = (
     "trainA and trainB (with testA and testB, which are held out); train with two folders (with test, which has the"
     " same two); or two folders, one for each domain"
@@ -43,7 +46,7 @@ def find(root: Path) -> Layout:
         pattern, ends = "{split}{end}", ["A", "B"]
     elif len(inner) == 2:
         pattern, ends = "{split}/{end}", inner
-    elif len(names) == 2 and not any(name.startswith(("train", *SPLITS)) for name in names):
+    elif len(names) == 2 and _OF_SPLITS.isdisjoint(names):
         return Layout(dict(zip("ab", (root / name for name in names), strict=True)), {}, ())
     else:
         among = f"{plural(len(names), 'folder')}{': ' if names else ''}{_some(names)}"

@@ -155,6 +155,14 @@ def test_another_layout_is_one_sentence_with_what_was_found(tmp_path: Path, fold
     assert str(caught.value).startswith(f"data.root: {said.replace('ROOT', str(tmp_path))}")
 
 
+def test_folders_whose_names_only_begin_like_a_split_are_domains(tmp_path: Path) -> None:
+    for name in ("trains", "testimonials"):
+        (tmp_path / name).mkdir()
+    assert described({"data": {"root": str(tmp_path)}}) == (
+        f"a is {tmp_path}/testimonials, b is {tmp_path}/trains (--swap exchanges them)"
+    )
+
+
 def test_other_wrong_values_are_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(SpecError, match=r"^data\.root: the folder '.*/no' can't be read: No such file or directory$"):
         spec(tmp_path / "no")
