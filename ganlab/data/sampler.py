@@ -96,8 +96,7 @@ class Sampler:
             size = self.domains[domain].width
             if (width := batch.shape[-1]) > size:
                 random = keyed(self.seed, "crop", self._order_of[domain], draw)
-                corners = torch.from_numpy(random.integers(0, width - size + 1, (self.batch, 2)))
-                batch = cut(batch, to_device(corners, self.device), size)
+                batch = cut(batch, random.integers(0, width - size + 1, (self.batch, 2)), size)
             if self.flip:
                 random = keyed(self.seed, "flip", self._order_of[domain], draw)
                 mirror = torch.from_numpy(random.random(self.batch) < 0.5)
@@ -108,16 +107,16 @@ class Sampler:
         return Batch(images, labels, self._classes)
 
 
-def cut(images: Tensor, corners: Tensor, size: int) -> Tensor:
-    """Returns a square (N, C, size, size) of each image.
+def cut(images: Tensor, corners: np.ndarray, size: int) -> Tensor:
+    """Returns a square of each image, (N, C, size, size).
 
     Args:
         images: (N, C, H, W).
-        corners: (N, 2), the row and the column of each square's upper left corner.
+        corners: (N, 2) integers, the row and the column of each square's upper left corner.
         size: The height and width of the squares.
     """
-    squares = images.unfold(2, size, 1).unfold(3, size, 1)  # (N, C, H - size + 1, W - size + 1, size, size)
-    return squares[torch.arange(len(images), device=images.device), :, corners[:, 0], corners[:, 1]]
+    places = zip(images, corners.tolist(), strict=True)
+    return torch.stack([image[:, row : row + size, column : column + size] for image, (row, column) in places])
 
 
 def to_device(values: Tensor, device: torch.device) -> Tensor:
