@@ -6,7 +6,7 @@ import io
 import shlex
 import signal
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ganlab.cli import sharing, starting, using
-from ganlab.cli.options import AsJson, OneOrTwo, one_or_two
+from ganlab.cli.options import AsJson, Data, OneOrTwo, Swap, one_or_two, with_data
 from ganlab.cli.process import (
     Commands,
     Debug,
@@ -81,6 +81,8 @@ def options(
 def run(
     spec: SpecFile,
     set_: Set = None,
+    data: Data = None,
+    swap: Swap = False,
     out: Annotated[
         Path | None, typer.Option(metavar="DIR", help="The run folder. Default: runs/ and the spec's name.")
     ] = None,
@@ -98,11 +100,13 @@ def run(
         from ganlab.display.terminal import Console
 
         finish_imports()
+        changes = with_data(set_, data, swap)
+        _show_layout(spec, changes)
         try:
             with Console() as callback:
-                result = experiment.run(spec, set_ or (), out, fresh, callback)
+                result = experiment.run(spec, changes, out, fresh, callback)
         except Interrupted as stopped:
-            stopped.args = (f"{stopped}; resume with: {_command(spec, set_ or (), out)}",)
+            stopped.args = (f"{stopped}; resume with: {_command(spec, changes, out)}",)
             raise
         if as_json:
             last = result.records[-1] if result.records else {}
@@ -117,6 +121,15 @@ def run(
 def _command(spec: Path, set_: Iterable[str], out: Path | None) -> str:
     words = ["ganlab", "run", str(spec), *(word for text in set_ for word in ("--set", text))]
     return shlex.join([*words, "--out", str(out)] if out else words)
+
+
+def _show_layout(spec: str | Path, changes: Sequence[str]) -> None:
+    """Says which folder of `data.root` is which domain."""
+    from ganlab import experiment
+
+    if (sentence := experiment.layout(spec, changes)) is not None:
+        # stdout is for the results
+        print(printable(sentence), file=sys.stderr)
 
 
 def _show_paths(result: Run, trained: bool) -> None:
@@ -290,6 +303,8 @@ def compare(
         typer.Option(metavar="SPEC", help="The spec, system or run to compare the others with. Default: the first."),
     ] = None,
     set_: Set = None,
+    data: Data = None,
+    swap: Swap = False,
     number: Annotated[
         list[str] | None,
         typer.Option(
@@ -318,13 +333,17 @@ def compare(
         from ganlab.cli import comparison as shown
         from ganlab.comparison import compare as comparison
         from ganlab.comparison import trials
+        from ganlab.comparison.ranges import is_range
 
         finish_imports()
         shown.refuse_ranges(specs, search)
+        changes = with_data(set_, data, swap)
+        if data is not None:
+            _show_layout(next((spec for spec in specs if not is_range(spec)), specs[0]), changes)
         asked = trials.Comparison(
             specs,
             shown.seeds_of(seeds if seeds is not None else "0,1,2" if search is None else "0"),
-            *(steps, images, jobs, vary or (), baseline, set_ or (), out, on, number or ()),
+            *(steps, images, jobs, vary or (), baseline, changes, out, on, number or ()),
         )
         if search is not None:
             if images or vary or baseline or from_ or dry_run:
@@ -332,7 +351,7 @@ def compare(
             shown.show_search(shown.run_search(search, asked), as_json)
             return
         if from_:
-            if seeds or steps or images or jobs or on or vary or set_ or dry_run:
+            if seeds or steps or images or jobs or on or vary or set_ or data or swap or dry_run:
                 raise SpecError(
                     "compare --from: trains nothing, so only --baseline, --number, --out and --json go with it"
                 )
@@ -371,7 +390,7 @@ def diff(
 
 
 @app.command()
-def check(spec: SpecFile, set_: Set = None, as_json: AsJson = False) -> None:
+def check(spec: SpecFile, set_: Set = None, data: Data = None, swap: Swap = False, as_json: AsJson = False) -> None:
     """Show what a spec builds, without training it.
 
     Prints the networks, the loss terms, the turns of a step, the metrics and the memory needed. Builds the networks and
@@ -383,8 +402,10 @@ def check(spec: SpecFile, set_: Set = None, as_json: AsJson = False) -> None:
         from ganlab.display.terminal import Console
 
         finish_imports()
+        changes = with_data(set_, data, swap)
+        _show_layout(spec, changes)
         with Console() as callback:
-            found = experiment.check(spec, set_ or (), callback)
+            found = experiment.check(spec, changes, callback)
         print_json(found) if as_json else show_check(found)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -19,6 +20,26 @@ Checkpoint = Annotated[
         metavar="WHICH", help="last; best: the checkpoint with the best monitor during training; or the step of one."
     ),
 ]
+
+Data = Annotated[
+    Path | None,
+    typer.Option(
+        "--data",
+        metavar="DIR",
+        help="Take the images of both domains from this folder: trainA and trainB, with testA and testB if there are"
+        " held-out images; train and test, each with two folders; or two folders.",
+    ),
+]
+
+Swap = Annotated[bool, typer.Option("--swap", help="Exchange the domains a and b that are found in --data.")]
+
+
+def with_data(changes: Sequence[str] | None, data: Path | None, swap: bool) -> list[str]:
+    """Returns the changes of --set with those of --data and --swap."""
+    # as JSON, since a folder may be named 2024
+    own = [] if data is None else [f"data.root={json.dumps(str(data))}"]
+    return [*(changes or ()), *own, *(["data.swap=true"] if swap else [])]
+
 
 IMAGES = "--images"
 

@@ -287,7 +287,7 @@ def check_alike(one: System, other: System) -> None:
     """Raises SpecError if two systems would not be trained and measured on the same images and in the same way."""
     a, b = one.resolved, other.resolved
     names = f"compare: {one.name} and {other.name}"
-    own = ("data.batch:", "data.flip:")
+    own = ("data.batch:", "data.flip:", "data.resize:", "data.crop:")
     data = [text for text in differences(a, b) if text.startswith("data.") and not text.startswith(own)]
     if data:
         raise SpecError(f"{names} do not have the same data: {'; '.join(data)}")

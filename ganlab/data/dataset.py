@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any
@@ -53,6 +53,8 @@ class Dataset:
     ordered_as: str = ""
     """The domain whose random order, flips and divisions the images follow: "a" for both domains of paired data; "" for
     the own domain's."""
+    larger: Dataset | None = None
+    """The same images at a larger size, out of which training images are cut at random; None if nothing is cut."""
 
     @property
     def order(self) -> str:
@@ -82,6 +84,8 @@ class Dataset:
             digest.update(image.numpy().tobytes())
         if self.labels is not None:
             digest.update(self.labels.numpy().tobytes())
+        if self.larger is not None:
+            digest.update(self.larger._digest.encode())
         return digest.hexdigest()
 
     def pixels(self, indices: Tensor) -> Tensor:
@@ -105,10 +109,10 @@ def load(
 ) -> Dataset:
     """Reads the images of a source at `size` x `size` pixels: all, or the first `most` that can be read.
 
-    `holdout` is the fraction of held-out images; at least one image is held out and at least one is trained on.
-    `ordered_as` is the domain whose division into training and held-out images is used, "" for the own one. Raises
-    SpecError if fewer than two images can be read, if they do not fit into memory, or if an image or a label differs
-    from what the source declares.
+    `holdout` is the fraction of held-out images of a source that is not `divided`; at least one image is held out and
+    at least one is trained on. `ordered_as` is the domain whose division into training and held-out images is used, ""
+    for the own one. Raises SpecError if fewer than two images can be read, if no training or no held-out image can, if
+    they do not fit into memory, or if an image or a label differs from what the source declares.
     """
     if source.channels not in (1, 3):
         raise SpecError(f"data.{domain}: the source has {source.channels} channels; 1 (grey) and 3 (RGB) are allowed")
@@ -138,29 +142,49 @@ def load(
     if len(kept) < 2:
         raise SpecError(
             f"data.{domain}: {len(kept)} of {len(keys)} images can be read; at least two are needed, one to train on"
-            f" and one to hold out{'; ' + skipped[0] if skipped else ''}"
+            f" and one to hold out{_first(skipped)}"
         )
     count = len(kept)
-    # depends on domain and count alone, so that runs with different random seeds are measured on the same images
-    order = torch.from_numpy(keyed("holdout", ordered_as or domain, count).permutation(count))
-    held = held_out(count, holdout)
+    train, held = _division(source, kept, holdout, ordered_as or domain)
+    if most is None and not (len(train) and len(held)):
+        which = "held-out" if len(train) else "training"
+        raise SpecError(
+            f"data.{domain}: none of the {which} images can be read, and {count} of the others{_first(skipped)}"
+        )
     return Dataset(
         Domain(domain, source.channels, size, size, source.classes),
         source,
         tuple(kept),
         torch.from_numpy(pixels[:count]),
         _labels(source, kept, domain) if source.classes else None,
-        order[held:].sort().values,
-        order[:held].sort().values,
+        train,
+        held,
         tuple(skipped),
         notes,
         ordered_as,
     )
 
 
-def held_out(count: int, holdout: float) -> int:
-    """Returns how many of `count` images are held out of training."""
-    return min(max(round(count * holdout), 1), count - 1)
+def held_out(source: Source, keys: Sequence[str], holdout: float) -> int:
+    """Returns how many of a source's images are held out of training."""
+    if source.divided:
+        return sum(map(source.is_held_out, keys))
+    return min(max(round(len(keys) * holdout), 1), len(keys) - 1)
+
+
+def _division(source: Source, keys: Sequence[str], holdout: float, order: str) -> tuple[Tensor, Tensor]:
+    """Returns the indices of the training images and those of the held-out images, both ascending."""
+    if source.divided:
+        is_held = torch.tensor([source.is_held_out(key) for key in keys])
+        return (~is_held).nonzero().flatten(), is_held.nonzero().flatten()
+    # depends on domain and count alone, so that runs with different random seeds are measured on the same images
+    shuffled = torch.from_numpy(keyed("holdout", order, len(keys)).permutation(len(keys)))
+    held = held_out(source, keys, holdout)
+    return shuffled[held:].sort().values, shuffled[:held].sort().values
+
+
+def _first(skipped: Sequence[str]) -> str:
+    return f"; {skipped[0]}" if skipped else ""
 
 
 def _allocate(count: int, channels: int, size: int, domain: str) -> np.ndarray[Any, np.dtype[np.uint8]]:

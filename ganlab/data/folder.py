@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -19,23 +20,35 @@ from ganlab.files import home_expanded
 from ganlab.interfaces.hooks import hookimpl
 from ganlab.interfaces.sources import Source
 
+HELD_OUT = "held_out//"
+"""The keys of held-out images begin with it. No path in a folder does: it has no empty part."""
+
+Fit = Literal["cover", "stretch", "pad"]
+"""How an image becomes a square."""
+
 
 class Folder(Source):
     """Every image file below a folder, recursively, sorted by path.
 
-    Hidden files and folders are left out. A folder is entered once, even if several links lead to it. The largest
-    centred square is cut out and resized (bicubic, antialiased). Transparent images are laid on white. AVIF, BMP, GIF,
-    JPEG, JPEG 2000, PNG, PPM (also PBM, PGM, PFM), TIFF and WebP are read, whatever the file is named; of several
-    images in a file, the first.
+    Hidden files and folders are left out. A folder is entered once, even if several links lead to it. Images become
+    squares as `fit` says (bicubic, antialiased). Transparent images are laid on white. AVIF, BMP, GIF, JPEG, JPEG 2000,
+    PNG, PPM (also PBM, PGM, PFM), TIFF and WebP are read, whatever the file is named; of several images in a file, the
+    first.
 
     A file `labels.csv` in the folder, if there is one, says what the images show. Its header has the column `file`: the
-    paths of images, relative to the folder. Every other column is an attribute of them.
+    paths of images, relative to the folder. Every other column is an attribute of them. The folder of held-out images
+    has a labels.csv of its own.
 
     Args:
         path: the folder. A relative path starts at the folder of the spec file, or with --set at the working folder;
             "~" is the user's home folder.
+        held_out: the folder of the images that are held out of training. `path` then has training images only, and
+            those of its images that are below `held_out` are held out. By default a part of the images in `path` is,
+            `data.holdout`.
         channels: 3 (RGB) or 1 (grey).
-        limit: the number of images to keep, chosen at random; 0 keeps all.
+        fit: "cover" cuts out the largest centred square. "stretch" resizes the whole image to a square, as CycleGAN
+            does. "pad" keeps the whole image and its proportions, and adds white at two sides.
+        limit: the number of images in `path` to keep, chosen at random; 0 keeps all.
         seed: the random seed of that choice.
         range: [low, high], the values that become black and white in grey images of more than 8 bits. By default they
             are the smallest and the largest value of the unsigned 12 or 16 bits that a file declares; files of floats,
@@ -49,7 +62,9 @@ class Folder(Source):
     def __init__(
         self,
         path: Path,
+        held_out: Path | None = None,
         channels: Literal[1, 3] = 3,
+        fit: Fit = "cover",
         limit: Annotated[int, Field(ge=0, le=10**9)] = 0,
         seed: Annotated[int, Field(ge=0, lt=2**63)] = 0,
         range: Range | None = None,
@@ -59,7 +74,12 @@ class Folder(Source):
         if range is not None and not range[0] < range[1]:
             raise ValueError(f"range is {[*range]}; the first must be below the second")
         self.path = home_expanded(path)
+        self._folders = {"": self.path}
+        self.divided = held_out is not None
+        if held_out is not None:
+            self._folders[HELD_OUT] = home_expanded(held_out)
         self.channels = channels
+        self.fit: Fit = fit
         self.limit = limit
         self.seed = seed
         self.range = range
@@ -67,23 +87,22 @@ class Folder(Source):
         self.classes = len(self._classes)
 
     def keys(self, domain: str) -> list[str]:
-        if not self.path.is_dir():
-            what = "is not a folder" if self.path.exists() else "does not exist"
-            raise SpecError(f"data.{domain}: the folder {str(self.path)!r} {what}")
-        found = found_below(self.path)
-        if not found:
-            raise SpecError(f"data.{domain}: the folder {str(self.path)!r} is empty")
-        found = self._described(found, domain)
+        found = self._keys_in("", domain)
+        if self.divided:
+            found = self._without_held_out(found, domain)
         if self.limit and self.limit < len(found):
             chosen = keyed("folder", self.seed, len(found)).permutation(len(found))[: self.limit]
             found = [found[i] for i in sorted(chosen)]
-        return found
+        return found + (self._keys_in(HELD_OUT, domain) if self.divided else [])
 
     def image(self, key: str, size: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
-        return pixels(fitted(picture(self.path / key, self.range), size), self.channels)
+        return pixels(fitted(picture(self._file(key), self.range), size, self.fit), self.channels)
 
     def is_image(self, key: str) -> bool:
-        return declared_size(self.path / key) is not None
+        return declared_size(self._file(key)) is not None
+
+    def is_held_out(self, key: str) -> bool:
+        return key.startswith(HELD_OUT)
 
     def label(self, key: str) -> int:
         found = self._classes.of(self.attributes(key))
@@ -96,29 +115,69 @@ class Folder(Source):
 
     @functools.cached_property
     def _known(self) -> Mapping[str, Mapping[str, str]]:
-        """{path of an image: its attributes}."""
-        path = self.path / LABELS
-        return read_labels(path) if path.is_file() else {}
+        """{key of an image: its attributes}."""
+        return {
+            start + name: attributes
+            for start, folder in self._folders.items()
+            if (folder / LABELS).is_file()
+            for name, attributes in read_labels(folder / LABELS).items()
+        }
 
-    def _described(self, found: list[str], domain: str) -> list[str]:
-        """Returns the files below the folder without `labels.csv` and, if there are classes, without other images."""
-        if LABELS in found:
-            found = [key for key in found if key != LABELS]
+    def _file(self, key: str) -> Path:
+        start = HELD_OUT if self.is_held_out(key) else ""
+        return self._folders[start] / key.removeprefix(start)
+
+    def _keys_in(self, start: str, domain: str) -> list[str]:
+        """Returns the keys that begin with `start`, "" or `HELD_OUT`. Raises SpecError if there are none."""
+        folder = self._folders[start]
+        if not folder.is_dir():
+            what = "is not a folder" if folder.exists() else "does not exist"
+            raise SpecError(f"data.{domain}: the folder {str(folder)!r} {what}")
+        found = [start + name for name in found_below(folder)]
+        if not found:
+            raise SpecError(f"data.{domain}: the folder {str(folder)!r} is empty")
+        return self._described(found, start, domain)
+
+    def _without_held_out(self, keys: list[str], domain: str) -> list[str]:
+        """Returns the keys of images that are not below the folder of held-out images."""
+        outer = self._folders[HELD_OUT].resolve()
+        # several links may lead to one folder
+        inside = {at: (self.path / at).resolve().is_relative_to(outer) for at in {*map(os.path.dirname, keys)}}
+        found = [key for key in keys if not inside[os.path.dirname(key)]]
+        if not found:
+            raise SpecError(f"data.{domain}: every image of {self.path} is below held_out, {self._folders[HELD_OUT]}")
+        return found
+
+    def _described(self, found: list[str], start: str, domain: str) -> list[str]:
+        """Returns the keys of a folder without `labels.csv` and, if there are classes, without other images."""
+        folder = self._folders[start]
+        if start + LABELS in found:
+            found = [key for key in found if key != start + LABELS]
             if self._known.keys().isdisjoint(found):
-                raise SpecError(
-                    f"data.{domain}: {self.path / LABELS} names none of the {len(found)} files in its folder"
-                )
+                raise SpecError(f"data.{domain}: {folder / LABELS} names none of the {len(found)} files in its folder")
         elif self.classes:
-            raise SpecError(f"data.{domain}: labels is {self._classes.attribute!r}, and {self.path} has no {LABELS}")
+            raise SpecError(f"data.{domain}: labels is {self._classes.attribute!r}, and {folder} has no {LABELS}")
         if self.classes:
-            self._classes.check(f"data.{domain}", map(self.attributes, found))
+            if not start:
+                # few held-out images may lack a class
+                self._classes.check(f"data.{domain}", map(self.attributes, found))
             found = [key for key in found if self._classes.of(self.attributes(key)) is not None]
         return found
 
 
-def fitted(image: Image.Image, size: int) -> Image.Image:
-    """Returns the largest centred square of an image, resized to `size` x `size` pixels (bicubic, antialiased)."""
-    return ImageOps.fit(image, (size, size), Image.Resampling.BICUBIC)
+def fitted(image: Image.Image, size: int, fit: Fit = "cover") -> Image.Image:
+    """Returns an RGB image at `size` x `size` pixels (bicubic, antialiased).
+
+    "cover" takes the largest centred square, "stretch" the whole image; "pad" lays the whole image on white.
+    """
+    if fit == "cover":
+        return ImageOps.fit(image, (size, size), Image.Resampling.BICUBIC)
+    if fit == "stretch":
+        return image.resize((size, size), Image.Resampling.BICUBIC)
+    width, height = (max(1, round(side * size / max(image.size))) for side in image.size)
+    padded = Image.new("RGB", (size, size), "white")
+    padded.paste(image.resize((width, height), Image.Resampling.BICUBIC), ((size - width) // 2, (size - height) // 2))
+    return padded
 
 
 def pixels(image: Image.Image, channels: int) -> np.ndarray[Any, np.dtype[np.uint8]]:

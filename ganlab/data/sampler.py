@@ -48,8 +48,9 @@ class BatchSource(Protocol):
 class Sampler:
     """Draws batches of `batch` training images of each domain.
 
-    Each domain has its own order, which is shuffled again in every epoch. With `flip`, images are mirrored at random.
-    The domains of paired data have one order and the same flips.
+    Each domain has its own order, which is shuffled again in every epoch. Images of a dataset that has `larger` ones
+    are cut out of these at random. With `flip`, images are mirrored at random. The domains of paired data have one
+    order, the same cuts and the same flips.
     """
 
     def __init__(
@@ -60,7 +61,7 @@ class Sampler:
         self._order_of = {name: dataset.order for name, dataset in datasets.items()}
         self._classes = {name: domain.classes for name, domain in self.domains.items()}
         self._train = {name: dataset.train.numpy() for name, dataset in datasets.items()}
-        self._images = {name: self._place(dataset.images) for name, dataset in datasets.items()}
+        self._images = {name: self._place((dataset.larger or dataset).images) for name, dataset in datasets.items()}
         self._labels = {name: d.labels.to(device) for name, d in datasets.items() if d.labels is not None}
         self._orders: dict[tuple[str, int], np.ndarray] = {}
 
@@ -92,6 +93,10 @@ class Sampler:
             at = to_device(chosen, self.device)
             here = pixels.device.type == self.device.type
             batch = pixels.index_select(0, at) if here else to_device(pixels[chosen], self.device)
+            size = self.domains[domain].width
+            if (width := batch.shape[-1]) > size:
+                random = keyed(self.seed, "crop", self._order_of[domain], draw)
+                batch = cut(batch, random.integers(0, width - size + 1, (self.batch, 2)), size)
             if self.flip:
                 random = keyed(self.seed, "flip", self._order_of[domain], draw)
                 mirror = torch.from_numpy(random.random(self.batch) < 0.5)
@@ -100,6 +105,18 @@ class Sampler:
             if domain in self._labels:
                 labels[domain] = self._labels[domain][at]
         return Batch(images, labels, self._classes)
+
+
+def cut(images: Tensor, corners: np.ndarray, size: int) -> Tensor:
+    """Returns a square of each image, (N, C, size, size).
+
+    Args:
+        images: (N, C, H, W).
+        corners: (N, 2) integers, the row and the column of each square's upper left corner.
+        size: The height and width of the squares.
+    """
+    places = zip(images, corners.tolist(), strict=True)
+    return torch.stack([image[:, row : row + size, column : column + size] for image, (row, column) in places])
 
 
 def to_device(values: Tensor, device: torch.device) -> Tensor:

@@ -37,7 +37,7 @@ def split(datasets: Mapping[str, Dataset]) -> Split:
     if len(datasets[fewest].holdout) < 2:
         raise Unavailable(
             f"an evaluation needs two held-out images of each domain, and {fewest} has {len(datasets[fewest].holdout)};"
-            " raise data.holdout"
+            " hold out more (data.holdout, or the held-out images of the source)"
         )
     parts = Split({}, {}, {})
     for domain, dataset in datasets.items():
@@ -58,7 +58,7 @@ def too_few(held_out: Mapping[str, int], fewest: Mapping[str, int]) -> list[str]
     """
     return [
         f"data.{domain}: {count} images are held out and half of them are measured, but {', '.join(short)}: add images"
-        " or raise data.holdout"
+        " or hold out more"
         for domain, count in held_out.items()
         if (short := [f"{metric} needs {least}" for metric, least in fewest.items() if count // 2 < least])
     ]

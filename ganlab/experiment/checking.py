@@ -48,11 +48,17 @@ def _check(resolved: Spec, callback: Callback) -> Json:
         trainer = Trainer(system, Sampler(datasets, 2, False, resolved.seed, system.device, system.dtype))
         if (initial := initial_of(resolved)) is not None:
             begin_with(trainer, initial, callback.warn)
-        counts = _count_images(datasets, callback)
+        keys = _keys_of_images(datasets, callback)
+        counts = {domain: len(found) for domain, found in keys.items()}
         memory = {
             "states": summary.state_bytes(trainer),
             "activations": summary.activation_bytes(trainer, resolved.data.batch),
-            "images": sum(counts[domain] * dataset.images[0].numel() for domain, dataset in datasets.items()),
+            "images": sum(
+                counts[domain] * each.images[0].numel()
+                for domain, dataset in datasets.items()
+                for each in (dataset, dataset.larger)
+                if each is not None
+            ),
         }
     for sentence in trainer.dry_run.warnings:
         callback.warn(sentence)
@@ -68,7 +74,9 @@ def _check(resolved: Spec, callback: Callback) -> Json:
     # raises SpecError if the spec's monitor is not measured
     evaluator.monitors(resolved.evaluation.monitor, resolved.evaluation.keys_during)
     warn_of_missing(evaluator.missing(every_image(datasets)), callback)
-    held = {domain: held_out(count, resolved.data.holdout) for domain, count in counts.items()}
+    held = {
+        domain: held_out(dataset.source, keys[domain], resolved.data.holdout) for domain, dataset in datasets.items()
+    }
     warn_of_few(held, evaluator.fewest, callback)
     return {
         "name": resolved.name,
@@ -85,16 +93,16 @@ def _check(resolved: Spec, callback: Callback) -> Json:
     }
 
 
-def _count_images(datasets: Mapping[str, Dataset], callback: Callback) -> dict[str, int]:
-    """Returns {domain: number of images}, and warns of keys that name no image."""
-    counts = {}
+def _keys_of_images(datasets: Mapping[str, Dataset], callback: Callback) -> dict[str, list[str]]:
+    """Returns {domain: keys of its images}, and warns of keys that name no image."""
+    found = {}
     for domain, dataset in datasets.items():
         keys = dataset.source.keys(domain)
         others = [key for key in keys if not dataset.source.is_image(key)]
-        counts[domain] = len(keys) - len(others)
+        found[domain] = [key for key in keys if key not in {*others}]
         if others:
-            callback.warn(unreadable(f"data.{domain}", counts[domain], others))
-    return counts
+            callback.warn(unreadable(f"data.{domain}", len(found[domain]), others))
+    return found
 
 
 def _third_party(spec: Spec) -> list[str]:

@@ -9,6 +9,7 @@ from typing import Any
 from ganlab.experiment.asking import asked_json
 from ganlab.spec.devices import moved_here
 from ganlab.spec.files import explaining
+from ganlab.spec.layouts import described
 from ganlab.spec.models import Json, Spec
 from ganlab.spec.resolve import resolve
 
@@ -33,6 +34,14 @@ def load_spec(
     with explaining(set):
         asked, where = asked_json(spec, set)
         return resolve(moved_here(asked) if elsewhere else asked, where, like=like)
+
+
+def layout(spec: str | Path, set: Iterable[str] = ()) -> str | None:
+    """Returns the sentence that says which folder below `data.root` is which domain; None without `data.root`.
+
+    Raises SpecError if the spec can't be read or the layout of the folder is not understood.
+    """
+    return described(asked_json(spec, set)[0])
 
 
 def spec_json(spec: str | Path, set: Iterable[str] = ()) -> Json:

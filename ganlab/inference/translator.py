@@ -55,9 +55,9 @@ class Translator:
             steps = build_schedule(spec).steps
             checkpoint.verify(folder.checkpoints, step, folder.trained(spec), steps)
         self.domains = build_domains(spec)
-        self._ranges = {
-            name: source.range for name, source in build_sources(spec).items() if isinstance(source, Folder)
-        }
+        sources = build_sources(spec)
+        self._ranges = {name: source.range for name, source in sources.items() if isinstance(source, Folder)}
+        self._fits = {name: source.fit for name, source in sources.items() if isinstance(source, Folder)}
         self._device, self._dtype = torch.device(spec.runtime.device), dtype_of(spec)
         with self._reproducible():
             self._networks = build_generators(spec, self.domains)
@@ -115,7 +115,7 @@ class Translator:
         """
         range = self._ranges.get(direction[0])
         upright = upright_rgb(image, range) if isinstance(image, Image.Image) else picture(home_expanded(image), range)
-        source = fitted(upright, self.spec.data.size) if size == "run" else upright
+        source = self._fitted(direction[0], upright) if size == "run" else upright
         with self._reproducible():
             output = self._picture(direction, source)
             return Translated(source, output, self._picture(direction[::-1], output) if back else None)
@@ -125,7 +125,7 @@ class Translator:
 
         Raises ValueError if it can't be read.
         """
-        read = fitted(picture(path, self._ranges.get(domain)), self.spec.data.size)
+        read = self._fitted(domain, picture(path, self._ranges.get(domain)))
         return read.convert("L").convert("RGB") if self.domains[domain].channels == 1 else read
 
     def check_size(self, direction: str, size: str) -> None:
@@ -146,6 +146,9 @@ class Translator:
         """Returns the heights and widths that a generator takes; None if it takes the run's size alone."""
         with self._reproducible():
             return self._found_needs(direction)
+
+    def _fitted(self, domain: str, image: Image.Image) -> Image.Image:
+        return fitted(image, self.spec.data.size, self._fits.get(domain, "cover"))
 
     def _picture(self, direction: str, source: Image.Image) -> Image.Image:
         channels = {end: self.domains[end].channels for end in direction}

@@ -14,6 +14,8 @@ class Source:
     """The channels of an image: 3 (RGB) or 1 (grey)."""
     classes: int = 0
     """The number of class labels; 0 if the images have none."""
+    divided: bool = False
+    """True if the source itself says which images are held out, with `is_held_out`. Otherwise `data.holdout` does."""
 
     def keys(self, domain: str) -> list[str]:
         """Returns the images' keys in a fixed order. `domain`, "a" or "b", is the domain that uses the source."""
@@ -30,6 +32,10 @@ class Source:
         """Returns False if a quick look shows that the key names no image, so that `ganlab check` does not count it.
         A file may still turn out to be damaged when it is read."""
         return True
+
+    def is_held_out(self, key: str) -> bool:
+        """Returns True for an image that is held out of training. Called only if `divided` is True."""
+        raise NotImplementedError(f"{type(self).__name__} has no is_held_out")
 
     def label(self, key: str) -> int:
         """Returns the image's class, 0 <= label < classes. Called only if `classes` is not 0."""

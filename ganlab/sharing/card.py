@@ -114,7 +114,8 @@ def _training(spec: Spec, about: About) -> list[str]:
     averages = f"averaged over training, half-life {spec.ema_halflife_images:g} images" if about["averaged"] else ""
     lines = [
         f"Images of {data.size} x {data.size} pixels in batches of {data.batch}"
-        f"{', mirrored at random' if data.flip else ''}; {data.holdout:.0%} of each domain held out.",
+        f"{f', cut at random out of {data.resize} x {data.resize}' if data.resize is not None else ''}"
+        f"{', mirrored at random' if data.flip else ''}; {_held_out(spec)} held out.",
         f"Losses: {losses}.",
         *([f"Discriminators: {discriminators}."] if discriminators else []),
         f"Schedule `{spec.components['schedule'].title}`; weights of step {about['step']}"
@@ -126,6 +127,21 @@ def _training(spec: Spec, about: About) -> list[str]:
         packages = ", ".join(f"{name} {version}" for name, version in trained["packages"].items() if version)
         lines.append(f"Trained with {packages} on {trained['device_name']}, precision {spec.runtime.precision}.")
     return lines
+
+
+def _held_out(spec: Spec) -> str:
+    """Returns what is held out: "10% of each domain", "10% of a and a split of b"."""
+    parts = {}
+    for domain in "ab":
+        try:
+            divided = build_sources(spec)[domain].divided
+        except GanlabError:
+            # what the source needs is not here
+            divided = False
+        parts[domain] = "a split" if divided else f"{spec.data.holdout:.0%}"
+    if parts["a"] == parts["b"]:
+        return f"{parts['a']} of each domain"
+    return " and ".join(f"{part} of {domain}" for domain, part in parts.items())
 
 
 def _loss(spec: Spec, name: str) -> str:

@@ -41,6 +41,9 @@ TRAINS_NOTHING = (
     "checkpoints",
     "evaluation",
     "callbacks",
+    # the resolved spec has the sources that they stand for
+    "data.root",
+    "data.swap",
     "runtime.device",
     "runtime.log_every",
 )
@@ -170,8 +173,19 @@ class Data(BaseModel):
     """The image source of domain a."""
     b: Options
     """The image source of domain b."""
+    root: Annotated[str, Field(min_length=1, json_schema_extra={"format": "path"})] | None = None
+    """A folder with the images of both domains, instead of a and b: trainA and trainB, train with two folders, or two
+    folders. A split such as testA and testB is held out. The resolved spec has the sources a and b instead."""
+    swap: bool = False
+    """Exchange the domains that are found in root."""
     size: Annotated[int, Field(ge=4, le=4096)] = 64
     """The height and width of the images in pixels."""
+    resize: Annotated[int, Field(ge=4, le=4096)] | None = None
+    """The height and width at which training images are loaded for crop, at least size. CycleGAN cuts 256 pixels out of
+    286 (arXiv:1703.10593)."""
+    crop: bool = False
+    """Cut each training image of resize pixels at a random place to size. Held-out images are resized to size and
+    not cut, as CycleGAN's own test does."""
     batch: Annotated[int, Field(ge=1, le=65536)] = 8
     """The number of images of each domain in a batch."""
     flip: bool = True
@@ -180,7 +194,8 @@ class Data(BaseModel):
     """Draw image number i of domain a together with image number i of domain b, in the order of the sources, with the
     same flips. Both domains then need equally many images, all of them readable."""
     holdout: Annotated[float, Field(gt=0, lt=1)] = 0.1
-    """The fraction of each domain's images that is held out of training, for samples and evaluation."""
+    """The fraction of each domain's images that is held out of training, for samples and evaluation. Not used for a
+    source that has held-out images of its own, such as a folder with held_out."""
 
 
 class Weight(BaseModel):

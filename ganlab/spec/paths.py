@@ -11,7 +11,7 @@ from ganlab.components.registry import registry
 from ganlab.errors import SpecError
 
 _SHAPE = {
-    "data": {"a": "source", "b": "source"},
+    "data": {"a": "source", "b": "source", "root": Path},
     "generator": "generator",
     "discriminators": {"*": "discriminator"},
     "losses": {"*": "loss"},

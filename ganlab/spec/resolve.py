@@ -19,8 +19,10 @@ from ganlab.components.registry import Registry, check_nested
 from ganlab.components.registry import registry as installed_registry
 from ganlab.errors import SpecError, one_line
 from ganlab.spec import devices
+from ganlab.spec.layouts import with_sources
 from ganlab.spec.models import (
     LABEL,
+    Data,
     Evaluation,
     Json,
     Options,
@@ -49,6 +51,7 @@ def resolve(asked: Json, where: str = "spec", like: Spec | None = None, registry
     Raises SpecError with one sentence that names the value, what is allowed and where it stands.
     """
     spec = checked(asked, where)
+    _check_crop(spec.data, f"{where}: data")
     resolver = _Resolver(registry or installed_registry(), f"{where}: ")
     named: dict[str, tuple[str, Options]] = {
         "data.a": ("source", spec.data.a),
@@ -88,6 +91,8 @@ def resolve(asked: Json, where: str = "spec", like: Spec | None = None, registry
 def checked(asked: Json, where: str) -> Spec:
     """Returns a spec whose form is checked: keys, types and ranges. Components are neither looked up nor checked.
 
+    Has the sources a and b instead of `data.root`.
+
     Raises SpecError.
     """
     if "extends" in asked:
@@ -97,7 +102,7 @@ def checked(asked: Json, where: str) -> Spec:
     note = asked.get("$schema", "")
     if not isinstance(note, str):
         raise SpecError(f"{where}: $schema: {json.dumps(note)} is not allowed: it is the path of a JSON Schema")
-    asked = {key: value for key, value in asked.items() if key != "$schema"}
+    asked = with_sources({key: value for key, value in asked.items() if key != "$schema"}, where)
     try:
         spec = Spec.model_validate_json(json.dumps(asked))
     except ValidationError as error:
@@ -267,6 +272,15 @@ def _weight(weight: Any, where: str) -> Json:
         # the message shows `weight` as the spec has it, not `both`
         raise SpecError(sentence(error, f"{where}.weight", Weight.model_fields, weight)) from error
     return result
+
+
+def _check_crop(data: Data, where: str) -> None:
+    if data.crop and data.resize is None:
+        raise SpecError(f"{where}.crop: true is not allowed without resize, the size of the images that are cut")
+    if data.resize is not None and not data.crop:
+        raise SpecError(f"{where}.resize: {data.resize} is not allowed without crop: true, which cuts to size pixels")
+    if data.resize is not None and data.resize < data.size:
+        raise SpecError(f"{where}.resize: {data.resize} is not allowed: it should be at least size, {data.size}")
 
 
 def _runtime(asked: Runtime, where: str, like: Runtime) -> Runtime:

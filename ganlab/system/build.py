@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 import torch
@@ -62,6 +62,11 @@ def build_data(spec: Spec, progress: Progress = silent, most: int | None = None)
         with _attributing(spec.components[f"data.{domain}"]):
             ordered_as = "a" if spec.data.paired else ""
             dataset = load(source, domain, spec.data.size, spec.data.holdout, progress, most, ordered_as)
+            if spec.data.resize is not None:
+                larger = load(source, domain, spec.data.resize, spec.data.holdout, progress, most, ordered_as)
+                if larger.keys != dataset.keys:
+                    raise SpecError(f"data.{domain}: the images changed while they were read; run the command again")
+                dataset = replace(dataset, larger=larger)
         if spec.data.paired and dataset.skipped:
             raise SpecError(f"data.paired: an image of {domain} has lost its pair: {dataset.skipped[0]}")
         datasets[domain] = dataset

@@ -52,6 +52,10 @@ def check_source(cls: type[Source], /, *, size: int = 16, **options: Any) -> Non
                 labels = [operator.index(source.label(key)) for key in some]
                 fits = all(0 <= label < source.classes for label in labels)
                 check(fits, f"classes is {source.classes}, and the labels are {sorted(set(labels))}")
+        if source.divided:
+            with requirement(cls, "holds out some of its images, and not all") as check:
+                held = {source.is_held_out(key) for key in keys}
+                check(held == {True, False}, f"is_held_out gives {held}")
         with requirement(cls, "gives attributes {text: text}") as check:
             for key in some:
                 known = source.attributes(key)

@@ -233,7 +233,7 @@ def test_too_few_images_and_files_that_are_none_are_warned_of(here: Path, pictur
         "warning: data.a: 1 of 13 files are no readable images and are left out: notes.txt",
         *(
             f"warning: data.{domain}: 6 images are held out and half of them are measured, but kid needs 4: add"
-            " images or raise data.holdout"
+            " images or hold out more"
             for domain in "ab"
         ),
     ]

@@ -324,8 +324,11 @@ def test_the_middle_square_is_cut_out(tmp_path: Path, shape: tuple[int, int]) ->
     assert (read(tmp_path / "x.png") == pixels[top : top + SIZE, left : left + SIZE]).all()
 
 
-def bicubic(x: Array, size: int) -> Array:
-    """The middle square of (H, W, C), resized by Keys' cubic (a = -1/2), widened with the scale: written out."""
+def bicubic(x: Array, size: int, cut: bool = True, across_to: int | None = None) -> Array:
+    """(H, W, C), resized by Keys' cubic (a = -1/2), widened with the scale: written out.
+
+    With `cut`, the middle square alone. The width becomes `across_to`, by default `size` too.
+    """
 
     def kernel(t: float) -> float:
         t = abs(t)
@@ -333,7 +336,7 @@ def bicubic(x: Array, size: int) -> Array:
             return 1.5 * t**3 - 2.5 * t**2 + 1
         return -0.5 * t**3 + 2.5 * t**2 - 4 * t + 2 if t < 2 else 0.0
 
-    def weights(length: int, square: int) -> Array:
+    def weights(length: int, square: int, size: int) -> Array:
         scale = square / size
         wide = max(scale, 1)
         found = np.zeros((size, length))
@@ -344,8 +347,9 @@ def bicubic(x: Array, size: int) -> Array:
                 found[index, place] = kernel((place + 0.5 - centre) / wide)
         return found / found.sum(1, keepdims=True)
 
-    square = min(x.shape[:2])
-    down, across = (weights(length, square) for length in x.shape[:2])
+    sides = [min(x.shape[:2])] * 2 if cut else x.shape[:2]
+    sizes = (size, across_to or size)
+    down, across = (weights(*each) for each in zip(x.shape[:2], sides, sizes, strict=True))
     result: Array = np.einsum("ih,hwc,jw->ijc", down, x.astype(float), across)
     return result
 
@@ -364,3 +368,97 @@ def test_fine_stripes_become_gray_and_not_other_stripes(tmp_path: Path) -> None:
     stripes[:, ::2] = 255
     Image.fromarray(stripes).save(tmp_path / "x.png")
     assert close(read(tmp_path / "x.png"), np.full((SIZE, SIZE, 3), 127.5), 6)
+
+
+@pytest.mark.parametrize("shape", [(40, 24), (24, 40), (30, 30), (3, 50)])
+def test_an_image_is_stretched_to_a_square(tmp_path: Path, shape: tuple[int, int]) -> None:
+    pixels = noise(*shape, 3, high=129) + np.uint8(64)
+    Image.fromarray(pixels).save(tmp_path / "x.png")
+    found = Folder(tmp_path, fit="stretch").image("x.png", SIZE)
+    assert close(found, bicubic(pixels, SIZE, cut=False), 1.3)
+
+
+@pytest.mark.parametrize("shape", [(64, 32), (32, 64), (40, 40), (100, 1)])
+def test_an_image_is_padded_with_white_at_two_sides(tmp_path: Path, shape: tuple[int, int]) -> None:
+    pixels = noise(*shape, 3, high=129) + np.uint8(64)
+    Image.fromarray(pixels).save(tmp_path / "x.png")
+    height, width = (max(1, SIZE * side // max(shape)) for side in shape)
+    top, left = (SIZE - height) // 2, (SIZE - width) // 2
+    expected = np.full((SIZE, SIZE, 3), 255.0)
+    expected[top : top + height, left : left + width] = bicubic(pixels, height, False, width)
+    found = Folder(tmp_path, fit="pad").image("x.png", SIZE)
+    assert close(found, expected, 1.3)
+
+
+# -- held-out images --------------------------------------------------------------------------------------------
+
+
+def with_split(folder: Path, train: int = 5, held: int = 3) -> tuple[Path, Path]:
+    """Returns two folders of different pictures that have the same names."""
+    for name, count, first in (("train", train, 0), ("held", held, 100)):
+        for number in range(count):
+            save(folder / name / f"{number}.png", first + number)
+    return folder / "train", folder / "held"
+
+
+def test_the_images_of_a_second_folder_are_held_out(tmp_path: Path) -> None:
+    train, held = with_split(tmp_path)
+    dataset = load(Folder(train, held_out=held), "a", SIZE, 0.9)
+    assert (dataset.train.tolist(), dataset.holdout.tolist()) == ([0, 1, 2, 3, 4], [5, 6, 7])
+    for place, seed in enumerate([0, 1, 2, 3, 4, 100, 101, 102]):
+        assert (dataset.images[place].permute(1, 2, 0).numpy() == noise(SIZE, SIZE, 3, seed=seed)).all()
+    assert dataset.keys == (*(f"{n}.png" for n in range(5)), *(f"held_out//{n}.png" for n in range(3)))
+
+
+@pytest.mark.parametrize("linked", [False, True])
+def test_held_out_images_inside_the_folder_are_not_trained_on(tmp_path: Path, linked: bool) -> None:
+    train, held = with_split(tmp_path)
+    inside = train / "a" / "test"
+    inside.parent.mkdir()
+    if linked:
+        inside.symlink_to(held, target_is_directory=True)
+    else:
+        held.rename(inside)
+    source = Folder(train, held_out=inside)
+    assert source.keys("a") == [*(f"{n}.png" for n in range(5)), *(f"held_out//{n}.png" for n in range(3))]
+
+
+def test_a_folder_that_is_held_out_whole_is_refused(tmp_path: Path) -> None:
+    train, _ = with_split(tmp_path)
+    with pytest.raises(SpecError, match=r"^data\.a: every image of .*/train is below held_out, .*$"):
+        Folder(train, held_out=tmp_path).keys("a")
+
+
+def test_a_limit_is_one_of_training_images(tmp_path: Path) -> None:
+    train, held = with_split(tmp_path)
+    keys = Folder(train, held_out=held, limit=2).keys("a")
+    assert [key.startswith("held_out//") for key in keys] == [False, False, True, True, True]
+
+
+def test_held_out_images_have_labels_of_their_own(tmp_path: Path) -> None:
+    train, held = with_split(tmp_path, 2, 2)
+    (train / "labels.csv").write_text("file,hair\n0.png,red\n1.png,black\n")
+    with pytest.raises(SpecError, match=r"^data\.a: labels is 'hair', and .*held has no labels\.csv$"):
+        Folder(train, held_out=held, labels="hair", classes=("red", "black")).keys("a")
+    (held / "labels.csv").write_text("file,hair\n0.png,black\n1.png,grey\n")
+    dataset = load(Folder(train, held_out=held, labels="hair", classes=("red", "black")), "a", SIZE, 0.5)
+    assert dataset.keys == ("0.png", "1.png", "held_out//0.png")
+    assert dataset.labels is not None
+    assert dataset.labels.tolist() == [0, 1, 1]
+
+
+@pytest.mark.parametrize(("broken", "which"), [("train", "training"), ("held", "held-out")])
+def test_a_side_without_a_readable_image_is_refused(tmp_path: Path, broken: str, which: str) -> None:
+    train, held = with_split(tmp_path)
+    for path in (tmp_path / broken).iterdir():
+        path.write_text("no picture")
+    with pytest.raises(SpecError, match=rf"^data\.b: none of the {which} images can be read, and \d of the others; "):
+        load(Folder(train, held_out=held), "b", SIZE, 0.5)
+
+
+@pytest.mark.parametrize(("name", "said"), [("missing", "does not exist"), ("empty", "is empty")])
+def test_a_folder_of_held_out_images_that_has_none_is_said_so(tmp_path: Path, name: str, said: str) -> None:
+    train, _ = with_split(tmp_path)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(SpecError, match=rf"^data\.a: the folder '.*{name}' {said}$"):
+        Folder(train, held_out=tmp_path / name).keys("a")

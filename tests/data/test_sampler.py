@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -174,3 +175,65 @@ def test_training_on_a_batch_leaves_the_next_one_as_it_was() -> None:
     expected = sampler(0).images["a"].clone()
     sampler(0).images["a"].zero_()
     assert torch.equal(sampler(0).images["a"], expected)
+
+
+# -- random crops
+
+
+def cropping(seed: int = 5, flip: bool = False, ordered_as: str = "", draws_from: str = "ab") -> tuple[Sampler, Tensor]:
+    """A sampler that cuts 4 x 4 out of 7 x 7 pixels, and the images that it cuts. Both domains have the same."""
+    larger = torch.randint(0, 256, (12, 3, 7, 7), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
+    datasets = {}
+    for name in draws_from:
+        small = replace(dataset("a", 12), domain=Domain(name, 3, 4, 4), ordered_as=ordered_as)
+        datasets[name] = replace(small, larger=replace(small, images=larger))
+    return Sampler(datasets, 8, flip, seed, CPU, torch.float32), larger
+
+
+def corners(cut: tuple[Sampler, Tensor], domain: str, draw: int) -> list[tuple[int, int]]:
+    """The row and the column at which each image of a batch was cut, found by looking at every place."""
+    sampler, larger = cut
+    images = ((sampler(draw).images[domain].double() + 1) * 127.5).round().byte()
+    found = []
+    for image, index in zip(images, sampler.indices(domain, draw), strict=True):
+        places = [
+            (row, column)
+            for row in range(4)
+            for column in range(4)
+            if torch.equal(larger[index, :, row : row + 4, column : column + 4], image)
+        ]
+        assert len(places) == 1
+        found += places
+    return found
+
+
+def test_training_images_are_cut_at_every_place_and_as_often_at_each() -> None:
+    made = cropping(draws_from="a")
+    counts = torch.zeros(4, 4)
+    for draw in range(100):
+        for row, column in corners(made, "a", draw):
+            counts[row, column] += 1
+    expected = counts.sum() / 16
+    # five standard deviations of a count
+    assert ((counts - expected).abs() < 5 * expected.sqrt()).all()
+
+
+def test_cuts_are_a_function_of_seed_domain_and_draw_alone() -> None:
+    made = cropping()
+    expected = [corners(made, "a", draw) for draw in range(5)]
+    again = cropping()
+    assert [corners(again, "a", draw) for draw in reversed(range(5))] == expected[::-1]
+    assert [corners(cropping(seed=6), "a", draw) for draw in range(5)] != expected
+    assert [corners(made, "b", draw) for draw in range(5)] != expected
+
+
+def test_pairs_are_cut_at_one_place_and_then_mirrored() -> None:
+    made, (flipping, _) = cropping(ordered_as="a"), cropping(ordered_as="a", flip=True)
+    mirrored = []
+    for draw in range(5):
+        assert corners(made, "a", draw) == corners(made, "b", draw)
+        a, b, plain = flipping(draw).images["a"], flipping(draw).images["b"], made[0](draw).images["a"]
+        assert torch.equal(a, b)
+        mirrored += [torch.equal(i, j.flip(-1)) for i, j in zip(a, plain, strict=True)]
+        assert all(m or torch.equal(i, j) for m, i, j in zip(mirrored[-8:], a, plain, strict=True))
+    assert {*mirrored} == {True, False}

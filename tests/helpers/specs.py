@@ -32,6 +32,7 @@ RESOLVED = resolved(
     {
         "discriminators": {"critic": {"type": "critic", "of": {"type": "patch"}}},
         "about": "words",
+        "data": {"resize": 20, "crop": True},
         "init": {"run": "another"},
         "evaluation": {
             "metrics": ["kid", "fid", {"type": "kid", "features": "stlpips-alex"}],

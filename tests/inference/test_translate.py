@@ -145,6 +145,15 @@ def small_run(tiny: Json, tmp_path: Path, patch: Json, steps: int = 1) -> ganlab
     return ganlab.run(merge(merge(tiny, {"schedule": {"steps": steps}}), patch), out=tmp_path / "small")
 
 
+def test_pictures_are_fitted_as_the_runs_own_are(tiny: Json, tmp_path: Path) -> None:
+    padding = small_run(tiny, tmp_path, {"data": {"a": {"fit": "pad"}}})
+    wide, padded = colourful(2 * SIZE, SIZE), Image.new("RGB", (SIZE, SIZE), "white")
+    padded.paste(wide.resize((SIZE, SIZE // 2), Image.Resampling.BICUBIC), (0, SIZE // 4))
+    for to, same in (("b", True), ("a", False)):
+        one, other = (np.array(padding.translate(picture, to=to)) for picture in (wide, padded))
+        assert np.array_equal(one, other) == same
+
+
 def test_grey_domains_keep_the_range_that_the_run_reads_them_with(tiny: Json, tmp_path: Path) -> None:
     ranged = small_run(tiny, tmp_path, {"data": {"a": {"channels": 1, "range": [100, 355]}, "b": {"channels": 1}}})
     path = tmp_path / "deep.png"

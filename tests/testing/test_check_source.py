@@ -79,6 +79,13 @@ class NoLabels(Squares):
         return None
 
 
+class HoldsOutAll(Squares):
+    divided = True
+
+    def is_held_out(self, key: str) -> bool:
+        return True
+
+
 class NumberedAttributes(Squares):
     def attributes(self, key: str) -> Any:
         return {"grey": 20}
@@ -105,6 +112,7 @@ BROKEN: list[Broken] = [
     (testing.check_source, Stream, "same image.* differs in 768 values"),
     (testing.check_source, OneTooFar, r"labels.* classes is 2, and the labels are \[0, 1, 2\]"),
     (testing.check_source, NoLabels, "labels.* TypeError: 'NoneType' object cannot be interpreted as an integer"),
+    (testing.check_source, HoldsOutAll, "holds out some of its images.* is_held_out gives {True}"),
     (testing.check_source, FourChannels, r"a run can read.* has 4 channels; 1 \(grey\) and 3 \(RGB\) are allowed"),
     (testing.check_source, OneImage, "a run can read.* 1 of 1 images can be read; at least two are needed"),
     (testing.check_source, NumberedAttributes, "attributes.* {'grey': 20}"),
@@ -122,6 +130,17 @@ def test_every_requirement_and_condition_fails_for_one_of_them() -> None:
 
 def test_the_source_that_they_derive_from_passes() -> None:
     testing.check_source(Squares)
+
+
+class Divided(Squares):
+    divided = True
+
+    def is_held_out(self, key: str) -> bool:
+        return key.endswith("0")
+
+
+def test_a_source_with_a_split_passes() -> None:
+    testing.check_source(Divided)
 
 
 class Seeds(Squares):
