@@ -13,6 +13,11 @@ from ganlab.determinism import keyed
 from ganlab.interfaces.networks import Domain
 
 
+RELEASED = 64 * 2**20
+"""The bytes of drawn images after which a sampler releases the pages of mapped ones, so that they don't add up to all
+of them."""
+
+
 class Batch(NamedTuple):
     """One batch of images of each domain."""
 
@@ -63,6 +68,8 @@ class Sampler:
         self._images = {name: self._place(dataset.images) for name, dataset in datasets.items()}
         self._labels = {name: d.labels.to(device) for name, d in datasets.items() if d.labels is not None}
         self._orders: dict[tuple[str, int], np.ndarray] = {}
+        self._mapped = [dataset for dataset in datasets.values() if dataset.mapping is not None]
+        self._drawn = 0
 
     def _place(self, images: Tensor) -> Tensor:
         if self.device.type == "cuda":
@@ -84,6 +91,13 @@ class Sampler:
         places = range(draw * self.batch, (draw + 1) * self.batch)
         return [int(self._order(domain, place // count)[place % count]) for place in places]
 
+    def _release(self, drawn: int) -> None:
+        self._drawn += drawn
+        if self._drawn > RELEASED:
+            self._drawn = 0
+            for dataset in self._mapped:
+                dataset.release()
+
     def __call__(self, draw: int) -> Batch:
         """Returns batch number `draw`, counted from 0."""
         images, labels = {}, {}
@@ -99,6 +113,7 @@ class Sampler:
             images[domain] = normalised(batch, self.dtype)
             if domain in self._labels:
                 labels[domain] = self._labels[domain][at]
+            self._release(batch.numel())
         return Batch(images, labels, self._classes)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,7 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from ganlab.components.options import arguments, nearest, signature
-from ganlab.data.dataset import Dataset, Progress, load, silent
+from ganlab.data.dataset import Dataset, load
+from ganlab.data.reading import Progress, silent
 from ganlab.errors import GanlabError, SpecError, text_of
 from ganlab.interfaces.callbacks import Callback
 from ganlab.interfaces.losses import Loss
@@ -61,7 +63,8 @@ def build_data(spec: Spec, progress: Progress = silent, most: int | None = None)
     for domain, source in sources.items():
         with _attributing(spec.components[f"data.{domain}"]):
             ordered_as = "a" if spec.data.paired else ""
-            dataset = load(source, domain, spec.data.size, spec.data.holdout, progress, most, ordered_as)
+            identity = json.dumps(spec.components[f"data.{domain}"].as_json(), sort_keys=True)
+            dataset = load(source, domain, spec.data.size, spec.data.holdout, progress, most, ordered_as, identity)
         if spec.data.paired and dataset.skipped:
             raise SpecError(f"data.paired: an image of {domain} has lost its pair: {dataset.skipped[0]}")
         datasets[domain] = dataset
