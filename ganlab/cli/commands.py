@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ganlab.cli import sharing, starting, using
+from ganlab.cli import data, sharing, starting, using
 from ganlab.cli.options import AsJson, OneOrTwo, one_or_two
 from ganlab.cli.process import (
     Commands,
@@ -230,6 +230,7 @@ app.command()(using.report)
 app.command()(using.runs)
 app.command()(starting.experiments)
 app.command()(starting.init)
+app.add_typer(data.app)
 
 
 @app.command()

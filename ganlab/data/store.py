@@ -35,7 +35,7 @@ KEPT_FROM = 256 * 2**20
 any memory."""
 
 PIXELS, RECORD = "pixels.npy", "record.json"
-_JOURNAL = "journal.jsonl"
+_JOURNAL, _UNFINISHED = "journal.jsonl", ".unfinished"
 
 FORMAT = 1
 """The version of the files. It is a part of the key."""
@@ -53,6 +53,11 @@ _PROBED = 8
 def folder() -> Path | None:
     """Returns the folder of all prepared sets, which may be deleted at any time. None for a user without a home."""
     return files.cache_folder("images")
+
+
+def whole_of(path: Path) -> Path:
+    """Returns the folder of the prepared images that an unfinished folder becomes; any other path as it is."""
+    return path.with_name(path.name[1:].removesuffix(_UNFINISHED)) if path.name.endswith(_UNFINISHED) else path
 
 
 class Record(NamedTuple):
@@ -96,7 +101,7 @@ class Store:
     ) -> None:
         self.path, self._where, self._source = path, where, source
         self._one, self._labels, self._keys, self._shape = one, labels, keys, shape
-        self._unfinished = path.with_name(f".{path.name}.unfinished")
+        self._unfinished = path.with_name(f".{path.name}{_UNFINISHED}")
 
     def content(self, progress: Progress) -> Content:
         """Maps the images, which are prepared first if they are not yet.
@@ -215,8 +220,12 @@ def opened(path: Path) -> Content | None:
     found = read_record(path)
     if found is None:
         return None
-    with files.opened(path / PIXELS) as file:
-        mapping = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    try:
+        with files.opened(path / PIXELS) as file:
+            mapping = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    except FileNotFoundError:
+        # removed at this moment
+        return None
     array = np.frombuffer(mapping, np.uint8)[_HEADER:].reshape(found.shape)
     with warnings.catch_warnings():
         # nothing writes to the images
