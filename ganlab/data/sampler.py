@@ -104,11 +104,13 @@ class Sampler:
             chosen = torch.tensor(self.indices(domain, draw))
             at = to_device(chosen, self.device)
             here = pixels.device.type == self.device.type
-            batch = pixels.index_select(0, at) if here else to_device(pixels[chosen], self.device)
+            # index_select: indexing with [] and torch.where take several times as long (benchmarks/test_store.py)
+            batch = pixels.index_select(0, at) if here else to_device(pixels.index_select(0, chosen), self.device)
             if self.flip:
                 random = keyed(self.seed, "flip", self._order_of[domain], draw)
-                mirror = torch.from_numpy(random.random(self.batch) < 0.5)
-                batch = torch.where(to_device(mirror, self.device)[:, None, None, None], batch.flip(-1), batch)
+                mirrored = torch.from_numpy(np.arange(self.batch) + self.batch * (random.random(self.batch) < 0.5))
+                both = torch.cat([batch, batch.flip(-1)])
+                batch = both.index_select(0, to_device(mirrored, self.device))
             images[domain] = normalised(batch, self.dtype)
             if domain in self._labels:
                 labels[domain] = self._labels[domain][at]
