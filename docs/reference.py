@@ -400,6 +400,8 @@ def command_line() -> str:
     parts = [_command("ganlab", group)]
     for name, command in group.commands.items():
         parts += [f"## ganlab {name}", _command(f"ganlab {name}", command)]
+        for inner, each in getattr(command, "commands", {}).items():
+            parts += [f"## ganlab {name} {inner}", _command(f"ganlab {name} {inner}", each)]
     return page("Command line", *parts)
 
 

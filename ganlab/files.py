@@ -40,6 +40,16 @@ def user_folder(kind: Callable[[str], Path]) -> Path | None:
     return None
 
 
+def cache_folder(inside: str) -> Path | None:
+    """Returns the folder `inside` $GANLAB_CACHE or the user's cache folder, which may be deleted at any time.
+
+    None for a user without a home.
+    """
+    own = os.environ.get("GANLAB_CACHE")
+    folder = Path(own) if own else user_folder(platformdirs.user_cache_path)
+    return folder and folder / inside
+
+
 def data_folder(source: str, path: Path | None, inside: str = "") -> Path:
     """Returns the absolute folder of a data set: `path`, or by default `inside` the folder of all data sets.
 

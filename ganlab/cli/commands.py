@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ganlab.cli import data as image_data
 from ganlab.cli import sharing, starting, using
 from ganlab.cli.options import AsJson, Data, OneOrTwo, Swap, one_or_two, with_data
 from ganlab.cli.process import (
@@ -243,6 +244,7 @@ app.command()(using.report)
 app.command()(using.runs)
 app.command()(starting.experiments)
 app.command()(starting.init)
+app.add_typer(image_data.app)
 
 
 @app.command()

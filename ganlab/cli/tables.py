@@ -18,6 +18,7 @@ from ganlab.components.registry import Component
 from ganlab.errors import printable
 
 if TYPE_CHECKING:
+    from ganlab.data.cache import Prepared
     from ganlab.runs.overview import Leftover, Status
     from ganlab.spec.shipped import Experiment
 
@@ -224,6 +225,28 @@ def show_leftovers(where: Path, found: Sequence[Leftover], deleted: bool) -> Non
     whole = _bytes(sum(leftover.size for leftover in found))
     said = f"{whole} are deleted" if deleted else f"{whole} would be deleted: the same command with --yes deletes them"
     terminal.print(said, highlight=False, soft_wrap=True)
+
+
+def show_prepared(where: Path | None, found: Sequence[Prepared], removed: Sequence[Prepared]) -> None:
+    """Prints what `ganlab data cache` found in the folder `where`, and what it has removed."""
+    terminal = _terminal()
+    if not found:
+        terminal.print(printable(f"there are no prepared images in {where}"), markup=False, soft_wrap=True)
+        return
+    table = Table("source", "state", box=None, header_style="bold")
+    for column in ("images", "pixels", "size"):
+        table.add_column(column, justify="right", no_wrap=True)
+    table.add_column("last used", no_wrap=True)
+    for each in found:
+        source = each.source or {}
+        name = " ".join(str(source[key]) for key in ("type", "path") if source.get(key)) or each.path.name
+        count, side = ("" if number is None else f"{number:,}" for number in (each.images, each.size))
+        state = "removed" if each in removed else each.state
+        table.add_row(*_cells(name, state, count, side, _bytes(each.bytes), each.used.partition("T")[0]))
+    terminal.print(printable(f"prepared images in {where}"), markup=False, soft_wrap=True)
+    terminal.print(table)
+    if removed:
+        terminal.print(f"{_bytes(sum(each.bytes for each in removed))} are freed", highlight=False)
 
 
 def _inside(where: Path, path: Path) -> str:

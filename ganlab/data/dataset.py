@@ -1,11 +1,12 @@
-"""Reads the images of one domain once, keeps them as uint8 and divides them into training and held-out images."""
+"""Reads or maps the images of one domain, as uint8, and divides them into training and held-out images."""
 
 from __future__ import annotations
 
 import functools
 import hashlib
-import json
-from collections.abc import Callable, Iterable, Sequence
+import math
+import mmap
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,24 +15,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ganlab.data.reading import describe, noting_warnings, read_all
+from ganlab.data import store
+from ganlab.data.blocks import Pixels
+from ganlab.data.content import Content, Facts, facts_of
+from ganlab.data.reading import Progress, describe, noting_warnings, read_all, silent
 from ganlab.determinism import keyed
 from ganlab.errors import SpecError
 from ganlab.interfaces.networks import Domain
 from ganlab.interfaces.sources import Source
 
-Progress = Callable[[Iterable[Any], str, int], Iterable[Any]]
-"""(items, a name for them, their number) -> the items. Shows the progress of an iteration over the items."""
-
-
-def silent(items: Iterable[Any], what: str, total: int) -> Iterable[Any]:
-    """Returns the items without showing progress."""
-    return items
-
 
 @dataclass(frozen=True)
 class Dataset:
-    """The images of one domain in memory, divided into training and held-out images."""
+    """The images of one domain, divided into training and held-out images."""
 
     domain: Domain
     source: Source
@@ -50,6 +46,10 @@ class Dataset:
     """"key: reason" for each image that could not be read."""
     notes: dict[str, list[str]] = field(default_factory=dict)
     """{warning: keys of the images that it was given for}."""
+    recorded: Facts | None = None
+    """The facts about all pixels, if prepared images have them; None if they have to be read for it."""
+    mapping: mmap.mmap | None = None
+    """The file that `images` is mapped from; None for images in memory."""
     ordered_as: str = ""
     """The domain whose random order, flips and divisions the images follow: "a" for both domains of paired data; "" for
     the own domain's."""
@@ -63,10 +63,8 @@ class Dataset:
 
     def warnings(self) -> list[str]:
         """Returns sentences that a person should read before the images are used."""
-        colours = self.images.flatten(2)
-        constant = all(bool((image == image[:, :1]).all()) for image in colours)
-        brightest = int(self.images.max())
-        return [*describe(f"data.{self.domain.name}", self.keys, self.skipped, self.notes, brightest, constant)]
+        where, facts = f"data.{self.domain.name}", self._facts
+        return [*describe(where, self.keys, self.skipped, self.notes, facts.brightest, facts.constant)]
 
     def fingerprint(self) -> dict[str, Any]:
         """Returns {"images", "held_out", "skipped", "sha256"}: counts, and a hash of all keys, pixels and labels."""
@@ -74,19 +72,25 @@ class Dataset:
             "images": len(self.keys),
             "held_out": len(self.holdout),
             "skipped": list(self.skipped),
-            "sha256": self._digest,
+            "sha256": self._sha256,
         }
 
     @functools.cached_property
-    def _digest(self) -> str:
-        digest = hashlib.sha256(json.dumps([self.keys, list(self.images.shape)]).encode())
-        for image in self.images:
-            digest.update(image.numpy().tobytes())
-        if self.labels is not None:
-            digest.update(self.labels.numpy().tobytes())
+    def _facts(self) -> Facts:
+        return self.recorded or facts_of(self.keys, self.images, self.labels)
+
+    @property
+    def _sha256(self) -> str:
+        if self.larger is None:
+            return self._facts.sha256
+        return hashlib.sha256(f"{self._facts.sha256} {self.larger._sha256}".encode()).hexdigest()
+
+    def release(self) -> None:
+        """Gives the pages of mapped images back to the system, which keeps them in its cache as long as it has room."""
+        if self.mapping is not None and hasattr(mmap, "MADV_DONTNEED"):
+            self.mapping.madvise(mmap.MADV_DONTNEED)
         if self.larger is not None:
-            digest.update(self.larger._digest.encode())
-        return digest.hexdigest()
+            self.larger.release()
 
     def pixels(self, indices: Tensor) -> Tensor:
         """Indices (N,) -> images (N, C, H, W) float32 in [-1, 1]."""
@@ -106,61 +110,52 @@ def load(
     progress: Progress = silent,
     most: int | None = None,
     ordered_as: str = "",
+    identity: str | None = None,
 ) -> Dataset:
     """Reads the images of a source at `size` x `size` pixels: all, or the first `most` that can be read.
 
     `holdout` is the fraction of held-out images of a source that is not `divided`; at least one image is held out and
     at least one is trained on. `ordered_as` is the domain whose division into training and held-out images is used, ""
-    for the own one. Raises SpecError if fewer than two images can be read, if no training or no held-out image can, if
-    they do not fit into memory, or if an image or a label differs from what the source declares.
+    for the own one. Images of a large set are prepared once and then mapped from a file (`ganlab.data.store`) if
+    `identity`, the JSON of the source in a spec, is known. Raises SpecError if fewer than two images can be read, if no
+    training or no held-out image can, if they do not fit into memory or on the disk, or if an image or a label differs
+    from what the source declares.
     """
     if source.channels not in (1, 3):
         raise SpecError(f"data.{domain}: the source has {source.channels} channels; 1 (grey) and 3 (RGB) are allowed")
     keys = source.keys(domain)
-    total = min(len(keys), most or len(keys))
-    pixels = _allocate(total, source.channels, size, domain)
-    kept: list[str] = []
-    skipped: list[str] = []
-    notes: dict[str, list[str]] = {}
-    # closed before the warnings go elsewhere: images beyond `most` are being read
-    with noting_warnings(), closing(read_all(lambda key: source.image(key, size), keys)) as images:
-        for key, image, noted in progress(images, f"images of {domain}", total):
-            if isinstance(image, Exception):
-                skipped.append(f"{key}: {image}")
-                continue
-            if image.shape != (size, size, source.channels) or image.dtype != np.uint8:
-                raise SpecError(
-                    f"data.{domain}: image {key!r} of the source: expected uint8 {(size, size, source.channels)},"
-                    f" got {image.dtype} {image.shape}"
-                )
-            for note in dict.fromkeys(noted):
-                notes.setdefault(note, []).append(key)
-            pixels[len(kept)] = image.transpose(2, 0, 1)
-            kept.append(key)
-            if len(kept) == most:
-                break
-    if len(kept) < 2:
+    one = functools.partial(_image, source, domain, size)
+    labels = functools.partial(_labels, source, domain)
+    prepared = None if most else store.find(source, f"data.{domain}", keys, size, one, labels, identity)
+    if prepared is None:
+        shape = (source.channels, size, size)
+        found = _read(one, labels, keys, min(len(keys), most or len(keys)), shape, domain, progress)
+    else:
+        found = prepared.content(progress)
+    count = len(found.keys)
+    if count < 2:
         raise SpecError(
-            f"data.{domain}: {len(kept)} of {len(keys)} images can be read; at least two are needed, one to train on"
-            f" and one to hold out{_first(skipped)}"
+            f"data.{domain}: {count} of {len(keys)} images can be read; at least two are needed, one to train on"
+            f" and one to hold out{_first(found.skipped)}"
         )
-    count = len(kept)
-    train, held = _division(source, kept, holdout, ordered_as or domain)
+    train, held = _division(source, found.keys, holdout, ordered_as or domain)
     if most is None and not (len(train) and len(held)):
         which = "held-out" if len(train) else "training"
         raise SpecError(
-            f"data.{domain}: none of the {which} images can be read, and {count} of the others{_first(skipped)}"
+            f"data.{domain}: none of the {which} images can be read, and {count} of the others{_first(found.skipped)}"
         )
     return Dataset(
         Domain(domain, source.channels, size, size, source.classes),
         source,
-        tuple(kept),
-        torch.from_numpy(pixels[:count]),
-        _labels(source, kept, domain) if source.classes else None,
+        found.keys,
+        found.images,
+        found.labels,
         train,
         held,
-        tuple(skipped),
-        notes,
+        found.skipped,
+        found.notes,
+        found.facts,
+        found.mapping,
         ordered_as,
     )
 
@@ -187,15 +182,58 @@ def _first(skipped: Sequence[str]) -> str:
     return f"; {skipped[0]}" if skipped else ""
 
 
-def _allocate(count: int, channels: int, size: int, domain: str) -> np.ndarray[Any, np.dtype[np.uint8]]:
+def _image(source: Source, domain: str, size: int, key: str) -> Pixels:
+    """Returns an image as (C, H, W). Raises SpecError if it differs from what the source declares."""
+    image = source.image(key, size)
+    if image.shape != (size, size, source.channels) or image.dtype != np.uint8:
+        raise SpecError(
+            f"data.{domain}: image {key!r} of the source: expected uint8 {(size, size, source.channels)},"
+            f" got {image.dtype} {image.shape}"
+        )
+    return image.transpose(2, 0, 1)
+
+
+def _read(
+    one: Callable[[str], Pixels],
+    labels: Callable[[Sequence[str]], Tensor | None],
+    keys: Sequence[str],
+    most: int,
+    shape: tuple[int, int, int],
+    domain: str,
+    progress: Progress,
+) -> Content:
+    """Reads the first `most` images (C, H, W) that can be read into memory."""
+    pixels = _allocate(most, shape, domain)
+    kept: list[str] = []
+    skipped: list[str] = []
+    notes: dict[str, list[str]] = {}
+    # closed before the warnings go elsewhere: images beyond `most` are being read
+    with noting_warnings(), closing(read_all(one, keys)) as images:
+        for key, image, noted in progress(images, f"images of {domain}", most):
+            if isinstance(image, Exception):
+                skipped.append(f"{key}: {image}")
+                continue
+            for note in dict.fromkeys(noted):
+                notes.setdefault(note, []).append(key)
+            pixels[len(kept)] = image
+            kept.append(key)
+            if len(kept) == most:
+                break
+    return Content(tuple(kept), torch.from_numpy(pixels[: len(kept)]), labels(kept), tuple(skipped), notes)
+
+
+def _allocate(count: int, shape: tuple[int, int, int], domain: str) -> Pixels:
     try:
-        return np.empty((count, channels, size, size), np.uint8)
+        return np.empty((count, *shape), np.uint8)
     except MemoryError as error:
-        need = count * channels * size * size / 2**30
-        raise SpecError(f"data.{domain}: {count} images at {size} pixels need {need:.1f} GiB of memory") from error
+        need = count * math.prod(shape) / 2**30
+        raise SpecError(f"data.{domain}: {count} images at {shape[-1]} pixels need {need:.1f} GiB of memory") from error
 
 
-def _labels(source: Source, keys: list[str], domain: str) -> Tensor:
+def _labels(source: Source, domain: str, keys: Sequence[str]) -> Tensor | None:
+    """Returns the classes of the images, (n,) integers; None if the source has no classes, or for no images."""
+    if not source.classes or not keys:
+        return None
     labels = torch.tensor([source.label(key) for key in keys])
     if not (labels.min() >= 0 and labels.max() < source.classes):
         raise SpecError(

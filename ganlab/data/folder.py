@@ -98,6 +98,10 @@ class Folder(Source):
     def image(self, key: str, size: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
         return pixels(fitted(picture(self._file(key), self.range), size, self.fit), self.channels)
 
+    def files(self, key: str) -> list[Path]:
+        """Returns the image's file, and `labels.csv` if the image has a class."""
+        return [self.path / key, *([self.path / LABELS] if self.classes else [])]
+
     def is_image(self, key: str) -> bool:
         return declared_size(self._file(key)) is not None
 

@@ -16,6 +16,15 @@ import torch
 S = TypeVar("S")
 T = TypeVar("T")
 
+Progress = Callable[[Iterable[Any], str, int], Iterable[Any]]
+"""(items, a name for them, their number) -> the items. Shows the progress of an iteration over the items."""
+
+
+def silent(items: Iterable[Any], what: str, total: int) -> Iterable[Any]:
+    """Returns the items without showing progress."""
+    return items
+
+
 DARK = 16
 """A set is reported as dark if its brightest value, of 255, is below this. Its files may hold fewer bits than they
 declare."""

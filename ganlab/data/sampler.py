@@ -12,6 +12,10 @@ from ganlab.data.dataset import Dataset, normalised
 from ganlab.determinism import keyed
 from ganlab.interfaces.networks import Domain
 
+RELEASED = 64 * 2**20
+"""The bytes of drawn images after which a sampler releases the pages of mapped ones, so that they don't add up to all
+of them."""
+
 
 class Batch(NamedTuple):
     """One batch of images of each domain."""
@@ -64,6 +68,8 @@ class Sampler:
         self._images = {name: self._place((dataset.larger or dataset).images) for name, dataset in datasets.items()}
         self._labels = {name: d.labels.to(device) for name, d in datasets.items() if d.labels is not None}
         self._orders: dict[tuple[str, int], np.ndarray] = {}
+        self._datasets = [*datasets.values()]
+        self._drawn = 0
 
     def _place(self, images: Tensor) -> Tensor:
         if self.device.type == "cuda":
@@ -85,6 +91,13 @@ class Sampler:
         places = range(draw * self.batch, (draw + 1) * self.batch)
         return [int(self._order(domain, place // count)[place % count]) for place in places]
 
+    def _release(self, drawn: int) -> None:
+        self._drawn += drawn
+        if self._drawn > RELEASED:
+            self._drawn = 0
+            for dataset in self._datasets:
+                dataset.release()
+
     def __call__(self, draw: int) -> Batch:
         """Returns batch number `draw`, counted from 0."""
         images, labels = {}, {}
@@ -92,18 +105,21 @@ class Sampler:
             chosen = torch.tensor(self.indices(domain, draw))
             at = to_device(chosen, self.device)
             here = pixels.device.type == self.device.type
-            batch = pixels.index_select(0, at) if here else to_device(pixels[chosen], self.device)
+            # index_select: indexing with [] and torch.where take several times as long (benchmarks/test_store.py)
+            batch = pixels.index_select(0, at) if here else to_device(pixels.index_select(0, chosen), self.device)
             size = self.domains[domain].width
             if (width := batch.shape[-1]) > size:
                 random = keyed(self.seed, "crop", self._order_of[domain], draw)
                 batch = cut(batch, random.integers(0, width - size + 1, (self.batch, 2)), size)
             if self.flip:
                 random = keyed(self.seed, "flip", self._order_of[domain], draw)
-                mirror = torch.from_numpy(random.random(self.batch) < 0.5)
-                batch = torch.where(to_device(mirror, self.device)[:, None, None, None], batch.flip(-1), batch)
+                mirrored = torch.from_numpy(np.arange(self.batch) + self.batch * (random.random(self.batch) < 0.5))
+                both = torch.cat([batch, batch.flip(-1)])
+                batch = both.index_select(0, to_device(mirrored, self.device))
             images[domain] = normalised(batch, self.dtype)
             if domain in self._labels:
                 labels[domain] = self._labels[domain][at]
+            self._release(batch.numel())
         return Batch(images, labels, self._classes)
 
 

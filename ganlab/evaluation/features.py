@@ -6,7 +6,6 @@ import functools
 import hashlib
 import io
 import json
-import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from itertools import chain
@@ -16,15 +15,14 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 import PIL
-import platformdirs
 import torch
 from PIL import Image
 
-from ganlab.data.dataset import Progress, silent
-from ganlab.data.reading import in_threads
+from ganlab import files
+from ganlab.data.reading import Progress, in_threads, silent
 from ganlab.determinism import keyed, one_thread
 from ganlab.errors import GanlabError, SpecError, Unavailable
-from ganlab.files import hashes, opened, tidy, user_folder, write
+from ganlab.files import hashes, opened, tidy, write
 from ganlab.interfaces.metrics import Images, Pixels, Vectors, image_digest
 from ganlab.interfaces.networks import Features
 from ganlab.torch_utils import evaluating
@@ -56,13 +54,8 @@ def _planes(image: Pixels) -> Floats:
 
 
 def cache_folder() -> Path | None:
-    """Returns the folder that keeps the vectors of real images, in $GANLAB_CACHE or the user's cache folder.
-
-    It may be deleted at any time. None if the user has no home folder.
-    """
-    own = os.environ.get("GANLAB_CACHE")
-    folder = Path(own) if own else user_folder(platformdirs.user_cache_path)
-    return folder and folder / "features"
+    """Returns the folder that keeps the vectors of real images. None if the user has no home folder."""
+    return files.cache_folder("features")
 
 
 class Extractor:

@@ -12,9 +12,8 @@ import torch
 from PIL import Image
 
 from ganlab.components.registry import registry
-from ganlab.data.dataset import Progress
 from ganlab.data.image_files import found_below, picture
-from ganlab.data.reading import describe, noting_warnings, read, read_all
+from ganlab.data.reading import Progress, describe, noting_warnings, read, read_all
 from ganlab.determinism import keyed, untouched_randomness
 from ganlab.errors import SpecError
 from ganlab.evaluation.evaluator import Measured, reasons

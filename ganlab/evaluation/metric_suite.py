@@ -12,7 +12,7 @@ from typing import NamedTuple
 import torch
 
 from ganlab.components.registry import registry
-from ganlab.data.dataset import Progress
+from ganlab.data.reading import Progress
 from ganlab.errors import SpecError, Unavailable
 from ganlab.evaluation.evaluator import Evaluator
 from ganlab.evaluation.features import RULE, Extractor, cache_folder

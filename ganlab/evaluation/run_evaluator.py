@@ -8,7 +8,8 @@ from typing import Any
 
 from torch import nn
 
-from ganlab.data.dataset import Dataset, Progress, silent
+from ganlab.data.dataset import Dataset
+from ganlab.data.reading import Progress, silent
 from ganlab.engine.step_log import Record
 from ganlab.errors import RunError, SpecError
 from ganlab.evaluation.best import PREFIX, Best, best_of

@@ -10,8 +10,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from ganlab.data.dataset import Progress
-from ganlab.data.reading import noting_warnings
+from ganlab.data.reading import Progress, noting_warnings
 from ganlab.determinism import untouched_randomness
 from ganlab.errors import RunError
 from ganlab.evaluation.image_folders import Folder, evaluate

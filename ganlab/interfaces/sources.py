@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -40,6 +42,16 @@ class Source:
     def label(self, key: str) -> int:
         """Returns the image's class, 0 <= label < classes. Called only if `classes` is not 0."""
         raise NotImplementedError(f"{type(self).__name__} has no label")
+
+    def files(self, key: str) -> Sequence[Path]:
+        """Returns the files that the image and its label come from; () if it is drawn, or if they are not known.
+
+        If a source names its files, a large set is prepared once: the pixels are kept on disk, and later runs map them
+        instead of calling `image`. They are prepared again if the name, size or time of change of a file differs.
+        Several processes that are forked from this one prepare them. So `image` must open its file itself: an open file
+        would have one position for all of them.
+        """
+        return ()
 
     def attributes(self, key: str) -> dict[str, str]:
         """Returns what is known of the image's content, for example {"hair": "black"}."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -11,7 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from ganlab.components.options import arguments, nearest, signature
-from ganlab.data.dataset import Dataset, Progress, load, silent
+from ganlab.data.dataset import Dataset, load
+from ganlab.data.reading import Progress, silent
 from ganlab.errors import GanlabError, SpecError, text_of
 from ganlab.interfaces.callbacks import Callback
 from ganlab.interfaces.losses import Loss
@@ -61,9 +63,14 @@ def build_data(spec: Spec, progress: Progress = silent, most: int | None = None)
     for domain, source in sources.items():
         with _attributing(spec.components[f"data.{domain}"]):
             ordered_as = "a" if spec.data.paired else ""
-            dataset = load(source, domain, spec.data.size, spec.data.holdout, progress, most, ordered_as)
+            identity = json.dumps(spec.components[f"data.{domain}"].as_json(), sort_keys=True)
+
+            def at(size: int) -> Dataset:
+                return load(source, domain, size, spec.data.holdout, progress, most, ordered_as, identity)
+
+            dataset = at(spec.data.size)
             if spec.data.resize is not None:
-                larger = load(source, domain, spec.data.resize, spec.data.holdout, progress, most, ordered_as)
+                larger = at(spec.data.resize)
                 if larger.keys != dataset.keys:
                     raise SpecError(f"data.{domain}: the images changed while they were read; run the command again")
                 dataset = replace(dataset, larger=larger)

@@ -104,6 +104,10 @@ class CelebA(Faces):
                 return self.root / folder
         raise self.missing("img_align_celeba")
 
+    def files(self, key: str) -> list[Path]:
+        """Returns the picture and, if it has a class, the list of attributes."""
+        return [*super().files(key), *([self._attributes_file] if self.classes else [])]
+
     def label(self, key: str) -> int:
         """Returns the class that `labels` gives the image. Raises ValueError if it gives none."""
         found = self._class(key)
@@ -128,9 +132,13 @@ class CelebA(Faces):
         return has.index(1) if sum(has) == 1 else None
 
     @functools.cached_property
+    def _attributes_file(self) -> Path:
+        return self._list("list_attr_celeba")
+
+    @functools.cached_property
     def _table(self) -> Mapping[str, bytes]:
         """{key: a byte for each of `ATTRIBUTES`, 0 or 1}."""
-        path = self._list("list_attr_celeba")
+        path = self._attributes_file
         rows = _rows(path)
         count = None if path.suffix == ".csv" else next(rows, (0, [""]))[1][0]
         names = next(rows, (0, []))[1][path.suffix == ".csv" :]

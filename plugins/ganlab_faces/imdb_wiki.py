@@ -146,6 +146,10 @@ class IMDBWiki(Faces):
         square = around(self._metadata.box[self._places[key]], self._margin, whole.size)
         return pixels(whole.resize((size, size), Image.Resampling.BICUBIC, square), self.channels)
 
+    def files(self, key: str) -> list[Path]:
+        """Returns the picture and the metadata, which have its box."""
+        return [*super().files(key), self._file]
+
     def attributes(self, key: str) -> dict[str, str]:
         """Returns {"age": "42", "gender": "female"}, without what is not known."""
         data, place = self._metadata, self._places[key]
@@ -159,14 +163,16 @@ class IMDBWiki(Faces):
             " copyright of the images belongs to their owners"
         )
 
+    @property
+    def _file(self) -> Path:
+        return self.pictures / f"{self._part[:4]}.mat"
+
     @functools.cached_property
     def _metadata(self) -> Metadata:
-        name = self._part[:4]
-        file = self.pictures / f"{name}.mat"
-        if not file.is_file():
-            raise self.missing(f"{self._part}/{file.name}")
-        state = file.stat()
-        return _read(file, name, state.st_size, state.st_mtime_ns)
+        if not self._file.is_file():
+            raise self.missing(f"{self._part}/{self._file.name}")
+        state = self._file.stat()
+        return _read(self._file, self._part[:4], state.st_size, state.st_mtime_ns)
 
     @functools.cached_property
     def _places(self) -> Mapping[str, int]:

@@ -43,6 +43,9 @@ class Faces(ganlab.Source):
         """Returns the largest centred square of a picture as (size, size, 3)."""
         return pixels(fitted(picture(self.pictures / key), size), self.channels)
 
+    def files(self, key: str) -> list[Path]:
+        return [self.pictures / key]
+
     def is_image(self, key: str) -> bool:
         return declared_size(self.pictures / key) is not None
 

@@ -16,10 +16,10 @@ import pytest
 import tifffile
 from PIL import Image, ImageFile
 
-from ganlab.data.dataset import load, silent
+from ganlab.data.dataset import load
 from ganlab.data.folder import Folder
 from ganlab.data.image_files import picture
-from ganlab.data.reading import noting_warnings
+from ganlab.data.reading import noting_warnings, silent
 from ganlab.evaluation.image_folders import Folder as ImageFolder
 from helpers.folders import add_special_files
 from helpers.pictures import PILLOW_13, colourful, deep_png, hostile, saved, tiff

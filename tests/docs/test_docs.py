@@ -264,6 +264,11 @@ def test_every_command_with_its_options(site: Site) -> None:
     page = site.pages["reference/command-line.html"]
     group: Any = typer.main.get_command(cli.app)
     commands = {"command-line": group, **{f"ganlab-{name}": command for name, command in group.commands.items()}}
+    commands |= {
+        f"ganlab-{name}-{inner}": command
+        for name, outer in group.commands.items()
+        for inner, command in getattr(outer, "commands", {}).items()
+    }
     assert len(commands) > 5
     for anchor, command in commands.items():
         assert page.ids[anchor].own("p")[0].text, anchor

@@ -17,8 +17,8 @@ from torch.nn.functional import adaptive_avg_pool2d
 
 import ganlab
 from ganlab import SpecError, Unavailable
-from ganlab.data.dataset import silent
 from ganlab.data.image_files import picture
+from ganlab.data.reading import silent
 from ganlab.evaluation import image_folders
 from ganlab.evaluation.features import resized
 from ganlab.evaluation.fid import frechet

@@ -1,0 +1,380 @@
+"""Prepared images: large sets are read once, and their pixels are kept in a file that later starts map into memory."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import mmap
+import os
+import shutil
+import warnings
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing, contextmanager, suppress
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, NamedTuple
+
+import numpy as np
+import PIL
+import torch
+from filelock import lock_descriptor
+from torch import Tensor
+
+from ganlab import files
+from ganlab.data.blocks import Block, Pixels, cores, in_processes, read_block
+from ganlab.data.content import Content, Facts, begun_digest
+from ganlab.data.reading import Progress, noting_warnings, read
+from ganlab.errors import RunError, SpecError
+from ganlab.interfaces.sources import Source
+
+if TYPE_CHECKING:
+    from hashlib import _Hash
+
+KEPT_FROM = 256 * 2**20
+"""A set is prepared if its pixels or its files have at least this many bytes. Fewer are read in seconds, and fit into
+any memory."""
+
+PIXELS, RECORD = "pixels.npy", "record.json"
+_JOURNAL, _UNFINISHED = "journal.jsonl", ".unfinished"
+
+FORMAT = 1
+"""The version of the files. It is a part of the key."""
+
+_HEADER = 4096
+"""Bytes before the pixels, so that they begin at a page of the memory."""
+
+_BLOCK = 4 * 2**20
+"""The most bytes of a block of more than one image; a killed process loses what it has read of the blocks at hand."""
+
+_PROBED = 8
+"""The images that are read at every start: their pixels are a part of the key, and show edited code."""
+
+
+def folder() -> Path | None:
+    """Returns the folder of all prepared sets, which may be deleted at any time. None for a user without a home."""
+    return files.cache_folder("images")
+
+
+def whole_of(path: Path) -> Path:
+    """Returns the folder of the prepared images that an unfinished folder becomes; any other path as it is."""
+    return path.with_name(path.name[1:].removesuffix(_UNFINISHED)) if path.name.endswith(_UNFINISHED) else path
+
+
+class Record(NamedTuple):
+    """What is kept of a prepared set besides its pixels, as JSON."""
+
+    source: str
+    """The JSON of the image source in a spec."""
+    shape: list[int]
+    """(n, C, H, W)."""
+    keys: list[str]
+    skipped: list[str]
+    notes: dict[str, list[str]]
+    labels: list[int] | None
+    brightest: int
+    constant: bool
+    sha256: str
+
+
+class Store:
+    """The prepared images of one set.
+
+    Args:
+        path: its folder, with the pixels and the record; it is complete or absent.
+        where: the set in messages, "data.a".
+        source: the JSON of the image source in a spec.
+        one: returns the image (C, H, W) of a key.
+        labels: returns the labels of keys.
+        keys: the keys of all images.
+        shape: (C, H, W).
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        where: str,
+        source: str,
+        one: Callable[[str], Pixels],
+        labels: Callable[[Sequence[str]], Tensor | None],
+        keys: Sequence[str],
+        shape: tuple[int, int, int],
+    ) -> None:
+        self.path, self._where, self._source = path, where, source
+        self._one, self._labels, self._keys, self._shape = one, labels, keys, shape
+        self._unfinished = path.with_name(f".{path.name}{_UNFINISHED}")
+
+    def content(self, progress: Progress) -> Content:
+        """Maps the images, which are prepared first if they are not yet.
+
+        A killed preparation is continued. If another process prepares the images, waits for it. Raises SpecError if the
+        disk has too little room, RunError if it can't be written.
+        """
+        found = opened(self.path)
+        if found is None:
+            with files.writing(self.path), locked(self.path):
+                # another process may have prepared them meanwhile
+                found = opened(self.path)
+                if found is None:
+                    self._prepare(progress)
+                    found = opened(self.path)
+        if found is None:
+            raise RunError(f"{self.path} was removed while it was prepared; start again")
+        with suppress(OSError):
+            # the time of the last use
+            os.utime(self.path / RECORD)
+        return found
+
+    def _prepare(self, progress: Progress) -> None:
+        try:
+            self._unfinished.mkdir(parents=True, exist_ok=True)
+            with _kept(self._unfinished / PIXELS) as pixels, _kept(self._unfinished / _JOURNAL) as journal:
+                unfinished = _Unfinished(pixels, journal, self._keys, self._shape)
+                left = self._keys[unfinished.read :]
+                self._check_room(len(left))
+                name = f"images of {self._where.removeprefix('data.')}"
+                with noting_warnings(), closing(self._write(unfinished, left)) as written:
+                    for _ in progress(written, name, len(left)):
+                        pass
+                record = unfinished.finished(self._source, self._labels(unfinished.kept))
+            files.write(self._unfinished / RECORD, json.dumps(record._asdict()).encode())
+            (self._unfinished / _JOURNAL).unlink()
+            # a damaged one
+            shutil.rmtree(self.path, ignore_errors=True)
+            self._unfinished.rename(self.path)
+        except OSError:
+            shutil.rmtree(self._unfinished, ignore_errors=True)
+            raise
+
+    def _write(self, unfinished: _Unfinished, keys: Sequence[str]) -> Generator[str]:
+        """Writes the images of `keys` and yields each key once its block is written."""
+        rows = max(1, min(64, _BLOCK // math.prod(self._shape)))
+        starts = range(0, len(keys), rows)
+
+        def work(place: int, room: Pixels) -> Block:
+            return read_block(self._one, keys[starts[place] : starts[place] + rows], room)
+
+        with closing(in_processes(work, len(starts), (rows, *self._shape), cores())) as blocks:
+            for start, (block, room) in zip(starts, blocks, strict=True):
+                unfinished.add(block, room[: len(block.kept)])
+                yield from keys[start : start + rows]
+
+    def _check_room(self, count: int) -> None:
+        need, free = count * math.prod(self._shape), shutil.disk_usage(self._unfinished).free
+        if need > free:
+            shutil.rmtree(self._unfinished, ignore_errors=True)
+            raise SpecError(
+                f"{self._where}: {count} prepared images need {need / 2**30:.2f} GiB in {self.path.parent}, and"
+                f" {free / 2**30:.2f} GiB are free; `ganlab data cache --prune` frees those of other sets, and"
+                " $GANLAB_CACHE names a folder on another disk"
+            )
+
+
+def find(
+    source: Source,
+    where: str,
+    keys: Sequence[str],
+    size: int,
+    one: Callable[[str], Pixels],
+    labels: Callable[[Sequence[str]], Tensor | None],
+    identity: str | None,
+) -> Store | None:
+    """Returns the place of a set's prepared images, which may not exist yet.
+
+    None if the set is small, if its source does not name the files of the images, if `identity`, the JSON of the source
+    in a spec, is not known, or for a user without a home. The other arguments are those of `Store`.
+    """
+    everywhere = folder()
+    if everywhere is None or identity is None or not keys:
+        return None
+    shape = (source.channels, size, size)
+    depends = [FORMAT, identity, shape, source.classes, PIL.__version__]
+    digest, states = hashlib.sha256(json.dumps(depends).encode()), dict[str, tuple[int, int]]()
+    for key in keys:
+        paths = [os.path.abspath(path) for path in source.files(key)]
+        if not paths:
+            return None
+        for path in paths:
+            if path not in states:
+                states[path] = _state(path)
+        digest.update(json.dumps([key, *((path, *states[path]) for path in paths)]).encode())
+    if max(len(keys) * math.prod(shape), sum(size for size, _ in states.values())) < KEPT_FROM:
+        return None
+    with noting_warnings():
+        for place in range(_PROBED):
+            image, _ = read(one, keys[place * len(keys) // _PROBED])
+            digest.update(str(image).encode() if isinstance(image, Exception) else np.ascontiguousarray(image).data)
+    return Store(everywhere / digest.hexdigest()[:32], where, identity, one, labels, keys, shape)
+
+
+def _state(path: str) -> tuple[int, int]:
+    """Returns the size of a file and the time of its last change; (-1, 0) if there is none."""
+    try:
+        state = os.stat(path)
+    except OSError:
+        return -1, 0
+    return state.st_size, state.st_mtime_ns
+
+
+def opened(path: Path) -> Content | None:
+    """Maps the prepared images in a folder; None if they are missing, or if a look shows that they are damaged."""
+    found = read_record(path)
+    if found is None:
+        return None
+    try:
+        with files.opened(path / PIXELS) as file:
+            mapping = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    except FileNotFoundError:
+        # removed at this moment
+        return None
+    array = np.frombuffer(mapping, np.uint8)[_HEADER:].reshape(found.shape)
+    with warnings.catch_warnings():
+        # nothing writes to the images
+        warnings.filterwarnings("ignore", "The given NumPy array is not writable")
+        images = torch.from_numpy(array)
+    labels = None if found.labels is None else torch.tensor(found.labels)
+    facts = Facts(found.brightest, found.constant, found.sha256)
+    return Content(tuple(found.keys), images, labels, tuple(found.skipped), found.notes, facts, mapping)
+
+
+def read_record(path: Path) -> Record | None:
+    """Returns the record of the prepared images in a folder; None if they are missing, or incomplete."""
+    try:
+        with files.opened(path / RECORD) as file:
+            record = Record(**json.load(file))
+        whole = (path / PIXELS).stat().st_size == _HEADER + math.prod(record.shape)
+    except (OSError, ValueError, TypeError):
+        return None
+    return record if whole and len(record.keys) == record.shape[0] else None
+
+
+def is_sound(path: Path, record: Record) -> bool:
+    """Returns True if the pixels have the hash that was recorded when they were prepared."""
+    digest = begun_digest(record.keys, record.shape)
+    try:
+        with files.opened(path / PIXELS) as file:
+            file.seek(_HEADER)
+            _hash_rest(digest, file)
+    except OSError:
+        return False
+    if record.labels is not None:
+        digest.update(torch.tensor(record.labels).numpy().tobytes())
+    return digest.hexdigest() == record.sha256
+
+
+def _kept(path: Path) -> IO[bytes]:
+    """Opens a file to read and write, and keeps what it holds; creates it if it is missing."""
+    path.touch()
+    return open(path, "r+b")
+
+
+@contextmanager
+def locked(path: Path, wait: bool = True) -> Iterator[bool]:
+    """Locks the prepared images in a folder against other processes. Without `wait`, yields False if one has them."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    name = path.with_name(f".{path.name}.lock")
+    while True:
+        with open(name, "ab") as lock:
+            if not lock_descriptor(lock.fileno(), blocking=wait):
+                yield False
+                return
+            # the process that had it has removed the file
+            if not name.exists() or not os.path.samestat(name.stat(), os.fstat(lock.fileno())):
+                continue
+            try:
+                yield True
+            finally:
+                with suppress(OSError):
+                    name.unlink()
+            return
+
+
+class _Unfinished:
+    """The files of a set that is being prepared: the pixels, and a journal with a line for each block of them.
+
+    The constructor keeps what a killed process has written, up to the first block that is not as its line says.
+    """
+
+    def __init__(self, pixels: IO[bytes], journal: IO[bytes], keys: Sequence[str], shape: tuple[int, int, int]) -> None:
+        self._pixels, self._journal, self._shape = pixels, journal, shape
+        self.kept: list[str] = []
+        """The keys of the images that are written."""
+        self._skipped: list[str] = []
+        self._notes: dict[str, list[str]] = {}
+        self._brightest, self._constant, self._lines = 0, True, 0
+        # as if all images can be read, which is so in most sets
+        self._digest = begun_digest(keys, (len(keys), *shape))
+        self._pixels.seek(_HEADER)
+        for line in self._journal:
+            if not self._repeat(line):
+                break
+        self._pixels.seek(_HEADER + len(self.kept) * math.prod(shape))
+        self._pixels.truncate()
+        self._journal.seek(self._lines)
+        self._journal.truncate()
+
+    @property
+    def read(self) -> int:
+        """The number of keys that are done, whether their images could be read or not."""
+        return len(self.kept) + len(self._skipped)
+
+    def add(self, block: Block, rows: Pixels) -> None:
+        """Writes the images (k, C, H, W) of a block, then its line."""
+        self._digest.update(rows.data)
+        self._pixels.write(rows.data)
+        # before the line
+        self._pixels.flush()
+        self._journal.write(json.dumps([self._digest.hexdigest(), *block]).encode() + b"\n")
+        self._journal.flush()
+        self._count(block)
+
+    def finished(self, source: str, labels: Tensor | None) -> Record:
+        """Completes the file of the pixels, and returns the record."""
+        shape = [len(self.kept), *self._shape]
+        if self._skipped:
+            self._digest = begun_digest(self.kept, shape)
+            self._pixels.seek(_HEADER)
+            _hash_rest(self._digest, self._pixels)
+        if labels is not None:
+            self._digest.update(labels.numpy().tobytes())
+        self._pixels.seek(0)
+        self._pixels.write(_header(shape))
+        self._pixels.flush()
+        os.fsync(self._pixels.fileno())
+        facts = Facts(self._brightest, self._constant, self._digest.hexdigest())
+        kept = None if labels is None else labels.tolist()
+        return Record(source, shape, self.kept, self._skipped, self._notes, kept, *facts)
+
+    def _repeat(self, line: bytes) -> bool:
+        """Reads a block that a killed process has written. Returns False if it, or its line, is incomplete."""
+        try:
+            sha256, *values = json.loads(line)
+            block = Block(*values)
+        except (ValueError, TypeError):
+            return False
+        digest = self._digest.copy()
+        digest.update(self._pixels.read(len(block.kept) * math.prod(self._shape)))
+        if digest.hexdigest() != sha256:
+            return False
+        self._digest = digest
+        self._lines += len(line)
+        self._count(block)
+        return True
+
+    def _count(self, block: Block) -> None:
+        self.kept += block.kept
+        self._skipped += block.skipped
+        for note, keys in block.notes.items():
+            self._notes.setdefault(note, []).extend(keys)
+        self._brightest = max(self._brightest, block.brightest)
+        self._constant = self._constant and block.constant
+
+
+def _header(shape: Sequence[int]) -> bytes:
+    """Returns the header of a .npy file, version 1.0, with `_HEADER` bytes."""
+    text = str({"descr": "|u1", "fortran_order": False, "shape": (*shape,)})
+    return b"\x93NUMPY\x01\x00" + (_HEADER - 10).to_bytes(2, "little") + text.ljust(_HEADER - 11).encode() + b"\n"
+
+
+def _hash_rest(digest: _Hash, file: IO[bytes]) -> None:
+    while piece := file.read(_BLOCK):
+        digest.update(piece)
