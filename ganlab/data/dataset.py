@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ganlab.data.reading import describe, noting_warnings, read_all
+from ganlab.data.reading import describe, noting_warnings, read_all, without_partner
 from ganlab.determinism import keyed
 from ganlab.errors import SpecError
 from ganlab.interfaces.networks import Domain
@@ -43,9 +43,9 @@ class Dataset:
     labels: Tensor | None
     """The classes of the images, (n,) integers; None if the source has no classes."""
     train: Tensor
-    """The indices of the training images, ascending."""
+    """The indices of the training images, ascending; in domain b of paired data in the order of their partners."""
     holdout: Tensor
-    """The indices of the held-out images, ascending. No index is in both `train` and `holdout`."""
+    """The indices of the held-out images, in such an order too. No index is in both `train` and `holdout`."""
     skipped: tuple[str, ...]
     """"key: reason" for each image that could not be read."""
     notes: dict[str, list[str]] = field(default_factory=dict)
@@ -53,6 +53,8 @@ class Dataset:
     ordered_as: str = ""
     """The domain whose random order, flips and divisions the images follow: "a" for both domains of paired data; "" for
     the own domain's."""
+    alone: tuple[str, ...] = ()
+    """The keys of images of the source that paired data leave out, because they have no readable partner."""
 
     @property
     def order(self) -> str:
@@ -64,14 +66,16 @@ class Dataset:
         colours = self.images.flatten(2)
         constant = all(bool((image == image[:, :1]).all()) for image in colours)
         brightest = int(self.images.max())
-        return [*describe(f"data.{self.domain.name}", self.keys, self.skipped, self.notes, brightest, constant)]
+        where = f"data.{self.domain.name}"
+        alone = [without_partner(where, self.alone)] if self.alone else []
+        return [*alone, *describe(where, self.keys, self.skipped, self.notes, brightest, constant)]
 
     def fingerprint(self) -> dict[str, Any]:
         """Returns {"images", "held_out", "skipped", "sha256"}: counts, and a hash of all keys, pixels and labels."""
         return {
             "images": len(self.keys),
             "held_out": len(self.holdout),
-            "skipped": list(self.skipped),
+            "skipped": [*self.skipped, *(f"{key}: no partner" for key in self.alone)],
             "sha256": self._digest,
         }
 
@@ -102,17 +106,18 @@ def load(
     progress: Progress = silent,
     most: int | None = None,
     ordered_as: str = "",
+    keys: Sequence[str] | None = None,
 ) -> Dataset:
     """Reads the images of a source at `size` x `size` pixels: all, or the first `most` that can be read.
 
     `holdout` is the fraction of held-out images; at least one image is held out and at least one is trained on.
-    `ordered_as` is the domain whose division into training and held-out images is used, "" for the own one. Raises
-    SpecError if fewer than two images can be read, if they do not fit into memory, or if an image or a label differs
-    from what the source declares.
+    `ordered_as` is the domain whose division into training and held-out images is used, "" for the own one. `keys` are
+    those to read, by default all of the source's. Raises SpecError if fewer than two images can be read, if they do not
+    fit into memory, or if an image or a label differs from what the source declares.
     """
     if source.channels not in (1, 3):
         raise SpecError(f"data.{domain}: the source has {source.channels} channels; 1 (grey) and 3 (RGB) are allowed")
-    keys = source.keys(domain)
+    keys = source.keys(domain) if keys is None else keys
     total = min(len(keys), most or len(keys))
     pixels = _allocate(total, source.channels, size, domain)
     kept: list[str] = []

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ganlab.data.dataset import Dataset, held_out
-from ganlab.data.reading import unreadable
+from ganlab.data.reading import unreadable, without_partner
 from ganlab.data.sampler import Sampler
 from ganlab.display.choice import showing
 from ganlab.engine import summary
@@ -86,10 +86,13 @@ def _check(resolved: Spec, callback: Callback) -> Json:
 
 
 def _count_images(datasets: Mapping[str, Dataset], callback: Callback) -> dict[str, int]:
-    """Returns {domain: number of images}, and warns of keys that name no image."""
+    """Returns {domain: number of images}, and warns of keys that name no image and of images without a partner."""
     counts = {}
     for domain, dataset in datasets.items():
-        keys = dataset.source.keys(domain)
+        if dataset.alone:
+            callback.warn(without_partner(f"data.{domain}", dataset.alone))
+        alone = set(dataset.alone)
+        keys = [key for key in dataset.source.keys(domain) if key not in alone]
         others = [key for key in keys if not dataset.source.is_image(key)]
         counts[domain] = len(keys) - len(others)
         if others:

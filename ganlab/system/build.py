@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from ganlab.components.options import arguments, nearest, signature
 from ganlab.data.dataset import Dataset, Progress, load, silent
+from ganlab.data.pairs import joined, pairs_of
 from ganlab.errors import GanlabError, SpecError, text_of
 from ganlab.interfaces.callbacks import Callback
 from ganlab.interfaces.losses import Loss
@@ -55,26 +56,22 @@ def build_data(spec: Spec, progress: Progress = silent, most: int | None = None)
 
     Raises SpecError if the data can't be used.
     """
-    sources, datasets = build_sources(spec), {}
-    if spec.data.paired:
-        _check_pairs(spec, sources)
+    sources = build_sources(spec)
+
+    def read(domain: str, most: int | None, ordered_as: str = "", keys: Sequence[str] | None = None) -> Dataset:
+        with _attributing(spec.components[f"data.{domain}"]):
+            return load(sources[domain], domain, spec.data.size, spec.data.holdout, progress, most, ordered_as, keys)
+
+    if not spec.data.paired:
+        return {domain: read(domain, most) for domain in sources}
+    keys = {}
     for domain, source in sources.items():
         with _attributing(spec.components[f"data.{domain}"]):
-            ordered_as = "a" if spec.data.paired else ""
-            dataset = load(source, domain, spec.data.size, spec.data.holdout, progress, most, ordered_as)
-        if spec.data.paired and dataset.skipped:
-            raise SpecError(f"data.paired: an image of {domain} has lost its pair: {dataset.skipped[0]}")
-        datasets[domain] = dataset
-    return datasets
-
-
-def _check_pairs(spec: Spec, sources: Mapping[str, Source]) -> None:
-    counts = {}
-    for domain, source in sources.items():
-        with _attributing(spec.components[f"data.{domain}"]):
-            counts[domain] = len(source.keys(domain))
-    if counts["a"] != counts["b"]:
-        raise SpecError(f"data.paired: domain a has {counts['a']} images and b has {counts['b']}; pairs need as many")
+            keys[domain] = source.keys(domain)
+    pairs = pairs_of(keys)
+    a = read("a", most, "a", list(pairs))
+    b = read("b", None, "a", [pairs[key] for key in a.keys])
+    return joined(a, b, pairs, keys)
 
 
 def build_domains(spec: Spec) -> dict[str, Domain]:
