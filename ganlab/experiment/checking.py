@@ -67,7 +67,7 @@ def _check(resolved: Spec, callback: Callback) -> Json:
     evaluator = evaluator_for(resolved.evaluation)
     # raises SpecError if the spec's monitor is not measured
     evaluator.monitors(resolved.evaluation.monitor, resolved.evaluation.keys_during)
-    warn_of_missing(evaluator.missing(every_image(datasets)), callback)
+    warn_of_missing(evaluator.missing(every_image(datasets), resolved.data.paired), callback)
     held = {domain: held_out(count, resolved.data.holdout) for domain, count in counts.items()}
     warn_of_few(held, evaluator.fewest, callback)
     return {

@@ -130,6 +130,11 @@ def build(spec: Spec, domains: Mapping[str, Domain]) -> System:
     losses = {
         label: _make(spec.components[f"losses.{label}"], Loss, components).to(device, dtype) for label in spec.losses
     }
+    for label in [label for label, loss in losses.items() if loss.on_pairs and not spec.data.paired]:
+        raise SpecError(
+            f"losses.{label}: {spec.losses[label]['type']!r} compares each translation with its partner, and the data"
+            " are not paired; set data.paired to true, or remove the loss"
+        )
     schedule = build_schedule(spec, components)
     networks = Networks(generators, on_images, on_embeddings, _autocast(spec))
     for module in networks.modules.values():
