@@ -11,9 +11,6 @@ import ganlab
 from ganlab.evaluation.estimates import mean, refuse_fewer
 from ganlab.interfaces.metrics import Estimate, Images, MetricInfo, MetricInputs, one_size
 
-RANGE = 2.0
-"""The range of pixels in [-1, 1]."""
-
 WINDOW = 11
 """The height and width of SSIM's window in pixels."""
 
@@ -93,14 +90,15 @@ class PSNR(_ByTorchmetrics):
 
         if ours.equal(theirs):
             raise ganlab.Unavailable("is infinite for an output that equals its partner, and there is such an output")
-        return float(peak_signal_noise_ratio(ours, theirs, data_range=RANGE))
+        return float(peak_signal_noise_ratio(ours, theirs, data_range=2.0))
 
 
 class SSIM(_ByTorchmetrics):
     """The structural similarity of output and partner (doi:10.1109/TIP.2003.819861), by torchmetrics.
 
-    The window is Gaussian, with a deviation of 1.5 pixels and 11x11 pixels; K1 is 0.01 and K2 is 0.03. Pixels are in
-    [-1, 1]. The channels' results are averaged. Raises Unavailable for images of fewer than 11x11 pixels.
+    The window is Gaussian, with a deviation of 1.5 pixels and 11x11 pixels; K1 is 0.01 and K2 is 0.03. Pixels are
+    scaled to [0, 1]. The mean is over the channels and over all windows inside the image. Raises Unavailable for images
+    of fewer than 11x11 pixels.
     """
 
     numbers: Mapping[str, MetricInfo] = {
@@ -117,9 +115,12 @@ class SSIM(_ByTorchmetrics):
         height, width = ours.shape[2:]
         if min(height, width) < WINDOW:
             raise ganlab.Unavailable(f"needs images of at least {WINDOW}x{WINDOW} pixels; they are {height}x{width}")
-        # the default may give the map of similarities too
-        similarity = structural_similarity_index_measure(ours, theirs, data_range=RANGE)
-        return float(similarity)
+        # in [-1, 1] the means that SSIM compares could be negative
+        scaled = ((images + 1) / 2 for images in (ours, theirs))
+        _, similarity = structural_similarity_index_measure(*scaled, data_range=1.0, return_full_image=True)
+        # versions of torchmetrics differ in what they do with windows that reach beyond the image
+        edge = WINDOW // 2
+        return float(similarity[..., edge : height - edge, edge : width - edge].mean())
 
 
 @ganlab.hookimpl

@@ -41,9 +41,10 @@ class UNet(ganlab.Generator):
     ) -> None:
         super().__init__()
         size = source.height
-        if size < 4 or size & (size - 1):
+        if size != source.width or size < 4 or size & (size - 1):
             raise ValueError(
-                f"halves images down to one pixel, so data.size is a power of two from 4 up, and it is {size}"
+                "halves images down to one pixel, so their height and width are one power of two from 4 up, and they"
+                f" are {size}x{source.width}"
             )
         depth = size.bit_length() - 1
         self.widths = [width * min(2**layer, 8) for layer in range(depth)]
