@@ -38,7 +38,8 @@ class Edges(ganlab.Source):
     def image(self, key: str, size: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
         """Returns the edges of the image as (size, size, 1)."""
         strength = sobel(luminance(self._of.image(key, size)))
-        return np.rint(255 * (1 - strength.clip(max=1)))[..., None].astype(np.uint8)
+        grey: np.ndarray[Any, np.dtype[np.uint8]] = np.rint(255 * (1 - strength.clip(max=1))).astype(np.uint8)
+        return grey[..., None]
 
     def is_image(self, key: str) -> bool:
         return self._of.is_image(key)
@@ -73,4 +74,5 @@ def sobel(values: np.ndarray[Any, np.dtype[np.float64]]) -> np.ndarray[Any, np.d
         smooth: np.ndarray[Any, np.dtype[np.float64]] = (step[:-2] + 2 * step[1:-1] + step[2:]) / 4
         return smooth
 
-    return np.hypot(slope(padded), slope(padded.T).T)
+    length: np.ndarray[Any, np.dtype[np.float64]] = np.hypot(slope(padded), slope(padded.T).T)
+    return length

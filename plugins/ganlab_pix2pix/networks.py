@@ -84,12 +84,12 @@ class UNet(ganlab.Generator):
         """Embedding (N, E, 1, 1) -> images (N, C, H, W) in [-1, 1]."""
         depth = len(self.widths)
         factors = [2 ** (depth - 1 - layer) for layer in range(depth)]
-        folded = embedding.split([width * factor**2 for width, factor in zip(self.widths, factors, strict=True)], 1)
+        folded = torch.split(embedding, [w * factor**2 for w, factor in zip(self.widths, factors, strict=True)], 1)
         *skips, x = [pixel_shuffle(skip, factor) for skip, factor in zip(folded, factors, strict=True)]
-        x = self.decoder[0](x)
+        images: Tensor = self.decoder[0](x)
         for layer, skip in zip(self.decoder[1:], reversed(skips), strict=True):
-            x = layer(torch.cat([x, skip], 1))
-        return x
+            images = layer(torch.cat([images, skip], 1))
+        return images
 
 
 class ConditionalPatch(Patch):
