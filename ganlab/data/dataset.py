@@ -18,7 +18,7 @@ from torch import Tensor
 from ganlab.data import store
 from ganlab.data.blocks import Pixels
 from ganlab.data.content import Content, Facts, facts_of
-from ganlab.data.reading import Progress, describe, noting_warnings, read_all, silent
+from ganlab.data.reading import Progress, describe, noting_warnings, read_all, silent, without_partner
 from ganlab.determinism import keyed
 from ganlab.errors import SpecError
 from ganlab.interfaces.networks import Domain
@@ -39,9 +39,9 @@ class Dataset:
     labels: Tensor | None
     """The classes of the images, (n,) integers; None if the source has no classes."""
     train: Tensor
-    """The indices of the training images, ascending."""
+    """The indices of the training images, ascending; in domain b of paired data in the order of their partners."""
     holdout: Tensor
-    """The indices of the held-out images, ascending. No index is in both `train` and `holdout`."""
+    """The indices of the held-out images, in such an order too. No index is in both `train` and `holdout`."""
     skipped: tuple[str, ...]
     """"key: reason" for each image that could not be read."""
     notes: dict[str, list[str]] = field(default_factory=dict)
@@ -55,6 +55,8 @@ class Dataset:
     the own domain's."""
     larger: Dataset | None = None
     """The same images at a larger size, out of which training images are cut at random; None if nothing is cut."""
+    alone: tuple[str, ...] = ()
+    """The keys of images of the source that paired data leave out, because they have no readable partner."""
 
     @property
     def order(self) -> str:
@@ -64,14 +66,15 @@ class Dataset:
     def warnings(self) -> list[str]:
         """Returns sentences that a person should read before the images are used."""
         where, facts = f"data.{self.domain.name}", self._facts
-        return [*describe(where, self.keys, self.skipped, self.notes, facts.brightest, facts.constant)]
+        alone = [without_partner(where, self.alone)] if self.alone else []
+        return [*alone, *describe(where, self.keys, self.skipped, self.notes, facts.brightest, facts.constant)]
 
     def fingerprint(self) -> dict[str, Any]:
         """Returns {"images", "held_out", "skipped", "sha256"}: counts, and a hash of all keys, pixels and labels."""
         return {
             "images": len(self.keys),
             "held_out": len(self.holdout),
-            "skipped": list(self.skipped),
+            "skipped": [*self.skipped, *(f"{key}: no partner" for key in self.alone)],
             "sha256": self._sha256,
         }
 
@@ -111,19 +114,20 @@ def load(
     most: int | None = None,
     ordered_as: str = "",
     identity: str | None = None,
+    keys: Sequence[str] | None = None,
 ) -> Dataset:
     """Reads the images of a source at `size` x `size` pixels: all, or the first `most` that can be read.
 
     `holdout` is the fraction of held-out images of a source that is not `divided`; at least one image is held out and
     at least one is trained on. `ordered_as` is the domain whose division into training and held-out images is used, ""
     for the own one. Images of a large set are prepared once and then mapped from a file (`ganlab.data.store`) if
-    `identity`, the JSON of the source in a spec, is known. Raises SpecError if fewer than two images can be read, if no
-    training or no held-out image can, if they do not fit into memory or on the disk, or if an image or a label differs
-    from what the source declares.
+    `identity`, the JSON of the source in a spec, is known. `keys` are those to read, by default all of the source's.
+    Raises SpecError if fewer than two images can be read, if no training or no held-out image can, if they do not fit
+    into memory or on the disk, or if an image or a label differs from what the source declares.
     """
     if source.channels not in (1, 3):
         raise SpecError(f"data.{domain}: the source has {source.channels} channels; 1 (grey) and 3 (RGB) are allowed")
-    keys = source.keys(domain)
+    keys = source.keys(domain) if keys is None else keys
     one = functools.partial(_image, source, domain, size)
     labels = functools.partial(_labels, source, domain)
     prepared = None if most else store.find(source, f"data.{domain}", keys, size, one, labels, identity)

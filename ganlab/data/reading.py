@@ -121,5 +121,11 @@ def unreadable(where: str, kept: int, skipped: Sequence[str]) -> str:
     return f"{where}: {files} are no readable images and are left out: {_some(skipped, '; ')}"
 
 
+def without_partner(where: str, keys: Sequence[str]) -> str:
+    """Returns the warning about images that are left out of paired data."""
+    are = "image has no readable partner and is" if len(keys) == 1 else "images have no readable partner and are"
+    return f"{where}: {len(keys)} {are} left out: {_some(keys, ', ')}"
+
+
 def _some(items: Sequence[str], separator: str) -> str:
     return separator.join([*items[:3], *(["..."] if len(items) > 3 else [])])

@@ -16,6 +16,9 @@ from ganlab.determinism import keyed
 from ganlab.errors import SpecError, Unavailable
 from ganlab.interfaces.metrics import Estimate, Images, Metric, MetricInfo, MetricInputs, Vectors, no_encoder
 
+UNPAIRED = "compares each output with its partner, and these images are not paired"
+"""Why a metric with `on_pairs` is left out."""
+
 
 class Sourced(NamedTuple):
     """An estimate and the key of the metric that made it."""
@@ -143,10 +146,13 @@ class Evaluator:
                         f"{self._full(kind)} and {self._full(other)} describe the number {name!r} differently"
                     )
 
-    def missing(self, images: Mapping[str, Images]) -> dict[str, str]:
+    def missing(self, images: Mapping[str, Images], paired: bool) -> dict[str, str]:
         """Returns {full name: reason} of the numbers that can't be measured on the domains' images."""
         found: dict[str, str] = {}
         for kind, metric in self.metrics.items():
+            if metric.on_pairs and not paired:
+                found |= dict.fromkeys((self._named(kind, own) for own in metric.numbers), f"{UNPAIRED} (data.paired)")
+                continue
             # an error is named when the metric is measured
             with suppress(Exception):
                 found |= {self._named(kind, name): why for name, why in metric.missing(images).items()}
@@ -192,6 +198,9 @@ class Evaluator:
         left_out: LeftOut = {}
         for kind, metric in self.metrics.items():
             if only is not None and kind not in only:
+                continue
+            if metric.on_pairs and data.partners is None:
+                left_out |= {(kind, self._named(kind, own), data.direction): UNPAIRED for own in metric.numbers}
                 continue
             try:
                 with _seeded(data.seed, kind, data.direction):
@@ -247,7 +256,7 @@ class Evaluator:
 
     def real(self, data: MetricInputs, others: Images) -> Measured:
         """Returns the reference "real": measures `others`, real images of the target domain, as inputs and outputs."""
-        return self._reference(data, others)
+        return self._reference(replace(data, partners=None), others)
 
     def identity(self, data: MetricInputs, inputs: Images) -> Measured:
         """Returns the identity baseline: measures `inputs` as inputs and outputs."""
@@ -296,7 +305,11 @@ def at_fewer(data: MetricInputs, count: int) -> MetricInputs:
         return None if images is None else fewer(images, count, data.seed)
 
     return replace(
-        data, outputs=fewer(data.outputs, count, data.seed), inputs=some(data.inputs), cycled=some(data.cycled)
+        data,
+        outputs=fewer(data.outputs, count, data.seed),
+        inputs=some(data.inputs),
+        partners=some(data.partners),
+        cycled=some(data.cycled),
     )
 
 

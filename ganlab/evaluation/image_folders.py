@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -13,6 +13,7 @@ from PIL import Image
 
 from ganlab.components.registry import registry
 from ganlab.data.image_files import found_below, picture
+from ganlab.data.pairs import partners
 from ganlab.data.reading import Progress, describe, noting_warnings, read, read_all
 from ganlab.determinism import keyed, untouched_randomness
 from ganlab.errors import SpecError
@@ -113,9 +114,16 @@ def evaluate_folders(
             for sentence in folder.warnings:
                 warn(sentence)
         measured, real = folders[:2]
-        made_from = _paired(measured, folders[2]) if inputs is not None else None
+        made_from = _matched(measured, folders[2], "input") if inputs is not None else None
         names = ("measured", "real", "inputs")
-        data = MetricInputs("", measured.images, targets=real.images, inputs=made_from, seed=SEED)
+        data = MetricInputs(
+            "",
+            measured.images,
+            targets=real.images,
+            inputs=made_from,
+            partners=partners_in(real, measured, suite, warn),
+            seed=SEED,
+        )
         return evaluate(
             suite, data, {"images": {n: folder.fingerprint() for n, folder in zip(names, folders, strict=False)}}
         )
@@ -147,42 +155,31 @@ def evaluate(suite: MetricSuite, data: MetricInputs, protocol: Json) -> Json:
     }
 
 
-def _paired(measured: Folder, inputs: Folder) -> Images:
-    """Returns the input of each image: that of the same name, or else the one whose name differs only in its suffix.
+def partners_in(real: Folder, folder: Folder, suite: MetricSuite, warn: Callable[[str], object]) -> Images | None:
+    """Returns the partner in `real` of each image in `folder`, for metrics that compare with it.
 
-    Raises SpecError if an image has none, or if another image or input could be meant.
+    Returns None if there is no such metric, or, after a warning, if an image has no partner.
     """
-    places = {key: place for place, key in enumerate(inputs.keys)}
-    alike = [_by_stem(folder.keys) for folder in (measured, inputs)]
-    made_from: list[int] = []
-    missing: list[str] = []
-    for key in measured.keys:
-        outputs, candidates = (found.get(_stem(key), []) for found in alike)
-        if key in places:
-            made_from.append(places[key])
-        elif not candidates:
-            missing.append(key)
-        elif len(outputs) == len(candidates) == 1:
-            made_from.append(places[candidates[0]])
-        else:
-            raise SpecError(
-                f"the input of {key!r} is not clear: {measured.path} holds {', '.join(outputs)}, and {inputs.path}"
-                f" holds {', '.join(candidates)}; give an image and its input the same name"
-            )
-    if missing:
+    if not any(metric.on_pairs for metric in suite.evaluator.metrics.values()):
+        return None
+    try:
+        return _matched(folder, real, "partner")
+    except SpecError as error:
+        warn(str(error))
+        return None
+
+
+def _matched(folder: Folder, others: Folder, meant: str) -> Images:
+    """Returns the image in `others` of each image in `folder`: that of the same name, or else the one whose name
+    differs only in its suffix.
+
+    `meant` names it in messages. Raises SpecError if an image has none, or if another could be meant.
+    """
+    found = partners(folder.keys, others.keys, meant, (str(folder.path), str(others.path)))
+    if missing := [key for key in folder.keys if key not in found]:
         raise SpecError(
-            f"{inputs.path} has no readable {missing[0]!r}, with this suffix or another, and each image of"
-            f" {measured.path} needs its input there ({len(missing)} of {len(measured.keys)} have none)"
+            f"{others.path} has no readable {missing[0]!r}, with this suffix or another, and each image of"
+            f" {folder.path} needs its {meant} there ({len(missing)} of {len(folder.keys)} have none)"
         )
-    return inputs.images.take(made_from)
-
-
-def _stem(key: str) -> PurePosixPath:
-    return PurePosixPath(key).with_suffix("")
-
-
-def _by_stem(keys: Sequence[str]) -> dict[PurePosixPath, list[str]]:
-    found: dict[PurePosixPath, list[str]] = {}
-    for key in keys:
-        found.setdefault(_stem(key), []).append(key)
-    return found
+    places = {key: place for place, key in enumerate(others.keys)}
+    return others.images.take([places[found[key]] for key in folder.keys])

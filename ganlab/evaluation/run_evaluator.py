@@ -41,7 +41,7 @@ class RunEvaluator:
         self._suite = MetricSuite.build(evaluation, system.device, progress)
         self._split = split(datasets)
         self._datasets = datasets
-        self.missing = self._suite.evaluator.missing(every_image(datasets))
+        self.missing = self._suite.evaluator.missing(every_image(datasets), system.spec.data.paired)
         """{number: reason} of the numbers that can't be measured on the run's images."""
         self.fewest = self._suite.evaluator.fewest
         """{key of a metric: its `Metric.fewest`}."""
@@ -162,6 +162,7 @@ class RunEvaluator:
             outputs,
             targets=images[direction[1]],
             inputs=images[direction[0]],
+            partners=images[direction[1]] if self._system.spec.data.paired else None,
             cycled=cycled,
             train=self._split.train,
             encode=translators.encode,

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ganlab.data.dataset import Dataset, held_out
-from ganlab.data.reading import unreadable
+from ganlab.data.reading import unreadable, without_partner
 from ganlab.data.sampler import Sampler
 from ganlab.display.choice import showing
 from ganlab.engine import summary
@@ -73,7 +73,7 @@ def _check(resolved: Spec, callback: Callback) -> Json:
     evaluator = evaluator_for(resolved.evaluation)
     # raises SpecError if the spec's monitor is not measured
     evaluator.monitors(resolved.evaluation.monitor, resolved.evaluation.keys_during)
-    warn_of_missing(evaluator.missing(every_image(datasets)), callback)
+    warn_of_missing(evaluator.missing(every_image(datasets), resolved.data.paired), callback)
     held = {
         domain: held_out(dataset.source, keys[domain], resolved.data.holdout) for domain, dataset in datasets.items()
     }
@@ -94,10 +94,13 @@ def _check(resolved: Spec, callback: Callback) -> Json:
 
 
 def _keys_of_images(datasets: Mapping[str, Dataset], callback: Callback) -> dict[str, list[str]]:
-    """Returns {domain: keys of its images}, and warns of keys that name no image."""
+    """Returns {domain: keys of its images}, and warns of keys that name no image and of images without a partner."""
     found = {}
     for domain, dataset in datasets.items():
-        keys = dataset.source.keys(domain)
+        if dataset.alone:
+            callback.warn(without_partner(f"data.{domain}", dataset.alone))
+        alone = set(dataset.alone)
+        keys = [key for key in dataset.source.keys(domain) if key not in alone]
         others = [key for key in keys if not dataset.source.is_image(key)]
         found[domain] = [key for key in keys if key not in {*others}]
         if others:

@@ -13,7 +13,7 @@ from PIL import Image
 from ganlab.data.reading import Progress, noting_warnings
 from ganlab.determinism import untouched_randomness
 from ganlab.errors import RunError
-from ganlab.evaluation.image_folders import Folder, evaluate
+from ganlab.evaluation.image_folders import Folder, evaluate, partners_in
 from ganlab.evaluation.metric_suite import SEED, MetricSuite
 from ganlab.files import hashes
 from ganlab.inference.translator import Translator
@@ -62,6 +62,7 @@ def evaluate_translations(
             Images(outputs, direction[1]),
             targets=folders["real"].images,
             inputs=sources,
+            partners=partners_in(folders["real"], folders["inputs"], suite, warn),
             cycled=Images(cycled, direction[0]) if back else None,
             seed=SEED,
         )

@@ -26,6 +26,9 @@ class Loss(nn.Module):
     trains = "generator"
     """The player, "generator" or "discriminator", whose optimizer updates this loss's own parameters, if any."""
 
+    on_pairs = False
+    """True if the loss compares `t.fake` with `t.target`, its partner. A spec whose data are not paired is refused."""
+
     def prepare(self, t: Translation) -> None:
         """Called once for each direction of the spec with an example batch, before the optimizers exist. Create
         parameters whose shape depends on the data here; keep them by `t.direction`, because one instance of the loss

@@ -62,6 +62,10 @@ class Metric:
     """True if the metric compares feature vectors. The name of the feature network is then appended to the name of each
     number: "NUMBER-FEATURES"."""
 
+    on_pairs = False
+    """True if the metric compares each output with the real image that it should be. `MetricInputs.partners` is then
+    never None: on data that are not paired the metric is left out, and a run says so before it trains."""
+
     fewest = 1
     """The smallest number of images in a set with which all numbers can be measured. `ganlab run` and `ganlab check`
     warn, before any training, of a domain with fewer test images."""
@@ -76,8 +80,8 @@ class Metric:
         a number that cannot be measured. Raise it if no number can be measured.
 
         The core calls `measure` again for each reference. For "real", inputs and outputs are replaced by other real
-        images of the target domain. For "identity", the outputs are replaced by the inputs. In both calls `cycled` is
-        None and `encode` raises Unavailable.
+        images of the target domain, which have no partners. For "identity", the outputs are replaced by the inputs. In
+        both calls `cycled` is None and `encode` raises Unavailable.
 
         Torch's global random generator is seeded before each call and restored after it.
         """
@@ -177,9 +181,12 @@ class MetricInputs:
     outputs: Images
     """The images to measure."""
     targets: Images
-    """Held-out real images of the target domain. They are not paired with the outputs."""
+    """Held-out real images of the target domain, in an order of their own."""
     inputs: Images | None = None
     """Held-out images of the source domain; None for folders without inputs."""
+    partners: Images | None = None
+    """The real images of the target domain that belong to the inputs: `outputs[i]` should equal `partners[i]`. None if
+    the data are not paired."""
     cycled: Images | None = None
     """`outputs` translated back into the source domain; None if the run has no reverse direction."""
     train: Mapping[str, Images] = field(default_factory=dict)

@@ -191,8 +191,9 @@ class Data(BaseModel):
     flip: bool = True
     """Mirror each training image left to right with a probability of one half."""
     paired: bool = False
-    """Draw image number i of domain a together with image number i of domain b, in the order of the sources, with the
-    same flips. Both domains then need equally many images, all of them readable."""
+    """Draw each image of domain a together with its partner in domain b, with the same flip, and hold out both or none.
+    Partners have equal keys, for `folder` equal paths, or keys that differ in the suffix alone. Images without a
+    readable partner are named and left out."""
     holdout: Annotated[float, Field(gt=0, lt=1)] = 0.1
     """The fraction of each domain's images that is held out of training, for samples and evaluation. Not used for a
     source that has held-out images of its own, such as a folder with held_out."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from ganlab.components.options import arguments, nearest, signature
 from ganlab.data.dataset import Dataset, load
+from ganlab.data.pairs import joined, pairs_of
 from ganlab.data.reading import Progress, silent
 from ganlab.errors import GanlabError, SpecError, text_of
 from ganlab.interfaces.callbacks import Callback
@@ -57,36 +58,35 @@ def build_data(spec: Spec, progress: Progress = silent, most: int | None = None)
 
     Raises SpecError if the data can't be used.
     """
-    sources, datasets = build_sources(spec), {}
-    if spec.data.paired:
-        _check_pairs(spec, sources)
-    for domain, source in sources.items():
-        with _attributing(spec.components[f"data.{domain}"]):
-            ordered_as = "a" if spec.data.paired else ""
-            identity = json.dumps(spec.components[f"data.{domain}"].as_json(), sort_keys=True)
+    sources = build_sources(spec)
 
-            def at(size: int) -> Dataset:
-                return load(source, domain, size, spec.data.holdout, progress, most, ordered_as, identity)
+    def read(domain: str, most: int | None, ordered_as: str = "", keys: Sequence[str] | None = None) -> Dataset:
+        component = spec.components[f"data.{domain}"]
+        identity = json.dumps(component.as_json(), sort_keys=True)
 
+        def at(size: int) -> Dataset:
+            source, holdout = sources[domain], spec.data.holdout
+            return load(source, domain, size, holdout, progress, most, ordered_as, identity, keys)
+
+        with _attributing(component):
             dataset = at(spec.data.size)
-            if spec.data.resize is not None:
-                larger = at(spec.data.resize)
-                if larger.keys != dataset.keys:
-                    raise SpecError(f"data.{domain}: the images changed while they were read; run the command again")
-                dataset = replace(dataset, larger=larger)
-        if spec.data.paired and dataset.skipped:
-            raise SpecError(f"data.paired: an image of {domain} has lost its pair: {dataset.skipped[0]}")
-        datasets[domain] = dataset
-    return datasets
+            if spec.data.resize is None:
+                return dataset
+            larger = at(spec.data.resize)
+            if larger.keys != dataset.keys:
+                raise SpecError(f"data.{domain}: the images changed while they were read; run the command again")
+            return replace(dataset, larger=larger)
 
-
-def _check_pairs(spec: Spec, sources: Mapping[str, Source]) -> None:
-    counts = {}
+    if not spec.data.paired:
+        return {domain: read(domain, most) for domain in sources}
+    keys = {}
     for domain, source in sources.items():
         with _attributing(spec.components[f"data.{domain}"]):
-            counts[domain] = len(source.keys(domain))
-    if counts["a"] != counts["b"]:
-        raise SpecError(f"data.paired: domain a has {counts['a']} images and b has {counts['b']}; pairs need as many")
+            keys[domain] = source.keys(domain)
+    pairs = pairs_of(keys)
+    a = read("a", most, "a", list(pairs))
+    b = read("b", None, "a", [pairs[key] for key in a.keys])
+    return joined(a, b, pairs, keys)
 
 
 def build_domains(spec: Spec) -> dict[str, Domain]:
@@ -145,6 +145,11 @@ def build(spec: Spec, domains: Mapping[str, Domain]) -> System:
     losses = {
         label: _make(spec.components[f"losses.{label}"], Loss, components).to(device, dtype) for label in spec.losses
     }
+    for label in [label for label, loss in losses.items() if loss.on_pairs and not spec.data.paired]:
+        raise SpecError(
+            f"losses.{label}: {spec.losses[label]['type']!r} compares each translation with its partner, and the data"
+            " are not paired; set data.paired to true, or remove the loss"
+        )
     schedule = build_schedule(spec, components)
     networks = Networks(generators, on_images, on_embeddings, _autocast(spec))
     for module in networks.modules.values():

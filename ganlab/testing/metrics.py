@@ -63,11 +63,12 @@ def check_metric(cls: type[Metric], /, **options: Any) -> None:
     with requirement(cls, "measures the same twice and does not change the images") as check:
         again = _measure(make(), complete)
         check(repr(again) == repr(found), f"it measures {found}, and then {again}")
-        for name in ("outputs", "targets", "inputs"):
+        for name in ("outputs", "targets", "inputs", "partners"):
             kept = zip(getattr(complete, name).pixels, getattr(_metric_inputs(), name).pixels, strict=True)
             check(all(np.array_equal(one, other) for one, other in kept), f"it changes the {name}")
     with requirement(cls, "raises no error but Unavailable if the data lack what it needs"):
-        folders = MetricInputs("", complete.outputs, complete.targets)
+        partners = complete.partners if cls.on_pairs else None
+        folders = MetricInputs("", complete.outputs, complete.targets, partners=partners)
         one_output = replace(complete, outputs=complete.outputs.take([0]))
         for incomplete in (folders, replace(complete, cycled=None), one_output):
             try:
@@ -130,7 +131,7 @@ def _metric_inputs() -> MetricInputs:
 
     def images(domain: str, what: str, count: int = 24) -> Images:
         pixels = keyed("data", domain, what).integers(0, 256, (count, 32, 32, 3), np.uint8)
-        return Images(list(pixels), domain, real=what in ("held out", "train"))
+        return Images(list(pixels), domain, real=what in ("held out", "partners", "train"))
 
     def vectors(images: Images) -> np.ndarray[Any, np.dtype[np.float64]]:
         return np.stack([pixels[::8, ::8].mean(2).ravel() / 255 for pixels in images.pixels])
@@ -143,6 +144,7 @@ def _metric_inputs() -> MetricInputs:
         outputs=images("b", "outputs"),
         targets=images("b", "held out"),
         inputs=images("a", "held out"),
+        partners=images("b", "partners"),
         cycled=images("a", "cycled"),
         train={domain: images(domain, "train") for domain in "ab"},
         vectors=vectors,

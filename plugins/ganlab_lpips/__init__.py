@@ -24,8 +24,61 @@ results depend on it."""
 LEAST = {"alex": 31, "stlpips-alex": 21}
 """The smallest height and width in pixels that the trunk takes."""
 
+Network = Literal["auto", "alex", "stlpips-alex"]
+Pairs = Annotated[int, Field(ge=4, le=10**6)]
 
-class LPIPS(ganlab.Metric):
+
+class _Distances(ganlab.Metric):
+    """LPIPS distances of images by one of two trunks.
+
+    `label` is the trunk's name in the names of numbers, and `distance` says in words what is measured.
+    """
+
+    packages = ("lpips", "stlpips-pytorch")
+
+    def __init__(self, network: Network, pairs: int | None) -> None:
+        if network == "auto":
+            network = "alex" if downloaded().exists() else "stlpips-alex"
+        self.network, self.pairs = network, pairs
+        self.label = "lpips-alex" if network == "alex" else network
+        self.distance = f"LPIPS on {'AlexNet' if network == 'alex' else 'the shift-tolerant AlexNet'}"
+        self._loaded: Weights | Unavailable | None = None
+
+    def files(self) -> Sequence[Path]:
+        return self._loaded.files if isinstance(self._loaded, Weights) else ()
+
+    def refuse_sizes(self, *sets: Images) -> None:
+        """Raises Unavailable if images differ in size or are too small for the trunk."""
+        height, width = one_size(*(images.pixels for images in sets))
+        if min(height, width) < (least := LEAST[self.network]):
+            raise Unavailable(
+                f"{self.label} needs images of at least {least}x{least} pixels; they are {height}x{width}"
+            )
+
+    def distances(self, ours: Images, theirs: Images) -> list[float]:
+        """Returns the distance of each of `ours` from the image of `theirs` in the same place."""
+        weights = self._weights()
+        found: list[float] = []
+        with torch.inference_mode():
+            for start in range(0, len(ours), BATCH):
+                members = range(start, min(start + BATCH, len(ours)))
+                seen = [weights.trunk(images.take(members).tensor()) for images in (ours, theirs)]
+                found += distance(seen[0], seen[1], weights.layers).tolist()
+        return found
+
+    def _weights(self) -> Weights:
+        # the error is kept too, so that a failed download is not tried again at every measurement
+        if self._loaded is None:
+            try:
+                self._loaded = alex() if self.network == "alex" else stlpips_alex()
+            except Unavailable as error:
+                self._loaded = error
+        if isinstance(self._loaded, Unavailable):
+            raise Unavailable(str(self._loaded))
+        return self._loaded
+
+
+class LPIPS(_Distances):
     """Measures the LPIPS distance of images from their reconstructions, and of outputs from one another.
 
     Runs on the CPU.
@@ -38,27 +91,17 @@ class LPIPS(ganlab.Metric):
             unbiased and its interval grows wider; the result's counts say how many pairs there were.
     """
 
-    packages = ("lpips", "stlpips-pytorch")
     fewest = 4
 
-    def __init__(
-        self,
-        network: Literal["auto", "alex", "stlpips-alex"] = "auto",
-        pairs: Annotated[int, Field(ge=4, le=10**6)] | None = None,
-    ) -> None:
-        if network == "auto":
-            network = "alex" if downloaded().exists() else "stlpips-alex"
-        self._network, self._pairs = network, pairs
-        self._name = "lpips-alex" if network == "alex" else network
-        self._loaded: Weights | Unavailable | None = None
-        which = f"LPIPS on {'AlexNet' if network == 'alex' else 'the shift-tolerant AlexNet'}"
+    def __init__(self, network: Network = "auto", pairs: Pairs | None = None) -> None:
+        super().__init__(network, pairs)
         self.numbers = {
-            f"{self._name}-cycle": ganlab.MetricInfo(
+            f"{self.label}-cycle": ganlab.MetricInfo(
                 "how different an image looks after it was translated and translated back:"
-                f" the mean distance of the two by {which}, 0 if they are equal"
+                f" the mean distance of the two by {self.distance}, 0 if they are equal"
             ),
-            f"{self._name}-diversity": ganlab.MetricInfo(
-                f"how different outputs look from one another: the mean distance of random pairs by {which};"
+            f"{self.label}-diversity": ganlab.MetricInfo(
+                f"how different outputs look from one another: the mean distance of random pairs by {self.distance};"
                 " near 0 all look the same; compare it with real images",
                 "",
             ),
@@ -73,52 +116,51 @@ class LPIPS(ganlab.Metric):
         outputs = data.outputs
         refuse_fewer({"outputs": len(outputs)}, self.fewest)
         pairs = keyed("diversity", data.seed, len(outputs)).permutation(len(outputs))[: len(outputs) // 2 * 2]
-        first, second = pairs.reshape(2, -1)[:, : self._pairs].tolist()
+        first, second = pairs.reshape(2, -1)[:, : self.pairs].tolist()
         compared: dict[str, tuple[Images, Images]] = {}
         if data.inputs is not None and data.cycled is not None:
-            most = self._pairs or len(outputs)
+            most = self.pairs or len(outputs)
             compared["cycle"] = (fewer(data.inputs, most, data.seed), fewer(data.cycled, most, data.seed))
         compared["diversity"] = (outputs.take(first), outputs.take(second))
         for both in compared.values():
-            self._refuse_sizes(*both)
-        found = {f"{self._name}-{what}": mean(self._distances(*both)) for what, both in compared.items()}
-        return {f"{self._name}-cycle": Unavailable("needs images that were translated back"), **found}
+            self.refuse_sizes(*both)
+        found = {f"{self.label}-{what}": mean(self.distances(*both)) for what, both in compared.items()}
+        return {f"{self.label}-cycle": Unavailable("needs images that were translated back"), **found}
 
-    def files(self) -> Sequence[Path]:
-        return self._loaded.files if isinstance(self._loaded, Weights) else ()
 
-    def _refuse_sizes(self, *sets: Images) -> None:
-        height, width = one_size(*(images.pixels for images in sets))
-        if min(height, width) < (least := LEAST[self._network]):
-            raise Unavailable(
-                f"{self._name} needs images of at least {least}x{least} pixels; they are {height}x{width}"
+class LPIPSPair(_Distances):
+    """Measures the LPIPS distance of each output from its partner, on paired data. Runs on the CPU.
+
+    Args:
+        network: as for `lpips`.
+        pairs: the most outputs that are compared, chosen at random; null for all.
+    """
+
+    on_pairs = True
+    fewest = 2
+
+    def __init__(self, network: Network = "auto", pairs: Pairs | None = None) -> None:
+        super().__init__(network, pairs)
+        self.numbers = {
+            f"{self.label}-pair": ganlab.MetricInfo(
+                f"how different an output looks from its partner: the mean distance of the two by {self.distance}, 0 if"
+                " they are equal"
             )
+        }
 
-    def _distances(self, ours: Images, theirs: Images) -> list[float]:
-        weights = self._weights()
-        found: list[float] = []
-        with torch.inference_mode():
-            for start in range(0, len(ours), BATCH):
-                members = range(start, min(start + BATCH, len(ours)))
-                seen = [weights.trunk(images.take(members).tensor()) for images in (ours, theirs)]
-                found += distance(seen[0], seen[1], weights.layers).tolist()
-        return found
-
-    def _weights(self) -> Weights:
-        # the error is kept too, so that a failed download is not tried again at every measurement
-        if self._loaded is None:
-            try:
-                self._loaded = alex() if self._network == "alex" else stlpips_alex()
-            except Unavailable as error:
-                self._loaded = error
-        if isinstance(self._loaded, Unavailable):
-            raise Unavailable(str(self._loaded))
-        return self._loaded
+    def measure(self, data: MetricInputs) -> Mapping[str, ganlab.Estimate]:
+        """Returns the mean distance. Raises Unavailable if weights are missing, if images are too small or differ in
+        size, or if there are fewer than two pairs."""
+        assert data.partners is not None
+        refuse_fewer({"pairs": len(data.outputs)}, self.fewest)
+        compared = [fewer(images, self.pairs or len(images), data.seed) for images in (data.outputs, data.partners)]
+        self.refuse_sizes(*compared)
+        return {f"{self.label}-pair": mean(self.distances(*compared))}
 
 
 @ganlab.hookimpl
 def ganlab_metrics() -> dict[str, type[ganlab.Metric]]:
-    return {"lpips": LPIPS}
+    return {"lpips": LPIPS, "lpips-pair": LPIPSPair}
 
 
 @ganlab.hookimpl

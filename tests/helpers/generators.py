@@ -34,6 +34,7 @@ SMALL: dict[str, Json] = {
     "xgan": {"generator": {"type": "xgan", "width": 2, "embedding": 8}, "data": {"size": 32}},
     "dcgan": {"generator": {"type": "dcgan", "latents": 8, "width": 2}, **LATENTS},
     "digits": {"generator": {"type": "digits", "width": 2}, "data": {"size": 32}},
+    "unet": {"generator": {"type": "unet", "width": 2, "norm": "batch"}},
     "layer_noise": {"generator": {"type": "layer_noise", "of": {"type": "resnet", "width": 2, "blocks": 1}}},
 }
 """{name: a patch of TINY} with small generators of every shipped type that can be written as ONNX."""

@@ -252,7 +252,7 @@ def test_twice_the_same_and_no_draw_from_the_global_generator(metric: LPIPS) -> 
     before = torch.random.get_rng_state()
     first = metric.measure(data)
     assert torch.equal(torch.random.get_rng_state(), before)
-    assert LPIPS(metric._network).measure(data) == metric.measure(data) == first
+    assert LPIPS(metric.network).measure(data) == metric.measure(data) == first
 
 
 @both
@@ -260,7 +260,7 @@ def test_files_are_those_read(metric: LPIPS, checkpoints: Path) -> None:
     assert metric.files() == ()
     metric.measure(diversity(photographs(4)))
     trunk, weights = "alex_shift_tolerant.pth", "alex.pth"
-    expected = [trunk] if metric._network == "stlpips-alex" else [next(checkpoints.iterdir()).name, weights]
+    expected = [trunk] if metric.network == "stlpips-alex" else [next(checkpoints.iterdir()).name, weights]
     assert [path.name for path in metric.files()] == expected
     assert all(path.is_file() for path in metric.files())
 

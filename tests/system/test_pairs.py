@@ -18,16 +18,20 @@ from torch.nn.functional import l1_loss
 import ganlab
 from ganlab import Translation
 from ganlab.components.registry import Registry, installed
+from ganlab.data.dataset import Dataset
+from ganlab.data.folder import Folder
 from ganlab.data.sampler import Sampler
 from ganlab.engine.summary import describe_networks
 from ganlab.engine.trainer import Trainer
 from ganlab.errors import SpecError
 from ganlab.evaluation.splits import split
+from ganlab.experiment import check
 from ganlab.spec.files import merge
 from ganlab.spec.models import Json
 from ganlab.spec.resolve import resolve
 from ganlab.system.build import build, build_data
 from ganlab.system.forward_cache import ForwardCache
+from helpers.callbacks import Recording
 from helpers.plain_loop import LR, PlainLoop, check_training, images
 from helpers.systems import DIRECTIONS, TINY, Around, RandomImages, make_trainer, stir
 
@@ -190,13 +194,95 @@ def test_without_pairs_each_domain_has_an_order_of_its_own(numbered: Json) -> No
     assert sampler.indices("a", 0) != sampler.indices("b", 0)
 
 
-def test_pairs_need_as_many_images(numbered: Json) -> None:
+def test_partners_have_equal_names_apart_from_the_suffix(numbered: Json) -> None:
+    folder = Path(numbered["data"]["b"]["path"])
+    for picture in sorted(folder.iterdir()):
+        Image.open(picture).save(picture.with_suffix(".bmp"))
+        picture.unlink()
+    datasets = build_data(resolve(numbered))
+    assert [len(dataset.train) for dataset in datasets.values()] == [15, 15]
+    assert pairs_shown(datasets) == [(f"{n:02}.png", f"{n:02}.bmp") for n in range(20)]
+
+
+def test_pairs_do_not_depend_on_the_order_of_the_sources(monkeypatch: pytest.MonkeyPatch, numbered: Json) -> None:
+    straight = Folder.keys
+    monkeypatch.setattr(Folder, "keys", lambda self, domain: straight(self, domain)[:: 1 if domain == "a" else -1])
+    datasets = build_data(resolve(numbered))
+    assert datasets["b"].keys[0] == "00.png"
+    for part in ("train", "holdout"):
+        assert torch.equal(getattr(datasets["a"], part), getattr(datasets["b"], part))
+
+
+@pytest.mark.parametrize("how", ["missing", "unreadable"])
+def test_what_has_no_partner_is_named_and_left_out(how: str, numbered: Json) -> None:
+    path = Path(numbered["data"]["b"]["path"]) / "07.png"
+    if how == "missing":
+        path.unlink()
+    else:
+        path.write_text("no picture")
+    extra = path.with_name("extra.png")
+    Image.new("RGB", (16, 16), "red").save(extra)
+    spec = resolve(numbered)
+    datasets = build_data(spec)
+    assert pairs_shown(datasets) == [(f"{n:02}.png",) * 2 for n in range(20) if n != 7]
+    a, b = (dataset.warnings() for dataset in datasets.values())
+    assert a == ["data.a: 1 image has no readable partner and is left out: 07.png"]
+    assert b[0] == "data.b: 1 image has no readable partner and is left out: extra.png"
+    assert len(b) == (1 if how == "missing" else 2)
+    assert datasets["a"].fingerprint()["skipped"] == ["07.png: no partner"]
+    sampler = Sampler(datasets, 5, True, 0, torch.device("cpu"), torch.float64)
+    for draw in range(9):
+        images_a, images_b = ((sampler(draw).images[domain] + 1) * 127.5 for domain in "ab")
+        torch.testing.assert_close(3 * images_a, images_b, rtol=0, atol=1e-9)
+
+
+def test_an_unreadable_image_of_a_leaves_out_its_partner(numbered: Json) -> None:
+    (Path(numbered["data"]["a"]["path"]) / "00.png").write_text("no picture")
+    datasets = build_data(resolve(numbered))
+    assert pairs_shown(datasets) == [(f"{n:02}.png",) * 2 for n in range(1, 20)]
+    assert [dataset.alone for dataset in datasets.values()] == [(), ("00.png",)]
+    some = build_data(resolve(numbered), most=4)
+    assert [dataset.alone for dataset in some.values()] == [(), ("00.png",)]
+    assert pairs_shown(some) == [(f"{n:02}.png",) * 2 for n in range(1, 5)]
+
+
+def test_check_names_what_has_no_partner_and_counts_pairs(numbered: Json) -> None:
     (Path(numbered["data"]["b"]["path"]) / "07.png").unlink()
-    with pytest.raises(SpecError, match=r"^data\.paired: domain a has 20 images and b has 19; pairs need as many$"):
-        build_data(resolve(numbered))
+    told = Recording()
+    assert check(numbered, callback=told)["images"] == {"a": 19, "b": 19}
+    assert "data.a: 1 image has no readable partner and is left out: 07.png" in told.warned
 
 
-def test_an_image_that_cannot_be_read_loses_its_pair(numbered: Json) -> None:
-    (Path(numbered["data"]["b"]["path"]) / "07.png").write_text("no picture")
-    with pytest.raises(SpecError, match=r"^data\.paired: an image of b has lost its pair: 07\.png"):
+def test_without_two_pairs_the_names_of_both_domains_are_shown(numbered: Json) -> None:
+    folder = Path(numbered["data"]["b"]["path"])
+    for picture in folder.iterdir():
+        picture.rename(picture.with_name(f"b-{picture.name}"))
+    with pytest.raises(SpecError) as refused:
         build_data(resolve(numbered))
+    assert str(refused.value) == (
+        "data.paired: 0 pairs found, and at least two are needed, one to train on and one to hold out; the images of a"
+        " pair have equal names, apart from the suffix, and a has '00.png', '01.png', ... and b has 'b-00.png',"
+        " 'b-01.png', ..."
+    )
+
+
+def test_a_partner_that_is_not_clear_is_refused(numbered: Json) -> None:
+    folder = Path(numbered["data"]["b"]["path"])
+    for suffix in (".bmp", ".gif"):
+        Image.new("RGB", (16, 16)).save(folder / f"07{suffix}")
+    (folder / "07.png").unlink()
+    with pytest.raises(SpecError) as refused:
+        build_data(resolve(numbered))
+    assert str(refused.value) == (
+        "the partner of '07.png' is not clear: data.a holds 07.png, and data.b holds 07.bmp, 07.gif; give both images"
+        " of a pair the same name"
+    )
+
+
+def pairs_shown(datasets: dict[str, Dataset]) -> list[tuple[str, ...]]:
+    """Returns the keys of all pairs, sorted; none is both trained on and held out."""
+    each = [
+        [dataset.keys[i] for part in (dataset.train, dataset.holdout) for i in part] for dataset in datasets.values()
+    ]
+    assert all(len(set(keys)) == len(keys) for keys in each)
+    return sorted(zip(*each, strict=True))

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from ganlab_avatars import Avatars
 from ganlab_cyclegan.schedules import Alternating
 from ganlab_faces.imdb_wiki import ARCHIVES
 from ganlab_ugatit import UGATIT, CAMPatch
@@ -32,8 +33,10 @@ WHERE: dict[tuple[str, str], dict[str, Any]] = {
     ("generator", "dcgan"): {"width": 4, "latents": 8},
     ("generator", "digits"): {"width": 4, "images": DIGITS},
     ("generator", "xgan"): {"width": 2, "embedding": 8},
+    ("generator", "unet"): {"width": 2},
     ("generator", "ugatit"): {"width": 2, "blocks": 1},
     ("discriminator", "acgan"): {"width": 4, "layers": 1, "images": LABELLED},
+    ("discriminator", "conditional_patch"): {"width": 4, "layers": 1},
     ("discriminator", "minibatch_discrimination"): {"width": 4, "layers": 1, "kernels": 4},
     ("discriminator", "patch"): {"width": 4, "layers": 1},
     ("discriminator", "dcgan"): {"width": 4},
@@ -54,6 +57,7 @@ WHERE: dict[tuple[str, str], dict[str, Any]] = {
     ("schedule", "simultaneous"): {"pool": 4, "decay_from": 0.5},
     ("source", "avatars"): {"style": "big-ears"},
     ("source", "celeba"): {"where": {"Male": False}, "labels": ("Smiling",)},
+    ("source", "edges"): {"of": (Avatars, {"style": "big-ears"})},
     ("source", "huggingface"): {"labels": "animal", "classes": ("cat", "dog")},
     ("source", "imdb_wiki"): {"part": "wiki", "gender": "male"},
     ("source", "interpolation"): {"latents": 20, "steps": 3},
