@@ -18,7 +18,7 @@ _OF_SPLITS = {f"{split}{end}" for split in ("train", *SPLITS) for end in ("", "A
 
 LAYOUTS = (
     "trainA and trainB (with testA and testB, which are held out); train with two folders (with test, which has the"
-    " same two); or two folders, one for each domain"
+    " same two); two folders, one for each domain; or images alone, which become domain a"
 )
 """The layouts that are understood, in words."""
 
@@ -27,7 +27,7 @@ class Layout(NamedTuple):
     """The folders of both domains."""
 
     train: Mapping[str, Path]
-    """{domain: the folder of its images}."""
+    """{domain: the folder of its images}; a alone for a folder of images."""
     held_out: Mapping[str, Path]
     """{domain: the folder of its held-out images}; empty if there is no such split."""
     unused: Sequence[str]
@@ -35,7 +35,7 @@ class Layout(NamedTuple):
 
 
 def find(root: Path) -> Layout:
-    """Returns the folders of both domains below `root`.
+    """Returns the folders of both domains below `root`, or `root` itself as that of a if it has no folders.
 
     Without the letters A and B in their names, the folders of a and b are those in the order of their names. Raises
     SpecError if the layout is none of `LAYOUTS`.
@@ -48,6 +48,8 @@ def find(root: Path) -> Layout:
         pattern, ends = "{split}/{end}", inner
     elif len(names) == 2 and _OF_SPLITS.isdisjoint(names):
         return Layout(dict(zip("ab", (root / name for name in names), strict=True)), {}, ())
+    elif not names and any(not each.name.startswith(".") for each in root.iterdir()):
+        return Layout({"a": root}, {}, ())
     else:
         among = f"{plural(len(names), 'folder')}{': ' if names else ''}{_some(names)}"
         below = f"; train has {plural(len(inner), 'folder')}{': ' if inner else ''}{_some(inner)}"
@@ -83,17 +85,18 @@ def _some(names: Sequence[str]) -> str:
 
 
 def with_sources(asked: Json, where: str) -> Json:
-    """Returns a spec with the sources `data.a` and `data.b` instead of the folder `data.root`.
+    """Returns a spec with sources of type `folder` for the domains in the folder `data.root`, instead of that folder.
 
-    Both are sources of type `folder`. If the spec already has one of that type, its options stay, except the paths. A
-    spec without `data.root` stays as it is. `where` names the spec in error messages. Raises SpecError.
+    If the spec already has one of that type, its options stay, except the paths. The source of a domain that is not in
+    the folder stays. A spec without `data.root` stays as it is. `where` names the spec in error messages. Raises
+    SpecError.
     """
     if (found := _layout(asked)) is None:
         if isinstance(data := asked.get("data"), dict) and data.get("swap") is True:
             raise SpecError(f"{where}: data.swap: true is not allowed without data.root, the folder of both domains")
         return asked
     data = {key: value for key, value in asked["data"].items() if key not in ("root", "swap")}
-    for domain in "ab":
+    for domain in found.train:
         old = data.get(domain)
         options = dict(old) if isinstance(old, dict) and old.get("type", "folder") == "folder" else {}
         options |= {"type": "folder", "path": str(found.train[domain]), "held_out": None}
@@ -108,9 +111,10 @@ def described(asked: Json) -> str | None:
     if (found := _layout(asked)) is None:
         return None
     held = ", ".join(str(folder) for folder in found.held_out.values())
+    which = ", ".join(f"{domain} is {found.train.get(domain, 'as the spec has it')}" for domain in "ab")
     return "; ".join(
         [
-            f"a is {found.train['a']}, b is {found.train['b']} (--swap exchanges them)",
+            f"{which} (--swap exchanges them)",
             *([f"held out: {held}"] if held else []),
             *([f"not used: {', '.join(found.unused)}"] if found.unused else []),
         ]

@@ -111,6 +111,17 @@ def test_two_folders_are_the_domains_in_the_order_of_their_names(tmp_path: Path,
         assert same(shown(dataset, range(len(dataset.keys))), expected_of(there, "train"))
 
 
+@pytest.mark.parametrize(("swap", "domain"), [(False, "a"), (True, "b")])
+def test_images_alone_are_one_domain(tmp_path: Path, swap: bool, domain: str) -> None:
+    Image.fromarray(crop("a", 0)).save(tmp_path / "0.png")
+    other = {"type": "avatars", "style": "toon-head"}
+    asked = {"data": {"root": str(tmp_path), "swap": swap, "a": other, "b": other}}
+    found = resolve(merge(asked, {key: value for key, value in TINY.items() if key != "data"})).data
+    assert getattr(found, domain)["path"] == str(tmp_path)
+    assert getattr(found, "ab".replace(domain, ""))["style"] == "toon-head"
+    assert f"{domain} is {tmp_path}" in (described(asked) or "")
+
+
 def test_the_resolved_spec_has_the_sources_and_keeps_options_of_folder(tmp_path: Path) -> None:
     write(tmp_path, CYCLEGAN)
     found = spec(tmp_path, a={"type": "folder", "fit": "pad", "path": "elsewhere"}, b={"type": "avatars"}, swap=True)
