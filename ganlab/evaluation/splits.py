@@ -37,7 +37,7 @@ def split(datasets: Mapping[str, Dataset]) -> Split:
     if len(datasets[fewest].holdout) < 2:
         raise Unavailable(
             f"an evaluation needs two held-out images of each domain, and {fewest} has {len(datasets[fewest].holdout)};"
-            " hold out more (data.holdout, or the held-out images of the source)"
+            " hold out more"
         )
     parts = Split({}, {}, {})
     for domain, dataset in datasets.items():

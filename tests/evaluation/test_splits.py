@@ -79,7 +79,7 @@ def test_each_image_has_its_attributes_and_its_label() -> None:
 
 
 def test_too_few_held_out_images_are_refused() -> None:
-    with pytest.raises(Unavailable, match=r"two held-out images of each domain, and b has 1; raise data\.holdout"):
+    with pytest.raises(Unavailable, match=r"two held-out images of each domain, and b has 1; hold out more$"):
         split(datasets(40, 4))
 
 
