@@ -40,7 +40,7 @@ _JOURNAL, _UNFINISHED = "journal.jsonl", ".unfinished"
 FORMAT = 1
 """The version of the files. It is a part of the key."""
 
-_HEADER = 4096
+HEADER = 4096
 """Bytes before the pixels, so that they begin at a page of the memory."""
 
 _BLOCK = 4 * 2**20
@@ -226,7 +226,7 @@ def opened(path: Path) -> Content | None:
     except FileNotFoundError:
         # removed at this moment
         return None
-    array = np.frombuffer(mapping, np.uint8)[_HEADER:].reshape(found.shape)
+    array = np.frombuffer(mapping, np.uint8)[HEADER:].reshape(found.shape)
     with warnings.catch_warnings():
         # nothing writes to the images
         warnings.filterwarnings("ignore", "The given NumPy array is not writable")
@@ -241,7 +241,7 @@ def read_record(path: Path) -> Record | None:
     try:
         with files.opened(path / RECORD) as file:
             record = Record(**json.load(file))
-        whole = (path / PIXELS).stat().st_size == _HEADER + math.prod(record.shape)
+        whole = (path / PIXELS).stat().st_size == HEADER + math.prod(record.shape)
     except (OSError, ValueError, TypeError):
         return None
     return record if whole and len(record.keys) == record.shape[0] else None
@@ -252,7 +252,7 @@ def is_sound(path: Path, record: Record) -> bool:
     digest = begun_digest(record.keys, record.shape)
     try:
         with files.opened(path / PIXELS) as file:
-            file.seek(_HEADER)
+            file.seek(HEADER)
             _hash_rest(digest, file)
     except OSError:
         return False
@@ -303,11 +303,11 @@ class _Unfinished:
         self._brightest, self._constant, self._lines = 0, True, 0
         # as if all images can be read, which is so in most sets
         self._digest = begun_digest(keys, (len(keys), *shape))
-        self._pixels.seek(_HEADER)
+        self._pixels.seek(HEADER)
         for line in self._journal:
             if not self._repeat(line):
                 break
-        self._pixels.seek(_HEADER + len(self.kept) * math.prod(shape))
+        self._pixels.seek(HEADER + len(self.kept) * math.prod(shape))
         self._pixels.truncate()
         self._journal.seek(self._lines)
         self._journal.truncate()
@@ -332,12 +332,12 @@ class _Unfinished:
         shape = [len(self.kept), *self._shape]
         if self._skipped:
             self._digest = begun_digest(self.kept, shape)
-            self._pixels.seek(_HEADER)
+            self._pixels.seek(HEADER)
             _hash_rest(self._digest, self._pixels)
         if labels is not None:
             self._digest.update(labels.numpy().tobytes())
         self._pixels.seek(0)
-        self._pixels.write(_header(shape))
+        self._pixels.write(header(shape))
         self._pixels.flush()
         os.fsync(self._pixels.fileno())
         facts = Facts(self._brightest, self._constant, self._digest.hexdigest())
@@ -369,10 +369,10 @@ class _Unfinished:
         self._constant = self._constant and block.constant
 
 
-def _header(shape: Sequence[int]) -> bytes:
-    """Returns the header of a .npy file, version 1.0, with `_HEADER` bytes."""
+def header(shape: Sequence[int]) -> bytes:
+    """Returns the header of a .npy file, version 1.0, with `HEADER` bytes."""
     text = str({"descr": "|u1", "fortran_order": False, "shape": (*shape,)})
-    return b"\x93NUMPY\x01\x00" + (_HEADER - 10).to_bytes(2, "little") + text.ljust(_HEADER - 11).encode() + b"\n"
+    return b"\x93NUMPY\x01\x00" + (HEADER - 10).to_bytes(2, "little") + text.ljust(HEADER - 11).encode() + b"\n"
 
 
 def _hash_rest(digest: _Hash, file: IO[bytes]) -> None:
