@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import math
@@ -183,22 +184,13 @@ def find(
     None if the set is small, if its source does not name the files of the images, if `identity`, the JSON of the source
     in a spec, is not known, or for a user without a home. The other arguments are those of `Store`.
     """
-    everywhere = folder()
-    if everywhere is None or identity is None or not keys:
+    everywhere, shape = folder(), (source.channels, size, size)
+    if everywhere is None or identity is None or (states := _states(source, keys)) is None:
         return None
-    shape = (source.channels, size, size)
-    depends = [FORMAT, identity, shape, source.classes, PIL.__version__]
-    digest, states = hashlib.sha256(json.dumps(depends).encode()), dict[str, tuple[int, int]]()
-    for key in keys:
-        paths = [os.path.abspath(path) for path in source.files(key)]
-        if not paths:
-            return None
-        for path in paths:
-            if path not in states:
-                states[path] = _state(path)
-        digest.update(json.dumps([key, *((path, *states[path]) for path in paths)]).encode())
-    if max(len(keys) * math.prod(shape), sum(size for size, _ in states.values())) < KEPT_FROM:
+    if not _is_large(len(keys) * math.prod(shape), states):
         return None
+    depends = [FORMAT, identity, shape, source.classes, PIL.__version__, keys, states]
+    digest = hashlib.sha256(json.dumps(depends).encode())
     with noting_warnings():
         for place in range(_PROBED):
             image, _ = read(one, keys[place * len(keys) // _PROBED])
@@ -206,13 +198,35 @@ def find(
     return Store(everywhere / digest.hexdigest()[:32], where, identity, one, labels, keys, shape)
 
 
-def _state(path: str) -> tuple[int, int]:
-    """Returns the size of a file and the time of its last change; (-1, 0) if there is none."""
+def is_kept(source: Source, keys: Sequence[str], size: int) -> bool:
+    """Returns True if a run maps these images from a file instead of holding them in memory."""
+    states = _states(source, keys)
+    return folder() is not None and states is not None and _is_large(len(keys) * source.channels * size**2, states)
+
+
+def _is_large(pixels: int, states: Sequence[Sequence[_State]]) -> bool:
+    distinct = {state for each in states for state in each}
+    return max(pixels, sum(size for _, size, _ in distinct)) >= KEPT_FROM
+
+
+_State = tuple[str, int, int]
+"""The path of a file, its size and the time of its last change; -1 and 0 if there is none."""
+
+
+def _states(source: Source, keys: Sequence[str]) -> list[list[_State]] | None:
+    """Returns the states of each image's files; None if the source does not name them."""
+    if not keys or not source.files(keys[0]):
+        return None
+    state = functools.cache(_state)
+    return [[state(os.path.abspath(path)) for path in source.files(key)] for key in keys]
+
+
+def _state(path: str) -> _State:
     try:
-        state = os.stat(path)
+        found = os.stat(path)
     except OSError:
-        return -1, 0
-    return state.st_size, state.st_mtime_ns
+        return path, -1, 0
+    return path, found.st_size, found.st_mtime_ns
 
 
 def opened(path: Path) -> Content | None:

@@ -9,6 +9,7 @@ from typing import Any
 from ganlab.data.dataset import Dataset, held_out
 from ganlab.data.reading import unreadable
 from ganlab.data.sampler import Sampler
+from ganlab.data.store import is_kept
 from ganlab.display.choice import showing
 from ganlab.engine import summary
 from ganlab.engine.trainer import Trainer
@@ -31,7 +32,8 @@ def check(
     Returns {"name", "about", "images", "networks", "terms", "turns", "numbers", "memory", "third_party"}. "images" has
     the number of images of each domain, before any turns out to be damaged. "memory" is an estimate in bytes: "states"
     of weights, gradients and optimizers, "activations" that autograd keeps for the larger player's turn, "images" of
-    the datasets, and their "total". "third_party" lists the plugins that ganlab does not ship.
+    the datasets that are not mapped from a file, and their "total". "third_party" lists the plugins that ganlab does
+    not ship.
 
     Raises SpecError, or RunError for turns that are not valid, if the spec can't be trained.
     """
@@ -52,7 +54,11 @@ def _check(resolved: Spec, callback: Callback) -> Json:
         memory = {
             "states": summary.state_bytes(trainer),
             "activations": summary.activation_bytes(trainer, resolved.data.batch),
-            "images": sum(counts[domain] * dataset.images[0].numel() for domain, dataset in datasets.items()),
+            "images": sum(
+                counts[domain] * dataset.images[0].numel()
+                for domain, dataset in datasets.items()
+                if not is_kept(dataset.source, dataset.source.keys(domain), resolved.data.size)
+            ),
         }
     for sentence in trainer.dry_run.warnings:
         callback.warn(sentence)
