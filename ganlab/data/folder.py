@@ -186,7 +186,8 @@ def fitted(image: Image.Image, size: int, fit: Fit = "cover") -> Image.Image:
 
 def pixels(image: Image.Image, channels: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
     """Returns an image as (H, W, channels), 0 to 255; `channels` is 1 (grey) or 3 (RGB)."""
-    return np.array(image.convert("L" if channels == 1 else "RGB")).reshape(image.height, image.width, channels)
+    mode = "L" if channels == 1 else "RGB"
+    return np.array(image if image.mode == mode else image.convert(mode)).reshape(image.height, image.width, channels)
 
 
 @hookimpl

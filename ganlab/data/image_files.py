@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from PIL import Image, ImageMode, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageMode, ImageOps, UnidentifiedImageError
 from PIL.TiffImagePlugin import TiffImageFile
 from torch import Tensor, uint8
 
@@ -67,12 +67,12 @@ def picture(path: Path, range: Range | None = None) -> Image.Image:
     Of several images in a file, the first is returned, with a Python warning. Raises ValueError if the file cannot be
     read, or if it holds floats, signed integers or integers of 32 bits and `range` is None.
     """
-    if not path.is_file():
+    if not os.path.isfile(path):
         # opening a pipe would block
         raise ValueError("is not a file")
     try:
         # given the path, Pillow maps a TIFF into memory, and swaps width and height of one that its orientation turns
-        with path.open("rb") as file, Image.open(file, formats=FORMATS) as opened:
+        with open(path, "rb") as file, Image.open(file, formats=FORMATS) as opened:
             _check_bytes(opened)
             if opened.format == "PNG" and "transparency" in opened.info and opened.tile[0].args == "RGB;16B":
                 _make_transparent(opened, path)
@@ -100,7 +100,11 @@ def upright_rgb(image: Image.Image, range: Range | None = None) -> Image.Image:
     declares, or both are those of `range`. Transparent images are laid on white. Raises ValueError if the image holds
     floats, signed integers or integers of 32 bits and `range` is None.
     """
-    declared, upright = _declared(image), ImageOps.exif_transpose(image)
+    # a PNG's orientation may stand behind its pixels
+    image.load()
+    turned = image.getexif().get(ExifTags.Base.Orientation, 1) != 1
+    # it copies images that are upright too
+    declared, upright = _declared(image), ImageOps.exif_transpose(image) if turned else image
     return _overlaid(upright) if declared is None else _scaled(upright, declared, range)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import math
@@ -40,7 +41,7 @@ _JOURNAL, _UNFINISHED = "journal.jsonl", ".unfinished"
 FORMAT = 1
 """The version of the files. It is a part of the key."""
 
-_HEADER = 4096
+HEADER = 4096
 """Bytes before the pixels, so that they begin at a page of the memory."""
 
 _BLOCK = 4 * 2**20
@@ -183,22 +184,13 @@ def find(
     None if the set is small, if its source does not name the files of the images, if `identity`, the JSON of the source
     in a spec, is not known, or for a user without a home. The other arguments are those of `Store`.
     """
-    everywhere = folder()
-    if everywhere is None or identity is None or not keys:
+    everywhere, shape = folder(), (source.channels, size, size)
+    if everywhere is None or identity is None or (states := _states(source, keys)) is None:
         return None
-    shape = (source.channels, size, size)
-    depends = [FORMAT, identity, shape, source.classes, PIL.__version__]
-    digest, states = hashlib.sha256(json.dumps(depends).encode()), dict[str, tuple[int, int]]()
-    for key in keys:
-        paths = [os.path.abspath(path) for path in source.files(key)]
-        if not paths:
-            return None
-        for path in paths:
-            if path not in states:
-                states[path] = _state(path)
-        digest.update(json.dumps([key, *((path, *states[path]) for path in paths)]).encode())
-    if max(len(keys) * math.prod(shape), sum(size for size, _ in states.values())) < KEPT_FROM:
+    if not _is_large(len(keys) * math.prod(shape), states):
         return None
+    depends = [FORMAT, identity, shape, source.classes, PIL.__version__, keys, states]
+    digest = hashlib.sha256(json.dumps(depends).encode())
     with noting_warnings():
         for place in range(_PROBED):
             image, _ = read(one, keys[place * len(keys) // _PROBED])
@@ -206,13 +198,35 @@ def find(
     return Store(everywhere / digest.hexdigest()[:32], where, identity, one, labels, keys, shape)
 
 
-def _state(path: str) -> tuple[int, int]:
-    """Returns the size of a file and the time of its last change; (-1, 0) if there is none."""
+def is_kept(source: Source, keys: Sequence[str], size: int) -> bool:
+    """Returns True if a run maps these images from a file instead of holding them in memory."""
+    states = _states(source, keys)
+    return folder() is not None and states is not None and _is_large(len(keys) * source.channels * size**2, states)
+
+
+def _is_large(pixels: int, states: Sequence[Sequence[_State]]) -> bool:
+    distinct = {state for each in states for state in each}
+    return max(pixels, sum(size for _, size, _ in distinct)) >= KEPT_FROM
+
+
+_State = tuple[str, int, int]
+"""The path of a file, its size and the time of its last change; -1 and 0 if there is none."""
+
+
+def _states(source: Source, keys: Sequence[str]) -> list[list[_State]] | None:
+    """Returns the states of each image's files; None if the source does not name them."""
+    if not keys or not source.files(keys[0]):
+        return None
+    state = functools.cache(_state)
+    return [[state(os.path.abspath(path)) for path in source.files(key)] for key in keys]
+
+
+def _state(path: str) -> _State:
     try:
-        state = os.stat(path)
+        found = os.stat(path)
     except OSError:
-        return -1, 0
-    return state.st_size, state.st_mtime_ns
+        return path, -1, 0
+    return path, found.st_size, found.st_mtime_ns
 
 
 def opened(path: Path) -> Content | None:
@@ -226,7 +240,7 @@ def opened(path: Path) -> Content | None:
     except FileNotFoundError:
         # removed at this moment
         return None
-    array = np.frombuffer(mapping, np.uint8)[_HEADER:].reshape(found.shape)
+    array = np.frombuffer(mapping, np.uint8)[HEADER:].reshape(found.shape)
     with warnings.catch_warnings():
         # nothing writes to the images
         warnings.filterwarnings("ignore", "The given NumPy array is not writable")
@@ -241,7 +255,7 @@ def read_record(path: Path) -> Record | None:
     try:
         with files.opened(path / RECORD) as file:
             record = Record(**json.load(file))
-        whole = (path / PIXELS).stat().st_size == _HEADER + math.prod(record.shape)
+        whole = (path / PIXELS).stat().st_size == HEADER + math.prod(record.shape)
     except (OSError, ValueError, TypeError):
         return None
     return record if whole and len(record.keys) == record.shape[0] else None
@@ -252,7 +266,7 @@ def is_sound(path: Path, record: Record) -> bool:
     digest = begun_digest(record.keys, record.shape)
     try:
         with files.opened(path / PIXELS) as file:
-            file.seek(_HEADER)
+            file.seek(HEADER)
             _hash_rest(digest, file)
     except OSError:
         return False
@@ -303,11 +317,11 @@ class _Unfinished:
         self._brightest, self._constant, self._lines = 0, True, 0
         # as if all images can be read, which is so in most sets
         self._digest = begun_digest(keys, (len(keys), *shape))
-        self._pixels.seek(_HEADER)
+        self._pixels.seek(HEADER)
         for line in self._journal:
             if not self._repeat(line):
                 break
-        self._pixels.seek(_HEADER + len(self.kept) * math.prod(shape))
+        self._pixels.seek(HEADER + len(self.kept) * math.prod(shape))
         self._pixels.truncate()
         self._journal.seek(self._lines)
         self._journal.truncate()
@@ -332,12 +346,12 @@ class _Unfinished:
         shape = [len(self.kept), *self._shape]
         if self._skipped:
             self._digest = begun_digest(self.kept, shape)
-            self._pixels.seek(_HEADER)
+            self._pixels.seek(HEADER)
             _hash_rest(self._digest, self._pixels)
         if labels is not None:
             self._digest.update(labels.numpy().tobytes())
         self._pixels.seek(0)
-        self._pixels.write(_header(shape))
+        self._pixels.write(header(shape))
         self._pixels.flush()
         os.fsync(self._pixels.fileno())
         facts = Facts(self._brightest, self._constant, self._digest.hexdigest())
@@ -369,10 +383,10 @@ class _Unfinished:
         self._constant = self._constant and block.constant
 
 
-def _header(shape: Sequence[int]) -> bytes:
-    """Returns the header of a .npy file, version 1.0, with `_HEADER` bytes."""
+def header(shape: Sequence[int]) -> bytes:
+    """Returns the header of a .npy file, version 1.0, with `HEADER` bytes."""
     text = str({"descr": "|u1", "fortran_order": False, "shape": (*shape,)})
-    return b"\x93NUMPY\x01\x00" + (_HEADER - 10).to_bytes(2, "little") + text.ljust(_HEADER - 11).encode() + b"\n"
+    return b"\x93NUMPY\x01\x00" + (HEADER - 10).to_bytes(2, "little") + text.ljust(HEADER - 11).encode() + b"\n"
 
 
 def _hash_rest(digest: _Hash, file: IO[bytes]) -> None:

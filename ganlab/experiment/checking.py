@@ -9,6 +9,7 @@ from typing import Any
 from ganlab.data.dataset import Dataset, held_out
 from ganlab.data.reading import unreadable, without_partner
 from ganlab.data.sampler import Sampler
+from ganlab.data.store import is_kept
 from ganlab.display.choice import showing
 from ganlab.engine import summary
 from ganlab.engine.trainer import Trainer
@@ -31,7 +32,8 @@ def check(
     Returns {"name", "about", "images", "networks", "terms", "turns", "numbers", "memory", "third_party"}. "images" has
     the number of images of each domain, before any turns out to be damaged. "memory" is an estimate in bytes: "states"
     of weights, gradients and optimizers, "activations" that autograd keeps for the larger player's turn, "images" of
-    the datasets, and their "total". "third_party" lists the plugins that ganlab does not ship.
+    the datasets that are not mapped from a file, and their "total". "third_party" lists the plugins that ganlab does
+    not ship.
 
     Raises SpecError, or RunError for turns that are not valid, if the spec can't be trained.
     """
@@ -58,6 +60,7 @@ def _check(resolved: Spec, callback: Callback) -> Json:
                 for domain, dataset in datasets.items()
                 for each in (dataset, dataset.larger)
                 if each is not None
+                and not is_kept(each.source, each.source.keys(domain), each.domain.width)
             ),
         }
     for sentence in trainer.dry_run.warnings:

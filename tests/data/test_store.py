@@ -25,6 +25,7 @@ from ganlab.data.dataset import Dataset, load
 from ganlab.data.folder import Folder
 from ganlab.data.sampler import Sampler
 from ganlab.errors import RunError, SpecError
+from ganlab.experiment import check
 from ganlab.spec.files import merge
 from ganlab.spec.models import Json
 from helpers.paths import TESTS
@@ -480,3 +481,10 @@ def test_images_in_preparation_are_left_alone(photographs: Path, kept: Path) -> 
     assert [each.state for each in cache.prepared()] == ["unfinished"]
     assert json.loads(invoke("--prune", "--json").stdout)["removed"] == [str(unfinished)]
     assert not [*kept.iterdir()]
+
+
+def test_check_counts_no_memory_for_them(tiny: Json, kept: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert check(tiny)["memory"]["images"] == 0
+    monkeypatch.setattr(store, "KEPT_FROM", 10**9)
+    assert check(tiny)["memory"]["images"] > 0
+    assert not kept.exists()
