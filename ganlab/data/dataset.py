@@ -39,9 +39,9 @@ class Dataset:
     labels: Tensor | None
     """The classes of the images, (n,) integers; None if the source has no classes."""
     train: Tensor
-    """The indices of the training images, ascending; in domain b of paired data in the order of their partners."""
+    """The indices of the training images, ascending."""
     holdout: Tensor
-    """The indices of the held-out images, in such an order too. No index is in both `train` and `holdout`."""
+    """The indices of the held-out images, ascending. No index is in both `train` and `holdout`."""
     skipped: tuple[str, ...]
     """"key: reason" for each image that could not be read."""
     notes: dict[str, list[str]] = field(default_factory=dict)

@@ -65,17 +65,10 @@ def joined(a: Dataset, b: Dataset, pairs: Mapping[str, str], keys: Mapping[str, 
     """Returns {domain: dataset} of pairs: in a and in b, image i of `train` belongs together, and image i of `holdout`.
 
     A pair is held out if its image of a is. `pairs` is {key of a: key of b}; a was read from its keys, and b from the
-    partners of what was readable. `keys` is {domain: all keys}. Raises SpecError if no pair is left to train on or to
-    hold out.
+    partners of what was readable. `keys` is {domain: all keys}.
     """
     place = {key: index for index, key in enumerate(b.keys)}
     partner = {index: place[pairs[key]] for index, key in enumerate(a.keys) if pairs[key] in place}
-    train, holdout = (torch.tensor([i for i in part.tolist() if i in partner]) for part in (a.train, a.holdout))
-    if not (len(train) and len(holdout)):
-        raise SpecError(
-            f"data.paired: of the readable pairs {len(train)} are left to train on and {len(holdout)} to hold out; at"
-            " least one of each is needed"
-        )
     # `most` may have left the others unread
     tried = list(pairs)[: len(a.keys) + len(a.skipped)]
     unreadable = set(tried).difference(a.keys)
@@ -85,10 +78,25 @@ def joined(a: Dataset, b: Dataset, pairs: Mapping[str, str], keys: Mapping[str, 
     }
     alone = {domain: tuple(key for key in keys[domain] if key in without[domain]) for domain in "ab"}
 
-    def partners_of(indices: Tensor) -> Tensor:
-        return torch.tensor([partner[index] for index in indices.tolist()])
+    train, holdout = ([i for i in part.tolist() if i in partner] for part in (a.train, a.holdout))
+
+    def of_b(indices: list[int]) -> Tensor:
+        return _indices([partner[index] for index in indices])
 
     return {
-        "a": replace(a, train=train, holdout=holdout, alone=alone["a"]),
-        "b": replace(b, train=partners_of(train), holdout=partners_of(holdout), alone=alone["b"]),
+        "a": replace(a, train=_indices(train), holdout=_indices(holdout), alone=alone["a"]),
+        "b": replace(b, train=of_b(train), holdout=of_b(holdout), alone=alone["b"]),
     }
+
+
+def _indices(indices: list[int]) -> Tensor:
+    return torch.tensor(indices, dtype=torch.long)
+
+
+def refuse_none_left(dataset: Dataset) -> None:
+    """Raises SpecError if no pair is left to train on, or none to hold out."""
+    if not (len(dataset.train) and len(dataset.holdout)):
+        raise SpecError(
+            f"data.paired: {plural(len(dataset.train), 'readable pair')} to train on and {len(dataset.holdout)} to hold"
+            " out; at least one of each is needed"
+        )

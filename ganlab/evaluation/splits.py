@@ -45,11 +45,9 @@ def split(datasets: Mapping[str, Dataset]) -> Split:
         shuffled = torch.from_numpy(
             keyed("halves", dataset.order, len(dataset.holdout)).permutation(len(dataset.holdout))
         )
-        # sorted by place, so that pairs keep equal places
-        halves = (shuffled[at : at + half].sort().values for at in (0, half))
-        members = (*(dataset.holdout[places] for places in halves), dataset.train)
+        members = (dataset.holdout[shuffled[:half]], dataset.holdout[shuffled[half : 2 * half]], dataset.train)
         for part, indices in zip(parts, members, strict=True):
-            part[domain] = _images(dataset, indices)
+            part[domain] = _images(dataset, indices.sort().values)
     return parts
 
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ganlab.components.options import arguments, nearest, signature
 from ganlab.data.dataset import Dataset, load
-from ganlab.data.pairs import joined, pairs_of
+from ganlab.data.pairs import joined, pairs_of, refuse_none_left
 from ganlab.data.reading import Progress, silent
 from ganlab.errors import GanlabError, SpecError, text_of
 from ganlab.interfaces.callbacks import Callback
@@ -60,7 +60,7 @@ def build_data(spec: Spec, progress: Progress = silent, most: int | None = None)
     """
     sources = build_sources(spec)
 
-    def read(domain: str, most: int | None, ordered_as: str = "", keys: Sequence[str] | None = None) -> Dataset:
+    def read(domain: str, keys: Sequence[str] | None = None, ordered_as: str = "") -> Dataset:
         component = spec.components[f"data.{domain}"]
         identity = json.dumps(component.as_json(), sort_keys=True)
 
@@ -78,15 +78,18 @@ def build_data(spec: Spec, progress: Progress = silent, most: int | None = None)
             return replace(dataset, larger=larger)
 
     if not spec.data.paired:
-        return {domain: read(domain, most) for domain in sources}
+        return {domain: read(domain) for domain in sources}
     keys = {}
     for domain, source in sources.items():
         with _attributing(spec.components[f"data.{domain}"]):
             keys[domain] = source.keys(domain)
     pairs = pairs_of(keys)
-    a = read("a", most, "a", list(pairs))
-    b = read("b", None, "a", [pairs[key] for key in a.keys])
-    return joined(a, b, pairs, keys)
+    a = read("a", list(pairs), "a")
+    b = read("b", [pairs[key] for key in a.keys], "a")
+    found = joined(a, b, pairs, keys)
+    if most is None:
+        refuse_none_left(found["a"])
+    return found
 
 
 def build_domains(spec: Spec) -> dict[str, Domain]:

@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 import skimage.data
 import torch
-from ganlab_lpips import LPIPS, ShiftTolerantAlexNet, weights
+from ganlab_lpips import LPIPS, LPIPSPair, ShiftTolerantAlexNet, weights
 from PIL import Image, ImageFilter
 from pydantic import ValidationError
 from torch import Tensor, nn
@@ -361,7 +361,7 @@ def test_refuses_several_sizes_and_too_few() -> None:
 
 
 def test_is_a_component() -> None:
-    assert ganlab_lpips.ganlab_metrics() == {"lpips": LPIPS}
+    assert ganlab_lpips.ganlab_metrics() == {"lpips": LPIPS, "lpips-pair": LPIPSPair}
     assert validate(LPIPS, {}).model_dump() == {"network": "auto", "pairs": None}
     with pytest.raises(ValidationError, match="'auto', 'alex' or 'stlpips-alex'"):
         validate(LPIPS, {"network": "vgg"})

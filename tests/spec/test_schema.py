@@ -155,7 +155,7 @@ def test_the_schema_allows_null_beside_a_type_where_a_file_does(
     validator: Draft202012Validator, found: Component
 ) -> None:
     simple = {"generator": "resnet", "discriminator": "patch", "loss": "lsgan", "schedule": "simultaneous"}
-    simple["features"] = "lite0"
+    simple |= {"features": "lite0", "source": "gaussian"}
     sign = signature(found.cls)
     least: Json = {"type": found.name} | {option: {"type": simple[kind]} for option, kind in sign.nested.items()}
     known = {option: place.get("enum", ["x"])[0] for option, place in schema(found.cls)["properties"].items()}

@@ -246,6 +246,17 @@ def test_an_unreadable_image_of_a_leaves_out_its_partner(numbered: Json) -> None
     assert pairs_shown(some) == [(f"{n:02}.png",) * 2 for n in range(1, 5)]
 
 
+def test_a_pair_must_be_left_to_hold_out(numbered: Json) -> None:
+    spec = resolve(merge(numbered, {"data": {"holdout": 0.01}}))
+    (held,) = (dataset.keys[dataset.holdout[0]] for name, dataset in build_data(spec).items() if name == "a")
+    (Path(numbered["data"]["b"]["path"]) / held).write_text("no picture")
+    with pytest.raises(SpecError) as refused:
+        build_data(spec)
+    assert str(refused.value) == (
+        "data.paired: 19 readable pairs to train on and 0 to hold out; at least one of each is needed"
+    )
+
+
 def test_check_names_what_has_no_partner_and_counts_pairs(numbered: Json) -> None:
     (Path(numbered["data"]["b"]["path"]) / "07.png").unlink()
     told = Recording()
