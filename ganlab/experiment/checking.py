@@ -59,8 +59,7 @@ def _check(resolved: Spec, callback: Callback) -> Json:
                 counts[domain] * each.images[0].numel()
                 for domain, dataset in datasets.items()
                 for each in (dataset, dataset.larger)
-                if each is not None
-                and not is_kept(each.source, each.source.keys(domain), each.domain.width)
+                if each is not None and not is_kept(each.source, each.source.keys(domain), each.domain.width)
             ),
         }
     for sentence in trainer.dry_run.warnings:
