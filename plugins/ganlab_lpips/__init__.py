@@ -132,7 +132,7 @@ class LPIPSPair(_Distances):
     """Measures the LPIPS distance of each output from its partner, on paired data. Runs on the CPU.
 
     Args:
-        network: as for `lpips`.
+        network: "alex", "stlpips-alex" or "auto", as for the metric `lpips`.
         pairs: the most outputs that are compared, chosen at random; null for all.
     """
 
