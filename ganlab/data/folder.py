@@ -100,7 +100,8 @@ class Folder(Source):
 
     def files(self, key: str) -> list[Path]:
         """Returns the image's file, and `labels.csv` if the image has a class."""
-        return [self.path / key, *([self.path / LABELS] if self.classes else [])]
+        folder = self._folders[HELD_OUT if self.is_held_out(key) else ""]
+        return [self._file(key), *([folder / LABELS] if self.classes else [])]
 
     def is_image(self, key: str) -> bool:
         return declared_size(self._file(key)) is not None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -30,6 +32,7 @@ class Edges(ganlab.Source):
     def __init__(self, of: ganlab.Source) -> None:
         self._of = of
         self.classes = of.classes
+        self.divided = of.divided
 
     def keys(self, domain: str) -> list[str]:
         """Returns the keys that `of` has in the other domain."""
@@ -43,6 +46,13 @@ class Edges(ganlab.Source):
 
     def is_image(self, key: str) -> bool:
         return self._of.is_image(key)
+
+    def is_held_out(self, key: str) -> bool:
+        return self._of.is_held_out(key)
+
+    def files(self, key: str) -> Sequence[Path]:
+        """Returns the files of the image."""
+        return self._of.files(key)
 
     def label(self, key: str) -> int:
         """Returns the class of the image."""

@@ -10,6 +10,7 @@ import pytest
 import torch
 from ganlab_avatars import Avatars
 from ganlab_pix2pix import ConditionalPatch, Edges, L1Pair, UNet
+from PIL import Image
 from skimage import color, filters
 from torch import Tensor, nn
 from torch.nn.functional import conv2d, conv_transpose2d, instance_norm, leaky_relu, relu
@@ -23,7 +24,10 @@ from ganlab.spec.models import Json
 from ganlab.spec.resolve import resolve
 from ganlab.system.build import build, build_data
 from helpers.one_turn import Constant, number, one_turn
-from helpers.systems import TINY, RandomImages
+from helpers.systems import SIZE, TINY, RandomImages
+
+PARTS = {"train": "train", "holdout": "test"}
+"""{part of a dataset: the folder of its images}."""
 
 # networks
 
@@ -128,6 +132,19 @@ def test_edges_and_their_pictures_are_pairs() -> None:
     assert datasets["a"].keys == datasets["b"].keys
     assert [dataset.domain.channels for dataset in datasets.values()] == [1, 3]
     assert [dataset.alone for dataset in datasets.values()] == [(), ()]
+
+
+def test_edges_of_files_have_the_split_and_the_files_of_their_pictures(tmp_path: Path) -> None:
+    places = {"train": ("0.png", "1.png"), "test": ("2.png", "3.png")}
+    for folder, names in places.items():
+        (tmp_path / folder).mkdir()
+        for name in names:
+            Image.new("RGB", (SIZE, SIZE), "red").save(tmp_path / folder / name)
+    pictures = {"type": "folder", "path": str(tmp_path / "train"), "held_out": str(tmp_path / "test")}
+    asked = merge(TINY, {"data": {"a": {"type": "edges", "of": pictures}, "b": pictures, "paired": True}})
+    for dataset in build_data(resolve(asked)).values():
+        files = {part: [dataset.source.files(dataset.keys[i])[0] for i in getattr(dataset, part)] for part in PARTS}
+        assert files == {part: [tmp_path / at / name for name in places[at]] for part, at in PARTS.items()}
 
 
 # the loss
