@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ganlab.cli import sharing, starting, using
-from ganlab.cli.options import AsJson, OneOrTwo, one_or_two
+from ganlab.cli import data, sharing, starting, using
+from ganlab.cli.options import AsJson, OneOrTwo, Set, one_or_two
 from ganlab.cli.process import (
     Commands,
     Debug,
@@ -39,16 +39,6 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-
-
-Set = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--set",
-        metavar="KEY=VALUE",
-        help="Change a value of the spec, for example --set losses.cycle.weight=10. May be given several times.",
-    ),
-]
 
 
 SpecFile = Annotated[
@@ -230,6 +220,7 @@ app.command()(using.report)
 app.command()(using.runs)
 app.command()(starting.experiments)
 app.command()(starting.init)
+app.add_typer(data.app)
 
 
 @app.command()

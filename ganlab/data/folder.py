@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image, ImageOps
 from pydantic import Field
 
+from ganlab.data.exclusions import read_exclusions, remaining
 from ganlab.data.image_files import Range, declared_size, found_below, picture
 from ganlab.data.labels import LABELS, Classes, read_labels
 from ganlab.determinism import keyed
@@ -42,6 +43,9 @@ class Folder(Source):
             signed integers or 32 bits are left out.
         labels: the column of labels.csv whose values are the images' classes. By default there are no classes.
         classes: the values that become classes 0, 1, ...; images without one of them are left out.
+        exclude: a list of files to leave out, such as `ganlab data inspect --write-filter` writes: UTF-8 text with one
+            path a line. A relative path starts at the folder of the list; lines that start with # are comments. A list
+            may also name files that are not in the folder, so that one list serves both domains.
 
     Raises ValueError if `low` is not below `high`, or if one of `labels` and `classes` is missing.
     """
@@ -55,6 +59,7 @@ class Folder(Source):
         range: Range | None = None,
         labels: str | None = None,
         classes: tuple[str, ...] = (),
+        exclude: Path | None = None,
     ) -> None:
         if range is not None and not range[0] < range[1]:
             raise ValueError(f"range is {[*range]}; the first must be below the second")
@@ -65,6 +70,7 @@ class Folder(Source):
         self.range = range
         self._classes = Classes(labels, classes)
         self.classes = len(self._classes)
+        self.exclude = None if exclude is None else home_expanded(exclude)
 
     def keys(self, domain: str) -> list[str]:
         if not self.path.is_dir():
@@ -73,7 +79,7 @@ class Folder(Source):
         found = found_below(self.path)
         if not found:
             raise SpecError(f"data.{domain}: the folder {str(self.path)!r} is empty")
-        found = self._described(found, domain)
+        found = self._described(self._without_excluded(found, domain), domain)
         if self.limit and self.limit < len(found):
             chosen = keyed("folder", self.seed, len(found)).permutation(len(found))[: self.limit]
             found = [found[i] for i in sorted(chosen)]
@@ -99,6 +105,24 @@ class Folder(Source):
         """{path of an image: its attributes}."""
         path = self.path / LABELS
         return read_labels(path) if path.is_file() else {}
+
+    def _without_excluded(self, found: list[str], domain: str) -> list[str]:
+        """Returns the files below the folder without those that the list `exclude` names."""
+        if self.exclude is None:
+            return found
+        try:
+            excluded = read_exclusions(self.exclude)
+        except SpecError as error:
+            raise SpecError(f"data.{domain}.{error}") from error
+        kept = remaining(self.path, found, excluded)
+        if len(kept) == len(found):
+            raise SpecError(
+                f"data.{domain}.exclude: {self.exclude} names none of the {len(found)} files in {self.path}; a relative"
+                f" path in it starts at {self.exclude.parent}"
+            )
+        if not kept:
+            raise SpecError(f"data.{domain}.exclude: {self.exclude} names every file in {self.path}")
+        return kept
 
     def _described(self, found: list[str], domain: str) -> list[str]:
         """Returns the files below the folder without `labels.csv` and, if there are classes, without other images."""

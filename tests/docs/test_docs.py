@@ -264,6 +264,7 @@ def test_every_command_with_its_options(site: Site) -> None:
     page = site.pages["reference/command-line.html"]
     group: Any = typer.main.get_command(cli.app)
     commands = {"command-line": group, **{f"ganlab-{name}": command for name, command in group.commands.items()}}
+    commands |= {f"ganlab-data-{name}": command for name, command in group.commands["data"].commands.items()}
     assert len(commands) > 5
     for anchor, command in commands.items():
         assert page.ids[anchor].own("p")[0].text, anchor
