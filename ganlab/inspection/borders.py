@@ -9,10 +9,8 @@ import numpy as np
 
 Floats = np.ndarray[Any, np.dtype[np.float32]]
 
-LEAST = 0.03
-"""The smallest border that is reported, as a share of the height or width; and at least four pixels."""
-
-_PIXELS = 4
+_LEAST_BAR, _LEAST_REPEATED, _PIXELS = 0.03, 0.05, 4
+"""The smallest bar and the fewest equal rows that are reported, as a share of the height or width, and in pixels."""
 
 REPEATED = 0.15
 """The most that a repeated edge changes across itself, relative to its changes along itself. Compression makes it
@@ -20,6 +18,9 @@ change a little."""
 
 _ROW = 0.4
 """The same for a single row: one that compression has mixed with the picture."""
+
+_EDGE = 24.0
+"""The most that a difference of two neighbours counts, of 255: a few upright edges are no stripes."""
 
 _DETAIL, _STRIPES = 0.25, 0.1
 """The least mean difference of neighbours along a repeated edge, of 255, and the least share of neighbours that differ.
@@ -57,7 +58,7 @@ def repeated_edge(pixels: np.ndarray[Any, np.dtype[np.uint8]]) -> bool:
 
     Cutting a square around a face that is near the edge of its picture leaves such a border, as in IMDB-WIKI.
     """
-    return any(_repeats(side) >= max(_PIXELS, LEAST * len(side)) for side in _sides(pixels))
+    return any(_repeats(side) >= max(_PIXELS, _LEAST_REPEATED * len(side)) for side in _sides(pixels))
 
 
 def letterbox(pixels: np.ndarray[Any, np.dtype[np.uint8]]) -> bool:
@@ -73,7 +74,12 @@ def letterbox(pixels: np.ndarray[Any, np.dtype[np.uint8]]) -> bool:
 
 
 def _sides(pixels: np.ndarray[Any, np.dtype[np.uint8]]) -> Iterator[Floats]:
-    """Yields the picture four times, turned so that its top, bottom, left and right side comes first."""
+    """Yields the picture four times, turned so that its top, bottom, left and right side comes first.
+
+    A picture that is too small to have a border and something inside it is one of black pixels.
+    """
+    if min(pixels.shape[:2]) <= 2 * _PIXELS:
+        pixels = np.zeros((4 * _PIXELS, 4 * _PIXELS, 3), np.uint8)
     values = pixels.astype(np.float32)
     across = values.transpose(1, 0, 2)
     yield from (values, values[::-1], across, across[::-1])
@@ -84,7 +90,7 @@ def _repeats(side: Floats) -> int:
     outer = side[: len(side) // 2 + 1]
     across = np.abs(np.diff(outer, axis=0)).mean((1, 2))
     neighbours = np.abs(np.diff(outer[:-1], axis=1)).mean(2)
-    along = neighbours.mean(1)
+    along = neighbours.clip(max=_EDGE).mean(1)
     apart = np.flatnonzero(across > _ROW * along)
     end = apart[0] if len(apart) else len(along)
     repeats = np.flatnonzero(across[:end].cumsum() <= REPEATED * along[:end].cumsum())
@@ -104,7 +110,7 @@ def _bar(side: Floats) -> tuple[Floats, float]:
     ends = np.where(differs.any(0), differs.argmax(0), len(side))
     first = int(np.quantile(ends, _SPECKS))
     flat = apart[: max(1, first - _BLOCK)].mean() <= _FLAT
-    if not flat or not max(_PIXELS, LEAST * len(side)) <= first < len(apart):
+    if not flat or not max(_PIXELS, _LEAST_BAR * len(side)) <= first < len(apart):
         return colour, 0.0
     shares = [((ends >= line) & (ends <= line + _MIXED)).mean() for line in range(first, first + _BLOCK + 1)]
     line = first + int(np.argmax(shares))

@@ -15,14 +15,15 @@ SIDE = 100
 
 
 def photographs(side: int = SIDE) -> list[Image.Image]:
-    """Squares cut out of photographs that packages ship, none of them overlapping another."""
+    """Squares cut out of photographs that packages ship, none of them overlapping another, without those of the sky."""
     wholes = [skimage.data.astronaut(), skimage.data.chelsea(), skimage.data.coffee(), *load_sample_images().images]
-    return [
+    squares = [
         Image.fromarray(whole[top : top + side, left : left + side])
         for whole in wholes
         for top in range(0, whole.shape[0] - side + 1, side)
         for left in range(0, whole.shape[1] - side + 1, side)
     ]
+    return [square for square in squares if np.asarray(square.convert("L")).std() > 15]
 
 
 def jpeg(image: Image.Image, quality: int) -> Image.Image:

@@ -19,6 +19,7 @@ from ganlab.data.folder import Folder
 from ganlab.spec.models import Json
 from ganlab.spec.resolve import resolve
 from ganlab.system.build import build_data, build_sources
+from helpers.folders import draw
 from helpers.photographs import COPIES, boxed, jpeg, photographs, smeared
 from helpers.systems import TINY
 
@@ -102,7 +103,7 @@ def test_damaged_files_are_told_from_other_files(planted: Planted) -> None:
     assert named(planted.found, "tiny") == {"tiny.png"}
 
 
-def test_a_training_leaves_out_what_the_list_names(planted: Planted) -> None:
+def test_a_training_leaves_out_what_the_list_names(planted: Planted, tmp_path: Path) -> None:
     listed = planted.folder.parent / "out.txt"
     left_out = set(planted.found["left_out"]["a"])
     assert planted.found["filter"] == {"file": str(listed), "files": {"a": len(left_out)}}
@@ -120,7 +121,8 @@ def test_a_training_leaves_out_what_the_list_names(planted: Planted) -> None:
         len(kept & {f"{name[:3]}.png" for name in planted.names["exact"]}) + len(kept & planted.names["exact"])
         >= 0.9 * singles["exact"]
     )
-    again = ganlab.inspect_data(_spec(planted.folder, planted.folder, listed), out=planted.folder.parent / "2.html")
+    spec = _spec(planted.folder, draw(tmp_path)["b"], listed)
+    again = ganlab.inspect_data(spec, out=tmp_path / "page.html")
     assert {finding["kind"]: finding["counts"]["a"] for finding in again["findings"] if finding["counts"]["a"]} == {}
 
 
