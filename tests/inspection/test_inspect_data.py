@@ -51,7 +51,7 @@ def planted(tmp_path_factory: pytest.TempPathFactory) -> Planted:
         image, of = images[place], f"{place:03}"
         if number < 12:
             # in place of the photograph
-            add("repeated", f"{of}.smeared.jpg", smeared(image, 10 + number, sides[number % 5]), quality=85 + number)
+            add("repeated", f"{of}.smeared.jpg", smeared(image, 10 + number, sides[number % 5]), quality=92)
         elif number < 20:
             colour = ("black", "white", "#204060", "black")[number % 4]
             add("letterbox", f"{of}.boxed.jpg", boxed(image, number - 4, colour, number % 2 == 0), quality=90)
@@ -103,6 +103,16 @@ def test_damaged_files_are_told_from_other_files(planted: Planted) -> None:
     assert named(planted.found, "tiny") == {"tiny.png"}
 
 
+def test_the_page_holds_everything_and_no_name_acts(planted: Planted) -> None:
+    text = (planted.folder.parent / "page.html").read_text("utf-8")
+    assert HOSTILE not in text
+    assert "&lt;img src=x onerror=alert(1)&gt;.png" in text
+    assert text.count('<img src="data:image/webp;base64,') > 40
+    assert not re.search(r'(src|href)="(?!data:|#)', text)
+    assert text.count("<polygon") == 6
+    assert len(text) < 1_000_000
+
+
 def test_a_training_leaves_out_what_the_list_names(planted: Planted, tmp_path: Path) -> None:
     listed = planted.folder.parent / "out.txt"
     left_out = set(planted.found["left_out"]["a"])
@@ -144,7 +154,7 @@ def folders(tmp_path: Path) -> tuple[Path, Path]:
             images[number].save(tmp_path / domain / f"{number:02}.png")
     for number in range(10):
         shutil.copy(tmp_path / f"a/{number:02}.png", tmp_path / f"a/copy-{number:02}.png")
-    images[30].save(tmp_path / "a/of-b.jpg", quality=80)
+    images[30].resize((80, 80)).save(tmp_path / "a/of-b.jpg", quality=80)
     (tmp_path / "a/labels.csv").write_text(
         "file,hair\n" + "".join(f"{n:02}.png,{'red' if n < 5 else 'black'}\n" for n in range(20))
     )
