@@ -35,6 +35,7 @@ PYTHON = [
     "ganlab.experiment.training",
     "ganlab.experiment.measuring",
     "ganlab.experiment.checking",
+    "ganlab.inspection.inspecting",
     "ganlab.inference.run",
     "ganlab.inference.files",
     "ganlab.sharing.export",
@@ -398,11 +399,17 @@ def command_line() -> str:
     """Returns the page on the commands and their options."""
     group: Any = typer.main.get_command(cli.app)
     parts = [_command("ganlab", group)]
-    for name, command in group.commands.items():
-        parts += [f"## ganlab {name}", _command(f"ganlab {name}", command)]
-        for inner, each in getattr(command, "commands", {}).items():
-            parts += [f"## ganlab {name} {inner}", _command(f"ganlab {name} {inner}", each)]
+    for program, command in _commands("ganlab", group):
+        parts += [f"## {program}", _command(program, command)]
     return page("Command line", *parts)
+
+
+def _commands(program: str, group: Any) -> Iterator[tuple[str, Any]]:
+    """Yields (how it is called, command) of the commands of a group, and of the groups among them."""
+    for name, command in group.commands.items():
+        yield f"{program} {name}", command
+        if hasattr(command, "commands"):
+            yield from _commands(f"{program} {name}", command)
 
 
 def notebook() -> str:

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from ganlab.inference.files import translate as translate
     from ganlab.inference.run import Run as Run
     from ganlab.inference.run import load_run as load_run
+    from ganlab.inspection.inspecting import inspect_data as inspect_data
     from ganlab.interfaces.callbacks import Callback as Callback
     from ganlab.interfaces.callbacks import Measurement as Measurement
     from ganlab.interfaces.callbacks import TrainingEnd as TrainingEnd
@@ -65,6 +66,7 @@ _NAMES = {
     "ganlab.experiment.training": ("run",),
     "ganlab.inference.files": ("translate",),
     "ganlab.inference.run": ("Run", "load_run"),
+    "ganlab.inspection.inspecting": ("inspect_data",),
     "ganlab.interfaces.callbacks": ("Callback", "Measurement", "TrainingEnd", "TrainingStart"),
     "ganlab.interfaces.hooks": ("hookimpl",),
     "ganlab.interfaces.losses": ("Loss", "Translation"),

@@ -14,6 +14,7 @@ import ganlab
 CORE = Path(ganlab.__file__).parent
 DEFERRED = {
     "ganlab.cli.commands": "the help of the command line imports no torch",
+    "ganlab.cli.data": "the help of the command line imports no torch",
     "ganlab.cli.process": "only commands that need plugins import them, and torch with them",
     "ganlab.cli.sharing": "the help of the command line imports no torch",
     "ganlab.cli.starting": "the help of the command line imports no torch",

@@ -16,7 +16,7 @@ import typer
 
 from ganlab.cli import data as image_data
 from ganlab.cli import sharing, starting, using
-from ganlab.cli.options import AsJson, Data, OneOrTwo, Swap, one_or_two, with_data
+from ganlab.cli.options import AsJson, Data, OneOrTwo, Set, Swap, one_or_two, with_data
 from ganlab.cli.process import (
     Commands,
     Debug,
@@ -40,16 +40,6 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-
-
-Set = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--set",
-        metavar="KEY=VALUE",
-        help="Change a value of the spec, for example --set losses.cycle.weight=10. May be given several times.",
-    ),
-]
 
 
 SpecFile = Annotated[

@@ -14,6 +14,15 @@ from ganlab.errors import SpecError
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 
+Set = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="Change a value of the spec, for example --set losses.cycle.weight=10. May be given several times.",
+    ),
+]
+
 Checkpoint = Annotated[
     str,
     typer.Option(

@@ -182,6 +182,18 @@ def _results_table(checkpoint: str) -> Table:
     return table
 
 
+def show_inspection(found: dict[str, Any]) -> None:
+    """Prints the table of `ganlab data inspect`, given what `inspect_data` returns."""
+    table = Table("images", box=None, header_style="bold")
+    for domain in found["domains"]:
+        table.add_column(domain, justify="right", no_wrap=True)
+    table.add_row("readable", *(f"{domain['images']:,}" for domain in found["domains"].values()))
+    for finding in found["findings"]:
+        table.add_row(finding["title"].lower(), *(f"{count:,}" for count in finding["counts"].values()))
+    table.add_row("to leave out", *(f"{len(names):,}" for names in found["left_out"].values()))
+    _terminal().print(table)
+
+
 def show_experiments(found: Sequence[Experiment]) -> None:
     """Prints the table of `ganlab experiments`."""
     table = Table("experiment", "description", box=None, header_style="bold")

@@ -12,6 +12,7 @@ import numpy as np
 from PIL import Image, ImageOps
 from pydantic import Field
 
+from ganlab.data.exclusions import read_exclusions, remaining
 from ganlab.data.image_files import Range, declared_size, found_below, picture
 from ganlab.data.labels import LABELS, Classes, read_labels
 from ganlab.determinism import keyed
@@ -55,6 +56,9 @@ class Folder(Source):
             signed integers or 32 bits are left out.
         labels: the column of labels.csv whose values are the images' classes. By default there are no classes.
         classes: the values that become classes 0, 1, ...; images without one of them are left out.
+        exclude: a list of files to leave out, such as `ganlab data inspect --write-filter` writes: UTF-8 text with one
+            path a line. A relative path starts at the folder of the list; lines that start with # are comments. A list
+            may also name files that are not in the folder, so that one list serves both domains.
 
     Raises ValueError if `low` is not below `high`, or if one of `labels` and `classes` is missing.
     """
@@ -70,6 +74,7 @@ class Folder(Source):
         range: Range | None = None,
         labels: str | None = None,
         classes: tuple[str, ...] = (),
+        exclude: Path | None = None,
     ) -> None:
         if range is not None and not range[0] < range[1]:
             raise ValueError(f"range is {[*range]}; the first must be below the second")
@@ -85,22 +90,25 @@ class Folder(Source):
         self.range = range
         self._classes = Classes(labels, classes)
         self.classes = len(self._classes)
+        self.exclude = None if exclude is None else home_expanded(exclude)
 
     def keys(self, domain: str) -> list[str]:
-        found = self._keys_in("", domain)
+        found, held = self._keys_in("", domain), []
         if self.divided:
-            found = self._without_held_out(found, domain)
-        if self.limit and self.limit < len(found):
-            chosen = keyed("folder", self.seed, len(found)).permutation(len(found))[: self.limit]
-            found = [found[i] for i in sorted(chosen)]
-        return found + (self._keys_in(HELD_OUT, domain) if self.divided else [])
+            found, held = self._without_held_out(found, domain), self._keys_in(HELD_OUT, domain)
+        kept = self._without_excluded(found + held, domain)
+        train = [key for key in kept if not self.is_held_out(key)]
+        if self.limit and self.limit < len(train):
+            chosen = keyed("folder", self.seed, len(train)).permutation(len(train))[: self.limit]
+            train = [train[i] for i in sorted(chosen)]
+        return train + [key for key in kept if self.is_held_out(key)]
 
     def image(self, key: str, size: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
         return pixels(fitted(picture(self._file(key), self.range), size, self.fit), self.channels)
 
     def files(self, key: str) -> list[Path]:
         """Returns the image's file, and `labels.csv` if the image has a class."""
-        folder = self._folders[HELD_OUT if self.is_held_out(key) else ""]
+        folder = self._folders[self._start_of(key)]
         return [self._file(key), *([folder / LABELS] if self.classes else [])]
 
     def is_image(self, key: str) -> bool:
@@ -128,8 +136,11 @@ class Folder(Source):
             for name, attributes in read_labels(folder / LABELS).items()
         }
 
+    def _start_of(self, key: str) -> str:
+        return HELD_OUT if self.is_held_out(key) else ""
+
     def _file(self, key: str) -> Path:
-        start = HELD_OUT if self.is_held_out(key) else ""
+        start = self._start_of(key)
         return self._folders[start] / key.removeprefix(start)
 
     def _keys_in(self, start: str, domain: str) -> list[str]:
@@ -152,6 +163,25 @@ class Folder(Source):
         if not found:
             raise SpecError(f"data.{domain}: every image of {self.path} is below held_out, {self._folders[HELD_OUT]}")
         return found
+
+    def _without_excluded(self, keys: list[str], domain: str) -> list[str]:
+        """Returns the keys of the images that the list `exclude` does not name."""
+        if self.exclude is None:
+            return keys
+        try:
+            excluded = read_exclusions(self.exclude)
+        except SpecError as error:
+            raise SpecError(f"data.{domain}.{error}") from error
+        kept = remaining({key: self._file(key) for key in keys}, excluded)
+        folders = " and ".join(map(str, self._folders.values()))
+        if len(kept) == len(keys):
+            raise SpecError(
+                f"data.{domain}.exclude: {self.exclude} names none of the {len(keys)} files in {folders}; a relative"
+                f" path in it starts at {self.exclude.parent}"
+            )
+        if not kept:
+            raise SpecError(f"data.{domain}.exclude: {self.exclude} names every file in {folders}")
+        return kept
 
     def _described(self, found: list[str], start: str, domain: str) -> list[str]:
         """Returns the keys of a folder without `labels.csv` and, if there are classes, without other images."""

@@ -1,0 +1,1 @@
+"""Looks for what would spoil a training in the images of both domains."""
