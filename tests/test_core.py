@@ -16,7 +16,9 @@ SHIPPED = [component for component in registry().components if component.package
 NAMES = {component.name for component in SHIPPED}
 PACKAGES = {component.cls.__module__.split(".")[0] for component in SHIPPED} - {"ganlab", *HOOKS.values()}
 
-WORDS = {"content", "critic", "cycle", "digits", "dropout", "embedding", "folder", "identity", "patch", "perceptual"}
+WORDS = {"content", "critic", "cycle", "digits", "dropout", "edges", "embedding", "folder"} | {
+    *("identity", "interpolation", "patch", "perceptual")
+}
 """Component names that are also English words or words of the interfaces. They are allowed in prose and as variables;
 only a string that consists of the name alone counts as the component."""
 
@@ -38,6 +40,7 @@ ALLOWED = {
     "cli/comparison.py": {"folder"},
     "cli/using.py": {"folder"},
     # keys of --json
+    "cli/data.py": {"folder"},
     "cli/sharing.py": {"folder"},
     # a key of what `export` returns
     "sharing/export.py": {"folder"},
@@ -51,6 +54,8 @@ ALLOWED = {
     "report/run_page.py": {"folder"},
     # the identity baseline
     "report/results.py": {"identity"},
+    # the source of folders that are laid out as data sets are
+    "spec/layouts.py": {"folder"},
     # the source of a spec for two folders
     "data/starter.py": {"folder"},
     # a key of --json

@@ -153,7 +153,8 @@ def check_same_data(folder: RunFolder, manifest: Manifest, datasets: Mapping[str
         if then is None or then["sha256"] != now["sha256"]:
             paths = {place: path for place, path in spec.locations().items() if place.startswith(f"data.{domain}.")}
             read = "".join(f" (in {path})" for path in paths.values() if path)
-            way_out = [f"give the place of the run's images with --set {place}=..." for place in paths]
+            places = [place for place, path in paths.items() if path] or [*paths]
+            way_out = [f"give the place of the run's images with --set {place}=..." for place in places]
             raise SpecError(
                 f"data.{domain}: these are not the images that {folder.path} began with: {now['images']} now{read},"
                 f" {then and then['images']} then, or their names, order or content have changed;"

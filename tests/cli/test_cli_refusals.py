@@ -47,7 +47,8 @@ UNKNOWN_KEYS: list[tuple[Patch, str]] = [
     ({"sede": 1}, "sede: unknown key; did you mean 'seed'?"),
     (
         {"data": {"sise": 8}},
-        "data.sise: unknown key; did you mean 'size'? known are: a, b, batch, flip, holdout, paired, size",
+        "data.sise: unknown key; did you mean 'size'? known are: a, b, batch, crop, flip, holdout, paired,"
+        " resize, root, size, swap",
     ),
     ({"data": {"b": {"pth": "x"}}}, "data.b.pth: unknown key; did you mean 'path'?"),
     ({"generator": {"widht": 8}}, "generator.widht: unknown key; did you mean 'width'?"),
