@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -80,7 +81,7 @@ class Folder(Source):
         return found
 
     def image(self, key: str, size: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
-        return pixels(fitted(picture(self.path / key, self.range), size), self.channels)
+        return pixels(fitted(picture(os.path.join(self.path, key), self.range), size), self.channels)
 
     def files(self, key: str) -> list[Path]:
         """Returns the image's file, and `labels.csv` if the image has a class."""
