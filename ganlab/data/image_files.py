@@ -61,7 +61,7 @@ def declared_size(path: Path) -> tuple[int, int] | None:
         return None
 
 
-def picture(path: Path, range: Range | None = None) -> Image.Image:
+def picture(path: str | Path, range: Range | None = None) -> Image.Image:
     """Returns the image of a file as `upright_rgb` does.
 
     Of several images in a file, the first is returned, with a Python warning. Raises ValueError if the file cannot be
@@ -183,7 +183,7 @@ def _correct_planes(image: TiffImageFile) -> None:
         ]
 
 
-def _make_transparent(image: Image.Image, path: Path) -> None:
+def _make_transparent(image: Image.Image, path: str | Path) -> None:
     """Gives a PNG of 16 bits in each colour an alpha channel from its transparent colour.
 
     Pillow keeps the high bytes of the pixels and compares them with all 16 bits of the transparent colour.

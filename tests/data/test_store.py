@@ -89,10 +89,12 @@ def contents(folder: Path) -> dict[str, bytes]:
 # --- what is kept
 
 
-def test_they_are_what_reading_into_memory_gives(photographs: Path, kept: Path) -> None:
+@pytest.mark.parametrize("size", [SIZE, 64])
+def test_they_are_what_reading_into_memory_gives(photographs: Path, kept: Path, size: int) -> None:
+    """Images of 64 pixels are whole pages of the memory, which are written in another way."""
     source = source_of(photographs)
-    expected = in_memory(source)
-    for found in (prepared(source), prepared(source)):
+    expected = in_memory(source, size)
+    for found in (prepared(source, size), prepared(source, size)):
         assert found.mapping is not None
         assert torch.equal(found.images, expected.images)
         assert found.labels is not None
@@ -345,9 +347,9 @@ KILLS = {"store.py:add": COUNT, "store.py:finished": 1, "files.py:write": 1, "st
 """{function: how often it is called}."""
 
 
-def prepare(forker: Forker, photographs: Path, cache: Path, **job: Any) -> Any:
+def prepare(forker: Forker, photographs: Path, cache: Path, size: int = 64, **job: Any) -> Any:
     script = str(TESTS / "helpers" / "preparing.py")
-    return forker.run(script, str(photographs), str(SIZE), python=True, environment={"GANLAB_CACHE": str(cache)}, **job)
+    return forker.run(script, str(photographs), str(size), python=True, environment={"GANLAB_CACHE": str(cache)}, **job)
 
 
 @LINUX
@@ -393,11 +395,11 @@ def test_what_a_power_cut_lost_is_read_again(forker: Forker, photographs: Path, 
 
 
 @LINUX
-@pytest.mark.parametrize("largest", [300, 60_000])
+@pytest.mark.parametrize(("size", "largest"), [(SIZE, 300), (SIZE, 60_000), (64, 60_000)])
 def test_a_full_disk_is_one_sentence_and_nothing_is_left(
-    forker: Forker, photographs: Path, tmp_path: Path, largest: int
+    forker: Forker, photographs: Path, tmp_path: Path, size: int, largest: int
 ) -> None:
-    done = prepare(forker, photographs, tmp_path / "cache", largest_file=largest)
+    done = prepare(forker, photographs, tmp_path / "cache", size, largest_file=largest)
     assert done.code == 1
     assert re.fullmatch(r"ganlab: \S+/cache/images/\w+ can't be written: File too large\n", done.said), done.said
     assert contents(tmp_path / "cache") == {}
