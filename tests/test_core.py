@@ -16,8 +16,9 @@ SHIPPED = [component for component in registry().components if component.package
 NAMES = {component.name for component in SHIPPED}
 PACKAGES = {component.cls.__module__.split(".")[0] for component in SHIPPED} - {"ganlab", *HOOKS.values()}
 
-WORDS = {"content", "critic", "cycle", "digits", "dropout", "edges", "embedding", "folder"} | {
-    *("identity", "interpolation", "patch", "perceptual")
+WORDS = {
+    *("content", "critic", "cycle", "digits", "dropout", "edges", "embedding", "folder", "identity", "interpolation"),
+    *("patch", "perceptual"),
 }
 """Component names that are also English words or words of the interfaces. They are allowed in prose and as variables;
 only a string that consists of the name alone counts as the component."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -29,6 +29,12 @@ Checkpoint = Annotated[
         metavar="WHICH", help="last; best: the checkpoint with the best monitor during training; or the step of one."
     ),
 ]
+
+
+def completed_by(*values: str) -> Callable[[], list[str]]:
+    """Returns the function that tells the shell the values of an option."""
+    return lambda: list(values)
+
 
 Data = Annotated[
     Path | None,

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from ganlab.cli.options import AsJson, Checkpoint
+from ganlab.cli.options import AsJson, Checkpoint, completed_by
 from ganlab.cli.process import errors, finish_imports, print_json, say
 from ganlab.errors import SpecError, plural
 
@@ -21,7 +21,12 @@ def translate(
         list[str],
         typer.Argument(metavar="INPUTS", help='Pictures, folders of pictures, or patterns such as "photos/*.jpg".'),
     ],
-    to: Annotated[str, typer.Option(metavar="DOMAIN", help="The domain to translate into: a or b.")],
+    to: Annotated[
+        str,
+        typer.Option(
+            metavar="DOMAIN", help="The domain to translate into: a or b.", autocompletion=completed_by("a", "b")
+        ),
+    ],
     out: Annotated[
         Path | None,
         typer.Option(
@@ -34,6 +39,7 @@ def translate(
             metavar="SIZE",
             help="run: a square of the size that the run was trained at, cut or fitted as in training. keep: the whole"
             " picture at its own size.",
+            autocompletion=completed_by("run", "keep"),
         ),
     ] = "run",
     checkpoint: Checkpoint = "last",

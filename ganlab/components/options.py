@@ -220,12 +220,17 @@ def schema(component: type, references: str = "#/$defs/{model}") -> dict[str, An
     return result
 
 
+def meant(name: str, known: Iterable[str]) -> str:
+    """Returns the end of a message about an unknown name: "; did you mean 'x'?", or "" if no known name is near."""
+    # a guess that is less close would mislead
+    close = get_close_matches(name, known, n=1, cutoff=0.65)
+    return f"; did you mean {close[0]!r}?" if close else ""
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """Returns the end of a message about an unknown name: the nearest known name, and all known names."""
     known = sorted(known)
-    # a guess that is less close would mislead
-    close = get_close_matches(name, known, n=1, cutoff=0.65)
-    guess = f"; did you mean {close[0]!r}?" if close else ";"
+    guess = meant(name, known) or ";"
     return f"{guess} {'known are: ' + ', '.join(known) if known else 'there are none'}"
 
 

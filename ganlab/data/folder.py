@@ -104,13 +104,7 @@ class Folder(Source):
         return train + [key for key in kept if self.is_held_out(key)]
 
     def image(self, key: str, size: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
-<<<<<<< HEAD
         return pixels(fitted(picture(self._file(key), self.range), size, self.fit), self.channels)
-||||||| a2ea22f
-        return pixels(fitted(picture(self.path / key, self.range), size), self.channels)
-=======
-        return pixels(fitted(picture(os.path.join(self.path, key), self.range), size), self.channels)
->>>>>>> xstore/main
 
     def files(self, key: str) -> list[Path]:
         """Returns the image's file, and `labels.csv` if the image has a class."""

@@ -69,8 +69,8 @@ def chosen_step(folder: RunFolder, spec: Spec, which: str | int) -> int:
         return folder.steps[-1]
     if str(which).isdecimal() and int(which) in folder.steps:
         return int(which)
+    steps = ", ".join(map(str, folder.steps))
     if which != "best":
-        steps = ", ".join(map(str, folder.steps))
         raise SpecError(
             f"checkpoint: {which!r} is not allowed: it should be 'last', 'best' or one of the steps {steps}"
         )
@@ -78,7 +78,7 @@ def chosen_step(folder: RunFolder, spec: Spec, which: str | int) -> int:
     monitors = evaluator_for(asked).monitors(asked.monitor, asked.keys_during)
     if (found := best_of(monitors, spec.directions, list(folder.records()), folder.steps)) is None:
         raise SpecError(
-            f"{folder.path} has no best checkpoint: nothing was measured during its training (`evaluation.every`); use"
-            " the last one"
+            f"{folder.path} has no best checkpoint: nothing was measured during its training (`evaluation.every`);"
+            f" choose 'last' or one of the steps {steps}"
         )
     return found.step

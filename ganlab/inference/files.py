@@ -98,9 +98,10 @@ def translate(
             if len(shown) < MOST_IN_GRID:
                 shown.append([_small(image) for image in found if image is not None])
     if not written:
-        raise SpecError(
-            f"none of the {len(jobs)} files can be translated: {left_out[0]['input']}: {left_out[0]['why']}"
-        )
+        first, why = left_out[0]["input"], left_out[0]["why"]
+        if len(jobs) == 1:
+            raise SpecError(f"{first} can't be translated: {why}")
+        raise SpecError(f"none of the {len(jobs)} files can be translated: {first}: {why}")
     if sheet_path is not None:
         way = f"{direction[0]} > {direction[1]}"
         title = f"{way} > {direction[0]}   (input, output, back)" if cycle else f"{way}   (input, output)"

@@ -101,18 +101,19 @@ def check_same_spec(folder: RunFolder, kept: Spec, asked: Spec) -> None:
     """
     if not (differing := differences(kept, asked)):
         return
-    why = ""
+    why = weights = ""
     if in_steps_alone(differing):
         done, steps = max(folder.steps, default=0), build_schedule(asked).steps
         if steps < done:
             why = f"; {done} steps are done already"
         elif (different := obstacle(kept.trains(), asked.trains(), done)) is not None:
-            why = f"; the steps that are done would have been others: {different}"
+            why = f"; a run of {steps} steps would have trained differently: {different}"
+            weights = f"; there, --set init.run={folder.path} starts from its weights"
         else:
             return
     raise SpecError(
         f"{folder.path} holds another spec (there / asked): {'; '.join(differing)}{why};"
-        " start over with --fresh, or choose another folder with --out"
+        f" start over with --fresh, or choose another folder with --out{weights}"
     )
 
 

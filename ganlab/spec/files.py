@@ -9,13 +9,13 @@ from math import isfinite
 from pathlib import Path
 from typing import Any
 
-from ganlab.components.options import nearest
+from ganlab.components.options import meant, nearest
 from ganlab.components.registry import registry
 from ganlab.errors import SpecError, shortened
 from ganlab.files import opened
 from ganlab.spec.models import Json, check_json
 from ganlab.spec.paths import anchored
-from ganlab.spec.shipped import asked_for, located
+from ganlab.spec.shipped import asked_for, experiments, located
 
 
 def merge(target: Any, patch: Any) -> Any:
@@ -100,7 +100,11 @@ def _text(path: Path, seen: tuple[Path, ...]) -> str:
             ) from error
         what = "it is not UTF-8 text" if isinstance(error, UnicodeDecodeError) else error
         why = error.strerror if isinstance(error, OSError) and error.strerror else what
-        raise SpecError(f"{path}: can't be read: {why}{f' ({seen[-1].name} extends it)' if seen else ''}") from error
+        extended = f" ({seen[-1].name} extends it)" if seen else ""
+        # the path of an extended file is absolute
+        name = (path.name if seen else path.as_posix()).removesuffix(".json")
+        guess = meant(name, (each.name for each in experiments())) if isinstance(error, FileNotFoundError) else ""
+        raise SpecError(f"{path}: can't be read: {why}{extended}{guess}") from error
 
 
 def _parse(text: str, path: Path) -> Json:

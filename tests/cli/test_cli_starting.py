@@ -87,13 +87,24 @@ def test_the_progress_keeps_rate_and_time_and_cuts_the_terms(width: int) -> None
     assert ("D adversarial 0.250" in line) == (width == 200)
 
 
-def test_the_shell_can_complete_commands() -> None:
+@pytest.mark.parametrize(
+    ("words", "completions"),
+    [
+        ("ganlab ru", ["run", "runs"]),
+        ("ganlab translate runs/emb me.jpg --to ", ["a", "b"]),
+        ("ganlab translate runs/emb me.jpg --size k", ["keep"]),
+    ],
+)
+def test_the_shell_can_complete_commands_and_values(words: str, completions: list[str]) -> None:
     """As bash asks for it, by the script that --show-completion prints."""
     result = CliRunner().invoke(
         app,
         [],
         prog_name="ganlab",
-        env={"_GANLAB_COMPLETE": "complete_bash", "COMP_WORDS": "ganlab ru", "COMP_CWORD": "1"},
+        env={"_GANLAB_COMPLETE": "complete_bash", "COMP_WORDS": words, "COMP_CWORD": str(words.count(" "))},
     )
-    assert result.stdout.split() == ["run", "runs"]
+    assert result.stdout.split() == completions
+
+
+def test_help_names_the_option_that_installs_completion() -> None:
     assert "--install-completion" in CliRunner().invoke(app, ["--help"]).stdout

@@ -52,6 +52,7 @@ def test_it_says_what_it_made_and_left_out(here: Path) -> None:
     done = CliRunner().invoke(app, [*words, "--overwrite", "--checkpoint", "best"])
     assert (done.exit_code, done.stdout) == (2, "")
     assert "runs/tiny has no best checkpoint: nothing was measured during its training" in done.stderr
+    assert done.stderr.endswith("; choose 'last' or one of the steps 1\n")
 
 
 def test_its_result_as_json_is_that_of_the_function(here: Path) -> None:

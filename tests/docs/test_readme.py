@@ -30,6 +30,15 @@ def test_git_ignores_what_a_reader_creates_in_the_clone() -> None:
     assert set(files) <= set(ignored)
 
 
+def test_it_has_the_steps_of_the_default_run() -> None:
+    spec = ganlab.load_spec(EXPERIMENTS / "emb.json")
+    steps = spec.schedule["steps"]
+    assert re.findall(r"([\d,]+) steps (?:of batch|on images)", README) == [f"{steps:,}"] * 2
+    assert f"steps of batch {spec.data.batch} " in README
+    assert re.findall(r"step-(\d+)", README) == [f"{steps:06d}"] * 2
+    assert f"Every {spec.samples.every} steps, a sample" in README
+
+
 @pytest.fixture
 def plugins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
     """The Python blocks of README.md and fifteen-lines.md, each installed as a package of its own."""

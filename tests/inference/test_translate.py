@@ -410,13 +410,15 @@ def test_translations_inside_the_folder_of_inputs_are_no_inputs(run: ganlab.Run,
         (["photos/1.png", "more/1.png"], {}, "photos/1.png and more/1.png would both become out/1.png.png"),
         (["more/grid.png", "photos"], {"grid": True}, "the sheet and more/grid.png would both become out/grid.png"),
         (["photos"], {"out": "text.png"}, "text.png is not a folder; choose another with --out"),
-        (["text.png"], {}, "none of the 1 files can be translated: text.png: is no image of a kind that is read"),
+        (["text.png"], {}, "text.png can't be translated: is no image of a kind that is read"),
+        (["text.png", "text.txt"], {}, "none of the 2 files can be translated: text.png: is no image of a kind that"),
     ],
 )
 def test_wrong_inputs_are_refused_before_anything_is_written(
     run: ganlab.Run, photos: Path, inputs: list[str], options: dict[str, Any], sentence: str
 ) -> None:
-    Path("text.png").write_text("text")
+    for name in ("text.png", "text.txt"):
+        Path(name).write_text("text")
     Path("empty").mkdir()
     Path("more").mkdir()
     for name in ("1.png", "grid.png"):

@@ -141,8 +141,9 @@ def test_a_schedule_whose_rates_depend_on_the_total_is_refused_with_the_reason(h
     with pytest.raises(SpecError) as caught:
         ganlab.run(out, ["schedule.steps=8"])
     # with four steps in all, the rate of the fourth is half of the first's; with eight, it is the first's
-    why = "the steps that are done would have been others: the learning rate of the generator in step 4: 0.5 / 1.0"
+    why = "a run of 8 steps would have trained differently: the learning rate of the generator in step 4: 0.5 / 1.0"
     assert f"schedule.steps: 4 / 8; {why}; start over with --fresh" in str(caught.value)
+    assert str(caught.value).endswith(f" with --out; there, --set init.run={out} starts from its weights")
     assert state(out) == before
 
 

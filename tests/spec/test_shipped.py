@@ -63,6 +63,19 @@ def test_other_names_are_paths(name: str, tmp_path: Path, monkeypatch: pytest.Mo
         read(name)
 
 
+def test_a_name_that_is_almost_right_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    missing = "can't be read: No such file or directory"
+    for asked, name in (("embb", "emb"), ("cylegan.json", "cyclegan"), ("paper/wgann", "paper/wgan")):
+        with pytest.raises(SpecError, match=f"^{asked}: {missing}; did you mean '{name}'[?]$"):
+            read(asked)
+    Path("child.json").write_text('{"extends": "embb"}')
+    with pytest.raises(SpecError, match=rf"{missing} \(child.json extends it\); did you mean 'emb'[?]$"):
+        read("child.json")
+    with pytest.raises(SpecError, match=f"^pictures: {missing}$"):
+        read("pictures")
+
+
 def test_they_are_in_the_wheel(tmp_path: Path) -> None:
     build = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)]
     subprocess.run(build, cwd=ROOT, check=True, capture_output=True)
