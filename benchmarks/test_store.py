@@ -6,7 +6,7 @@ scikit-image ships. All are read at 128 pixels. Ratios compare things that are t
 - preparation: all images of domain a are prepared, and a plain loop decodes, crops and resizes them with Pillow, in as
   many processes as there are cores, and keeps nothing. A second ratio compares with a loop that calls the source.
 - second start: the seconds from the command `ganlab run` to its first step, and the largest resident memory of the
-  process (VmHWM) in a training of 64 steps with 16 images of each domain, of a small system. Then the same with 100,000
+  process (VmHWM) in a training of 16 steps with 16 images of each domain, of a small system. Then the same with 100,000
   images, `--many N`: their files are hard links to the JPEG files, and their pixels are sparse files with a record of
   that many images, all of them black. They take no room on the disk, but as many pages of memory when they are read.
 - batches: batches of 16 from the prepared images, and from torch's DataLoader over the files with two workers.
@@ -41,7 +41,7 @@ from ganlab.spec.files import merge, read
 from ganlab.spec.resolve import resolve
 from ganlab.system.build import build_sources
 
-SIZE, BATCH, ROUNDS, STEPS = 128, 16, 3, 64
+SIZE, BATCH, ROUNDS, STEPS = 128, 16, 3, 16
 LEAST_SPEED, LEAST_BATCHES, MOST_SECONDS, MOST_BYTES = 0.9, 20, 10, 1.5e9
 
 
