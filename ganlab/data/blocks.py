@@ -14,10 +14,12 @@ import traceback
 import warnings
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import contextmanager
 from multiprocessing.connection import Connection, wait
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
+import torch
 
 from ganlab.data.reading import in_threads, read
 from ganlab.errors import RunError, text_of
@@ -117,11 +119,13 @@ def _in_order(workers: Sequence[Connection], rooms: Sequence[Pixels], count: int
         while True:
             while idle and free and (place := next(places, None)) is not None:
                 worker = idle.popleft()
-                worker.send((place, free.popleft()))
+                with _killed():
+                    worker.send((place, free.popleft()))
             if due in done:
                 break
             for ready in wait(workers):
-                place, *outcome = _received(ready)  # type: ignore[arg-type]
+                with _killed():
+                    place, *outcome = ready.recv()  # type: ignore[union-attr]
                 done[place] = (outcome[0], outcome[1], outcome[2])
                 idle.append(ready)  # type: ignore[arg-type]
         room, found, error = done.pop(due)
@@ -131,9 +135,11 @@ def _in_order(workers: Sequence[Connection], rooms: Sequence[Pixels], count: int
         free.append(room)
 
 
-def _received(worker: Connection) -> Any:
+@contextmanager
+def _killed() -> Iterator[None]:
+    """Raises RunError instead of the error of a connection to a process that was killed."""
     try:
-        return worker.recv()
+        yield
     except (EOFError, ConnectionError) as error:
         raise RunError("a process that reads images was killed, perhaps because the memory is full") from error
 
@@ -142,6 +148,8 @@ def _serve(connection: Connection, work: Callable[[int, Pixels], Any], rooms: Se
     """Works in a child process until the parent ends it, or has ended."""
     # Ctrl-C reaches the child too; the parent ends it
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # a source may use torch, which would wait for ever for the threads that the parent had
+    torch.set_num_threads(1)
     # what was made before the fork is never collected here, and so never copied
     gc.freeze()
     parent = multiprocessing.parent_process()

@@ -20,7 +20,7 @@ from typer.testing import CliRunner
 import ganlab
 from ganlab.cli.commands import app
 from ganlab.data import cache, store
-from ganlab.data.blocks import in_processes
+from ganlab.data.blocks import _in_order, in_processes
 from ganlab.data.dataset import Dataset, load
 from ganlab.data.folder import Folder
 from ganlab.data.sampler import Sampler
@@ -277,6 +277,26 @@ def test_places_are_yielded_in_order_whoever_is_faster() -> None:
         workers.add(worker)
     assert seen == [[place] * 3 for place in range(50)]
     assert sys.platform != "linux" or (os.getpid() not in workers and len(workers) > 1)
+
+
+@LINUX
+def test_a_process_may_use_torch_after_this_one_has_used_its_threads() -> None:
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)
+        assert torch.ones(10**6).sum() == 10**6
+        found = [each for each, _ in in_processes(lambda place, room: torch.get_num_threads(), 4, (1,), 2)]
+    finally:
+        torch.set_num_threads(threads)
+    # more than one would wait for threads that a forked process does not have
+    assert found == [1] * 4
+
+
+def test_a_process_that_is_killed_before_it_is_given_work_is_named() -> None:
+    ours, theirs = multiprocessing.Pipe()
+    theirs.close()
+    with pytest.raises(RunError, match="a process that reads images was killed"):
+        next(_in_order([ours], [np.zeros(1, np.uint8)], 1))
 
 
 @LINUX
