@@ -43,7 +43,7 @@ def user_folder(kind: Callable[[str], Path]) -> Path | None:
 def cache_folder(inside: str) -> Path | None:
     """Returns the folder `inside` $GANLAB_CACHE or the user's cache folder, which may be deleted at any time.
 
-    None for a user without a home.
+    Returns None for a user without a home folder.
     """
     own = os.environ.get("GANLAB_CACHE")
     folder = Path(own) if own else user_folder(platformdirs.user_cache_path)

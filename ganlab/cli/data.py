@@ -16,7 +16,7 @@ app = typer.Typer(name="data", cls=Commands, no_args_is_help=True, rich_markup_m
 
 @app.callback()
 def options() -> None:
-    """Look at the images of an experiment before training, and look after those that are prepared."""
+    """Inspect the images of an experiment, and manage prepared images."""
 
 
 @app.command()
@@ -67,7 +67,9 @@ def inspect(
 
 @app.command()
 def cache(
-    prune: Annotated[bool, typer.Option("--prune", help="Remove all of them, except those in preparation.")] = False,
+    prune: Annotated[
+        bool, typer.Option("--prune", help="Remove all prepared images, except those in preparation.")
+    ] = False,
     verify: Annotated[
         bool, typer.Option("--verify", help="Compare the pixels with their hashes, and remove damaged ones.")
     ] = False,
@@ -75,7 +77,7 @@ def cache(
 ) -> None:
     """List the prepared images: large sets that were decoded once for all later starts.
 
-    What is removed is prepared again when a command needs it. A run that uses it is not disturbed.
+    Removed images are prepared again when a command needs them. A run that uses them is not disturbed.
     """
     with errors():
         from ganlab.cli.tables import show_prepared

@@ -41,8 +41,9 @@ Data = Annotated[
     typer.Option(
         "--data",
         metavar="DIR",
-        help="Take the images of both domains from this folder: trainA and trainB, with testA and testB if there are"
-        " held-out images; train and test, each with two folders; or two folders.",
+        help="Take the images of both domains from this folder. It has trainA and trainB, train with two folders, or"
+        " just two folders. The images of testA and testB, or of test, are held out. A folder with images and no"
+        " folders is domain a alone.",
     ),
 ]
 

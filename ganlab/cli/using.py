@@ -37,8 +37,8 @@ def translate(
         str,
         typer.Option(
             metavar="SIZE",
-            help="run: a square of the size that the run was trained at, cut or fitted as in training. keep: the whole"
-            " picture at its own size.",
+            help="run: a square of the size that the run was trained at, made as in training. keep: the whole picture"
+            " at its own size.",
             autocompletion=completed_by("run", "keep"),
         ),
     ] = "run",

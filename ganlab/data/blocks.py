@@ -32,7 +32,7 @@ AHEAD = 2
 
 FORKS = sys.platform == "linux"
 """True where forking a process with threads is safe if the child uses none of them. Elsewhere threads read: a process
-that is started anew imports torch first, which takes as long as reading thousands of images."""
+that is not forked imports torch first, which takes as long as reading thousands of images."""
 
 
 class Block(NamedTuple):
@@ -79,8 +79,9 @@ def in_processes(
 ) -> Generator[tuple[T, Pixels]]:
     """Yields (work(place, room), room) for the places 0 to count - 1, in their order.
 
-    `room`, an array of `shape`, is what `work` fills. It is shared with the process that `work` runs in, and is filled
-    again once the next one is asked for. An error of `work` is raised here. Raises RunError if a process is killed.
+    `work` fills `room`, a uint8 array of `shape` that this process shares with the one that runs `work`. It may be
+    filled again as soon as the next item is asked for. An error of `work` is raised here. Raises RunError if a process
+    is killed.
     """
     if processes < 2 or not FORKS:
         yield from in_threads(lambda place: _alone(work, place, shape), range(count), processes)

@@ -47,12 +47,12 @@ class Dataset:
     notes: dict[str, list[str]] = field(default_factory=dict)
     """{warning: keys of the images that it was given for}."""
     recorded: Facts | None = None
-    """The facts about all pixels, if prepared images have them; None if they have to be read for it."""
+    """The facts about all pixels, which prepared images have; None if they are not known without reading all pixels."""
     mapping: mmap.mmap | None = None
     """The file that `images` is mapped from; None for images in memory."""
     ordered_as: str = ""
-    """The domain whose random order, flips and divisions the images follow: "a" for both domains of paired data; "" for
-    the own domain's."""
+    """The domain that keys the random order, cuts, flips and division of the images: "a" for both domains of paired
+    data; "" for the images' own domain."""
     larger: Dataset | None = None
     """The same images at a larger size, out of which training images are cut at random; None if nothing is cut."""
     alone: tuple[str, ...] = ()
@@ -119,8 +119,8 @@ def load(
     """Reads the images of a source at `size` x `size` pixels: all, or the first `most` that can be read.
 
     `holdout` is the fraction of held-out images of a source that is not `divided`; at least one image is held out and
-    at least one is trained on. `ordered_as` is the domain whose division into training and held-out images is used, ""
-    for the own one. Images of a large set are prepared once and then mapped from a file (`ganlab.data.store`) if
+    at least one is trained on. `ordered_as` is the domain that keys the division into training and held-out images, ""
+    for `domain` itself. Images of a large set are prepared once and then mapped from a file (`ganlab.data.store`) if
     `identity`, the JSON of the source in a spec, is known. `keys` are those to read, by default all of the source's.
     Raises SpecError if fewer than two images can be read, if no training or no held-out image can, if they do not fit
     into memory or on the disk, or if an image or a label differs from what the source declares.

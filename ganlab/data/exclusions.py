@@ -1,7 +1,7 @@
 """Lists of files to leave out of a folder of images: the option `exclude` of `folder`.
 
 A list is UTF-8 text with one path a line. A relative path starts at the folder of the list. Empty lines and lines that
-start with # say nothing.
+start with # are ignored.
 """
 
 from __future__ import annotations

@@ -100,10 +100,10 @@ def upright_rgb(image: Image.Image, range: Range | None = None) -> Image.Image:
     declares, or both are those of `range`. Transparent images are laid on white. Raises ValueError if the image holds
     floats, signed integers or integers of 32 bits and `range` is None.
     """
-    # a PNG's orientation may stand behind its pixels
+    # the orientation of a PNG may follow its pixels in the file
     image.load()
     turned = image.getexif().get(ExifTags.Base.Orientation, 1) != 1
-    # it copies images that are upright too
+    # exif_transpose copies images that are upright too
     declared, upright = _declared(image), ImageOps.exif_transpose(image) if turned else image
     return _overlaid(upright) if declared is None else _scaled(upright, declared, range)
 

@@ -62,10 +62,11 @@ def pairs_of(keys: Mapping[str, Sequence[str]]) -> dict[str, str]:
 
 
 def joined(a: Dataset, b: Dataset, pairs: Mapping[str, str], keys: Mapping[str, Sequence[str]]) -> dict[str, Dataset]:
-    """Returns {domain: dataset} of pairs: in a and in b, image i of `train` belongs together, and image i of `holdout`.
+    """Returns {domain: dataset} of pairs: image i of `train` in a and image i of `train` in b are partners, and so are
+    images i of `holdout`.
 
-    A pair is held out if its image of a is. `pairs` is {key of a: key of b}; a was read from its keys, and b from the
-    partners of what was readable. `keys` is {domain: all keys}.
+    A pair is held out if its image of a is. `pairs` is {key of a: key of b}. `a` was read from the keys of `pairs`, and
+    `b` from the partners of the images of a that could be read. `keys` is {domain: all keys}.
     """
     place = {key: index for index, key in enumerate(b.keys)}
     partner = {index: place[pairs[key]] for index, key in enumerate(a.keys) if pairs[key] in place}

@@ -13,8 +13,8 @@ from ganlab.determinism import keyed
 from ganlab.interfaces.networks import Domain
 
 RELEASED = 64 * 2**20
-"""The bytes of drawn images after which a sampler releases the pages of mapped ones, so that they don't add up to all
-of them."""
+"""The bytes of drawn images after which a sampler releases the pages of mapped images. Otherwise memory would grow
+until it holds all images."""
 
 
 class Batch(NamedTuple):

@@ -42,17 +42,19 @@ FORMAT = 1
 """The version of the files. It is a part of the key."""
 
 HEADER = 4096
-"""Bytes before the pixels: a page of the memory."""
+"""The bytes before the pixels, which so begin at a page of memory."""
 
 _BLOCK = 4 * 2**20
-"""The most bytes of a block of more than one image; a killed process loses what it has read of the blocks at hand."""
+"""The most bytes of a block; a larger image is a block by itself. A killed process loses its unfinished blocks."""
 
 _PROBED = 8
-"""The images that are read at every start: their pixels are a part of the key, and show edited code."""
+"""The number of images that are read at every start. Their pixels are a part of the key, so that images are prepared
+again if the code that reads them has changed."""
 
 
 def folder() -> Path | None:
-    """Returns the folder of all prepared sets, which may be deleted at any time. None for a user without a home."""
+    """Returns the folder of all prepared sets, which may be deleted at any time. None for a user without a home
+    folder."""
     return files.cache_folder("images")
 
 
@@ -143,7 +145,7 @@ class Store:
                 record = unfinished.finished(self._source, self._labels(unfinished.kept))
             files.write(self._unfinished / RECORD, json.dumps(record._asdict()).encode())
             (self._unfinished / _JOURNAL).unlink()
-            # a damaged one
+            # damaged images may be there
             shutil.rmtree(self.path, ignore_errors=True)
             self._unfinished.rename(self.path)
         except OSError:
@@ -169,8 +171,8 @@ class Store:
             shutil.rmtree(self._unfinished, ignore_errors=True)
             raise SpecError(
                 f"{self._where}: {count} prepared images need {need / 2**30:.2f} GiB in {self.path.parent}, and"
-                f" {free / 2**30:.2f} GiB are free; `ganlab data cache --prune` frees those of other sets, and"
-                " $GANLAB_CACHE names a folder on another disk"
+                f" {free / 2**30:.2f} GiB are free; free some with `ganlab data cache --prune`, or set"
+                " $GANLAB_CACHE to a folder on another disk"
             )
 
 
@@ -185,8 +187,9 @@ def find(
 ) -> Store | None:
     """Returns the place of a set's prepared images, which may not exist yet.
 
-    None if the set is small, if its source does not name the files of the images, if `identity`, the JSON of the source
-    in a spec, is not known, or for a user without a home. The other arguments are those of `Store`.
+    Returns None if the set is small, if its source does not name the files of the images, if `identity` is None, or for
+    a user without a home folder. `identity` is the JSON of the source in a spec. `size` is the height and width of the
+    images in pixels. The other arguments are those of `Store`.
     """
     everywhere, shape = folder(), (source.channels, size, size)
     if everywhere is None or identity is None or (states := _states(source, keys)) is None:
@@ -214,7 +217,7 @@ def _is_large(pixels: int, states: Sequence[Sequence[_State]]) -> bool:
 
 
 _State = tuple[str, int, int]
-"""The path of a file, its size and the time of its last change; -1 and 0 if there is none."""
+"""The path of a file, its size in bytes and its modification time in nanoseconds; -1 and 0 if the file is missing."""
 
 
 def _states(source: Source, keys: Sequence[str]) -> list[list[_State]] | None:
@@ -234,7 +237,7 @@ def _state(path: str) -> _State:
 
 
 def opened(path: Path) -> Content | None:
-    """Maps the prepared images in a folder; None if they are missing, or if a look shows that they are damaged."""
+    """Maps the prepared images in a folder; None if they are missing or incomplete."""
     found = read_record(path)
     if found is None:
         return None
@@ -305,7 +308,10 @@ def _uncached(path: Path) -> Iterator[int | None]:
 
 @contextmanager
 def locked(path: Path, wait: bool = True) -> Iterator[bool]:
-    """Locks the prepared images in a folder against other processes. Without `wait`, yields False if one has them."""
+    """Locks the prepared images in a folder against other processes.
+
+    Yields True once they are locked. Without `wait`, yields False at once if another process has locked them.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     name = path.with_name(f".{path.name}.lock")
     while True:
@@ -327,7 +333,7 @@ def locked(path: Path, wait: bool = True) -> Iterator[bool]:
 class _Unfinished:
     """The files of a set that is being prepared: the pixels, and a journal with a line for each block of them.
 
-    The constructor keeps what a killed process has written, up to the first block that is not as its line says.
+    The constructor keeps what a killed process has written, up to the first block whose hash is not that of its line.
     """
 
     def __init__(
@@ -344,7 +350,7 @@ class _Unfinished:
         self._skipped: list[str] = []
         self._notes: dict[str, list[str]] = {}
         self._brightest, self._constant, self._lines = 0, True, 0
-        # as if all images can be read, which is so in most sets
+        # the shape is right if all images can be read, as in most sets
         self._digest = begun_digest(keys, (len(keys), *shape))
         self._pixels.seek(HEADER)
         for line in self._journal:

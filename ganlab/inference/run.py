@@ -90,10 +90,10 @@ class Run:
             image: A PIL image or the path of one, read as the source `folder` reads it; or images (N, C, H, W) in
                 [-1, 1], which keep their size and give (N, C', H, W) float32 in [-1, 1] on the same device.
             to: The domain to translate into, "a" or "b".
-            size: "run" makes a square of the size of the run's images, as the option `fit` of the source `folder` says;
-                for other sources, the largest centred square. "keep" translates the whole picture at its own size: it
-                is padded by reflection at the bottom and at the right to a size that the generator takes, and the
-                translation is cropped.
+            size: "run" makes the picture a square of the size of the run's images. The option `fit` of the source
+                `folder` says how; for other sources, the largest centred square is cut out. "keep" translates the whole
+                picture at its own size: it is padded by reflection at the bottom and at the right to a size that the
+                generator takes, and the translation is cropped.
             checkpoint: "last", "best" by the measurements during training, or a step.
 
         Raises SpecError if the picture can't be read or an argument is wrong, RunError if the checkpoint is damaged.

@@ -37,7 +37,7 @@ class Image(NamedTuple):
 
 @dataclass(frozen=True)
 class Finding:
-    """Images of one trouble: in groups that show the same picture, or each for itself."""
+    """The images with one kind of fault: in groups that show the same picture, or each image by itself."""
 
     kind: str
     title: str
@@ -45,7 +45,7 @@ class Finding:
     groups: Sequence[Sequence[Image]]
     """Groups of several images, or groups of one."""
     spoiled: Sequence[Image]
-    """The images that are too many, or that show the trouble: what the finding counts."""
+    """The images that the finding counts: all but one of a group of duplicates, or the images with the fault."""
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,7 @@ def findings(domains: Sequence[Domain], size: int, progress: Progress) -> Findin
         Finding(
             "exact",
             "Exact duplicates",
-            "The same pixels as another image. It counts more often than others, and a network learns it by heart.",
+            "The same pixels as another image. It is drawn more often than others, and a network may memorise it.",
             [[images[one] for one in group] for group in equal],
             [images[one] for one in sorted(doubles)],
         ),
@@ -113,8 +113,8 @@ def findings(domains: Sequence[Domain], size: int, progress: Progress) -> Findin
         _each(
             "repeated",
             "Repeated edges",
-            "A side ends in copies of one row or column, as if smeared: a square was cut around something near the edge"
-            " of its picture. A generator learns to draw the stripes.",
+            "A side ends in copies of one row or column and looks smeared, for example because a square was cut around"
+            " a face near the edge of its picture. A generator learns to draw the stripes.",
             _where(images, [look.repeated for look in looks]),
         ),
         _each(
@@ -177,8 +177,10 @@ def _unreadable(domains: Sequence[Domain]) -> Iterator[Finding]:
         for key, text in zip(keys, domain.dataset.skipped, strict=True):
             image = Image(domain.name, key, why=text.removeprefix(f"{key}: "))
             (damaged if domain.source.is_picture(key) else unreadable).append(image)
-    yield _each("unreadable", "Unreadable files", "The file is no image of a kind that is read.", unreadable)
-    yield _each("damaged", "Damaged images", "The file begins as an image and ends too early, or is wrong.", damaged)
+    yield _each("unreadable", "Unreadable files", "The file is not an image in a format that ganlab reads.", unreadable)
+    yield _each(
+        "damaged", "Damaged images", "The file begins as an image, but ends too early or holds wrong data.", damaged
+    )
 
 
 def _across(groups: Sequence[Sequence[Image]], kept: Sequence[Image]) -> Iterator[Finding]:

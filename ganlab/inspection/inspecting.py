@@ -54,7 +54,7 @@ def inspect_data(
 
     Returns {"page", "filter", "size", "domains", "findings", "left_out"}. "domains" is {domain: {"source", "images",
     "held_out", "labels"}}. Each of "findings" is {"kind", "title", "count", "counts": {domain: count}, "groups": [[
-    {"domain", "name", "part", "why"}]]}; an image that shows a trouble by itself is a group of one. "left_out" is
+    {"domain", "name", "part", "why"}]]}; an image that is no duplicate is a group of one. "left_out" is
     {domain: names}.
 
     Raises SpecError if the spec or a folder can't be used, RunError if a file can't be written.

@@ -42,9 +42,9 @@ class Look(NamedTuple):
 
 
 class LookedAt(Source):
-    """A source whose images are thumbnails, whatever its own size: `image` looks at the whole picture too.
+    """A source of thumbnails of another source's images. `image` also looks at the whole picture, and keeps the result.
 
-    Of `folder`, that is the whole picture of a file; of another source, its image at `size` pixels.
+    The whole picture is that of the file for the source `folder`, and the image at `size` pixels for other sources.
     """
 
     def __init__(self, source: Source, size: int) -> None:

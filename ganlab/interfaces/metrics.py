@@ -63,8 +63,9 @@ class Metric:
     number: "NUMBER-FEATURES"."""
 
     on_pairs = False
-    """True if the metric compares each output with the real image that it should be. `MetricInputs.partners` is then
-    never None: on data that are not paired the metric is left out, and a run says so before it trains."""
+    """True if the metric compares each output with its partner, the real image that it should equal.
+    `MetricInputs.partners` is then never None: if the data are not paired, the metric is left out, and a run says so
+    before it trains."""
 
     fewest = 1
     """The smallest number of images in a set with which all numbers can be measured. `ganlab run` and `ganlab check`

@@ -17,7 +17,7 @@ class Source:
     classes: int = 0
     """The number of class labels; 0 if the images have none."""
     divided: bool = False
-    """True if the source itself says which images are held out, with `is_held_out`. Otherwise `data.holdout` does."""
+    """True if `is_held_out` says which images are held out of training. If False, `data.holdout` is used."""
 
     def keys(self, domain: str) -> list[str]:
         """Returns the images' keys in a fixed order. `domain`, "a" or "b", is the domain that uses the source."""
@@ -44,12 +44,12 @@ class Source:
         raise NotImplementedError(f"{type(self).__name__} has no label")
 
     def files(self, key: str) -> Sequence[Path]:
-        """Returns the files that the image and its label come from; () if it is drawn, or if they are not known.
+        """Returns the files that the image and its label come from; () if the image is drawn, or if they are not known.
 
-        If a source names its files, a large set is prepared once: the pixels are kept on disk, and later runs map them
-        instead of calling `image`. They are prepared again if the name, size or time of change of a file differs.
-        Several processes that are forked from this one prepare them. So `image` must open its file itself: an open file
-        would have one position for all of them.
+        If a source names its files, the images of a large set are prepared once: their pixels are written to disk, and
+        later runs map them into memory instead of calling `image`. They are prepared again if the path, size or
+        modification time of a file has changed. Processes that are forked from this one call `image` to prepare them.
+        So `image` must open the file itself: the processes would share the position of a file that was open before.
         """
         return ()
 

@@ -14,11 +14,11 @@ SPLITS = ("test", "val", "valid", "validation")
 """The names of splits that are held out of training. Of several, the first is used."""
 
 _OF_SPLITS = {f"{split}{end}" for split in ("train", *SPLITS) for end in ("", "A", "B")}
-"""The names of folders that are no domain by themselves."""
+"""The names of folders that hold a split of the images, not a domain."""
 
 LAYOUTS = (
-    "trainA and trainB (with testA and testB, which are held out); train with two folders (with test, which has the"
-    " same two); two folders, one for each domain; or images alone, which become domain a"
+    "trainA and trainB, optionally testA and testB; train with two folders, optionally test with the same two; two"
+    " folders, one for each domain; or images and no folders, which become domain a"
 )
 """The layouts that are understood, in words."""
 
@@ -37,8 +37,8 @@ class Layout(NamedTuple):
 def find(root: Path) -> Layout:
     """Returns the folders of both domains below `root`, or `root` itself as that of a if it has no folders.
 
-    Without the letters A and B in their names, the folders of a and b are those in the order of their names. Raises
-    SpecError if the layout is none of `LAYOUTS`.
+    If the folders are not named by the letters A and B, the first in alphabetical order is that of a. Raises SpecError
+    if the layout is none of `LAYOUTS`.
     """
     names = _folders(root)
     inner = _folders(root / "train") if "train" in names else []
@@ -85,11 +85,11 @@ def _some(names: Sequence[str]) -> str:
 
 
 def with_sources(asked: Json, where: str) -> Json:
-    """Returns a spec with sources of type `folder` for the domains in the folder `data.root`, instead of that folder.
+    """Returns a spec in which sources of type `folder`, one for each domain found, replace `data.root` and `data.swap`.
 
-    If the spec already has one of that type, its options stay, except the paths. The source of a domain that is not in
-    the folder stays. A spec without `data.root` stays as it is. `where` names the spec in error messages. Raises
-    SpecError.
+    If the spec already has a source of that type, only its `path` and `held_out` are replaced. The source of a domain
+    that is not in the folder is kept. A spec without `data.root` is returned unchanged. `where` names the spec in error
+    messages. Raises SpecError if the layout is not understood, or if `data.swap` is true without `data.root`.
     """
     if (found := _layout(asked)) is None:
         if isinstance(data := asked.get("data"), dict) and data.get("swap") is True:
@@ -107,7 +107,10 @@ def with_sources(asked: Json, where: str) -> Json:
 
 
 def described(asked: Json) -> str | None:
-    """Returns the sentence that says which folder of `data.root` is which domain; None without such a folder."""
+    """Returns the sentence that says which folder below `data.root` is which domain; None without `data.root`.
+
+    Raises SpecError if the layout is not understood.
+    """
     if (found := _layout(asked)) is None:
         return None
     held = ", ".join(str(folder) for folder in found.held_out.values())

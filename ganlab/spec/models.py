@@ -175,25 +175,26 @@ class Data(BaseModel):
     """The image source of domain b."""
     root: Annotated[str, Field(min_length=1, json_schema_extra={"format": "path"})] | None = None
     """A folder with the images of both domains, instead of a and b: trainA and trainB, train with two folders, or two
-    folders. A split such as testA and testB is held out. The resolved spec has the sources a and b instead."""
+    folders. A split such as testA and testB is held out. A folder with images and no folders is domain a alone. The
+    resolved spec has sources for a and b instead."""
     swap: bool = False
     """Exchange the domains that are found in root."""
     size: Annotated[int, Field(ge=4, le=4096)] = 64
     """The height and width of the images in pixels."""
     resize: Annotated[int, Field(ge=4, le=4096)] | None = None
-    """The height and width at which training images are loaded for crop, at least size. CycleGAN cuts 256 pixels out of
-    286 (arXiv:1703.10593)."""
+    """The height and width in pixels at which training images are loaded before crop cuts them: at least size. Allowed
+    only with crop. CycleGAN cuts 256 pixels out of 286 (arXiv:1703.10593)."""
     crop: bool = False
-    """Cut each training image of resize pixels at a random place to size. Held-out images are resized to size and
-    not cut, as CycleGAN's own test does."""
+    """Cut a square of size pixels out of each training image, loaded at resize pixels, at a random place. Allowed only
+    with resize. Held-out images are resized to size and not cut, as in CycleGAN's own test."""
     batch: Annotated[int, Field(ge=1, le=65536)] = 8
     """The number of images of each domain in a batch."""
     flip: bool = True
     """Mirror each training image left to right with a probability of one half."""
     paired: bool = False
-    """Draw each image of domain a together with its partner in domain b, with the same flip, and hold out both or none.
-    Partners have equal keys, for `folder` equal paths, or keys that differ in the suffix alone. Images without a
-    readable partner are named and left out."""
+    """Draw each image of domain a together with its partner in domain b, with the same cut and flip, and hold out both
+    or neither. Partners have equal keys, or keys that differ only in the suffix; the key of an image of `folder` is its
+    path inside the folder. Images without a readable partner are named and left out."""
     holdout: Annotated[float, Field(gt=0, lt=1)] = 0.1
     """The fraction of each domain's images that is held out of training, for samples and evaluation. Not used for a
     source that has held-out images of its own, such as a folder with held_out."""

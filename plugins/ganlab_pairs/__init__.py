@@ -80,7 +80,7 @@ class PSNR(_ByTorchmetrics):
     numbers: Mapping[str, MetricInfo] = {
         "psnr": MetricInfo(
             "how close an output is to its partner, in decibels: the mean over all pairs of the peak signal-to-noise"
-            " ratio; ten more are a tenth of the mean squared error",
+            " ratio; 10 dB more mean a tenth of the mean squared error",
             "higher",
         )
     }

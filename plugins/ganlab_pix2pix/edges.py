@@ -18,7 +18,8 @@ class Edges(ganlab.Source):
     """The edges of another source's images: black lines on white, one channel.
 
     A line is as dark as its edge is strong. The strength is the length of the gradient of the luminance by Sobel's
-    operator (Sobel and Feldman, 1968), with pixels of the border repeated. 1, the step from black to white, is black.
+    operator (Sobel and Feldman, 1968), with pixels of the border repeated. A strength of 0 is white. A strength of 1,
+    that of a step from black to white, is black, and so are larger ones.
 
     The edges in one domain belong to the images that `of` gives the other domain, and have their keys. So `edges` of a
     source in one domain and the same source in the other are pairs.
@@ -39,7 +40,7 @@ class Edges(ganlab.Source):
         return self._of.keys("b" if domain == "a" else "a")
 
     def image(self, key: str, size: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
-        """Returns the edges of the image as (size, size, 1)."""
+        """Returns the edges of the image as (size, size, 1) uint8: 255 without an edge, 0 at the strongest."""
         strength = sobel(luminance(self._of.image(key, size)))
         grey: np.ndarray[Any, np.dtype[np.uint8]] = np.rint(255 * (1 - strength.clip(max=1))).astype(np.uint8)
         return grey[..., None]

@@ -20,7 +20,7 @@ class UNet(ganlab.Generator):
 
     Each layer on the way up also reads the activations of its size on the way down (skip connections). LeakyReLU 0.2 on
     the way down, ReLU on the way up, a norm in all layers but the outer ones and the one that gives 1x1. The height and
-    width are one power of two from 4 up.
+    width are equal, a power of two and at least 4; otherwise the constructor raises ValueError.
 
     The embedding is (N, E, 1, 1): the activations of every layer on the way down, folded to 1x1, because `decode` reads
     nothing else. With width 64, batch norm, 3 channels and 256x256 pixels it has 54,413,955 parameters.
@@ -57,7 +57,7 @@ class UNet(ganlab.Generator):
             return nn.Sequential(nn.Conv2d(inner, outer, 4, 2, 1, bias=bias), *normed, nn.LeakyReLU(0.2))
 
         def up(layer: int) -> nn.Sequential:
-            # the deepest layer has no other of its size
+            # the deepest layer has no skip connection
             inner = self.widths[layer] * (1 if layer == depth - 1 else 2)
             if layer == 0:
                 return nn.Sequential(nn.ConvTranspose2d(inner, target.channels, 4, 2, 1), nn.Tanh())

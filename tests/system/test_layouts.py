@@ -146,7 +146,7 @@ def test_a_relative_root_starts_at_the_folder_of_its_file(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("folders", "said"),
     [
-        ([], "ROOT has 0 folders; expected trainA and trainB (with testA"),
+        ([], "ROOT has 0 folders; expected trainA and trainB, optionally testA"),
         (["x"], "ROOT has 1 folder: x; expected "),
         (["x", "y", "z"], "ROOT has 3 folders: x, y, z; expected "),
         ([*"uvwxyz"], "ROOT has 6 folders: u, v, w, x, y, ...; expected "),
