@@ -24,7 +24,7 @@ def inspect(
     data: Annotated[
         list[str],
         typer.Argument(
-            metavar="SPEC | DIR [DIR]",
+            metavar="SPEC|DIR...",
             help="A spec or a run folder; or one or two folders of images, domain a and domain b; or one folder with"
             " both domains, as --data takes it.",
         ),

@@ -23,7 +23,7 @@ from helpers.processes import Forker, moments, networks, records
 
 # experiments/paper/ has the same systems, larger
 # own.json names no images
-EXPERIMENTS = [name for name in FILES if "/" not in name and name != "own.json"]
+EXPERIMENTS = [name for name in FILES if "/" not in name and name not in ("own.json", "photos.json")]
 AVERAGING = {"schedule": {"accumulate": 2, "clip": 0.5}, "losses": {"adversarial": {"type": "noisy_lsgan"}}}
 SYSTEMS = [*EXPERIMENTS, "averaging"]
 QUICK = (

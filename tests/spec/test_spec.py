@@ -30,7 +30,13 @@ def test_every_default_is_filled_and_no_auto_is_left() -> None:
     spec = resolved({"runtime": nothing, "data": {"holdout": None}, "schedule": {"steps": None}})
     assert spec.data.holdout == 0.1
     options = {"channels": 3, "fit": "cover", "limit": 0, "seed": 0, "range": None, "labels": None, "classes": []}
-    assert spec.data.a == {"type": "folder", "path": str(Path("a").absolute()), "held_out": None, **options}
+    assert spec.data.a == {
+        "type": "folder",
+        "path": str(Path("a").absolute()),
+        "held_out": None,
+        "exclude": None,
+        **options,
+    }
     assert spec.schedule["steps"] == 1000
     assert spec.losses["adversarial"]["weight"] == {"generator": 1.0, "discriminator": 1.0}
     assert "auto" not in json.dumps(spec.as_json()["runtime"])
@@ -209,12 +215,12 @@ def test_the_fingerprint_covers_what_trains(path: tuple[str, ...]) -> None:
     place = asked
     for key in path[:-1]:
         place = place[key]
-    place[path[-1]] = "x" if path[-1] in ("root", "held_out") else changed(place[path[-1]])
+    place[path[-1]] = "x" if path[-1] in ("root", "held_out", "exclude") else changed(place[path[-1]])
     one, other = (Spec.model_validate_json(json.dumps(spec)) for spec in (FULL, asked))
     for spec in (one, other):
         spec._components = dict(RESOLVED.components)
     nothing = ["name", "about", "runtime.device", "runtime.log_every", "data.root", "data.swap"]
-    nothing += [f"data.{domain}.{option}" for domain in "ab" for option in ("path", "held_out")]
+    nothing += [f"data.{domain}.{option}" for domain in "ab" for option in ("path", "held_out", "exclude")]
     same = ".".join(path) in nothing or path[0] in ("evaluation", "samples", "checkpoints", "callbacks")
     assert one != other
     assert (one.fingerprint() == other.fingerprint()) == same
@@ -234,8 +240,10 @@ def test_a_location_nested_anywhere_is_no_part_of_what_trains(trial: None) -> No
     assert list(one.locations()) == [
         "data.a.path",
         "data.a.held_out",
+        "data.a.exclude",
         "data.b.path",
         "data.b.held_out",
+        "data.b.exclude",
         "losses.look.features.file",
     ]
     assert one.losses != other.losses
