@@ -16,7 +16,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from multiprocessing.connection import Connection, wait
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar, cast
 
 import numpy as np
 import torch
@@ -125,7 +125,7 @@ def _in_order(workers: Sequence[Connection], rooms: Sequence[Pixels], count: int
                 break
             for ready in wait(workers):
                 with _killed():
-                    place, *outcome = ready.recv()  # type: ignore[union-attr]
+                    place, *outcome = cast(Connection, ready).recv()
                 done[place] = (outcome[0], outcome[1], outcome[2])
                 idle.append(ready)  # type: ignore[arg-type]
         room, found, error = done.pop(due)
