@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterator
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -37,7 +38,12 @@ class Prepared(NamedTuple):
 
 def prepared(verify: bool = False) -> list[Prepared]:
     """Returns all prepared sets. With `verify`, reads their pixels; if these have changed, the set is "damaged"."""
-    return [_prepared(path, verify) for path in _folders()]
+    found = []
+    for path in _folders():
+        # another process may rename or remove it meanwhile
+        with suppress(FileNotFoundError):
+            found.append(_prepared(path, verify))
+    return found
 
 
 def remove(found: Prepared) -> bool:
@@ -48,7 +54,9 @@ def remove(found: Prepared) -> bool:
         if free:
             # first, so that no process maps a part
             (found.path / store.RECORD).unlink(missing_ok=True)
-            shutil.rmtree(found.path)
+            # it may be gone meanwhile
+            with suppress(FileNotFoundError):
+                shutil.rmtree(found.path)
         return free
 
 

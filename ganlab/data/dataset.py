@@ -63,6 +63,11 @@ class Dataset:
         """The name of the domain that keys all random choices among the images."""
         return self.ordered_as or self.domain.name
 
+    @property
+    def sha256(self) -> str:
+        """A hash of all keys, pixels and labels, without those of `larger` images."""
+        return self._facts.sha256
+
     def warnings(self) -> list[str]:
         """Returns sentences that a person should read before the images are used."""
         where, facts = f"data.{self.domain.name}", self._facts
@@ -70,7 +75,8 @@ class Dataset:
         return [*alone, *describe(where, self.keys, self.skipped, self.notes, facts.brightest, facts.constant)]
 
     def fingerprint(self) -> dict[str, Any]:
-        """Returns {"images", "held_out", "skipped", "sha256"}: counts, and a hash of all keys, pixels and labels."""
+        """Returns {"images", "held_out", "skipped", "sha256"}: counts, and a hash of all keys, pixels and labels, those
+        of `larger` images too."""
         return {
             "images": len(self.keys),
             "held_out": len(self.holdout),
@@ -143,7 +149,8 @@ def load(
             f" and one to hold out{_first(found.skipped)}"
         )
     train, held = _division(source, found.keys, holdout, ordered_as or domain)
-    if most is None and not (len(train) and len(held)):
+    # of pairs, those that are left decide
+    if most is None and not ordered_as and not (len(train) and len(held)):
         which = "held-out" if len(train) else "training"
         raise SpecError(
             f"data.{domain}: none of the {which} images can be read, and {count} of the others{_first(found.skipped)}"
@@ -238,7 +245,7 @@ def _labels(source: Source, domain: str, keys: Sequence[str]) -> Tensor | None:
     """Returns the classes of the images, (n,) integers; None if the source has no classes, or for no images."""
     if not source.classes or not keys:
         return None
-    labels = torch.tensor([source.label(key) for key in keys])
+    labels = torch.tensor([source.label(key) for key in keys], dtype=torch.long)
     if not (labels.min() >= 0 and labels.max() < source.classes):
         raise SpecError(
             f"data.{domain}: labels go from {labels.min()} to {labels.max()}; 0 to {source.classes - 1} are allowed"

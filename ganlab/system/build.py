@@ -60,7 +60,7 @@ def build_data(spec: Spec, progress: Progress = silent, most: int | None = None)
     """
     sources = build_sources(spec)
 
-    def read(domain: str, keys: Sequence[str] | None = None, ordered_as: str = "") -> Dataset:
+    def read(domain: str, keys: Sequence[str], ordered_as: str = "") -> Dataset:
         component = spec.components[f"data.{domain}"]
         identity = json.dumps(component.as_json(), sort_keys=True)
 
@@ -77,19 +77,21 @@ def build_data(spec: Spec, progress: Progress = silent, most: int | None = None)
                 raise SpecError(f"data.{domain}: the images changed while they were read; run the command again")
             return replace(dataset, larger=larger)
 
-    if not spec.data.paired:
-        return {domain: read(domain) for domain in sources}
     keys = {}
     for domain, source in sources.items():
         with _attributing(spec.components[f"data.{domain}"]):
-            keys[domain] = source.keys(domain)
+            found = source.keys(domain)
+            # the first few need images to train on
+            keys[domain] = sorted(found, key=source.is_held_out) if most and source.divided else found
+    if not spec.data.paired:
+        return {domain: read(domain, keys[domain]) for domain in sources}
     pairs = pairs_of(keys)
     a = read("a", list(pairs), "a")
     b = read("b", [pairs[key] for key in a.keys], "a")
-    found = joined(a, b, pairs, keys)
+    both = joined(a, b, pairs, keys)
     if most is None:
-        refuse_none_left(found["a"])
-    return found
+        refuse_none_left(both["a"])
+    return both
 
 
 def build_domains(spec: Spec) -> dict[str, Domain]:

@@ -493,6 +493,17 @@ def test_incomplete_files_are_prepared_again(photographs: Path, kept: Path, dama
     assert contents(kept) == before
 
 
+def test_what_another_process_removes_meanwhile_is_left_out(
+    photographs: Path, kept: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prepared(Folder(photographs))
+    (found,) = cache.prepared()
+    monkeypatch.setattr(cache, "_folders", lambda: iter([kept / "removed", found.path]))
+    assert cache.prepared() == [found]
+    assert cache.remove(found)
+    assert cache.remove(found)
+
+
 def test_images_in_preparation_are_left_alone(photographs: Path, kept: Path) -> None:
     unfinished = kept / ".0123.unfinished"
     unfinished.mkdir(parents=True)

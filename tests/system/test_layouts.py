@@ -17,14 +17,16 @@ from typer.testing import CliRunner
 
 from ganlab.cli.commands import app
 from ganlab.data.dataset import Dataset
+from ganlab.data.folder import Folder
 from ganlab.data.sampler import Sampler
 from ganlab.errors import SpecError
+from ganlab.evaluation.run_evaluator import RunEvaluator
 from ganlab.evaluation.splits import split
 from ganlab.spec.files import merge, read
 from ganlab.spec.layouts import described
 from ganlab.spec.models import Json, Spec
 from ganlab.spec.resolve import resolve
-from ganlab.system.build import build_data, dtype_of
+from ganlab.system.build import build, build_data, dtype_of
 from helpers.systems import SIZE, TINY
 
 Pixels = np.ndarray[Any, np.dtype[np.uint8]]
@@ -230,6 +232,29 @@ def test_training_images_are_cut_out_of_larger_ones_and_held_out_images_are_resi
                 assert len(at) == 1
                 corners.update(at)
         assert len(corners) > 8
+
+
+def test_runs_that_cut_their_images_differently_are_measured_on_the_same(tmp_path: Path) -> None:
+    write(tmp_path, CYCLEGAN)
+    specs = [spec(tmp_path, **data) for data in ({}, {"resize": 20, "crop": True})]
+    plain, cut = datasets = [build_data(each) for each in specs]
+    measured = [
+        RunEvaluator(build(each, {name: one.domain for name, one in found.items()}), found, each.evaluation)
+        for each, found in zip(specs, datasets, strict=True)
+    ]
+    # compare refuses runs that were measured on other images
+    one, other = (evaluator._protocol({}, None)["images"] for evaluator in measured)
+    assert one == other
+    # a run that resumes needs the larger images too
+    assert plain["a"].fingerprint() != cut["a"].fingerprint()
+
+
+def test_a_look_at_a_few_images_sees_training_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path, CYCLEGAN)
+    straight = Folder.keys
+    monkeypatch.setattr(Folder, "keys", lambda self, domain: straight(self, domain)[::-1])
+    for dataset in build_data(spec(tmp_path), most=2).values():
+        assert len(dataset.train) == 2
 
 
 @pytest.mark.parametrize(

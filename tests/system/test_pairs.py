@@ -257,6 +257,20 @@ def test_a_pair_must_be_left_to_hold_out(numbered: Json) -> None:
     )
 
 
+@pytest.mark.parametrize("where", ["a", "b"])
+def test_a_split_that_holds_no_pair_is_refused_only_for_a(where: str, numbered: Json, tmp_path: Path) -> None:
+    (tmp_path / "held").mkdir()
+    Image.new("RGB", (16, 16), "red").save(tmp_path / "held" / "alone.png")
+    spec = resolve(merge(numbered, {"data": {where: {"held_out": str(tmp_path / "held")}}}))
+    if where == "a":
+        with pytest.raises(SpecError, match=r"^data\.paired: 20 readable pairs to train on and 0 to hold out; "):
+            build_data(spec)
+    else:
+        datasets = build_data(spec)
+        assert [len(dataset.holdout) for dataset in datasets.values()] == [5, 5]
+        assert datasets["b"].alone == ("held_out//alone.png",)
+
+
 def test_check_names_what_has_no_partner_and_counts_pairs(numbered: Json) -> None:
     (Path(numbered["data"]["b"]["path"]) / "07.png").unlink()
     told = Recording()
