@@ -10,6 +10,8 @@ import numpy as np
 import torch
 from PIL import Image, ImageOps
 from scipy.ndimage import convolve1d
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 from ganlab.data.reading import Progress, silent
 
@@ -247,17 +249,10 @@ def _smooth(thumbnails: Bytes) -> Floats:
 
 def groups(count: int, pairs: Iterable[tuple[int, int]]) -> list[list[int]]:
     """Returns the sets of `count` things that pairs connect, each ascending, without things that are in no pair."""
-    parent = list(range(count))
-
-    def root(one: int) -> int:
-        while parent[one] != one:
-            parent[one] = parent[parent[one]]
-            one = parent[one]
-        return one
-
-    for one, other in pairs:
-        parent[root(one)] = root(other)
+    first, second = np.array([*pairs], np.int64).reshape(-1, 2).T
+    graph = coo_array((np.ones(len(first), bool), (first, second)), (count, count))
+    _, component = connected_components(graph, directed=False)
     found: dict[int, list[int]] = {}
-    for one in range(count):
-        found.setdefault(root(one), []).append(one)
+    for thing, its in enumerate(component.tolist()):
+        found.setdefault(its, []).append(thing)
     return [members for members in found.values() if len(members) > 1]
