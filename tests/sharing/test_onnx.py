@@ -137,8 +137,8 @@ def test_a_hundred_held_out_images_of_every_experiment(name: str, record_propert
     if asked["data"]["a"]["type"] == "folder":
         avatars = {"type": "avatars", "style": "big-ears", "count": 400}
         patch = merge(patch, {"data": {"a": avatars}})
-    # the initial weights of these two give outputs near 0
-    generator, spec = built(patch, asked, strong=asked["generator"]["type"] in ("dcgan", "digits"))
+    # the initial weights of these three give outputs near 0
+    generator, spec = built(patch, asked, strong=asked["generator"]["type"] in ("dcgan", "digits", "unet"))
     source, size = build_sources(spec)["a"], spec.data.size
     with torch.no_grad():
         needs = find_needs(generator, source.channels, size)
