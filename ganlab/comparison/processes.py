@@ -5,6 +5,7 @@ Imports no torch, because the processes of a cluster import it too.
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -32,8 +33,11 @@ class LocalProcess:
 
     begun = True
 
-    def __init__(self, words: Sequence[str], log: Path, folder: Path) -> None:
-        """Starts `ganlab` with some words in a working folder. What it prints is appended to `log`."""
+    def __init__(self, words: Sequence[str], log: Path, folder: Path, threads: int | None = None) -> None:
+        """Starts `ganlab` with some words in a working folder. What it prints is appended to `log`.
+
+        `threads` is the number of OpenMP threads of each of its Python threads, by default as in this process.
+        """
         self._log = log
         with files.writing(log):
             output = log.open("ab")
@@ -41,6 +45,9 @@ class LocalProcess:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "ganlab.cli.attached", *words],
                 cwd=folder,
+                # torch.set_num_threads does not reach the threads that measure: two trials would compute with more
+                # threads than there are cores, and measure several times as long
+                env={**os.environ, **({} if threads is None else {"OMP_NUM_THREADS": str(threads)})},
                 # never written to: it closes when this process ends
                 stdin=subprocess.PIPE,
                 stdout=output,
@@ -71,7 +78,7 @@ def start(trial: Trial) -> LocalProcess:
     with files.writing(trial.log):
         trial.log.parent.mkdir(parents=True, exist_ok=True)
         trial.log.write_bytes(b"")
-    return LocalProcess(trial.words, trial.log, Path())
+    return LocalProcess(trial.words, trial.log, Path(), trial.cpus)
 
 
 def _end(code: int, log: Path) -> End:
