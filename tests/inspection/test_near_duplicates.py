@@ -60,14 +60,22 @@ def test_the_closest_pairs_are_compared_if_there_are_too_many(monkeypatch: pytes
     }
 
 
-def drawing(mouth: int) -> Image.Image:
+def drawing(mouth: int, winks: bool = False) -> Image.Image:
     image = Image.new("RGB", (96, 96), "white")
     draw = ImageDraw.Draw(image)
     draw.ellipse((16, 10, 80, 90), fill="#e6ac7b", outline="black", width=2)
-    draw.ellipse((32, 36, 40, 44), fill="black")
+    draw.ellipse((32, 40 if winks else 36, 40, 41 if winks else 44), fill="black")
     draw.ellipse((56, 36, 64, 44), fill="black")
     draw.arc((32, 54 - mouth, 64, 72 + mouth), 0 if mouth else 180, 180 if mouth else 360, fill="#801020", width=5)
     return image
+
+
+def test_drawings_that_differ_in_an_eye_are_two_pictures() -> None:
+    images = [reduced(drawing(0)), reduced(drawing(0, winks=True))]
+    # as if their hashes were equal: the pixels decide
+    packed = np.stack([hashes(images[0])] * 2)
+    found, _ = near_duplicates.near_duplicates(packed, np.stack([thumbnail(image) for image in images]))
+    assert found.first.tolist() == []
 
 
 def test_drawings_that_differ_in_the_mouth_are_two_pictures() -> None:
