@@ -36,7 +36,7 @@ class LocalProcess:
     def __init__(self, words: Sequence[str], log: Path, folder: Path, threads: int | None = None) -> None:
         """Starts `ganlab` with some words in a working folder. What it prints is appended to `log`.
 
-        `threads` is the number of OpenMP threads of each of its Python threads, by default as in this process.
+        `threads` is the number of threads of torch's and of NumPy's linear algebra, by default as in this process.
         """
         self._log = log
         with files.writing(log):
@@ -45,8 +45,8 @@ class LocalProcess:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "ganlab.cli.attached", *words],
                 cwd=folder,
-                # torch.set_num_threads does not reach the threads that measure: two trials would compute with more
-                # threads than there are cores, and measure several times as long
+                # NumPy's matrix products take a thread for each core otherwise, whatever torch's number is: two trials
+                # would share the cores with twice as many threads, and measure several times as long
                 env={**os.environ, **({} if threads is None else {"OMP_NUM_THREADS": str(threads)})},
                 # never written to: it closes when this process ends
                 stdin=subprocess.PIPE,

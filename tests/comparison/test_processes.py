@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 
 import ganlab
 from ganlab.cli.commands import app
+from ganlab.comparison.processes import LocalProcess
 from ganlab.runs.folder import RunFolder
 from ganlab.spec.files import merge
 from ganlab.spec.models import Json
@@ -105,3 +106,10 @@ def test_the_trials_of_a_killed_comparison_end_with_it(here: Path) -> None:
         time.sleep(0.02)
     # a trial that trains on would have ended only now
     assert folder.steps[-1:] != [2000]
+
+
+@pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="the system does not show a process's environment")
+def test_a_trial_computes_with_its_own_number_of_threads(tmp_path: Path) -> None:
+    with LocalProcess(["--version"], tmp_path / "log", tmp_path, threads=3)._process as process:
+        environment = Path(f"/proc/{process.pid}/environ").read_bytes().split(b"\0")
+    assert b"OMP_NUM_THREADS=3" in environment
