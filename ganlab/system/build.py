@@ -64,11 +64,13 @@ def build_data(spec: Spec, progress: Progress = silent, most: int | None = None)
         component = spec.components[f"data.{domain}"]
         identity = json.dumps(component.as_json(), sort_keys=True)
 
-        def at(size: int) -> Dataset:
-            source, holdout = sources[domain], spec.data.holdout
-            return load(source, domain, size, holdout, progress, most, ordered_as, identity, keys)
-
         with _attributing(component):
+            source = sources[domain]
+            names = source.keys(domain) if keys is None else keys
+
+            def at(size: int) -> Dataset:
+                return load(source, domain, size, spec.data.holdout, progress, most, ordered_as, identity, names)
+
             dataset = at(spec.data.size)
             if spec.data.resize is None:
                 return dataset
