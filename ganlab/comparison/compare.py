@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections import deque
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -57,7 +58,7 @@ def _run(planned: Plan, unfinished: Sequence[Trial], asked: Comparison, callback
     now = max(jobs or len(planned.trials), 1 if asked.on is None else 2) if unfinished else 1
     kept = _kept(planned.folder)
     before = _jobs_before(planned, unfinished, kept)
-    queue = _Queue(planned, unfinished, asked.numbers, None if before is None else max(now, before))
+    queue = _Queue(planned, unfinished, asked, None if before is None else max(now, before))
     found = queue.keep()
     if not unfinished:
         return found
@@ -76,9 +77,9 @@ def _run(planned: Plan, unfinished: Sequence[Trial], asked: Comparison, callback
 class _Queue:
     """Runs the unfinished trials of a comparison, and writes its files. A finished run is read once."""
 
-    def __init__(self, planned: Plan, unfinished: Sequence[Trial], only: Sequence[str], jobs: int | None) -> None:
-        """`only` and `jobs` are arguments of `record.comparison`."""
-        self._planned, self._only, self._jobs = planned, only, jobs
+    def __init__(self, planned: Plan, unfinished: Sequence[Trial], asked: Comparison, jobs: int | None) -> None:
+        """`jobs` is that of `record.comparison`."""
+        self._planned, self._asked, self._jobs = planned, asked, jobs
         self._waiting = deque(unfinished)
         self._failures: dict[Trial, str] = {}
         self._finished: dict[Trial, MeasuredRun] = {}
@@ -116,7 +117,7 @@ class _Queue:
             {**described(run, self._failures.get(trial, "")), "command": trial.command, "log": str(trial.log)}
             for run, trial in zip(runs, planned.trials, strict=True)
         ]
-        found = comparison([*planned.systems], runs, self._only, trials, self._jobs)
+        found = comparison([*planned.systems], runs, self._asked.numbers, trials, self._asked.command, self._jobs)
         for system in found["systems"]:
             made = planned.systems[system["name"]]
             system |= {"spec": str(made.spec), "set": list(made.set), "about": made.resolved.about}
@@ -157,7 +158,9 @@ def compare_runs(
     _check_measured(numbers, {result["number"] for run in read for result in run.results})
     folder = Path(out or Path("runs") / folder_name(systems))
     check_no_run(folder)
-    found = comparison(systems, read, numbers, [*map(described, read)], jobs=None)
+    only = [word for number in numbers for word in ("--number", number)]
+    words = ["ganlab", "compare", "--from", *map(str, runs), "--baseline", systems[0], *only, "--out", str(folder)]
+    found = comparison(systems, read, numbers, [*map(described, read)], shlex.join(words), jobs=None)
     with locking(folder, f"{folder}: another comparison is running here"):
         return write_comparison(ComparisonPage(folder), found)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shlex
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -118,7 +117,7 @@ class _Run(NamedTuple):
 
 
 def _run(folder: Path, trial: Json) -> _Run:
-    path = _located(folder, trial["folder"])
+    path = folder / trial["path"]
     # a trial may have begun since the comparison was written
     steps = trial["steps"] or _steps(path)
     return _Run(trial["system"], trial["seed"], path, steps, trial["state"] == "finished")
@@ -150,11 +149,10 @@ def _context(folder: Path, found: Json, runs: Sequence[_Run], charts: Sequence[J
         "faces": faces,
         "charts": charts,
         "systems": found["systems"],
-        "trained": trained,
         "trials": [
             {**trial, "page": _link(folder, run.path)} for trial, run in zip(found["trials"], runs, strict=True)
         ],
-        "again": "\n".join(_commands(folder, found)),
+        "command": found["command"],
     }
     shown = [
         ("numbers", "Every number", numbers),
@@ -170,12 +168,6 @@ def _ended(states: Sequence[str], seeds: Sequence[int]) -> str:
     failed = f", {states.count('failed')} failed" if "failed" in states else ""
     named = f"seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}"
     return f"{states.count('finished')} of {len(states)} trials finished{failed}; {named}."
-
-
-def _located(folder: Path, trial: str) -> Path:
-    """Returns a trial's folder, which is relative to where the comparison was made, or has moved with it."""
-    inside = folder / Path(*Path(trial).parts[-2:])
-    return inside if (inside / "spec.json").exists() else Path(trial)
 
 
 def _link(folder: Path, run: Path) -> str | None:
@@ -281,12 +273,3 @@ def _rows(found: Json) -> Iterator[Json]:
 def _half(number: Json) -> str:
     half = tables.half(number)
     return f"{number['number']} {number['direction']}: {half}" if half else ""
-
-
-def _commands(folder: Path, found: Json) -> Iterator[str]:
-    """Yields the shell commands that train every trial again and compare them."""
-    yield from (trial["command"] for trial in found["trials"] if "command" in trial)
-    runs = [trial["folder"] for trial in found["trials"]]
-    only = [word for number in found["only"] for word in ("--number", number)]
-    words = ["ganlab", "compare", "--from", *runs, "--baseline", found["baseline"], *only, "--out", str(folder)]
-    yield shlex.join(words)

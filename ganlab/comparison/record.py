@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
 
 from ganlab.comparison import tables
@@ -34,6 +35,7 @@ def comparison(
     runs: Sequence[MeasuredRun],
     only: Sequence[str],
     trials: Sequence[Json],
+    command: str,
     jobs: int | None,
 ) -> Json:
     """Returns the content of comparison.json.
@@ -43,6 +45,7 @@ def comparison(
         runs: the runs of the systems.
         only: the numbers to compare; if it is empty, all numbers are compared.
         trials: the entries of "trials", which `described` returns.
+        command: the shell command that makes the comparison.
         jobs: the largest number of trials that ran at the same time; None if it is not known.
 
     Raises SpecError if two of the runs were not measured alike.
@@ -62,6 +65,7 @@ def comparison(
     base = specs.get(systems[0], {})
     seeds = sorted({run.seed for run in runs})
     return {
+        "command": command,
         "baseline": systems[0],
         "seeds": seeds,
         "jobs": jobs,
@@ -110,7 +114,11 @@ def write_comparison(page: ComparisonPage, found: Json) -> Json:
 
     Raises RunError if the disk fails.
     """
-    folder, text = page.folder, json.dumps(found, indent=2, ensure_ascii=False)
+    folder = page.folder
+    # a page is written again from any place, and a comparison may move with its runs
+    trials = [{**trial, "path": os.path.relpath(trial["folder"], folder)} for trial in found["trials"]]
+    found = {**found, "trials": trials}
+    text = json.dumps(found, indent=2, ensure_ascii=False)
     write(folder / "comparison.md", tables.markdown(found).encode(errors="backslashreplace"))
     write(folder / "comparison.csv", tables.csv(found).encode(errors="backslashreplace"))
     # last, so that the tables are never older than comparison.json

@@ -51,6 +51,30 @@ class Comparison:
     numbers: Sequence[str] = ()
     """The numbers to compare, by default all that are measured. Fewer tests find smaller differences."""
 
+    @property
+    def command(self) -> str:
+        """The shell command that makes the comparison."""
+        options: dict[str, Sequence[str | Path | int | None]] = {
+            "--seeds": [",".join(map(str, self.seeds))],
+            "--steps": [self.steps],
+            "--images": [self.images],
+            "--jobs": [self.jobs],
+            "--on": [self.on],
+            "--vary": self.vary,
+            "--baseline": [self.baseline],
+            "--set": self.set,
+            "--out": [self.out],
+            "--number": self.numbers,
+        }
+        words = [
+            word
+            for name, values in options.items()
+            for value in values
+            if value is not None
+            for word in (name, str(value))
+        ]
+        return shlex.join(["ganlab", "compare", *map(str, self.specs), *words])
+
 
 class Trial(NamedTuple):
     """A system and a seed to train it with. It has only text and numbers, so that any machine with the same files can

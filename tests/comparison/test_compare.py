@@ -288,6 +288,18 @@ def test_the_systems_are_told_apart_by_their_specs(runs: list[Path]) -> None:
         ganlab.compare_runs([*runs, "again"], out="table")
 
 
+def test_the_page_is_written_again_from_any_place(
+    runs: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = Path(ganlab.compare_runs(runs[:4], out="table")["folder"]).absolute()
+    pictures = len(re.findall("data:image/", (folder / "report.html").read_text()))
+    assert pictures > 1
+    monkeypatch.chdir(tmp_path.parent)
+    page = ganlab.write_report(folder).read_text()
+    assert len(re.findall("data:image/", page)) == pictures
+    assert '<code tabindex="0">ganlab compare --from runs/plain-0 ' in page
+
+
 def test_threads_make_no_other_system(runs: list[Path]) -> None:
     ganlab.run("plain.json", ["runtime.threads=2", "seed=3"], "runs/threads")
     found = ganlab.compare_runs([*runs, "runs/threads"], out="table")
@@ -375,6 +387,25 @@ def test_a_dry_run_prints_a_command_for_each_trial(here: Path) -> None:
     trials = json.loads(CliRunner().invoke(app, [*words, "--json"]).stdout)
     assert [trial["command"] for trial in trials] == done.stdout.splitlines()
     assert not (here / "runs").exists()
+
+
+def test_the_command_of_a_comparison_makes_the_same_trials(here: Path) -> None:
+    asked = Comparison(
+        ["plain.json", "wide.json"],
+        [3, 1],
+        images=40,
+        jobs=2,
+        vary=["losses.cycle.weight=1,2"],
+        baseline="wide.json",
+        set=["data.flip=false", "about=two words"],
+        out="a folder",
+        numbers=["content-colour"],
+    )
+    words = shlex.split(asked.command)
+    done = CliRunner().invoke(app, [*words[1:], "--dry-run"])
+    assert done.stdout.splitlines() == [trial.command for trial in plan(asked).trials]
+    assert words[0] == "ganlab"
+    assert words[-2:] == ["--number", "content-colour"]
 
 
 @pytest.mark.parametrize("seeds", ["", "a", "0,,1", "-1", "0,0"])
