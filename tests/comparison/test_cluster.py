@@ -175,3 +175,20 @@ def test_a_cluster_on_this_machine_ends_with_the_comparison(here: Path) -> None:
     assert "1 trial, 0 of them finished already, on ray" in done.stderr
     alone = ganlab.run("plain.json", ["schedule.steps=4", "seed=3"], "alone").folder
     assert networks(Path("both/plain/seed-3"), 4) == networks(alone, 4)
+
+
+@pytest.mark.faults
+def test_a_search_on_ray_makes_the_trials_that_this_machine_makes(here: Path) -> None:
+    pytest.importorskip("ray", reason="the extra `cluster` is not installed")
+    words = ["compare", "plain.json", "--search", "trials=2", "losses.cycle.weight=int(1,9)", "--steps", "4"]
+    with tempfile.TemporaryDirectory(prefix="ray-") as folder:
+        environment = {**ENVIRONMENT, "TMPDIR": folder}
+        for places in (["--on", "ray", "--jobs", "1", "--out", "there"], ["--out", "alone"]):
+            command = [sys.executable, "-m", "ganlab", *words, *places]
+            done = subprocess.run(command, env=environment, capture_output=True, text=True)
+            assert done.returncode == 0, done.stderr
+    there, alone = (json.loads(Path(out, "search.json").read_text()) for out in ("there", "alone"))
+    assert [trial["parameters"] for trial in there["trials"]] == [trial["parameters"] for trial in alone["trials"]]
+    for number in range(2):
+        run = f"plain-{number}/seed-0"
+        assert networks(Path("there", run), 4) == networks(Path("alone", run), 4)
