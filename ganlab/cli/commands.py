@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ganlab.cli import data as image_data
-from ganlab.cli import sharing, starting, using
+from ganlab.cli import sharing, speed, starting, using
 from ganlab.cli.options import AsJson, Data, OneOrTwo, Set, Swap, one_or_two, with_data
 from ganlab.cli.process import (
     Commands,
@@ -232,6 +232,7 @@ app.command()(sharing.export)
 app.command("import")(sharing.import_)
 app.command()(using.report)
 app.command()(using.runs)
+app.command()(speed.bench)
 app.command()(starting.experiments)
 app.command()(starting.init)
 app.add_typer(image_data.app)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -51,6 +52,16 @@ def precision(runs_on: str) -> str:
     capabilities: Mapping[str, bool | int] = getattr(torch.cpu, "get_capabilities", dict)()
     has_bfloat16 = capabilities.get("amx_bf16") or capabilities.get("avx512_bf16")
     return "bfloat16" if runs_on == "cpu" and has_bfloat16 else "float32"
+
+
+def device_name(runs_on: str) -> str:
+    """Returns the maker's name of a device; of a CPU, the kind of processor if the system doesn't tell the name."""
+    if runs_on.startswith("cuda"):
+        return torch.cuda.get_device_name(runs_on)
+    with suppress(OSError, StopIteration):
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return platform.processor() or platform.machine()
 
 
 def device(asked: str, where: str) -> str:

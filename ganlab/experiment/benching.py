@@ -1,0 +1,118 @@
+"""Measures how fast a spec trains on this machine."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ganlab.data.sampler import Sampler
+from ganlab.display.choice import showing
+from ganlab.engine.device_peak import Peak, measure_peak
+from ganlab.engine.step_cost import Counts, block_seconds, count, parts_of_steps, take_step
+from ganlab.engine.trainer import Trainer
+from ganlab.errors import SpecError
+from ganlab.evaluation.speed import peak_memory
+from ganlab.experiment.parts import domains_of, reproducibly
+from ganlab.experiment.specs import load_spec
+from ganlab.interfaces.callbacks import Callback
+from ganlab.runs.environment import describe_hardware
+from ganlab.spec.models import Json, Spec
+from ganlab.system.build import build, build_data
+
+BLOCKS = 10
+"""The most blocks into which the timed steps are divided. The spread is that of the blocks."""
+
+IMAGES = 64
+"""The fewest images of each domain that are read; two batches, if these are more."""
+
+
+def bench(
+    spec: str | Path | Mapping[str, Any] | Spec,
+    steps: int,
+    set: Iterable[str] = (),
+    callback: Callback | None = None,
+) -> Json:
+    """Trains a spec for some steps and returns how fast it was. Writes nothing.
+
+    The steps are those of a run, on batches of the first images of the spec's data. Before them, a fifth as many steps
+    warm up. Afterwards a fifth as many are timed turn by turn.
+
+    Args:
+        spec: The path of a spec file, the name of a shipped experiment or a run folder; or a spec.
+        steps: The number of timed steps, at least 2.
+        set: Changes to it, each "path.to.key=value".
+        callback: Shows the progress and the warnings, as for `run`.
+
+    Returns {"spec", "size", "batch", "precision", "images_a_second", "step", "parts", "peak_memory_bytes", "peak",
+    "share_of_peak", "hardware"}. "step" and "images_a_second" have the "median" over blocks of steps and their
+    "quartiles"; "images" are those of each domain. "parts" are as in `PartOfStep`, the numbers in "step" as in
+    `Counts`; "hardware" says what was measured. Raises SpecError if the spec can't be trained,
+    RunError if a step fails.
+    """
+    with showing(callback) as shown:
+        resolved = load_spec(spec, set)
+        with reproducibly(resolved):
+            trainer = trainer_of(resolved, shown)
+            return measure(trainer, steps, shown)
+
+
+def trainer_of(spec: Spec, callback: Callback) -> Trainer:
+    """Builds what trains a spec, on the first images of its data."""
+    data = spec.data
+    datasets = build_data(spec, callback.progress, most=max(IMAGES, 2 * data.batch))
+    system = build(spec, domains_of(datasets))
+    return Trainer(system, Sampler(datasets, data.batch, data.flip, spec.seed, system.device, system.dtype))
+
+
+def measure(trainer: Trainer, steps: int, callback: Callback) -> Json:
+    """Trains and returns what `bench` returns. Expects torch to be set as for a run."""
+    if steps < 2:
+        raise SpecError(f"--steps {steps} is not allowed: at least 2 steps are timed")
+    system, spec = trainer.system, trainer.system.spec
+    few = max(2, steps // 5)
+    if system.device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(system.device)
+    for _ in callback.progress(range(few), "warming up", few):
+        take_step(trainer)
+    # before matrices for the peak take memory
+    memory = peak_memory(system.device)
+    peak = measure_peak(system.device, torch.bfloat16 if spec.runtime.precision == "bfloat16" else system.dtype)
+    before = trainer.state.draws
+    blocks = min(BLOCKS, steps)
+    sizes = [steps // blocks + (block < steps % blocks) for block in range(blocks)]
+    seconds = [block_seconds(trainer, size) for size in callback.progress(sizes, "timing steps", blocks)]
+    images = (trainer.state.draws - before) * spec.data.batch / steps
+    parts = parts_of_steps(trainer, callback.progress(range(few), "timing turns", few))
+    return {
+        "spec": spec.name,
+        "size": spec.data.size,
+        "batch": spec.data.batch,
+        "precision": spec.runtime.precision,
+        "images_a_second": _spread([images / each for each in seconds]),
+        "step": {
+            "seconds": _spread(seconds),
+            "steps": steps,
+            "blocks": blocks,
+            **(counts := count(lambda: take_step(trainer)))._asdict(),
+        },
+        "parts": [part._asdict() for part in parts],
+        "peak_memory_bytes": memory,
+        "peak": {"flops_a_second": peak.flops, "bytes_a_second": peak.bytes},
+        "share_of_peak": _shares(counts, statistics.median(seconds), peak),
+        "hardware": describe_hardware(spec.runtime),
+    }
+
+
+def _spread(values: Sequence[float]) -> Json:
+    """Returns the median of values and their quartiles."""
+    low, median, high = statistics.quantiles(values, n=4, method="inclusive")
+    return {"median": median, "quartiles": [low, high]}
+
+
+def _shares(counts: Counts, seconds: float, peak: Peak) -> Json:
+    """Returns the shares of the device's peak that a step of `seconds` reaches."""
+    return {"flops": counts.flops / seconds / peak.flops, "bytes": counts.bytes / seconds / peak.bytes}
