@@ -42,6 +42,10 @@ class RunError(GanlabError):
     """A run failed after it had begun."""
 
 
+class OutOfMemory(RunError):
+    """A training step needs more memory than there is. The message names a division of the batch that would fit."""
+
+
 class Interrupted(GanlabError):
     """Ctrl-C or SIGTERM stopped the run, and its state was saved.
 

@@ -9,6 +9,7 @@ from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Protocol
 
+from ganlab.engine.memory import explaining_memory
 from ganlab.engine.trainer import Trainer
 from ganlab.errors import Interrupted
 
@@ -34,14 +35,15 @@ def train(trainer: Trainer, writer: StepWriter, warn: Callable[[str], None]) -> 
     """Trains to the schedule's end, or until a callback requests a stop.
 
     Raises Interrupted after SIGINT or SIGTERM, when the current step is saved. The second signal raises
-    KeyboardInterrupt at once.
+    KeyboardInterrupt at once. Raises OutOfMemory if a step does not fit into the memory.
     """
     state, steps = trainer.state, trainer.schedule.steps
     with stop_signals(lambda: warn("stopping after this step; Ctrl-C again stops now")) as received:
         if state.step:
             writer.finish_last_step()
         while state.step < steps and (not state.step or writer.stop_requested is None):
-            trainer.step()
+            with explaining_memory(trainer):
+                trainer.step()
             # read once: a signal that comes later is for the next step
             stop = received[0] if received else None
             writer.after_step(last=stop is not None or state.step == steps)

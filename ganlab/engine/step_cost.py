@@ -13,6 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
+from ganlab.engine.memory import explaining_memory
 from ganlab.engine.state import TrainingState
 from ganlab.engine.step_log import StepLog
 from ganlab.engine.trainer import Trainer
@@ -47,7 +48,8 @@ def take_step(trainer: Trainer) -> None:
     """Takes a step; after the last one of the schedule, its first one again."""
     if trainer.state.step >= trainer.schedule.steps:
         trainer.state.step = 0
-    trainer.step()
+    with explaining_memory(trainer):
+        trainer.step()
 
 
 def block_seconds(trainer: Trainer, steps: int) -> float:

@@ -14,7 +14,7 @@ from ganlab.display.choice import showing
 from ganlab.engine.callbacks import ending
 from ganlab.engine.loop import train
 from ganlab.engine.trainer import Trainer
-from ganlab.errors import Interrupted, SpecError
+from ganlab.errors import Interrupted, OutOfMemory, SpecError
 from ganlab.evaluation.periodic import PeriodicEvaluation
 from ganlab.evaluation.results import covers, measure_run
 from ganlab.evaluation.run_evaluator import RunEvaluator
@@ -214,8 +214,13 @@ def _train(
             try:
                 train(trainer, writer, callback.warn)
             except KeyboardInterrupt as interrupt:
-                at = f"the newest checkpoint is that of step {folder.steps[-1]}" if folder.steps else "no step is saved"
-                raise Interrupted(f"stopped at once; {at}", signal.SIGINT) from interrupt
+                raise Interrupted(f"stopped at once; {_saved(folder)}", signal.SIGINT) from interrupt
+            except OutOfMemory as error:
+                raise OutOfMemory(f"{error}; {_saved(folder)}") from error
+
+
+def _saved(folder: RunFolder) -> str:
+    return f"the newest checkpoint is that of step {folder.steps[-1]}" if folder.steps else "no step is saved"
 
 
 @contextmanager
