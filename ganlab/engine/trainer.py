@@ -91,14 +91,16 @@ class Trainer:
             torch.autograd.backward(total / self.schedule.batches, inputs=turn.parameters)
 
     def update(self, turn: PlannedTurn) -> Tensor | None:
-        """Takes one optimizer step along the turn's gradients.
+        """Takes one optimizer step along the turn's gradients, clipped if the schedule says so.
 
-        Returns the gradient's norm, or None if no parameter of the turn has a gradient.
+        Returns the gradient's norm before clipping, or None if no parameter of the turn has a gradient.
         """
         updated = [p for p in turn.parameters if p.grad is not None]
         if not updated:
             return None
         norm = torch.nn.utils.get_total_norm([p.grad for p in updated if p.grad is not None])
+        if self.schedule.clip is not None:
+            torch.nn.utils.clip_grads_with_norm_(updated, self.schedule.clip, norm)
         self.step_optimizer(turn.player)
         changed = self.networks.updated(updated)
         self.after_update([name for name in turn.networks if name in changed])
@@ -136,7 +138,9 @@ class Trainer:
                 average.copy_(buffer)
 
     def weight(self, label: str, player: str) -> float:
-        """The weight of a term: the spec's, times the schedule's factor at this step."""
+        """The weight of a term: the spec's, times the schedule's factor at this step. A lazy loss has `every` times
+        that in every `every`-th step, and 0 in the others (arXiv:1912.04958, section 3.1)."""
         self.position.move_to_schedule(f"weight of {label} for the {player}")
         factor = finite_number(self.schedule.weight(label, player, self.state.step))
-        return self.system.spec.weight(label)[player] * factor
+        every = self.system.losses[label].every
+        return self.system.spec.weight(label)[player] * factor * every if self.state.step % every == 0 else 0.0

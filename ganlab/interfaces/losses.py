@@ -29,6 +29,11 @@ class Loss(nn.Module):
     on_pairs = False
     """True if the loss compares `t.fake` with `t.target`, its partner. A spec whose data are not paired is refused."""
 
+    every = 1
+    """The number of steps from one in which the loss is computed to the next, at least 1. Its weight is multiplied by
+    this number, so that the mean over steps stays the same. The first step is one of those. A penalty that changes
+    slowly costs less in this way (lazy regularisation, arXiv:1912.04958, section 3.1)."""
+
     def prepare(self, t: Translation) -> None:
         """Called once for each direction of the spec with an example batch, before the optimizers exist. Create
         parameters whose shape depends on the data here; keep them by `t.direction`, because one instance of the loss

@@ -48,6 +48,9 @@ class Schedule:
     """The number of batches over which each turn's gradients are averaged before its update, at least 1. Where a
     schedule with 1 would draw one batch, the core draws this many. Their activations are kept at once only if a
     discriminators' turn comes before the generators' turn on the same batches."""
+    clip: float | None = None
+    """The largest norm of a turn's gradient, over all parameters that the turn updates. The core scales a larger
+    gradient down to it (arXiv:1211.5063, algorithm 1). None does not clip."""
     fade_out: Mapping[str, int] = {}
     """{loss: a number of steps in which its weight falls linearly to 0}. A schedule sets it in its constructor. The
     core refuses a name that is none of the spec's losses."""
@@ -89,7 +92,7 @@ class Schedule:
 class ScheduleWrapper(Schedule):
     """The base class of schedules that wrap another schedule: each method calls the wrapped schedule's.
 
-    A subclass overrides what it changes. `steps`, `batches` and `fade_out` are copied from the wrapped schedule.
+    A subclass overrides what it changes. `steps`, `batches`, `clip` and `fade_out` are the wrapped schedule's.
 
     Args:
         of: the wrapped schedule.
@@ -99,6 +102,7 @@ class ScheduleWrapper(Schedule):
         self.of = of
         self.steps = of.steps
         self.batches = of.batches
+        self.clip = of.clip
         self.fade_out = of.fade_out
 
     @property

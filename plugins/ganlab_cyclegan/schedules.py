@@ -51,10 +51,7 @@ class _Adam(ganlab.Schedule):
         self.fade_out = fade_out
 
     def optimizer(self, player: str, parameters: list[tuple[str, nn.Parameter]]) -> torch.optim.Optimizer:
-        made = torch.optim.Adam(parameters, lr=self.lr, betas=self.betas, fused=True)
-        if (largest := self.clip) is not None:
-            made.register_step_pre_hook(lambda optimizer, *_: _clip(optimizer, largest))
-        return made
+        return torch.optim.Adam(parameters, lr=self.lr, betas=self.betas, fused=True)
 
     def learning_rate(self, player: str, step: int) -> float:
         """Returns 1 in the first `decay_from` of all steps, then a factor that falls linearly, to 0 after the last."""
@@ -107,8 +104,3 @@ class Alternating(_Adam):
             turns.append(Turn("discriminator", (direction,), sees="images"))
             turns.append(Turn("generator", (direction,), moves=self.directions if self.moves == "both" else None))
         return turns
-
-
-def _clip(optimizer: torch.optim.Optimizer, largest: float) -> None:
-    """Scales the gradients of an optimizer's parameters down to the norm `largest`, if their norm is larger."""
-    nn.utils.clip_grad_norm_([p for group in optimizer.param_groups for p in group["params"]], largest)

@@ -31,8 +31,9 @@ class Drawn(ganlab.Loss):
 
     trains = "discriminator"
 
-    def __init__(self) -> None:
+    def __init__(self, every: Any = 1) -> None:
         super().__init__()
+        self.every = every
         self.head = nn.Linear(1, 1)
 
     def discriminator(self, t: Translation) -> Tensor:
@@ -67,10 +68,11 @@ class Rates(ganlab.ScheduleWrapper):
 
     seen: dict[str, list[str]]
 
-    def __init__(self, of: ganlab.Schedule, batches: Any = None) -> None:
+    def __init__(self, of: ganlab.Schedule, batches: Any = None, largest: Any = None) -> None:
         super().__init__(of)
         self.seen = {}
         self.batches = batches or of.batches
+        self.clip = of.clip if largest is None else largest
 
     def optimizer(self, player: str, parameters: list[tuple[str, nn.Parameter]]) -> torch.optim.Optimizer:
         self.seen[player] = [name for name, _ in parameters]
@@ -181,6 +183,39 @@ def test_clipping_is_torchs(clip: float) -> None:
         assert one[name] == other[name] > 0.1
 
 
+@pytest.mark.parametrize(
+    "schedule",
+    [
+        {"type": "alternating", "clip": 0.1},
+        {"type": "wgan", "clip": 0.1},
+        {"type": "four_updates", "reals": ["adversarial"], "fakes": ["adversarial"], "clip": 0.1},
+        {"type": "sgd_discriminator", "of": {"type": "simultaneous", "clip": 0.1}, "steps": None},
+    ],
+)
+def test_every_shipped_schedule_clips(schedule: dict[str, Any]) -> None:
+    trainer = make_trainer({"schedule": schedule})
+    stir(trainer)
+    seen = record_gradients(trainer)
+    trainer.step()
+    norms = [torch.cat([gradient.flatten() for gradient in each.values()]).norm().item() for each in seen if each]
+    assert norms == pytest.approx([0.1] * len(norms), rel=1e-4)
+    (record,) = trainer.log.read(trainer.state)
+    assert all(value > 0.1 for name, value in record.items() if name.startswith("gradient/"))
+
+
+@pytest.mark.parametrize("clip", [0, -1.0, "1"])
+def test_a_clip_that_is_no_norm_is_refused(clip: Any) -> None:
+    schedule = {"type": "rates", "of": {"type": "simultaneous"}, "steps": None, "largest": clip}
+    with pytest.raises(SpecError, match=f"schedule: 'rates' has clip {clip!r}, not a number above 0 or None"):
+        make_trainer({"schedule": schedule}, known=REGISTRY)
+
+
+@pytest.mark.parametrize("every", [0, True, 1.5])
+def test_a_loss_with_an_every_that_is_no_number_is_refused(every: Any) -> None:
+    with pytest.raises(SpecError, match=f"losses.drawn: its `every` is {every}, not a number from 1 up"):
+        make_trainer({"losses": {"drawn": {"type": "drawn", "every": every}}}, known=REGISTRY)
+
+
 def test_parameters_come_with_names() -> None:
     patch = {
         "schedule": {"type": "rates", "of": {"type": "simultaneous", "steps": 6}, "steps": None},
@@ -203,10 +238,10 @@ def test_parameters_come_with_names() -> None:
 
 def test_a_wrapper_asks_the_schedule_that_it_wraps() -> None:
     registry = REGISTRY
-    of = {"type": "simultaneous", "steps": 7, "decay_from": 0.5, "pool": 3, "accumulate": 2}
+    of = {"type": "simultaneous", "steps": 7, "decay_from": 0.5, "pool": 3, "accumulate": 2, "clip": 0.5}
     made = registry.find("schedule", "simultaneous", "here").cls(**{k: v for k, v in of.items() if k != "type"})
     wrapper = Rates(made)
-    assert (wrapper.steps, wrapper.batches) == (7, 2)
+    assert (wrapper.steps, wrapper.batches, wrapper.clip) == (7, 2, 0.5)
     wrapper.directions = ("ba",)
     assert list(wrapper.turns(3)) == list(made.turns(3))
     assert [wrapper.learning_rate("generator", step) for step in range(7)] == [
