@@ -227,6 +227,17 @@ def show_bench(found: dict[str, Any]) -> None:
         terminal.print(each)
 
 
+def show_tuning(found: dict[str, Any]) -> None:
+    """Prints the table of `ganlab bench --tune`, given what `experiment.tune` returns."""
+    terminal = _terminal()
+    table = Table("precision", "images a second", "milliseconds a step", box=None, header_style="bold")
+    for each in found["precisions"]:
+        table.add_row(*_cells(each["precision"], _median(each["images_a_second"], 1), _median(each["seconds"], 1000)))
+    terminal.print(table)
+    sentence = f"runtime.precision auto is {found['precision']} on {found['hardware']['device_name']} from now on"
+    terminal.print(printable(f"{sentence}; kept in {found['file']}"), highlight=False, markup=False, soft_wrap=True)
+
+
 def _median(spread: dict[str, Any], factor: float) -> str:
     """Returns the median of a spread and its quartiles, times `factor`: "61.2 (60.1 to 62.0)"."""
     low, high = (f"{factor * each:,.1f}" for each in spread["quartiles"])

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from ganlab.data.dataset import Dataset
 from ganlab.data.sampler import Sampler
 from ganlab.display.choice import showing
 from ganlab.engine.device_peak import Peak, measure_peak
@@ -20,11 +21,15 @@ from ganlab.experiment.parts import domains_of, reproducibly
 from ganlab.experiment.specs import load_spec
 from ganlab.interfaces.callbacks import Callback
 from ganlab.runs.environment import describe_hardware
+from ganlab.spec import devices, tuning
 from ganlab.spec.models import Json, Spec
 from ganlab.system.build import build, build_data
 
 BLOCKS = 10
 """The most blocks into which the timed steps are divided. The spread is that of the blocks."""
+
+LEAST_SAVED = 0.05
+"""The share of a step's time that a less exact precision has to save to be chosen."""
 
 IMAGES = 64
 """The fewest images of each domain that are read; two batches, if these are more."""
@@ -56,24 +61,87 @@ def bench(
     with showing(callback) as shown:
         resolved = load_spec(spec, set)
         with reproducibly(resolved):
-            trainer = trainer_of(resolved, shown)
-            return measure(trainer, steps, shown)
+            return measure(_trainer(resolved, _datasets(resolved, shown)), steps, shown)
 
 
-def trainer_of(spec: Spec, callback: Callback) -> Trainer:
-    """Builds what trains a spec, on the first images of its data."""
-    data = spec.data
-    datasets = build_data(spec, callback.progress, most=max(IMAGES, 2 * data.batch))
-    system = build(spec, domains_of(datasets))
+def tune(
+    spec: str | Path | Mapping[str, Any] | Spec,
+    steps: int,
+    set: Iterable[str] = (),
+    callback: Callback | None = None,
+) -> Json:
+    """Trains a spec in each precision of its device, a few steps of each in turn, and keeps the fastest.
+
+    `runtime.precision` "auto" means that precision from then on, for all specs on devices of this name with this
+    version of torch. The arguments are those of `bench`.
+
+    Returns {"spec", "size", "batch", "steps", "precisions", "precision", "file", "hardware"}: "precisions" are
+    {"precision", "seconds", "images_a_second"} with the spreads of `bench`, "precision" is the fastest, and "file" is
+    where it is kept. Raises SpecError if the device has one precision alone, and as `bench` does.
+    """
+    changes = [*set]
+    with showing(callback) as shown:
+        base = load_spec(spec, changes)
+        device = base.runtime.device
+        if len(formats := devices.precisions(device)) < 2:
+            raise SpecError(f"--tune: {device} computes with {formats[0]} alone, so there is nothing to choose")
+        datasets = _datasets(base, shown)
+        specs = {each: load_spec(spec, [*changes, f"runtime.precision={each}"]) for each in formats}
+        trainers: dict[str, Trainer] = {}
+        for each in formats:
+            with reproducibly(specs[each]):
+                trainers[each] = _trainer(specs[each], datasets)
+                block_seconds(trainers[each], _few(steps))
+        seconds: dict[str, list[float]] = {each: [] for each in formats}
+        sizes = _block_sizes(steps)
+        for size in shown.progress(sizes, "timing steps", len(sizes)):
+            for each in formats:
+                with reproducibly(specs[each]):
+                    seconds[each].append(block_seconds(trainers[each], size))
+    medians = {each: statistics.median(seconds[each]) for each in formats}
+    chosen = fastest(medians)
+    batch = base.data.batch
+    return {
+        "spec": base.name,
+        "size": base.data.size,
+        "batch": batch,
+        "steps": steps,
+        "precisions": [
+            {"precision": each, "seconds": _spread(times), "images_a_second": _spread([batch / time for time in times])}
+            for each, times in seconds.items()
+        ],
+        "precision": chosen,
+        "file": str(tuning.keep(devices.device_name(device), chosen, medians, base.name)),
+        "hardware": describe_hardware(base.runtime),
+    }
+
+
+def fastest(seconds: Mapping[str, float]) -> str:
+    """Returns the precision with the shortest step, of {precision: seconds a step} with the most exact first.
+
+    A less exact one is chosen only if it saves at least `LEAST_SAVED` of the time.
+    """
+    chosen, *others = seconds
+    for each in others:
+        if seconds[each] <= (1 - LEAST_SAVED) * seconds[chosen]:
+            chosen = each
+    return chosen
+
+
+def _datasets(spec: Spec, callback: Callback) -> dict[str, Dataset]:
+    """Reads the first images of a spec's data."""
+    return build_data(spec, callback.progress, most=max(IMAGES, 2 * spec.data.batch))
+
+
+def _trainer(spec: Spec, datasets: dict[str, Dataset]) -> Trainer:
+    data, system = spec.data, build(spec, domains_of(datasets))
     return Trainer(system, Sampler(datasets, data.batch, data.flip, spec.seed, system.device, system.dtype))
 
 
 def measure(trainer: Trainer, steps: int, callback: Callback) -> Json:
     """Trains and returns what `bench` returns. Expects torch to be set as for a run."""
-    if steps < 2:
-        raise SpecError(f"--steps {steps} is not allowed: at least 2 steps are timed")
     system, spec = trainer.system, trainer.system.spec
-    few = max(2, steps // 5)
+    few = _few(steps)
     if system.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(system.device)
     for _ in callback.progress(range(few), "warming up", few):
@@ -82,9 +150,8 @@ def measure(trainer: Trainer, steps: int, callback: Callback) -> Json:
     memory = peak_memory(system.device)
     peak = measure_peak(system.device, torch.bfloat16 if spec.runtime.precision == "bfloat16" else system.dtype)
     before = trainer.state.draws
-    blocks = min(BLOCKS, steps)
-    sizes = [steps // blocks + (block < steps % blocks) for block in range(blocks)]
-    seconds = [block_seconds(trainer, size) for size in callback.progress(sizes, "timing steps", blocks)]
+    sizes = _block_sizes(steps)
+    seconds = [block_seconds(trainer, size) for size in callback.progress(sizes, "timing steps", len(sizes))]
     images = (trainer.state.draws - before) * spec.data.batch / steps
     parts = parts_of_steps(trainer, callback.progress(range(few), "timing turns", few))
     return {
@@ -96,7 +163,7 @@ def measure(trainer: Trainer, steps: int, callback: Callback) -> Json:
         "step": {
             "seconds": _spread(seconds),
             "steps": steps,
-            "blocks": blocks,
+            "blocks": len(sizes),
             **(counts := count(lambda: take_step(trainer)))._asdict(),
         },
         "parts": [part._asdict() for part in parts],
@@ -105,6 +172,19 @@ def measure(trainer: Trainer, steps: int, callback: Callback) -> Json:
         "share_of_peak": _shares(counts, statistics.median(seconds), peak),
         "hardware": describe_hardware(spec.runtime),
     }
+
+
+def _few(steps: int) -> int:
+    """Returns the number of steps that warm up, and of those that are timed turn by turn."""
+    return max(2, steps // 5)
+
+
+def _block_sizes(steps: int) -> list[int]:
+    """Returns the numbers of steps in the blocks: at most `BLOCKS` about equal ones. Raises SpecError below 2 steps."""
+    if steps < 2:
+        raise SpecError(f"--steps {steps} is not allowed: at least 2 steps are timed")
+    blocks = min(BLOCKS, steps)
+    return [steps // blocks + (block < steps % blocks) for block in range(blocks)]
 
 
 def _spread(values: Sequence[float]) -> Json:

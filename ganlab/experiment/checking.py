@@ -15,7 +15,16 @@ from ganlab.engine import summary
 from ganlab.engine.trainer import Trainer
 from ganlab.evaluation.metric_suite import evaluator_for
 from ganlab.evaluation.splits import every_image
-from ganlab.experiment.parts import callbacks_of, domains_of, initial_of, reproducibly, warn_of_few, warn_of_missing
+from ganlab.experiment.asking import asked_json
+from ganlab.experiment.parts import (
+    callbacks_of,
+    domains_of,
+    initial_of,
+    note_tuned,
+    reproducibly,
+    warn_of_few,
+    warn_of_missing,
+)
 from ganlab.experiment.specs import load_spec
 from ganlab.interfaces.callbacks import Callback
 from ganlab.runs.initial import begin_with
@@ -37,8 +46,11 @@ def check(
 
     Raises SpecError, or RunError for turns that are not valid, if the spec can't be trained.
     """
+    changes = tuple(set)
     with showing(callback) as shown:
-        return _check(load_spec(spec, set), shown)
+        resolved = load_spec(spec, changes)
+        note_tuned(asked_json(spec, changes)[0], resolved, shown)
+        return _check(resolved, shown)
 
 
 def _check(resolved: Spec, callback: Callback) -> Json:

@@ -25,6 +25,7 @@ from ganlab.experiment.parts import (
     evaluator_of,
     images_of,
     initial_of,
+    note_tuned,
     reproducibly,
     warn_of_few,
     warn_of_missing,
@@ -100,6 +101,8 @@ def _run(
     kept = folder.spec() if folder.exists and not (fresh or folder.untrained) else None
     with explaining(set):
         resolved = resolve(asked, where, like=kept)
+    if kept is None:
+        note_tuned(asked, resolved, shown)
     stopped = None
     if kept is not None:
         check_same_spec(folder, kept, resolved)

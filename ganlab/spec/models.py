@@ -296,8 +296,9 @@ class Runtime(BaseModel):
     )
     """"cpu", "mps", "cuda" or "cuda:NUMBER". "auto" is the best device that the machine has."""
     precision: Literal["auto", "float32", "tf32", "bfloat16", "float64"] = "auto"
-    """The number format of the computations. "auto" is tf32 on CUDA devices, bfloat16 on CPUs that compute with
-    it (AMX or AVX512-BF16), otherwise float32."""
+    """The number format of the computations. "auto" is the fastest that `ganlab bench --tune` has measured on such a
+    device. If it has measured none, "auto" is tf32 on CUDA devices, bfloat16 on CPUs that compute with it (AMX or
+    AVX512-BF16), otherwise float32."""
     threads: Literal["auto"] | Annotated[int, Field(ge=1, le=1024)] = "auto"
     """The number of CPU threads. The last digits of the results depend on it. "auto" is torch's choice."""
     log_every: Annotated[int, Field(ge=1, le=10_000)] = 20

@@ -14,6 +14,8 @@ from typer.testing import CliRunner
 from ganlab.cli import process
 from ganlab.cli.commands import app
 from ganlab.cli.tables import show_bench
+from ganlab.experiment.benching import fastest
+from ganlab.spec import devices
 
 
 def test_a_spec_is_timed_and_nothing_is_written(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -38,6 +40,41 @@ def test_a_spec_is_timed_and_nothing_is_written(here: Path, monkeypatch: pytest.
     show_bench(found)
     for words in ("tiny: 16 pixels, batch 4", "images a second", "operators a step", "of a copy's", "generator ab+ba"):
         assert words in written.getvalue()
+
+
+@pytest.mark.skipif(len(devices.precisions("cpu")) < 2, reason="this processor computes with float32 alone")
+def test_the_fastest_precision_is_kept_and_auto_means_it(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GANLAB_CACHE", str(here / "cache"))
+    auto = ["--set", "runtime.precision=auto"]
+    assert "--tune" not in CliRunner().invoke(app, ["check", "tiny.json", *auto]).stderr
+    done = CliRunner().invoke(app, ["bench", "tiny.json", "--tune", "--steps", "2"])
+    assert done.exit_code == 0, done.stderr
+    (entry,) = json.loads((here / "cache" / "tuned.json").read_text()).values()
+    assert entry["spec"] == "tiny"
+    assert list(entry["seconds_a_step"]) == ["float32", "bfloat16"]
+    assert entry["precision"] == fastest(entry["seconds_a_step"])
+    assert f"runtime.precision auto is {entry['precision']} on {devices.device_name('cpu')}" in done.stdout
+    for command in ("check", "run"):
+        done = CliRunner().invoke(app, [command, "tiny.json", *auto])
+        assert f"runtime.precision auto is {entry['precision']} here" in done.stderr
+        assert str(here / "cache" / "tuned.json") in done.stderr
+    # the run keeps it, whatever the file says later
+    (here / "cache" / "tuned.json").unlink()
+    assert json.loads((here / "runs" / "tiny" / "spec.json").read_text())["runtime"]["precision"] == entry["precision"]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "expected"),
+    [
+        ({"float32": 1.0, "bfloat16": 0.96}, "float32"),
+        ({"float32": 1.0, "bfloat16": 0.95}, "bfloat16"),
+        ({"float32": 1.0, "tf32": 0.5, "bfloat16": 0.49}, "tf32"),
+        ({"float32": 1.0, "tf32": 1.5, "bfloat16": 0.9}, "bfloat16"),
+        ({"float32": 1.0}, "float32"),
+    ],
+)
+def test_a_less_exact_precision_has_to_save_a_twentieth(seconds: dict[str, float], expected: str) -> None:
+    assert fastest(seconds) == expected
 
 
 def test_one_step_has_no_spread(here: Path) -> None:
