@@ -12,6 +12,7 @@ Each part writes FOLDER/PART.json after every measurement, so that a stop loses 
 from __future__ import annotations
 
 import argparse
+import functools
 import gc
 import itertools
 import json
@@ -176,7 +177,8 @@ def peer(part: Part) -> None:
         part.add(skipped="needs --peer DIR, a checkout of junyanz/pytorch-CycleGAN-and-pix2pix")
         return
     device = torch.device(part.device)
-    for (size, batch), precision in itertools.product(FIRST[:1] if part.tiny else FIRST, ("auto", "bfloat16")):
+    cells = [(32, 1)] if part.tiny else FIRST
+    for (size, batch), precision in itertools.product(cells, ("auto", "bfloat16")):
         cell = {"size": size, "batch": batch, "precision": precision, "mode": [*MODES][-1]}
         if part.seconds_left < 8:
             part.add(**cell, skipped="no time was left")
@@ -186,8 +188,9 @@ def peer(part: Part) -> None:
                 # the same batches again: the host must not be what the peer waits for
                 noise = RandomImages(batch, {name: Domain(name, 3, size, size) for name in "ab"}, "cpu")
                 drawn = itertools.cycle([noise(draw).images for draw in range(4)])
-                theirs = peers(part.peer, lambda drawn=drawn: next(drawn), Path(work))  # type: ignore[misc]
-                own = ours(batch, size, {"runtime": {"precision": precision, **[*MODES.values()][-1]}}, sampled_noise)
+                theirs = peers(part.peer, functools.partial(next, drawn), Path(work), 4 if part.tiny else 64)
+                runtime = {"precision": precision, **[*MODES.values()][-1]}
+                own = ours(batch, size, part.patch(runtime), sampled_noise)
                 part.add(**cell, **beside(own, theirs, device, 1 if part.tiny else WARM_UP))
             except (OutOfMemory, torch.OutOfMemoryError) as error:
                 part.add(**cell, skipped=f"out of memory: {str(error).splitlines()[0]}")

@@ -30,8 +30,11 @@ def ours(batch: int, size: int, patch: dict[str, Any], batches: MakeBatches = Ra
     return make_trainer("zhu2017.json", merge(system, patch), batches)
 
 
-def peers(checkout: Path, draw: Callable[[], Mapping[str, Tensor]], work: Path) -> Callable[[], None]:
-    """Returns a step of the peer's code, in a checkout of its repository, on the images {domain: batch} of `draw`."""
+def peers(checkout: Path, draw: Callable[[], Mapping[str, Tensor]], work: Path, width: int = 64) -> Callable[[], None]:
+    """Returns a step of the peer's code, in a checkout of its repository, on the images {domain: batch} of `draw`.
+
+    It writes nothing into `work`, the folder that it has for its checkpoints.
+    """
     # its packages have the names `models` and `util`
     sys.path.insert(0, str(checkout))
     from models.cycle_gan_model import CycleGANModel
@@ -46,9 +49,9 @@ def peers(checkout: Path, draw: Callable[[], Mapping[str, Tensor]], work: Path) 
         preprocess="none",
         input_nc=3,
         output_nc=3,
-        ngf=64,
+        ngf=width,
         netG="resnet_6blocks",
-        ndf=64,
+        ndf=width,
         netD="basic",
         n_layers_D=3,
         norm="instance",

@@ -55,11 +55,15 @@ def _advice(trainer: Trainer) -> str:
         f" keeps about {kept / 2**20:,.0f} MiB of activations at a time"
     )
     if (fewer := parts_that_fit(batch, parts, kept, _room(trainer))) is None:
-        return f"{said}; lower data.size or the networks' widths"
-    return (
-        f"{said}; --set runtime.accumulate={fewer} makes the same update in {fewer} parts of {batch // fewer}, with"
-        f" about {activation_bytes(trainer, batch // fewer) / 2**20:,.0f} MiB"
-    )
+        way_out = "lower data.size or the networks' widths"
+    else:
+        way_out = (
+            f"--set runtime.accumulate={fewer} makes the same update in {fewer} parts of {batch // fewer}, with about"
+            f" {activation_bytes(trainer, batch // fewer) / 2**20:,.0f} MiB"
+        )
+    if spec.runtime.checkpoint_activations:
+        return f"{said}; {way_out}"
+    return f"{said}; {way_out}; --set runtime.checkpoint_activations=true keeps fewer and takes more time"
 
 
 def parts_that_fit(batch: int, parts: int, kept: int, room: int | None) -> int | None:

@@ -45,6 +45,7 @@ TRAINS_NOTHING = (
     "data.root",
     "data.swap",
     "runtime.device",
+    "runtime.checkpoint_activations",
     "runtime.log_every",
 )
 """The keys of a spec that do not affect training, so that they may change when a run resumes."""
@@ -301,6 +302,9 @@ class Runtime(BaseModel):
     AVX512-BF16), otherwise float32."""
     threads: Literal["auto"] | Annotated[int, Field(ge=1, le=1024)] = "auto"
     """The number of CPU threads. The last digits of the results depend on it. "auto" is torch's choice."""
+    checkpoint_activations: bool = False
+    """Keep only what networks are given and return; the backward computes the activations inside them again. A step
+    takes less memory and more time. On a CPU the results are the same to the byte."""
     log_every: Annotated[int, Field(ge=1, le=10_000)] = 20
     """The number of steps from one reading of the losses to the next. Each reading waits for the device. The first step
     of a process is read at once."""

@@ -161,7 +161,7 @@ def build(spec: Spec, domains: Mapping[str, Domain]) -> System:
         if type(loss.every) is not int or loss.every < 1:
             raise SpecError(f"losses.{label}: its `every` is {shown(loss.every)}, not a number from 1 up")
     schedule = build_schedule(spec, components)
-    networks = Networks(generators, on_images, on_embeddings, _autocast(spec))
+    networks = Networks(generators, on_images, on_embeddings, _autocast(spec), spec.runtime.checkpoint_activations)
     for module in networks.modules.values():
         module.to(device, dtype)
     return System(spec, networks, losses, schedule, components, device, dtype)

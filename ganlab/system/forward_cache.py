@@ -289,6 +289,13 @@ class ForwardCache:
         pooled = [images for direction, images in self._pooled.items() if direction[1] == domain]
         return found + leaves + pooled
 
+    def held(self) -> list[Tensor]:
+        """Returns what is kept of the networks' outputs: the values, and this turn's scores and other results."""
+        outputs = [entry.tensors for entry in self._entries.values()]
+        outputs += [tensors for _, tensors in self._made.values()]
+        outputs += [[*scored.inner, scored.scores] for scored in self._scores.values()]
+        return [tensor for tensors in outputs for tensor in tensors]
+
     def take_logged(self) -> list[Logged]:
         """Returns the values that losses logged since the last call."""
         logged, self._logged = self._logged, []
