@@ -33,6 +33,7 @@ from ganlab.engine.device_peak import measure_peak
 from ganlab.engine.step_cost import block_seconds, count, take_step
 from ganlab.engine.trainer import Trainer
 from ganlab.errors import OutOfMemory
+from ganlab.experiment.benching import spread
 from ganlab.experiment.parts import reproducibly
 from ganlab.files import write
 from ganlab.interfaces.networks import Domain
@@ -104,11 +105,6 @@ def settled(trainer: Trainer) -> int:
     for _ in range(WARM_UP):
         take_step(trainer)
     return max(1, round(SECONDS / BLOCKS / block_seconds(trainer, 1)))
-
-
-def spread(values: list[float]) -> Json:
-    low, median, high = statistics.quantiles(values, n=4, method="inclusive")
-    return {"median": median, "quartiles": [low, high]}
 
 
 def captured(part: Part) -> None:

@@ -40,7 +40,7 @@ PYTHON
 # part SECONDS NAME: seconds include the start of Python and the import of torch
 part() {
     echo "== $2, at most $1 s"
-    timeout -k 5 "$1" "$python" benchmarks/gpu.py "$2" "$out" --seconds $(($1 - 12)) "${options[@]}"
+    timeout -k 5 "$1" "$python" benchmarks/gpu.py "$2" "$out" --seconds $(($1 - 12)) ${options[@]+"${options[@]}"}
     echo "{\"part\": \"$2\", \"exit_code\": $?, \"seconds_allowed\": $1}" >>"$out/parts.jsonl"
 }
 

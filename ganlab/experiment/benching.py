@@ -55,8 +55,8 @@ def bench(
     Returns {"spec", "size", "batch", "precision", "images_a_second", "step", "parts", "peak_memory_bytes", "peak",
     "share_of_peak", "hardware"}. "step" and "images_a_second" have the "median" over blocks of steps and their
     "quartiles"; "images" are those of each domain. "parts" are as in `PartOfStep`, the numbers in "step" as in
-    `Counts`; "hardware" says what was measured. Raises SpecError if the spec can't be trained,
-    RunError if a step fails.
+    `Counts`; "hardware" says what was measured. Raises SpecError if the spec can't be trained, RunError if a step
+    fails.
     """
     with showing(callback) as shown:
         resolved = load_spec(spec, set)
@@ -79,7 +79,7 @@ def tune(
     {"precision", "seconds", "images_a_second"} with the spreads of `bench`, "precision" is the fastest, and "file" is
     where it is kept. Raises SpecError if the device has one precision alone, and as `bench` does.
     """
-    changes = [*set]
+    changes, sizes, few = [*set], _block_sizes(steps), _few(steps)
     with showing(callback) as shown:
         base = load_spec(spec, changes)
         device = base.runtime.device
@@ -91,23 +91,23 @@ def tune(
         for each in formats:
             with reproducibly(specs[each]):
                 trainers[each] = _trainer(specs[each], datasets)
-                block_seconds(trainers[each], _few(steps))
+                block_seconds(trainers[each], few)
         seconds: dict[str, list[float]] = {each: [] for each in formats}
-        sizes = _block_sizes(steps)
         for size in shown.progress(sizes, "timing steps", len(sizes)):
             for each in formats:
                 with reproducibly(specs[each]):
                     seconds[each].append(block_seconds(trainers[each], size))
     medians = {each: statistics.median(seconds[each]) for each in formats}
     chosen = fastest(medians)
-    batch = base.data.batch
+    # of each domain, in a step
+    images = base.data.batch * trainers[chosen].state.draws / (few + steps)
     return {
         "spec": base.name,
         "size": base.data.size,
-        "batch": batch,
+        "batch": base.data.batch,
         "steps": steps,
         "precisions": [
-            {"precision": each, "seconds": _spread(times), "images_a_second": _spread([batch / time for time in times])}
+            {"precision": each, "seconds": spread(times), "images_a_second": spread([images / time for time in times])}
             for each, times in seconds.items()
         ],
         "precision": chosen,
@@ -141,7 +141,7 @@ def _trainer(spec: Spec, datasets: dict[str, Dataset]) -> Trainer:
 def measure(trainer: Trainer, steps: int, callback: Callback) -> Json:
     """Trains and returns what `bench` returns. Expects torch to be set as for a run."""
     system, spec = trainer.system, trainer.system.spec
-    few = _few(steps)
+    sizes, few = _block_sizes(steps), _few(steps)
     if system.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(system.device)
     for _ in callback.progress(range(few), "warming up", few):
@@ -150,7 +150,6 @@ def measure(trainer: Trainer, steps: int, callback: Callback) -> Json:
     memory = peak_memory(system.device)
     peak = measure_peak(system.device, torch.bfloat16 if spec.runtime.precision == "bfloat16" else system.dtype)
     before = trainer.state.draws
-    sizes = _block_sizes(steps)
     seconds = [block_seconds(trainer, size) for size in callback.progress(sizes, "timing steps", len(sizes))]
     images = (trainer.state.draws - before) * spec.data.batch / steps
     parts = parts_of_steps(trainer, callback.progress(range(few), "timing turns", few))
@@ -159,9 +158,9 @@ def measure(trainer: Trainer, steps: int, callback: Callback) -> Json:
         "size": spec.data.size,
         "batch": spec.data.batch,
         "precision": spec.runtime.precision,
-        "images_a_second": _spread([images / each for each in seconds]),
+        "images_a_second": spread([images / each for each in seconds]),
         "step": {
-            "seconds": _spread(seconds),
+            "seconds": spread(seconds),
             "steps": steps,
             "blocks": len(sizes),
             **(counts := count(lambda: take_step(trainer)))._asdict(),
@@ -172,6 +171,12 @@ def measure(trainer: Trainer, steps: int, callback: Callback) -> Json:
         "share_of_peak": _shares(counts, statistics.median(seconds), peak),
         "hardware": describe_hardware(spec.runtime),
     }
+
+
+def spread(values: Sequence[float]) -> Json:
+    """Returns the median of values and their quartiles."""
+    low, median, high = statistics.quantiles(values, n=4, method="inclusive")
+    return {"median": median, "quartiles": [low, high]}
 
 
 def _few(steps: int) -> int:
@@ -185,12 +190,6 @@ def _block_sizes(steps: int) -> list[int]:
         raise SpecError(f"--steps {steps} is not allowed: at least 2 steps are timed")
     blocks = min(BLOCKS, steps)
     return [steps // blocks + (block < steps % blocks) for block in range(blocks)]
-
-
-def _spread(values: Sequence[float]) -> Json:
-    """Returns the median of values and their quartiles."""
-    low, median, high = statistics.quantiles(values, n=4, method="inclusive")
-    return {"median": median, "quartiles": [low, high]}
 
 
 def _shares(counts: Counts, seconds: float, peak: Peak) -> Json:

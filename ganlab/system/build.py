@@ -160,6 +160,12 @@ def build(spec: Spec, domains: Mapping[str, Domain]) -> System:
     for label, loss in losses.items():
         if type(loss.every) is not int or loss.every < 1:
             raise SpecError(f"losses.{label}: its `every` is {shown(loss.every)}, not a number from 1 up")
+        for part in loss.modules():
+            if isinstance(part, Loss) and part is not loss and part.every != 1:
+                raise SpecError(
+                    f"losses.{label}: a loss nested in it has `every` {shown(part.every)}, which is not allowed: a step"
+                    " leaves out whole losses alone"
+                )
     schedule = build_schedule(spec, components)
     networks = Networks(generators, on_images, on_embeddings, _autocast(spec), spec.runtime.checkpoint_activations)
     for module in networks.modules.values():

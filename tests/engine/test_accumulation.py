@@ -216,6 +216,12 @@ def test_a_loss_with_an_every_that_is_no_number_is_refused(every: Any) -> None:
         make_trainer({"losses": {"drawn": {"type": "drawn", "every": every}}}, known=REGISTRY)
 
 
+def test_a_nested_loss_is_not_left_out_of_steps() -> None:
+    nested = {"type": "acgan_source", "of": {"type": "r1", "every": 2}}
+    with pytest.raises(SpecError, match="losses.drawn: a loss nested in it has `every` 2, which is not allowed"):
+        make_trainer({"losses": {"drawn": nested}}, known=REGISTRY)
+
+
 def test_parameters_come_with_names() -> None:
     patch = {
         "schedule": {"type": "rates", "of": {"type": "simultaneous", "steps": 6}, "steps": None},
