@@ -218,7 +218,7 @@ def test_a_loss_with_an_every_that_is_no_number_is_refused(every: Any) -> None:
 
 def test_a_nested_loss_is_not_left_out_of_steps() -> None:
     nested = {"type": "acgan_source", "of": {"type": "r1", "every": 2}}
-    with pytest.raises(SpecError, match="losses.drawn: a loss nested in it has `every` 2, which is not allowed"):
+    with pytest.raises(SpecError, match="a loss nested in it has `every` 2, which is not allowed"):
         make_trainer({"losses": {"drawn": nested}}, known=REGISTRY)
 
 
