@@ -204,7 +204,7 @@ def synthesise(source: Any, domain: str, identity: str) -> None:
     assert found is not None
     found.path.mkdir(parents=True)
     shape = [len(keys), 3, SIZE, SIZE]
-    record = store.Record(identity, shape, keys, [], {}, None, 255, False, "0" * 64)
+    record = store.Record(identity, shape, {}, keys, [], {}, None, 255, False, "0" * 64)
     (found.path / store.RECORD).write_text(json.dumps(record._asdict()))
     with (found.path / store.PIXELS).open("wb") as file:
         file.write(store.header(shape))

@@ -91,6 +91,13 @@ def show_check(found: dict[str, Any]) -> None:
     terminal.print(printable(": ".join(filter(None, (found["name"], found["about"])))), markup=False)
     images = ", ".join(f"{count:,} of {domain}" for domain, count in found["images"].items())
     terminal.print(f"images: {images}", highlight=False)
+    extras = [
+        f"{name} of {domain} ({extra['values']})"
+        for domain, named in found["extras"].items()
+        for name, extra in named.items()
+    ]
+    if extras:
+        terminal.print(printable(f"extras: {', '.join(extras)}"), highlight=False, markup=False)
     for table in (networks, terms, turns):
         terminal.print()
         terminal.print(table)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -11,6 +12,7 @@ from torch import Tensor
 from ganlab.data.dataset import Dataset, normalised
 from ganlab.determinism import keyed
 from ganlab.interfaces.networks import Domain
+from ganlab.interfaces.sources import Extra
 
 RELEASED = 64 * 2**20
 """The bytes of drawn images after which a sampler releases the pages of mapped images. Otherwise memory would grow
@@ -26,12 +28,15 @@ class Batch(NamedTuple):
     """{domain: (N,) integers} for the domains that have class labels."""
     classes: dict[str, int]
     """{domain: number of classes}; 0 without labels."""
+    extras: Mapping[str, Mapping[str, Tensor]] = {}
+    """{domain: {name: (N, C, H, W)}} for the domains that have extras. Pictures are in [-1, 1], classes integers."""
 
 
 def first_images(batch: Batch, count: int) -> Batch:
-    """Returns the first `count` images of a batch, with their labels."""
+    """Returns the first `count` images of a batch, with their labels and extras."""
     images, labels = ({k: v[:count] for k, v in values.items()} for values in (batch.images, batch.labels))
-    return batch._replace(images=images, labels=labels)
+    extras = {domain: {k: v[:count] for k, v in values.items()} for domain, values in batch.extras.items()}
+    return batch._replace(images=images, labels=labels, extras=extras)
 
 
 class BatchSource(Protocol):
@@ -53,8 +58,8 @@ class Sampler:
     """Draws batches of `batch` training images of each domain.
 
     Each domain has its own order, which is shuffled again in every epoch. Images of a dataset that has `larger` ones
-    are cut out of these at random. With `flip`, images are mirrored at random. The domains of paired data have one
-    order, the same cuts and the same flips.
+    are cut out of these at random. With `flip`, images are mirrored at random. Extras are cut and mirrored with their
+    image. The domains of paired data have one order, the same cuts and the same flips.
     """
 
     def __init__(
@@ -65,18 +70,19 @@ class Sampler:
         self._order_of = {name: dataset.order for name, dataset in datasets.items()}
         self._classes = {name: domain.classes for name, domain in self.domains.items()}
         self._train = {name: dataset.train.numpy() for name, dataset in datasets.items()}
-        self._images = {name: self._place((dataset.larger or dataset).images) for name, dataset in datasets.items()}
+        self._layers = {name: self._place((dataset.larger or dataset).layers) for name, dataset in datasets.items()}
+        self._extras = {name: dataset.source.extras for name, dataset in datasets.items() if dataset.source.extras}
         self._labels = {name: d.labels.to(device) for name, d in datasets.items() if d.labels is not None}
         self._orders: dict[tuple[str, int], np.ndarray] = {}
         self._datasets = [*datasets.values()]
         self._drawn = 0
 
-    def _place(self, images: Tensor) -> Tensor:
+    def _place(self, layers: Tensor) -> Tensor:
         if self.device.type == "cuda":
             free, _ = torch.cuda.mem_get_info(self.device)
-            if images.numel() < free // 4:
-                return images.to(self.device)
-        return images
+            if layers.numel() < free // 4:
+                return layers.to(self.device)
+        return layers
 
     def _order(self, domain: str, epoch: int) -> np.ndarray:
         if (domain, epoch) not in self._orders:
@@ -100,8 +106,8 @@ class Sampler:
 
     def __call__(self, draw: int) -> Batch:
         """Returns batch number `draw`, counted from 0."""
-        images, labels = {}, {}
-        for domain, pixels in self._images.items():
+        images, labels, extras = {}, {}, {}
+        for domain, pixels in self._layers.items():
             chosen = torch.tensor(self.indices(domain, draw))
             at = to_device(chosen, self.device)
             here = pixels.device.type == self.device.type
@@ -116,11 +122,21 @@ class Sampler:
                 mirrored = torch.from_numpy(np.arange(self.batch) + self.batch * (random.random(self.batch) < 0.5))
                 both = torch.cat([batch, batch.flip(-1)])
                 batch = both.index_select(0, to_device(mirrored, self.device))
-            images[domain] = normalised(batch, self.dtype)
+            images[domain] = normalised(batch[:, : self.domains[domain].channels], self.dtype)
+            if domain in self._extras:
+                extras[domain] = self._values(batch[:, self.domains[domain].channels :], self._extras[domain])
             if domain in self._labels:
                 labels[domain] = self._labels[domain][at]
             self._release(batch.numel())
-        return Batch(images, labels, self._classes)
+        return Batch(images, labels, self._classes, extras)
+
+    def _values(self, layers: Tensor, extras: Mapping[str, Extra]) -> dict[str, Tensor]:
+        """The layers (N, L, H, W) of all extras -> {name: (N, C, H, W)}, as a loss reads them."""
+        parts = torch.split(layers, [extra.channels for extra in extras.values()], dim=1)
+        return {
+            name: normalised(part, self.dtype) if extra.values == "picture" else part.long()
+            for (name, extra), part in zip(extras.items(), parts, strict=True)
+        }
 
 
 def cut(images: Tensor, corners: np.ndarray, size: int) -> Tensor:

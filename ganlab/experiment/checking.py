@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ganlab.data.dataset import Dataset, held_out
-from ganlab.data.reading import unreadable, without_partner
+from ganlab.data.dataset import Dataset, held_out, read_layers
+from ganlab.data.reading import SHOWN, read, unreadable, without_partner
 from ganlab.data.sampler import Sampler
 from ganlab.data.store import is_kept
 from ganlab.display.choice import showing
@@ -29,11 +30,11 @@ def check(
 ) -> Json:
     """Builds a spec, evaluates its losses once on two images, and returns what a run would train. Writes nothing.
 
-    Returns {"name", "about", "images", "networks", "terms", "turns", "numbers", "memory", "third_party"}. "images" has
-    the number of images of each domain, before any turns out to be damaged. "memory" is an estimate in bytes: "states"
-    of weights, gradients and optimizers, "activations" that autograd keeps for the larger player's turn, "images" of
-    the datasets that are not mapped from a file, and their "total". "third_party" lists the plugins that ganlab does
-    not ship.
+    Returns {"name", "about", "images", "extras", "networks", "terms", "turns", "numbers", "memory", "third_party"}.
+    "images" has the number of images of each domain, before any turns out to be damaged. "extras" is {domain: {name:
+    {"channels", "values"}}}. "memory" is an estimate in bytes: "states" of weights, gradients and optimizers,
+    "activations" that autograd keeps for the larger player's turn, "images" of the datasets that are not mapped from a
+    file, and their "total". "third_party" lists the plugins that ganlab does not ship.
 
     Raises SpecError, or RunError for turns that are not valid, if the spec can't be trained.
     """
@@ -56,7 +57,7 @@ def _check(resolved: Spec, callback: Callback) -> Json:
             "states": summary.state_bytes(trainer),
             "activations": summary.activation_bytes(trainer, resolved.data.batch),
             "images": sum(
-                counts[domain] * each.images[0].numel()
+                counts[domain] * each.layers[0].numel()
                 for domain, dataset in datasets.items()
                 for each in (dataset, dataset.larger)
                 if each is not None and not is_kept(each.source, each.source.keys(domain), each.domain.width)
@@ -84,6 +85,10 @@ def _check(resolved: Spec, callback: Callback) -> Json:
         "name": resolved.name,
         "about": resolved.about,
         "images": counts,
+        "extras": {
+            domain: {name: extra._asdict() for name, extra in dataset.source.extras.items()}
+            for domain, dataset in datasets.items()
+        },
         "networks": summary.describe_networks(system, domains_of(datasets)),
         "terms": summary.describe_terms(trainer),
         "turns": summary.describe_turns(trainer),
@@ -96,7 +101,10 @@ def _check(resolved: Spec, callback: Callback) -> Json:
 
 
 def _keys_of_images(datasets: Mapping[str, Dataset], callback: Callback) -> dict[str, list[str]]:
-    """Returns {domain: keys of its images}, and warns of keys that name no image and of images without a partner."""
+    """Returns {domain: keys of its images}, and warns of keys that name no image and of images without a partner.
+
+    A warning gives the reasons of the keys that it names; the others are not read.
+    """
     found = {}
     for domain, dataset in datasets.items():
         if dataset.alone:
@@ -104,10 +112,18 @@ def _keys_of_images(datasets: Mapping[str, Dataset], callback: Callback) -> dict
         alone = set(dataset.alone)
         keys = [key for key in dataset.source.keys(domain) if key not in alone]
         others = [key for key in keys if not dataset.source.is_image(key)]
-        found[domain] = [key for key in keys if key not in {*others}]
+        without = {*others}
+        found[domain] = [key for key in keys if key not in without]
         if others:
-            callback.warn(unreadable(f"data.{domain}", len(found[domain]), others))
+            said = [_with_reason(dataset, key) for key in others[:SHOWN]] + others[SHOWN:]
+            callback.warn(unreadable(f"data.{domain}", len(found[domain]), said))
     return found
+
+
+def _with_reason(dataset: Dataset, key: str) -> str:
+    """Returns "key: why it can't be read"."""
+    layers, _ = read(partial(read_layers, dataset.source, dataset.domain.name, dataset.domain.width), key)
+    return f"{key}: {layers}" if isinstance(layers, Exception) else key
 
 
 def _third_party(spec: Spec) -> list[str]:

@@ -118,7 +118,8 @@ def _evaluate_run(
         try:
             datasets = images_of(spec, callback)
         except SpecError as error:
-            paths = [place for place in spec.locations() if str(error).startswith(f"{place.rpartition('.')[0]}:")]
+            said = str(error).partition(":")[0]
+            paths = [place for place in spec.locations() if said in (place, place.rpartition(".")[0])]
             way_out = f"; if the images have moved, give their place with --set {paths[0]}=..." if paths else ""
             raise SpecError(f"{error}{way_out}") from error
         folder.tidy()

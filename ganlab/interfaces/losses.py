@@ -89,6 +89,21 @@ class Translation:
         return self._values.labels(self._target)
 
     @property
+    def source_extras(self) -> Mapping[str, Tensor]:
+        """{name: extra} of the images in `source`: `t.source_extras["mask"]`. The domain's image source declares the
+        names.
+
+        Each is (N, C, H, W) with the height and width of the images. A picture is in [-1, 1], a mask of classes has
+        integers. Raises SpecError for a name that the source does not declare.
+        """
+        return self._values.extras(self._source)
+
+    @property
+    def target_extras(self) -> Mapping[str, Tensor]:
+        """{name: extra} of the images in `target`; otherwise the same as `source_extras`."""
+        return self._values.extras(self._target)
+
+    @property
     def source_classes(self) -> int:
         """The number of classes of the source domain; 0 if it has no labels."""
         return self._values.classes(self._source)
@@ -233,6 +248,8 @@ class TranslationValues(Protocol):
     def images(self, domain: str) -> Tensor: ...
 
     def labels(self, domain: str) -> Tensor: ...
+
+    def extras(self, domain: str) -> Mapping[str, Tensor]: ...
 
     def classes(self, domain: str) -> int: ...
 

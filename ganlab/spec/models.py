@@ -372,11 +372,12 @@ class Spec(BaseModel):
         their files instead. The paths of other components are compared, since nothing says what they read. Empty if
         the spec is not resolved."""
         return {
-            f"{part.place}.{option}": part.options[option]
+            f"{part.place}.{place}": path
             for component in self._components.values()
             for part in component.walk()
             if part.component.kind in ("source", "features")
             for option in signature(part.component.cls).paths
+            for place, path in _places(option, part.options[option]).items()
         }
 
     def trains(self) -> Json:
@@ -398,6 +399,11 @@ class Spec(BaseModel):
         """Returns {player: weight} of a loss, by its name in a resolved spec."""
         weight: Mapping[str, float] = self.losses[loss]["weight"]
         return weight
+
+
+def _places(option: str, value: Any) -> dict[str, str | None]:
+    """Returns {place: path} of an option that is a path; of an object of paths, a place for each name."""
+    return {f"{option}.{name}": path for name, path in value.items()} if isinstance(value, dict) else {option: value}
 
 
 def differences(one: Spec, other: Spec) -> list[str]:

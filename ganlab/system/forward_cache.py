@@ -7,6 +7,7 @@ copy that takes gradients, so no gradient reaches a generator. Scores are kept f
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -17,7 +18,7 @@ from ganlab.data.sampler import Batch, to_device
 from ganlab.determinism import keyed
 from ganlab.errors import SpecError
 from ganlab.interfaces.networks import Discriminator
-from ganlab.system.cache_checks import check_domain, checked_logged, checked_pool, find_discriminator
+from ganlab.system.cache_checks import Extras, check_domain, checked_logged, checked_pool, find_discriminator
 from ganlab.system.networks import Networks
 from ganlab.torch_utils import as_float
 
@@ -158,6 +159,9 @@ class ForwardCache:
         if domain not in self.batch.labels:
             raise SpecError(f"asks for labels of domain {domain}, and its source has none")
         return self.batch.labels[domain]
+
+    def extras(self, domain: str) -> Mapping[str, Tensor]:
+        return Extras(domain, self.batch.extras.get(domain, {}))
 
     def classes(self, domain: str) -> int:
         return self.batch.classes[domain]

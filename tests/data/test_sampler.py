@@ -186,7 +186,7 @@ def cropping(seed: int = 5, flip: bool = False, ordered_as: str = "", draws_from
     datasets = {}
     for name in draws_from:
         small = replace(dataset("a", 12), domain=Domain(name, 3, 4, 4), ordered_as=ordered_as)
-        datasets[name] = replace(small, larger=replace(small, images=larger))
+        datasets[name] = replace(small, larger=replace(small, layers=larger))
     return Sampler(datasets, 8, flip, seed, CPU, torch.float32), larger
 
 
