@@ -17,7 +17,7 @@ from ganlab.interfaces.networks import Domain
 from ganlab.spec.files import merge
 from ganlab.spec.models import Json
 from ganlab.spec.resolve import resolve
-from ganlab.system.build import build
+from ganlab.system.build import build, build_sources
 
 SIZE = 16
 DIRECTIONS = ("ab", "ba")
@@ -61,9 +61,11 @@ class RandomImages:
         dtype: torch.dtype = torch.float64,
         classes: int | Mapping[str, int] = 0,
         channels: int | Mapping[str, int] = 3,
+        extras: Mapping[str, Mapping[str, ganlab.Extra]] = {},
     ) -> None:
-        """`classes` and `channels` are those of both domains, or {domain: number}."""
-        self.batch, self.dtype = batch, dtype
+        """`classes` and `channels` are those of both domains, or {domain: number}. `extras` are masks, {domain: {name:
+        extra}}."""
+        self.batch, self.dtype, self.extras = batch, dtype, extras
 
         def of(name: str, count: int | Mapping[str, int]) -> int:
             return count if isinstance(count, int) else count[name]
@@ -81,7 +83,11 @@ class RandomImages:
             for name, domain in self.domains.items()
             if domain.classes
         }
-        return Batch(images, labels, {name: domain.classes for name, domain in self.domains.items()})
+        extras = {
+            name: {of: torch.randint(2, (self.batch, 1, *images[name].shape[2:]), generator=random) for of in named}
+            for name, named in self.extras.items()
+        }
+        return Batch(images, labels, {name: domain.classes for name, domain in self.domains.items()}, extras)
 
 
 class Around(ganlab.Discriminator):
@@ -105,7 +111,8 @@ def make_trainer(
     """Returns a trainer of TINY, patched, on noise in float64. `known` is the registry, or what is installed."""
     known = known or registry()
     spec = resolve(merge(merge(TINY, {"runtime": {"precision": "float64"}}), dict(patch or {})), registry=known)
-    images = RandomImages(batch, spec.data.size, classes=classes)
+    extras = {name: source.extras for name, source in build_sources(spec).items()}
+    images = RandomImages(batch, spec.data.size, classes=classes, extras=extras)
     return Trainer(build(spec, images.domains), images)
 
 

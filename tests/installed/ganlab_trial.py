@@ -123,6 +123,21 @@ class Scripted(ganlab.Loss):
         return value + 0 * mean
 
 
+class Painted(ganlab.Loss):
+    """The distance of a translation from 1 where an extra of its source has class 1, and from -1 elsewhere."""
+
+    def __init__(self, extra: str = "parts", spoils: bool = False) -> None:
+        super().__init__()
+        self.extra, self.spoils = extra, spoils
+
+    def generator(self, t: Translation) -> Tensor:
+        mask = t.source_extras[self.extra]
+        term = (t.fake - (2.0 * (mask == 1) - 1)).abs().mean()
+        if self.spoils:
+            mask.zero_()
+        return term
+
+
 class Exploding(ganlab.Schedule):
     """Updates both generators, then both discriminators, by gradient descent. At step `at` the weights of `player`
     become infinite."""
@@ -233,7 +248,7 @@ def ganlab_discriminators() -> dict[str, type[ganlab.Discriminator]]:
 
 @ganlab.hookimpl
 def ganlab_losses() -> dict[str, type[ganlab.Loss]]:
-    return {"learned": Learned, "scripted": Scripted}
+    return {"learned": Learned, "painted": Painted, "scripted": Scripted}
 
 
 @ganlab.hookimpl
