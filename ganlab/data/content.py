@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-import mmap
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from torch import Tensor
 
+from ganlab.data.pixel_file import PixelFile
 from ganlab.interfaces.sources import Extra, Source
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ class Content(NamedTuple):
     """{warning: keys of the images that it was given for}."""
     facts: Facts | None = None
     """The facts about the images, if they are known without reading all of them."""
-    mapping: mmap.mmap | None = None
+    file: PixelFile | None = None
     """The file that `layers` is mapped from; None if the images are in memory."""
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import hashlib
 import math
-import mmap
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -18,6 +17,7 @@ from torch import Tensor
 from ganlab.data import store
 from ganlab.data.blocks import Pixels
 from ganlab.data.content import Content, Facts, facts_of, layers_of
+from ganlab.data.pixel_file import PixelFile
 from ganlab.data.reading import Progress, describe, noting_warnings, read_all, silent, without_partner
 from ganlab.determinism import keyed
 from ganlab.errors import SpecError
@@ -48,7 +48,7 @@ class Dataset:
     """{warning: keys of the images that it was given for}."""
     recorded: Facts | None = None
     """The facts about all pixels, which prepared images have; None if they are not known without reading all pixels."""
-    mapping: mmap.mmap | None = None
+    file: PixelFile | None = None
     """The file that `layers` is mapped from; None for images in memory."""
     ordered_as: str = ""
     """The domain that keys the random order, cuts, flips and division of the images: "a" for both domains of paired
@@ -101,10 +101,16 @@ class Dataset:
 
     def release(self) -> None:
         """Gives the pages of mapped images back to the system, which keeps them in its cache as long as it has room."""
-        if self.mapping is not None and hasattr(mmap, "MADV_DONTNEED"):
-            self.mapping.madvise(mmap.MADV_DONTNEED)
+        if self.file is not None:
+            self.file.release()
         if self.larger is not None:
             self.larger.release()
+
+    def read(self, indices: Sequence[int]) -> Tensor:
+        """Returns a copy of the layers at `indices`, (N, L, H, W) uint8."""
+        if self.file is not None:
+            return self.file.read(indices)
+        return self.layers.index_select(0, torch.tensor(indices))
 
     def pixels(self, indices: Tensor) -> Tensor:
         """Indices (N,) -> images (N, C, H, W) float32 in [-1, 1]."""
@@ -171,7 +177,7 @@ def load(
         found.skipped,
         found.notes,
         found.facts,
-        found.mapping,
+        found.file,
         ordered_as,
     )
 

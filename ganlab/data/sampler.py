@@ -15,8 +15,8 @@ from ganlab.interfaces.networks import Domain
 from ganlab.interfaces.sources import Extra
 
 RELEASED = 64 * 2**20
-"""The bytes of drawn images after which a sampler releases the pages of mapped images. Otherwise memory would grow
-until it holds all images."""
+"""The bytes of drawn images after which a sampler releases the pages of mapped images. Otherwise those that an
+evaluation has read would stay in memory."""
 
 
 class Batch(NamedTuple):
@@ -70,19 +70,19 @@ class Sampler:
         self._order_of = {name: dataset.order for name, dataset in datasets.items()}
         self._classes = {name: domain.classes for name, domain in self.domains.items()}
         self._train = {name: dataset.train.numpy() for name, dataset in datasets.items()}
-        self._layers = {name: self._place((dataset.larger or dataset).layers) for name, dataset in datasets.items()}
+        self._drawn_from = {name: dataset.larger or dataset for name, dataset in datasets.items()}
+        self._on_device = {name: self._copied(dataset) for name, dataset in self._drawn_from.items()}
         self._extras = {name: dataset.source.extras for name, dataset in datasets.items() if dataset.source.extras}
         self._labels = {name: d.labels.to(device) for name, d in datasets.items() if d.labels is not None}
         self._orders: dict[tuple[str, int], np.ndarray] = {}
         self._datasets = [*datasets.values()]
         self._drawn = 0
 
-    def _place(self, layers: Tensor) -> Tensor:
-        if self.device.type == "cuda":
-            free, _ = torch.cuda.mem_get_info(self.device)
-            if layers.numel() < free // 4:
-                return layers.to(self.device)
-        return layers
+    def _copied(self, dataset: Dataset) -> Tensor | None:
+        """Returns the layers of a dataset on the GPU, if it has room for them."""
+        if self.device.type != "cuda" or dataset.layers.numel() >= torch.cuda.mem_get_info(self.device)[0] // 4:
+            return None
+        return dataset.layers.to(self.device)
 
     def _order(self, domain: str, epoch: int) -> np.ndarray:
         if (domain, epoch) not in self._orders:
@@ -107,26 +107,24 @@ class Sampler:
     def __call__(self, draw: int) -> Batch:
         """Returns batch number `draw`, counted from 0."""
         images, labels, extras = {}, {}, {}
-        for domain, pixels in self._layers.items():
-            chosen = torch.tensor(self.indices(domain, draw))
-            at = to_device(chosen, self.device)
-            here = pixels.device.type == self.device.type
-            # index_select: indexing with [] and torch.where take several times as long (benchmarks/test_store.py)
-            batch = pixels.index_select(0, at) if here else to_device(pixels.index_select(0, chosen), self.device)
+        for domain, on_device in self._on_device.items():
+            chosen = self.indices(domain, draw)
+            if on_device is None:
+                batch = to_device(self._drawn_from[domain].read(chosen), self.device)
+            else:
+                batch = on_device.index_select(0, to_device(torch.tensor(chosen), self.device))
             size = self.domains[domain].width
             if (width := batch.shape[-1]) > size:
                 random = keyed(self.seed, "crop", self._order_of[domain], draw)
                 batch = cut(batch, random.integers(0, width - size + 1, (self.batch, 2)), size)
             if self.flip:
                 random = keyed(self.seed, "flip", self._order_of[domain], draw)
-                mirrored = torch.from_numpy(np.arange(self.batch) + self.batch * (random.random(self.batch) < 0.5))
-                both = torch.cat([batch, batch.flip(-1)])
-                batch = both.index_select(0, to_device(mirrored, self.device))
+                batch = mirrored(batch, random.random(self.batch) < 0.5)
             images[domain] = normalised(batch[:, : self.domains[domain].channels], self.dtype)
             if domain in self._extras:
                 extras[domain] = self._values(batch[:, self.domains[domain].channels :], self._extras[domain])
             if domain in self._labels:
-                labels[domain] = self._labels[domain][at]
+                labels[domain] = self._labels[domain][to_device(torch.tensor(chosen), self.device)]
             self._release(batch.numel())
         return Batch(images, labels, self._classes, extras)
 
@@ -149,6 +147,17 @@ def cut(images: Tensor, corners: np.ndarray, size: int) -> Tensor:
     """
     places = zip(images, corners.tolist(), strict=True)
     return torch.stack([image[:, row : row + size, column : column + size] for image, (row, column) in places])
+
+
+def mirrored(images: Tensor, which: np.ndarray) -> Tensor:
+    """Mirrors the images (N, C, H, W) for which `which`, (N,), is true, and returns them. May change `images`."""
+    # on a CPU, assigning by NumPy is several times as fast as by torch (benchmarks/test_store.py)
+    if images.device.type == "cpu":
+        places = np.flatnonzero(which)
+        images.numpy()[places] = images.index_select(0, torch.from_numpy(places)).flip(-1).numpy()
+        return images
+    places = np.arange(len(which)) + len(which) * which
+    return torch.cat([images, images.flip(-1)]).index_select(0, to_device(torch.from_numpy(places), images.device))
 
 
 def to_device(values: Tensor, device: torch.device) -> Tensor:

@@ -6,10 +6,8 @@ import functools
 import hashlib
 import json
 import math
-import mmap
 import os
 import shutil
-import warnings
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
@@ -24,6 +22,7 @@ from torch import Tensor
 from ganlab import files
 from ganlab.data.blocks import Block, Pixels, cores, in_processes, read_block
 from ganlab.data.content import Content, Facts, begun_digest, layers_of
+from ganlab.data.pixel_file import PixelFile
 from ganlab.data.reading import Progress, noting_warnings, read
 from ganlab.errors import RunError, SpecError
 from ganlab.interfaces.sources import Extra, Source
@@ -248,19 +247,13 @@ def opened(path: Path) -> Content | None:
     if found is None:
         return None
     try:
-        with files.opened(path / PIXELS) as file:
-            mapping = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        file = PixelFile(path / PIXELS, HEADER, found.shape)
     except FileNotFoundError:
         # removed at this moment
         return None
-    array = np.frombuffer(mapping, np.uint8)[HEADER:].reshape(found.shape)
-    with warnings.catch_warnings():
-        # nothing writes to the images
-        warnings.filterwarnings("ignore", "The given NumPy array is not writable")
-        layers = torch.from_numpy(array)
     labels = None if found.labels is None else torch.tensor(found.labels)
     facts = Facts(found.brightest, found.constant, found.sha256)
-    return Content(tuple(found.keys), layers, labels, tuple(found.skipped), found.notes, facts, mapping)
+    return Content(tuple(found.keys), file.mapped, labels, tuple(found.skipped), found.notes, facts, file)
 
 
 def read_record(path: Path) -> Record | None:

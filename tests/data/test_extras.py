@@ -95,7 +95,7 @@ def test_extras_are_cut_and_mirrored_with_their_image(
 
     dataset = replace(at(SIZE), larger=at(LARGE))
     assert dataset.larger is not None
-    assert (dataset.larger.mapping is not None) == prepared
+    assert (dataset.larger.file is not None) == prepared
     seen = verify_all_belong_together(Sampler({"a": dataset}, 8, True, 0, torch.device("cpu"), torch.float32), "a", 30)
     # the images are cut at 3 x 3 places
     assert len(seen) == 2 * 9
@@ -238,7 +238,7 @@ def test_prepared_extras_are_those_from_memory(
     (numbered["masks"] / "inner/03.bmp").unlink()
     for source in (source_of(numbered), Folder(numbered["images"])):
         found, expected = (load(source, "a", SIZE, 0.2, identity=identity) for identity in ("{}", None))
-        assert (found.mapping is None, expected.mapping is None) == (False, True)
+        assert (found.file is None, expected.file is None) == (False, True)
         assert torch.equal(found.layers, expected.layers)
         assert found.images.shape == (len(found.keys), 3, SIZE, SIZE)
         assert found.skipped == expected.skipped

@@ -77,7 +77,7 @@ def prepared(source: Folder, size: int = SIZE, name: str = "folder") -> Dataset:
 
 def in_memory(source: Folder, size: int = SIZE) -> Dataset:
     found = load(source, "a", size, 0.25)
-    assert found.mapping is None
+    assert found.file is None
     return found
 
 
@@ -95,7 +95,7 @@ def test_they_are_what_reading_into_memory_gives(photographs: Path, kept: Path, 
     source = source_of(photographs)
     expected = in_memory(source, size)
     for found in (prepared(source, size), prepared(source, size)):
-        assert found.mapping is not None
+        assert found.file is not None
         assert torch.equal(found.images, expected.images)
         assert found.labels is not None
         assert expected.labels is not None
@@ -167,10 +167,10 @@ def test_small_sets_and_images_without_files_stay_in_memory(
         def files(self, key: str) -> list[Path]:
             return []
 
-    assert prepared(Drawn(photographs)).mapping is None
+    assert prepared(Drawn(photographs)).file is None
     # by their pixels, 70 x 3 x 24 x 24 bytes, or by their files
     monkeypatch.setattr(store, "KEPT_FROM", max(COUNT * 3 * SIZE**2, 10**6))
-    assert prepared(Folder(photographs)).mapping is None
+    assert prepared(Folder(photographs)).file is None
     assert not kept.exists()
 
 
