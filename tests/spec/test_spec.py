@@ -35,6 +35,8 @@ def test_every_default_is_filled_and_no_auto_is_left() -> None:
         "path": str(Path("a").absolute()),
         "held_out": None,
         "exclude": None,
+        "masks": {},
+        "pictures": {},
         **options,
     }
     assert spec.schedule["steps"] == 1000
