@@ -27,6 +27,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import many_pictures
 import numpy as np
 import pytest
 import torch
@@ -50,22 +51,7 @@ LEAST_SPEED, LEAST_BATCHES, MOST_SECONDS, MOST_BYTES = 0.9, 20, 10, 1.5e9
 @pytest.fixture(scope="module")
 def folders(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """{domain: a folder of half of the JPEG files}."""
-    from skimage import data
-
-    where, random = tmp_path_factory.mktemp("jpegs"), np.random.default_rng(0)
-    whole = [Image.fromarray(each()) for each in (data.astronaut, data.chelsea, data.coffee)]
-    found = {}
-    for domain in "ab":
-        found[domain] = where / domain
-        found[domain].mkdir()
-        for number in range(request.config.getoption("--images") // 2):
-            picture = whole[number % 3]
-            share = random.uniform(0.5, 1) * min(picture.width / 178, picture.height / 218)
-            width, height = 178 * share, 218 * share
-            left, top = random.uniform(0, picture.width - width), random.uniform(0, picture.height - height)
-            cut = picture.resize((178, 218), Image.Resampling.BICUBIC, (left, top, left + width, top + height))
-            cut.save(found[domain] / f"{number:06}.jpg", quality=90)
-    return found
+    return many_pictures.write(tmp_path_factory.mktemp("jpegs"), request.config.getoption("--images"))
 
 
 @pytest.fixture(autouse=True)
