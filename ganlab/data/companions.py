@@ -11,7 +11,7 @@ from typing import Literal
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from ganlab.data.image_files import FORMATS, declared_size, found_below, picture
+from ganlab.data.image_files import FORMATS, Range, declared_size, found_below, picture
 from ganlab.errors import SpecError
 from ganlab.files import home_expanded
 
@@ -49,14 +49,15 @@ class Companions:
             found.setdefault(os.path.splitext(name)[0], []).append(name)
         return found
 
-    def read(self, key: str, image: Path) -> Image.Image:
-        """Returns the picture, RGB, or the mask, "L", for the image of a file.
+    def read(self, key: str, image: Path, range: Range | None) -> Image.Image:
+        """Returns the picture, RGB, or the mask, "L", for the image `key`, whose file is `image`.
 
-        Raises ValueError if it can't be read, or if its sides have another ratio than those of the image.
+        `range` is that of `ganlab.data.image_files.picture`. Raises ValueError if the file can't be read, or if its
+        sides have another ratio than those of the image.
         """
         path = self.file(key)
         try:
-            found = picture(path) if self._values == "picture" else mask(path)
+            found = picture(path, range) if self._values == "picture" else mask(path)
             # a file may be turned by its EXIF orientation
             (short, long), sides = sorted(found.size), sorted(declared_size(image) or found.size)
             if abs(short * sides[1] - long * sides[0]) > max(long, sides[1]):
@@ -72,6 +73,9 @@ def mask(path: Path) -> Image.Image:
     They are the grey values, or the indices of a palette. Raises ValueError if the file can't be read or has colours
     without a palette, more than 8 bits, or a format that is not in `EXACT`.
     """
+    if not path.is_file():
+        # opening a pipe would block
+        raise ValueError("is not a file")
     try:
         with Image.open(path, formats=EXACT) as opened:
             if opened.mode not in ("1", "L", "P"):
@@ -80,5 +84,8 @@ def mask(path: Path) -> Image.Image:
             return Image.fromarray(np.asarray(ImageOps.exif_transpose(opened)).astype(np.uint8))
     except UnidentifiedImageError as error:
         raise ValueError(f"is no mask of a kind that is read ({', '.join(EXACT)})") from error
-    except OSError as error:
-        raise ValueError(" ".join(str(error.strerror or error).split())) from error
+    except ValueError:
+        raise
+    # Pillow's decoders raise many other errors than OSError for damaged files
+    except Exception as error:
+        raise ValueError(" ".join(str(error).split()) or type(error).__name__) from error

@@ -131,7 +131,7 @@ class Folder(Source):
         return pixels(fitted(picture(self._file(key), self.range), size, self.fit), self.channels)
 
     def extra(self, name: str, key: str, size: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
-        found = self._companions[name].read(key, self._file(key))
+        found = self._companions[name].read(key, self._file(key), self.range)
         return pixels(fitted(found, size, self.fit), self.extras[name].channels)
 
     def files(self, key: str) -> list[Path]:

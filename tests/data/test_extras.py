@@ -154,13 +154,14 @@ def test_masks_keep_their_classes_and_pictures_are_resized_as_images(tmp_path: P
 
 
 def test_images_without_an_extra_are_left_out_and_named(numbered: dict[str, Path], tiny: Json, tmp_path: Path) -> None:
-    masks = {name: numbered["masks"] / f"inner/{name}.bmp" for name in ("03", "04", "05", "06", "07")}
+    masks = {name: numbered["masks"] / f"inner/{name}.bmp" for name in ("03", "04", "05", "06", "07", "09")}
     masks["03"].unlink()
     Image.fromarray(np.zeros((14, 14, 3), np.uint8)).save(masks["04"])
     Image.fromarray(np.zeros((14, 20), np.uint8)).save(masks["05"])
     Image.open(masks["06"]).save(masks["06"].with_suffix(".jpg"))
     Image.open(masks["07"]).save(masks["07"].with_suffix(".jpg"))
     masks["07"].unlink()
+    masks["09"].write_bytes(masks["09"].read_bytes()[:100])
     source = source_of(numbered)
     # a file of the same suffix is the partner whatever else there is
     Image.new("L", (LARGE, LARGE)).save(numbered["masks"] / "inner/08.png")
@@ -174,8 +175,9 @@ def test_images_without_an_extra_are_left_out_and_named(numbered: dict[str, Path
         f"inner/06.png: has several 'parts' in {folder}: inner/06.bmp, inner/06.jpg",
         f"inner/07.png: its 'parts', {folder / 'inner/07.jpg'}, is no mask of a kind that is read (BMP, GIF, PNG, PPM,"
         " TIFF)",
+        f"inner/09.png: its 'parts', {masks['09']}, image file is truncated (0 bytes not processed)",
     ]
-    assert len(dataset.keys) == COUNT - 5
+    assert len(dataset.keys) == COUNT - 6
 
     told = Recording()
     of = {"path": str(numbered["images"]), "masks": {"parts": str(folder)}}
