@@ -68,7 +68,7 @@ def evaluator_of(system: System, datasets: dict[str, Dataset], asked: Evaluation
 def reproducibly(spec: Spec) -> AbstractContextManager[None]:
     """Sets torch for a spec's device, number format and threads, and restores it afterwards."""
     runtime = spec.runtime
-    return reproducible(torch.device(runtime.device), runtime.precision, int(runtime.threads))
+    return reproducible(torch.device(runtime.device), runtime.precision, int(runtime.threads), runtime.deterministic)
 
 
 def warn_of_missing(missing: Mapping[str, str], callback: Callback) -> None:

@@ -120,7 +120,9 @@ def _run(
             system = build(resolved, domains_of(datasets))
             data = resolved.data
             trainer = Trainer(
-                system, Sampler(datasets, data.batch, data.flip, resolved.seed, system.device, system.dtype)
+                system,
+                Sampler(datasets, data.batch, data.flip, resolved.seed, system.device, system.dtype),
+                callback.warn,
             )
             for sentence in trainer.dry_run.warnings:
                 callback.warn(sentence)

@@ -29,6 +29,7 @@ def describe(runtime: Runtime) -> Json:
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         "cuda": torch.version.cuda if device.type == "cuda" else None,
         "threads": runtime.threads,
+        "deterministic": runtime.deterministic,
         "commit": _commit(),
         "plugins": sorted({(c.plugin, c.package, c.version) for c in components}),
         "components": {f"{c.kind}/{c.name}": c.plugin for c in components},

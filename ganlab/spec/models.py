@@ -46,6 +46,8 @@ TRAINS_NOTHING = (
     "data.swap",
     "runtime.device",
     "runtime.log_every",
+    # a captured step gives the same bytes
+    "runtime.capture",
 )
 """The keys of a spec that do not affect training, so that they may change when a run resumes."""
 
@@ -300,6 +302,13 @@ class Runtime(BaseModel):
     it (AMX or AVX512-BF16), otherwise float32."""
     threads: Literal["auto"] | Annotated[int, Field(ge=1, le=1024)] = "auto"
     """The number of CPU threads. The last digits of the results depend on it. "auto" is torch's choice."""
+    deterministic: bool = True
+    """Let cuDNN compute with deterministic algorithms on CUDA devices, so that the same spec gives the same bytes. If
+    false, it takes the algorithms that it measures to be the fastest. The gain has not been measured yet. No effect on
+    other devices."""
+    capture: bool = True
+    """On CUDA devices, capture the steps as CUDA graphs, which give the same bytes as steps launched one operation at a
+    time. If a component can't be captured, the run warns and continues without. No effect on other devices."""
     log_every: Annotated[int, Field(ge=1, le=10_000)] = 20
     """The number of steps from one reading of the losses to the next. Each reading waits for the device. The first step
     of a process is read at once."""
@@ -388,6 +397,9 @@ class Spec(BaseModel):
         if self.init.run is None:
             # random weights, as of runs that were made before there was a choice
             del spec["init"]
+        if self.runtime.deterministic:
+            # the only way there was before there was a choice
+            del spec["runtime"]["deterministic"]
         return spec
 
     def fingerprint(self) -> str:

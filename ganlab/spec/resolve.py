@@ -297,4 +297,4 @@ def _runtime(asked: Runtime, where: str, like: Runtime) -> Runtime:
         raise SpecError(f"{where}.precision: 'float64' is not allowed: mps has no float64")
     if precision == "tf32" and not on_cuda:
         raise SpecError(f"{where}.precision: 'tf32' is not allowed: only CUDA devices have it, not {runs_on!r}")
-    return Runtime(device=runs_on, precision=precision, threads=chosen("threads"), log_every=asked.log_every)
+    return asked.model_copy(update={"device": runs_on, "precision": precision, "threads": chosen("threads")})

@@ -9,15 +9,14 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ganlab.data.sampler import Batch, to_device
-from ganlab.determinism import keyed
+from ganlab.data.sampler import Batch
 from ganlab.errors import SpecError
 from ganlab.interfaces.networks import Discriminator
 from ganlab.system.cache_checks import check_domain, checked_logged, checked_pool, find_discriminator
+from ganlab.system.host_inputs import Draw, HostInputs
 from ganlab.system.networks import Networks
 from ganlab.torch_utils import as_float
 
@@ -77,14 +76,22 @@ class Logged(NamedTuple):
 class ForwardCache:
     """The values of one batch in both directions. `begin` says whose turn it is.
 
-    `number` counts the batches over which gradients are averaged, from 0; each has random numbers of its own.
+    `number` counts the batches over which gradients are averaged, from 0; each has random numbers of its own. Random
+    numbers come through `inputs`.
     """
 
     def __init__(
-        self, networks: Networks, batch: Batch, pools: dict[str, nn.Module], seed: int, number: int = 0
+        self,
+        networks: Networks,
+        batch: Batch,
+        pools: dict[str, nn.Module],
+        seed: int,
+        number: int = 0,
+        inputs: HostInputs | None = None,
     ) -> None:
         self.networks, self.batch, self.pools, self.seed = networks, batch, pools, seed
         self._number = number
+        self._inputs = inputs or HostInputs()
         self.requests: set[str] = set()
         """The values that were read, as "DIRECTION.VALUE", and the names of the discriminators that scored."""
         self._logged: list[Logged] = []
@@ -222,9 +229,9 @@ class ForwardCache:
         if direction not in self.pools:
             return self.leaf(fake)
         if direction not in self._pooled:
-            rolls = self._keyed("pool", direction).random((len(fake), 2))
+            rolls = self._uniform((len(fake), 2), "pool", direction)
             with torch.no_grad():
-                pooled = checked_pool(self.pools[direction], fake.detach(), self._below_one(rolls))
+                pooled = checked_pool(self.pools[direction], fake.detach(), rolls)
             self._pooled[direction] = pooled.detach().requires_grad_()
         return self._pooled[direction]
 
@@ -257,17 +264,17 @@ class ForwardCache:
 
     @property
     def step(self) -> int:
-        return self.position[0]
+        return self._inputs.read_step(self.position[0])
 
     def log(self, direction: str, name: str, value: Tensor | float) -> None:
         like = next(iter(self.batch.images.values()))
         self._logged.append(Logged(direction, name, checked_logged(name, value, like)))
 
     def uniform(self, direction: str, size: tuple[int, ...]) -> Tensor:
-        return self._below_one(self._random(direction).random(size))
+        return self._uniform(size, "draw", direction, self._next_draw(direction))
 
     def normal(self, direction: str, size: tuple[int, ...]) -> Tensor:
-        return self._like_images(self._random(direction).standard_normal(size))
+        return self._inputs(self._draw(size, "draw", direction, self._next_draw(direction)).normal, self.position[0])
 
     def shapes(self, direction: str) -> dict[str, tuple[int, ...]]:
         real = {"source": self.batch.images[direction[0]], "target": self.batch.images[direction[1]]}
@@ -294,20 +301,15 @@ class ForwardCache:
         logged, self._logged = self._logged, []
         return logged
 
-    def _random(self, direction: str) -> np.random.Generator:
+    def _next_draw(self, direction: str) -> int:
         draw = self._draws[direction] = self._draws.get(direction, -1) + 1
-        return self._keyed("draw", direction, draw)
+        return draw
 
-    def _keyed(self, what: str, *rest: int | str) -> np.random.Generator:
+    def _uniform(self, size: tuple[int, ...], what: str, *rest: int | str) -> Tensor:
+        return self._inputs(self._draw(size, what, *rest).uniform, self.position[0])
+
+    def _draw(self, size: tuple[int, ...], what: str, *rest: int | str) -> Draw:
+        like = next(iter(self.batch.images.values()))
         # without the first batch's number, which keeps the random numbers of a run that does not accumulate
         number = (self._number,) if self._number else ()
-        return keyed(self.seed, what, *self.position, *number, *rest)
-
-    def _below_one(self, values: np.ndarray) -> Tensor:
-        # a float64 just below 1 becomes 1 in float32
-        uniform = self._like_images(values)
-        return uniform.clamp_(max=1 - torch.finfo(uniform.dtype).eps / 2)
-
-    def _like_images(self, values: np.ndarray) -> Tensor:
-        like = next(iter(self.batch.images.values()))
-        return to_device(torch.from_numpy(values).to(like.dtype), like.device)
+        return Draw((self.seed, what), (self.position[1], *number, *rest), size, like.dtype, like.device)

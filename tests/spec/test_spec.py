@@ -219,7 +219,7 @@ def test_the_fingerprint_covers_what_trains(path: tuple[str, ...]) -> None:
     one, other = (Spec.model_validate_json(json.dumps(spec)) for spec in (FULL, asked))
     for spec in (one, other):
         spec._components = dict(RESOLVED.components)
-    nothing = ["name", "about", "runtime.device", "runtime.log_every", "data.root", "data.swap"]
+    nothing = ["name", "about", "runtime.device", "runtime.log_every", "runtime.capture", "data.root", "data.swap"]
     nothing += [f"data.{domain}.{option}" for domain in "ab" for option in ("path", "held_out", "exclude")]
     same = ".".join(path) in nothing or path[0] in ("evaluation", "samples", "checkpoints", "callbacks")
     assert one != other
