@@ -148,16 +148,13 @@ class StepCapture:
             return None
 
     def _record(self, kind: Hashable, step: Step) -> Row | None:
-        inputs, first = StaticInputs(self._position), self._state.draws
-        addresses = dict(self._addresses())
         reads = HostReads(self._system.device, self._system.components, self._position)
+        inputs, first, addresses = StaticInputs(reads), self._state.draws, dict(self._addresses())
         with reads:
             row = self._graphs.warm_up(lambda: step(inputs))
         moved = [at for at, address in self._addresses() if addresses.get(at, address) != address]
         if reads.found is not None:
             self._give_up(*reads.found)
-        elif inputs.step_read_by is not None:
-            self._give_up(inputs.step_read_by, "reads t.step")
         elif moved:
             place, _, name = moved[0]
             self._give_up(place, f"replaces its tensor {name!r} instead of changing it in place")

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ganlab.data.sampler import to_device
 from ganlab.determinism import keyed
-from ganlab.system.error_attribution import Position
+from ganlab.system.host_reads import HostReads
 
 T = TypeVar("T")
 
@@ -35,13 +35,11 @@ class HostInputs:
 class StaticInputs(HostInputs):
     """Records what one step asks for, in buffers. A later step of the same computations reads these buffers.
 
-    Attributes:
-        step_read_by: the place in the spec of a loss that read the number of the step, which is no buffer; or None.
+    The number of the step is no buffer: `reads` notes the loss that reads it.
     """
 
-    def __init__(self, position: Position) -> None:
-        self.step_read_by: str | None = None
-        self._position = position
+    def __init__(self, reads: HostReads) -> None:
+        self._reads = reads
         self._asked: list[tuple[Callable[[int], Any], Any]] = []
         self._again: Iterator[tuple[Callable[[int], Any], Any]] | None = None
 
@@ -51,13 +49,14 @@ class StaticInputs(HostInputs):
                 raise RuntimeError("it asks for more batches and random numbers than before")
             again: T = asked[1]
             return again
-        # a copy, because the value may be a tensor that its maker keeps
-        buffer: T = _cloned(make(step))
+        with self._reads.pausing():
+            # a copy, because the value may be a tensor that its maker keeps
+            buffer: T = _cloned(make(step))
         self._asked.append((make, buffer))
         return buffer
 
     def read_step(self, step: int) -> int:
-        self.step_read_by = self._position.place
+        self._reads.note("reads t.step")
         return step
 
     @contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -23,12 +24,13 @@ class HostReads(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Inside this context, the first operation that no CUDA graph can repeat is noted. It is computed as always.
 
     Attributes:
-        found: None, or (the place of the component that asked for the operation, what the operation does).
+        found: None, or (the place of the component at fault, what it does).
     """
 
     def __init__(self, device: torch.device, components: Components, position: Position) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.found: tuple[str, str] | None = None
+        self._looks = True
         self._device, self._components, self._position = device, components, position
 
     def __torch_dispatch__(
@@ -36,11 +38,25 @@ class HostReads(TorchDispatchMode):  # type: ignore[no-untyped-call]
     ) -> Any:
         kwargs = kwargs or {}
         result = operation(*args, **kwargs)
-        if self.found is None and (what := self._fault(operation, (*args, *kwargs.values()), result)) is not None:
+        if self._looks and (what := self._fault(operation, (*args, *kwargs.values()), result)) is not None:
+            self.note(what)
+        return result
+
+    def note(self, what: str) -> None:
+        """Notes what the component that is computing does, if it is the first fault."""
+        if self.found is None:
             frames = [frame for frame, _ in traceback.walk_stack(None)]
             found = self._components.component_in(frames[::-1], self._position.place)
             self.found = (found[0].place if found is not None else self._position.place), what
-        return result
+
+    @contextmanager
+    def pausing(self) -> Iterator[None]:
+        """Inside, operations are not looked at, because no graph repeats them."""
+        self._looks = False
+        try:
+            yield
+        finally:
+            self._looks = True
 
     def _fault(self, operation: Any, given: Sequence[Any], result: Any) -> str | None:
         name = operation.name()

@@ -20,6 +20,8 @@ from ganlab.spec.models import Json
 from ganlab.spec.resolve import resolve
 from ganlab.system.build import System, build, build_sources
 from ganlab.system.forward_cache import ForwardCache
+from ganlab.system.host_inputs import StaticInputs
+from ganlab.system.host_reads import HostReads
 from helpers.experiments import BATCH, FILES, SIZE, small
 from helpers.systems import RandomImages, make_trainer
 
@@ -116,3 +118,47 @@ def test_steps_from_graphs_have_the_bytes_of_ordinary_steps(name: str) -> None:
     assert warnings == []
     assert graphs.replays == 2
     assert_same(ordinary, captured)
+
+
+class OnMeta(RandomImages):
+    def __call__(self, draw: int) -> Batch:
+        batch = super().__call__(draw)
+        return batch._replace(
+            images={name: images.to("meta") for name, images in batch.images.items()},
+            labels={name: labels.to("meta") for name, labels in batch.labels.items()},
+        )
+
+
+def on_meta(ordinary: Trainer, monkeypatch: pytest.MonkeyPatch) -> Trainer:
+    """Returns a trainer of the same system on the device "meta", where tensors have no values."""
+
+    def prepare(system: System, batch: Batch) -> None:
+        for loss in system.losses.values():
+            for direction in system.schedule.directions:
+                loss.prepare(Translation(direction, ForwardCache(system.networks, batch, {}, 0)))
+            loss.to("meta")
+
+    monkeypatch.setattr("ganlab.engine.trainer.prepare_losses", prepare)
+    monkeypatch.setattr("ganlab.engine.trainer.dry_run", lambda *_: ordinary.dry_run)
+    runtime = ordinary.system.spec.runtime.model_copy(update={"device": "meta"})
+    images = ordinary.batches
+    assert isinstance(images, RandomImages)
+    images.__class__ = OnMeta
+    system = build(ordinary.system.spec.model_copy(update={"runtime": runtime}), images.domains)
+    # torch's fused kernels know no device "meta"
+    system.schedule.optimizer = lambda _, parameters: torch.optim.SGD(parameters, fused=None)  # type: ignore
+    return Trainer(system, images)
+
+
+@pytest.mark.parametrize("name", [name for name in FILES if "/" not in name])
+def test_no_operation_of_a_step_reads_the_device_or_a_tensor_of_the_host(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On the device "meta" tensors have no values: to read one is an error, and the host's are on another device."""
+    trainer = on_meta(experiment(name), monkeypatch)
+    reads = HostReads(trainer.system.device, trainer.system.components, trainer.position)
+    turns = trainer.plan(0, trainer.position)
+    trainer.set_numbers(turns)
+    with reads:
+        trainer.take(turns, StaticInputs(reads))
+    assert reads.found is None
