@@ -131,8 +131,17 @@ def cut(images: Tensor, corners: np.ndarray, size: int) -> Tensor:
         corners: (N, 2) integers, the row and the column of each square's upper left corner.
         size: The height and width of the squares.
     """
+    if images.device.type != "cpu":
+        return cut_at_once(images, to_device(torch.from_numpy(corners), images.device), size)
+    # on the CPU slices take an eighth of the time
     places = zip(images, corners.tolist(), strict=True)
     return torch.stack([image[:, row : row + size, column : column + size] for image, (row, column) in places])
+
+
+def cut_at_once(images: Tensor, corners: Tensor, size: int) -> Tensor:
+    """Returns what `cut` does, by one operation for all images. `corners` are on the device of the images."""
+    squares = images.unfold(2, size, 1).unfold(3, size, 1)  # (N, C, rows, columns, size, size), a view
+    return squares[torch.arange(len(images), device=images.device), :, corners[:, 0], corners[:, 1]]
 
 
 def to_device(values: Tensor, device: torch.device) -> Tensor:

@@ -173,7 +173,9 @@ class StepCapture:
                 yield (place, module_name, name), tensor.data_ptr()
 
     def _give_up(self, place: str, why: str) -> None:
-        self.possible = False
-        self._known.clear()
-        sentence = f"{why}, so the steps are not captured as CUDA graphs; they compute the same, more slowly"
-        self._warn(self._system.components.sentence(place, sentence) if place else sentence)
+        if self.possible:
+            self.possible = False
+            self._known.clear()
+            fault = f"{why}, so the steps are not captured as CUDA graphs; they compute the same, more slowly"
+            components, doing = self._system.components, self._position.doing or "the step"
+            self._warn(components.sentence(place, fault) if components.at(place).name else f"{doing}: {fault}")

@@ -32,5 +32,5 @@ class SGDDiscriminator(ganlab.ScheduleWrapper):
 
     def optimizer(self, player: str, parameters: list[tuple[str, nn.Parameter]]) -> torch.optim.Optimizer:
         if player == "discriminator":
-            return torch.optim.SGD(parameters, lr=self.lr, momentum=self.momentum)
+            return torch.optim.SGD(parameters, lr=self.lr, momentum=self.momentum, fused=True)
         return super().optimizer(player, parameters)

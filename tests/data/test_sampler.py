@@ -6,12 +6,13 @@ import math
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
 from ganlab.data.dataset import Dataset
-from ganlab.data.sampler import Sampler
+from ganlab.data.sampler import Sampler, cut, cut_at_once
 from ganlab.interfaces.networks import Domain
 from ganlab.interfaces.sources import Source
 
@@ -237,3 +238,13 @@ def test_pairs_are_cut_at_one_place_and_then_mirrored() -> None:
         mirrored += [torch.equal(i, j.flip(-1)) for i, j in zip(a, plain, strict=True)]
         assert all(m or torch.equal(i, j) for m, i, j in zip(mirrored[-8:], a, plain, strict=True))
     assert {*mirrored} == {True, False}
+
+
+def test_images_are_cut_by_one_operation_as_one_by_one() -> None:
+    """On a GPU one operation cuts all images of a batch."""
+    random = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 256, (5, 3, 9, 7), dtype=torch.uint8, generator=random)
+    places = [(0, 0), (5, 3), (2, 1), (5, 0), (0, 3)]
+    one_by_one = [image[:, y : y + 4, x : x + 4] for image, (y, x) in zip(images, places, strict=True)]
+    assert torch.equal(cut_at_once(images, torch.tensor(places), 4), torch.stack(one_by_one))
+    assert torch.equal(cut(images, np.array(places), 4), torch.stack(one_by_one))
