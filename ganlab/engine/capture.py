@@ -7,6 +7,7 @@ a weight, so each kind of step has a graph of its own.
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
@@ -42,11 +43,13 @@ class CudaGraphs:
     def __init__(self, device: torch.device) -> None:
         self._device = device
         self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
-        # all graphs share their memory: none needs anything that another one, or its own last replay, left there
+        # all graphs share their memory, because none needs what another one, or its own last replay, left there
         self._pool = torch.cuda.graph_pool_handle()
 
     def warm_up(self, step: Callable[[], Row | None]) -> Row | None:
-        # on the stream of the capture, as PyTorch's notes ask
+        # autograd keeps the stream of a parameter's first use as long as a graph with it lives, and a capture allows no
+        # stream but its own
+        gc.collect()
         current = torch.cuda.current_stream(self._device)
         self._stream.wait_stream(current)
         with torch.cuda.stream(self._stream):
@@ -56,13 +59,18 @@ class CudaGraphs:
 
     def capture(self, step: Callable[[], Row | None]) -> Callable[[], Row | None]:
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.device(self._device), torch.cuda.graph(graph, pool=self._pool, stream=self._stream):
+        # the outer contexts restore the stream also after a capture that fails
+        with (
+            torch.cuda.device(self._device),
+            torch.cuda.stream(self._stream),
+            torch.cuda.graph(graph, pool=self._pool, stream=self._stream),
+        ):
             row = step()
 
         def replay() -> Row | None:
             graph.replay()
             # the next replay writes to the same memory
-            return row and row._replace(values=row.values.clone())
+            return None if row is None else row._replace(values=row.values.clone())
 
         return replay
 
