@@ -198,7 +198,8 @@ class Translation:
 
     @property
     def step(self) -> int:
-        """The step, counted from 0; also 0 in the calls before the first step."""
+        """The step, counted from 0; also 0 in the calls before the first step. A step whose losses read it is not
+        captured as a CUDA graph."""
         return self._values.step
 
     def log(self, name: str, value: Tensor | float) -> None:

@@ -62,6 +62,10 @@ class Schedule:
         They are (name, parameter) pairs as `named_parameters` gives them, which the classes of `torch.optim` take as
         they are. Names are "generator/ab.encoder.0.weight", "discriminator/image/b.net.0.weight" or
         "losses/cycle.head.weight"; a parameter that several networks share comes once.
+
+        Steps can be captured as CUDA graphs with the optimizers of `torch.optim` that have the option `capturable`,
+        which the core sets on CUDA devices, and with those made with `fused=True`. Both then read their learning rate
+        from a tensor.
         """
         raise NotImplementedError(f"{type(self).__name__} does not implement optimizer")
 

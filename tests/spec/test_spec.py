@@ -229,8 +229,9 @@ def test_the_fingerprint_covers_what_trains(path: tuple[str, ...]) -> None:
 
 
 def test_random_weights_are_no_part_of_what_trains() -> None:
-    """A run of a version without `init` has the same fingerprint."""
+    """A run of a version without `init` or `runtime.deterministic` has the same fingerprint."""
     assert "init" not in resolved({}).trains()
+    assert "deterministic" not in resolved({}).trains()["runtime"]
     assert resolved({"init": {"checkpoint": "best"}}).fingerprint() == resolved({}).fingerprint()
 
 
