@@ -239,6 +239,8 @@ class Spoils(ganlab.Loss):
             self.kept = self.kept + value.detach()
         elif self.how == "host":
             value = value * torch.tensor(0.5)
+        elif self.how == "numbers":
+            value = value * torch.tensor([0.5, 1.5], device=value.device).mean()
         elif self.how == "copy":
             value = value + torch.ones(2).to(value.device).mean()
         return value
@@ -302,6 +304,7 @@ def test_a_loss_that_no_graph_repeats_is_named_once_and_the_run_continues(how: s
     ("how", "fault"),
     [
         ("host", r"uses a tensor of the host beside tensors of the device \(aten::mul.Tensor\)"),
+        ("numbers", r"makes a tensor on the device from Python numbers"),
         ("copy", r"copies a tensor between the host and the device \(aten::_to_copy\)"),
     ],
 )
