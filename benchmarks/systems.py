@@ -10,6 +10,7 @@ import torch
 from ganlab.data.sampler import Batch
 from ganlab.engine.trainer import Trainer
 from ganlab.interfaces.networks import Domain
+from ganlab.parts import WHOLE, Part
 from ganlab.spec.files import merge, read
 from ganlab.spec.resolve import resolve
 from ganlab.system.build import build, build_sources
@@ -23,14 +24,15 @@ class RandomImages:
     def __init__(self, batch: int, domains: dict[str, Domain], device: str) -> None:
         self.batch, self.domains, self.device = batch, domains, device
 
-    def __call__(self, draw: int) -> Batch:
+    def __call__(self, draw: int, part: Part = WHOLE) -> Batch:
         random = torch.Generator().manual_seed(draw)
         images, labels = {}, {}
+        rows = part.rows(self.batch // part.parts)
         for name, domain in self.domains.items():
             shape = (self.batch, domain.channels, domain.height, domain.width)
-            images[name] = (torch.rand(shape, generator=random) * 2 - 1).to(self.device)
+            images[name] = (torch.rand(shape, generator=random)[rows] * 2 - 1).to(self.device)
             if domain.classes:
-                labels[name] = torch.randint(domain.classes, (self.batch,), generator=random).to(self.device)
+                labels[name] = torch.randint(domain.classes, (self.batch,), generator=random)[rows].to(self.device)
         return Batch(images, labels, {name: domain.classes for name, domain in self.domains.items()})
 
 

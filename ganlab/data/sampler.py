@@ -11,6 +11,7 @@ from torch import Tensor
 from ganlab.data.dataset import Dataset, normalised
 from ganlab.determinism import keyed
 from ganlab.interfaces.networks import Domain
+from ganlab.parts import WHOLE, Part
 
 RELEASED = 64 * 2**20
 """The bytes of drawn images after which a sampler releases the pages of mapped images. Otherwise memory would grow
@@ -35,7 +36,7 @@ def first_images(batch: Batch, count: int) -> Batch:
 
 
 class BatchSource(Protocol):
-    """Returns a batch for every draw number."""
+    """Returns a batch for every draw number, or a part of it."""
 
     @property
     def batch(self) -> int:
@@ -45,8 +46,8 @@ class BatchSource(Protocol):
     def domains(self) -> dict[str, Domain]:
         """{name: domain} of both domains."""
 
-    def __call__(self, draw: int) -> Batch:
-        """Returns batch number `draw`, counted from 0. The same number always gives the same batch."""
+    def __call__(self, draw: int, part: Part = WHOLE) -> Batch:
+        """Returns a part of batch number `draw`, counted from 0. The same number always gives the same batch."""
 
 
 class Sampler:
@@ -98,11 +99,14 @@ class Sampler:
             for dataset in self._datasets:
                 dataset.release()
 
-    def __call__(self, draw: int) -> Batch:
-        """Returns batch number `draw`, counted from 0."""
+    def __call__(self, draw: int, part: Part = WHOLE) -> Batch:
+        """Returns a part of batch number `draw`, counted from 0."""
         images, labels = {}, {}
+        # the random choices are the whole batch's, whatever its parts are
+        count = self.batch // part.parts
+        rows = part.rows(count)
         for domain, pixels in self._images.items():
-            chosen = torch.tensor(self.indices(domain, draw))
+            chosen = torch.tensor(self.indices(domain, draw)[rows])
             at = to_device(chosen, self.device)
             here = pixels.device.type == self.device.type
             # index_select: indexing with [] and torch.where take several times as long (benchmarks/test_store.py)
@@ -110,10 +114,10 @@ class Sampler:
             size = self.domains[domain].width
             if (width := batch.shape[-1]) > size:
                 random = keyed(self.seed, "crop", self._order_of[domain], draw)
-                batch = cut(batch, random.integers(0, width - size + 1, (self.batch, 2)), size)
+                batch = cut(batch, random.integers(0, width - size + 1, (self.batch, 2))[rows], size)
             if self.flip:
                 random = keyed(self.seed, "flip", self._order_of[domain], draw)
-                mirrored = torch.from_numpy(np.arange(self.batch) + self.batch * (random.random(self.batch) < 0.5))
+                mirrored = torch.from_numpy(np.arange(count) + count * (random.random(self.batch)[rows] < 0.5))
                 both = torch.cat([batch, batch.flip(-1)])
                 batch = both.index_select(0, to_device(mirrored, self.device))
             images[domain] = normalised(batch, self.dtype)

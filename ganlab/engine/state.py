@@ -68,7 +68,7 @@ class TrainingState:
             self.pools = _make_pools(system, batches, position)
             self.optimizers = _make_optimizers(system, position)
         self.base_rates = {p: [float(g["lr"]) for g in o.param_groups] for p, o in self.optimizers.items()}
-        self._batch = batches.batch * system.schedule.batches
+        self._batch = batches.batch
         self.average = copy.deepcopy(self._generators()) if system.spec.ema_halflife_images else None
 
     def _generators(self) -> dict[str, nn.Module]:

@@ -29,7 +29,7 @@ class StepLog:
 
     @contextmanager
     def step(self, state: TrainingState, batch: int) -> Iterator[None]:
-        """Times a step and keeps its values. If several turns or batches have the same term, their mean is kept."""
+        """Times a step and keeps its values. If several turns, or parts of a batch, have a term, its mean is kept."""
         started = time.perf_counter()
         self._values = {}
         yield
@@ -41,7 +41,7 @@ class StepLog:
             self._rows.append((head | state.learning_rates(updated), tuple(self._values), row))
 
     def add(self, turn: PlannedTurn, terms: Terms) -> None:
-        """Adds a turn's terms of one batch."""
+        """Adds a turn's terms of one part of a batch."""
         for (direction, label, part), (_, value) in terms.items():
             name = f"loss/{turn.player}/{direction}/{label}{f'/{part}' if part else ''}"
             self._values.setdefault(name, []).append(value.detach())

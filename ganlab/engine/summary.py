@@ -123,11 +123,11 @@ def state_bytes(trainer: Trainer) -> int:
 def activation_bytes(trainer: Trainer, batch: int) -> int:
     """The memory that autograd keeps during the larger player's turn, for a batch of `batch` images of each domain.
 
-    If a step begins with a discriminators' turn whose fakes a generators' turn uses later, the graphs of all batches
-    over which the schedule accumulates are kept at once, at most as much for each; otherwise one at a time.
+    If a step begins with a discriminators' turn whose fakes a generators' turn uses later, the graphs of all parts of
+    the batch are kept at once, at most as much for each; otherwise one at a time.
     """
     position = Position(step=1)
     with trainer.system.components.attributing(position):
         first = next(iter(trainer.plan(0, position)), None)
-    at_once = trainer.schedule.batches if first and first.player == "discriminator" and first.with_graph else 1
-    return max(trainer.dry_run.saved_bytes.values()) * batch * at_once
+    parts = 1 if first and first.player == "discriminator" and first.with_graph else len(trainer.parts)
+    return max(trainer.dry_run.saved_bytes.values()) * batch // parts

@@ -10,6 +10,7 @@ from ganlab.engine.state import TrainingState
 from ganlab.engine.step_log import StepLog, Terms
 from ganlab.engine.turns import Plan, PlannedTurn, finite_number
 from ganlab.interfaces.losses import Translation
+from ganlab.parts import parts_of
 from ganlab.system.build import System
 from ganlab.system.dry_run import dry_run, prepare_losses
 from ganlab.system.error_attribution import Position
@@ -28,6 +29,7 @@ class Trainer:
     def __init__(self, system: System, batches: BatchSource) -> None:
         self.system, self.networks, self.schedule = system, system.networks, system.schedule
         self.batches = batches
+        self.parts = parts_of(system.spec.runtime.accumulate)
         example = first_images(batches(0), 2)
         with explaining_size(self.networks, batches.domains, system.components):
             prepare_losses(system, example)
@@ -42,10 +44,10 @@ class Trainer:
         """Takes the turns of one step. Does not synchronise with the device."""
         self.position.step = self.state.step + 1
         with self.system.components.attributing(self.position), self.log.step(self.state, self.batches.batch):
-            caches = self.next_batches()
+            caches = self.next_batch()
             for index, turn in enumerate(self.plan(self.state.step, self.position)):
                 if turn.new_batch and index > 0:
-                    caches = self.next_batches()
+                    caches = self.next_batch()
                 for cache in caches:
                     cache.begin(turn.player, (self.state.step, index), turn.with_graph)
                     terms = self.loss_terms(turn, cache)
@@ -55,15 +57,13 @@ class Trainer:
             self.update_average()
             self.state.step += 1
 
-    def next_batches(self) -> list[ForwardCache]:
-        """Draws the next batches of both domains, over which gradients are averaged: one, unless the schedule
-        accumulates."""
+    def next_batch(self) -> list[ForwardCache]:
+        """Draws the next batch of both domains, in the parts over which gradients are averaged."""
         self.position.move("", "the next batch")
-        draws = range(self.state.draws, self.state.draws + self.schedule.batches)
-        self.state.draws = draws.stop
+        draw, self.state.draws = self.state.draws, self.state.draws + 1
         return [
-            ForwardCache(self.networks, self.batches(draw), self.state.pools, self.system.spec.seed, number)
-            for number, draw in enumerate(draws)
+            ForwardCache(self.networks, self.batches(draw, part), self.state.pools, self.system.spec.seed, part)
+            for part in self.parts
         ]
 
     def loss_terms(self, turn: PlannedTurn, cache: ForwardCache) -> Terms:
@@ -83,12 +83,12 @@ class Trainer:
         return terms
 
     def backward(self, turn: PlannedTurn, terms: Terms) -> None:
-        """Adds the gradient of the weighted sum of one batch's terms to the turn's parameters."""
+        """Adds the gradient of the weighted sum of one part's terms to the turn's parameters."""
         self.position.move_to_gradients(turn.player, [label for _, label, _ in terms], turn.directions)
         total = torch.stack([weight * value for weight, value in terms.values()]).sum() if terms else None
         if total is not None and total.requires_grad and turn.parameters:
             # only these parameters get gradients, so no network has to be frozen
-            torch.autograd.backward(total / self.schedule.batches, inputs=turn.parameters)
+            torch.autograd.backward(total / len(self.parts), inputs=turn.parameters)
 
     def update(self, turn: PlannedTurn) -> Tensor | None:
         """Takes one optimizer step along the turn's gradients.

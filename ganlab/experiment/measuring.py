@@ -126,8 +126,7 @@ def _evaluate_run(
             callback.warn(sentence)
         system = build(spec, domains_of(datasets))
         if (step := folder.steps[-1]) < (steps := system.schedule.steps) and folder.stopped() is None:
-            batch = spec.data.batch * system.schedule.batches
-            images = f"{step * batch} of {steps * batch} images of each domain"
+            images = f"{step * spec.data.batch} of {steps * spec.data.batch} images of each domain"
             callback.warn(f"{folder.path} is unfinished: step {step} of {steps}, {images}")
         evaluator = evaluator_of(system, datasets, asked, callback)
         told = callbacks_of(spec, callback, missing=True)

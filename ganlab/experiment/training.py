@@ -178,7 +178,7 @@ def _train(
         folder.path,
         state.step,
         steps,
-        spec.data.batch * system.schedule.batches,
+        spec.data.batch,
         runtime.device,
         runtime.precision,
         int(runtime.threads),

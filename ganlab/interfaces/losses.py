@@ -214,7 +214,9 @@ class Translation:
         """Uniform random numbers in [0, 1) of shape `size`.
 
         They depend only on the run's random seed, the step, the turn, the direction, and how many draws came before in
-        this turn and direction.
+        this turn and direction. If the batch is divided into parts (`runtime.accumulate`, several processes), each part
+        gets the same numbers, except where the first length in `size` is the number of images: then each image has the
+        numbers that it has in the whole batch.
         """
         return self._values.uniform(self.direction, size)
 

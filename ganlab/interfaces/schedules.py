@@ -44,10 +44,6 @@ class Schedule:
     """The number of steps of a run, at least 1."""
     directions: tuple[str, ...] = ("ab", "ba")
     """The directions of the spec. The core sets them before it calls any method."""
-    batches: int = 1
-    """The number of batches over which each turn's gradients are averaged before its update, at least 1. Where a
-    schedule with 1 would draw one batch, the core draws this many. Their activations are kept at once only if a
-    discriminators' turn comes before the generators' turn on the same batches."""
     fade_out: Mapping[str, int] = {}
     """{loss: a number of steps in which its weight falls linearly to 0}. A schedule sets it in its constructor. The
     core refuses a name that is none of the spec's losses."""
@@ -89,7 +85,7 @@ class Schedule:
 class ScheduleWrapper(Schedule):
     """The base class of schedules that wrap another schedule: each method calls the wrapped schedule's.
 
-    A subclass overrides what it changes. `steps`, `batches` and `fade_out` are copied from the wrapped schedule.
+    A subclass overrides what it changes. `steps` and `fade_out` are copied from the wrapped schedule.
 
     Args:
         of: the wrapped schedule.
@@ -98,7 +94,6 @@ class ScheduleWrapper(Schedule):
     def __init__(self, of: Schedule) -> None:
         self.of = of
         self.steps = of.steps
-        self.batches = of.batches
         self.fade_out = of.fade_out
 
     @property

@@ -46,6 +46,8 @@ TRAINS_NOTHING = (
     "data.swap",
     "runtime.device",
     "runtime.log_every",
+    # the update is that of the whole batch, except in the last digits
+    "runtime.accumulate",
 )
 """The keys of a spec that do not affect training, so that they may change when a run resumes."""
 
@@ -188,7 +190,7 @@ class Data(BaseModel):
     """Cut a square of size pixels out of each training image, loaded at resize pixels, at a random place. Allowed only
     with resize. Held-out images are resized to size and not cut, as in CycleGAN's own test."""
     batch: Annotated[int, Field(ge=1, le=65536)] = 8
-    """The number of images of each domain in a batch."""
+    """The number of images of each domain in a batch, over which each update averages the gradients."""
     flip: bool = True
     """Mirror each training image left to right with a probability of one half."""
     paired: bool = False
@@ -300,6 +302,11 @@ class Runtime(BaseModel):
     it (AMX or AVX512-BF16), otherwise float32."""
     threads: Literal["auto"] | Annotated[int, Field(ge=1, le=1024)] = "auto"
     """The number of CPU threads. The last digits of the results depend on it. "auto" is torch's choice."""
+    accumulate: Annotated[int, Field(ge=1, le=65536)] = 1
+    """The number of equal parts into which a batch is divided, to fit into less memory: they are computed one after the
+    other, and each update averages their gradients. It has to divide data.batch. The update is that of the whole batch,
+    except in the last digits, and unless a network or a loss compares the images of a batch, as batch norms do, or a
+    network draws random numbers. Less memory is needed only by schedules with the generators' turn first."""
     log_every: Annotated[int, Field(ge=1, le=10_000)] = 20
     """The number of steps from one reading of the losses to the next. Each reading waits for the device. The first step
     of a process is read at once."""

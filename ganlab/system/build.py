@@ -176,13 +176,12 @@ def build_schedule(spec: Spec, components: Components | None = None) -> Schedule
 def make_schedule(
     resolved: ResolvedComponent, directions: tuple[str, ...], components: Components | None = None
 ) -> Schedule:
-    """Builds a schedule for these directions. Raises SpecError if it has no valid number of steps or of batches."""
+    """Builds a schedule for these directions. Raises SpecError if it has no valid number of steps."""
     schedule = _make(resolved, Schedule, components)
     schedule.directions = directions
-    for name in ("steps", "batches"):
-        count = getattr(schedule, name, None)
-        if type(count) is not int or count < 1:
-            raise SpecError(f"schedule: {resolved.component.name!r} has {name} {shown(count)}, not a number from 1 up")
+    steps = getattr(schedule, "steps", None)
+    if type(steps) is not int or steps < 1:
+        raise SpecError(f"schedule: {resolved.component.name!r} has steps {shown(steps)}, not a number from 1 up")
     return schedule
 
 

@@ -7,6 +7,7 @@ copy that takes gradients, so no gradient reaches a generator. Scores are kept f
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -17,6 +18,7 @@ from ganlab.data.sampler import Batch, to_device
 from ganlab.determinism import keyed
 from ganlab.errors import SpecError
 from ganlab.interfaces.networks import Discriminator
+from ganlab.parts import WHOLE, Part
 from ganlab.system.cache_checks import check_domain, checked_logged, checked_pool, find_discriminator
 from ganlab.system.networks import Networks
 from ganlab.torch_utils import as_float
@@ -75,16 +77,12 @@ class Logged(NamedTuple):
 
 
 class ForwardCache:
-    """The values of one batch in both directions. `begin` says whose turn it is.
-
-    `number` counts the batches over which gradients are averaged, from 0; each has random numbers of its own.
-    """
+    """The values of one batch, or of a part of it, in both directions. `begin` says whose turn it is."""
 
     def __init__(
-        self, networks: Networks, batch: Batch, pools: dict[str, nn.Module], seed: int, number: int = 0
+        self, networks: Networks, batch: Batch, pools: dict[str, nn.Module], seed: int, part: Part = WHOLE
     ) -> None:
-        self.networks, self.batch, self.pools, self.seed = networks, batch, pools, seed
-        self._number = number
+        self.networks, self.batch, self.pools, self.seed, self.part = networks, batch, pools, seed, part
         self.requests: set[str] = set()
         """The values that were read, as "DIRECTION.VALUE", and the names of the discriminators that scored."""
         self._logged: list[Logged] = []
@@ -222,7 +220,7 @@ class ForwardCache:
         if direction not in self.pools:
             return self.leaf(fake)
         if direction not in self._pooled:
-            rolls = self._keyed("pool", direction).random((len(fake), 2))
+            rolls = self._of_part(self._keyed("pool", direction).random, (len(fake), 2))
             with torch.no_grad():
                 pooled = checked_pool(self.pools[direction], fake.detach(), self._below_one(rolls))
             self._pooled[direction] = pooled.detach().requires_grad_()
@@ -264,10 +262,10 @@ class ForwardCache:
         self._logged.append(Logged(direction, name, checked_logged(name, value, like)))
 
     def uniform(self, direction: str, size: tuple[int, ...]) -> Tensor:
-        return self._below_one(self._random(direction).random(size))
+        return self._below_one(self._of_part(self._random(direction).random, size))
 
     def normal(self, direction: str, size: tuple[int, ...]) -> Tensor:
-        return self._like_images(self._random(direction).standard_normal(size))
+        return self._like_images(self._of_part(self._random(direction).standard_normal, size))
 
     def shapes(self, direction: str) -> dict[str, tuple[int, ...]]:
         real = {"source": self.batch.images[direction[0]], "target": self.batch.images[direction[1]]}
@@ -299,9 +297,15 @@ class ForwardCache:
         return self._keyed("draw", direction, draw)
 
     def _keyed(self, what: str, *rest: int | str) -> np.random.Generator:
-        # without the first batch's number, which keeps the random numbers of a run that does not accumulate
-        number = (self._number,) if self._number else ()
-        return keyed(self.seed, what, *self.position, *number, *rest)
+        return keyed(self.seed, what, *self.position, *rest)
+
+    def _of_part(self, draw: Callable[[tuple[int, ...]], np.ndarray], size: tuple[int, ...]) -> np.ndarray:
+        """Draws numbers of shape `size`; if there is a row for each image, keeps this part's rows of the whole batch's
+        numbers."""
+        images = len(next(iter(self.batch.images.values())))
+        if size[:1] != (images,):
+            return draw(size)
+        return draw((images * self.part.parts, *size[1:]))[self.part.rows(images)]
 
     def _below_one(self, values: np.ndarray) -> Tensor:
         # a float64 just below 1 becomes 1 in float32

@@ -14,6 +14,7 @@ from ganlab.data.dataset import Dataset
 from ganlab.data.sampler import Sampler
 from ganlab.interfaces.networks import Domain
 from ganlab.interfaces.sources import Source
+from ganlab.parts import Part
 
 CPU = torch.device("cpu")
 
@@ -237,3 +238,17 @@ def test_pairs_are_cut_at_one_place_and_then_mirrored() -> None:
         mirrored += [torch.equal(i, j.flip(-1)) for i, j in zip(a, plain, strict=True)]
         assert all(m or torch.equal(i, j) for m, i, j in zip(mirrored[-8:], a, plain, strict=True))
     assert {*mirrored} == {True, False}
+
+
+# -- parts
+
+
+@pytest.mark.parametrize("count", [2, 4, 8])
+def test_the_parts_of_a_batch_are_its_rows(count: int) -> None:
+    cutting, _ = cropping(flip=True)
+    for sampler in (make(batch=8, classes=3), cutting):
+        whole, parts = sampler(7), [sampler(7, Part(number, count)) for number in range(count)]
+        for domain in "ab":
+            assert torch.equal(torch.cat([part.images[domain] for part in parts]), whole.images[domain])
+        for domain in whole.labels:
+            assert torch.equal(torch.cat([part.labels[domain] for part in parts]), whole.labels[domain])

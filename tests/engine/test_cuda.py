@@ -12,6 +12,7 @@ import ganlab
 from ganlab.data.sampler import Batch
 from ganlab.engine.step_log import Record
 from ganlab.engine.trainer import Trainer
+from ganlab.parts import WHOLE, Part
 from ganlab.spec.files import merge
 from ganlab.spec.models import Json
 from ganlab.spec.resolve import resolve
@@ -33,8 +34,8 @@ EVERYTHING: Json = {
 
 
 class OnCuda(RandomImages):
-    def __call__(self, draw: int) -> Batch:
-        batch = super().__call__(draw)
+    def __call__(self, draw: int, part: Part = WHOLE) -> Batch:
+        batch = super().__call__(draw, part)
         return batch._replace(images={k: v.cuda() for k, v in batch.images.items()})
 
 

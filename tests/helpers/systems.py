@@ -14,6 +14,7 @@ from ganlab.components.registry import Component, Registry, registry
 from ganlab.data.sampler import Batch
 from ganlab.engine.trainer import Trainer
 from ganlab.interfaces.networks import Domain
+from ganlab.parts import WHOLE, Part
 from ganlab.spec.files import merge
 from ganlab.spec.models import Json
 from ganlab.spec.resolve import resolve
@@ -70,14 +71,15 @@ class RandomImages:
 
         self.domains = {name: Domain(name, of(name, channels), size, size, of(name, classes)) for name in "ab"}
 
-    def __call__(self, draw: int) -> Batch:
+    def __call__(self, draw: int, part: Part = WHOLE) -> Batch:
         random = torch.Generator().manual_seed(1000 + draw)
+        rows = part.rows(self.batch // part.parts)
         images = {
-            name: torch.rand((self.batch, *domain[1:4]), generator=random, dtype=self.dtype) * 2 - 1
+            name: (torch.rand((self.batch, *domain[1:4]), generator=random, dtype=self.dtype) * 2 - 1)[rows]
             for name, domain in self.domains.items()
         }
         labels = {
-            name: torch.randint(domain.classes, (self.batch,), generator=random)
+            name: torch.randint(domain.classes, (self.batch,), generator=random)[rows]
             for name, domain in self.domains.items()
             if domain.classes
         }
