@@ -42,6 +42,21 @@ class RunError(GanlabError):
     """A run failed after it had begun."""
 
 
+class Lost(RunError):
+    """Another process of a run with several processes has ended."""
+
+
+class Elsewhere(GanlabError):
+    """Another process of the run failed, and says so. The command line prints nothing of this error.
+
+    `exit_code` is that of the other process.
+    """
+
+    def __init__(self, message: str, exit_code: int) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
+
+
 class Interrupted(GanlabError):
     """Ctrl-C or SIGTERM stopped the run, and its state was saved.
 

@@ -1,9 +1,10 @@
-"""The equal parts of a batch. A process computes one part after another and averages their gradients."""
+"""The equal parts of a batch, whose gradients are averaged: each process computes some of them, one after the other."""
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
+from ganlab import distributed
 from ganlab.errors import SpecError, plural
 
 
@@ -12,6 +13,11 @@ class Part(NamedTuple):
 
     number: int = 0
     parts: int = 1
+
+    @property
+    def turn(self) -> Part:
+        """What all processes compute at the same time as one of them computes this part, itself a part of the batch."""
+        return Part(self.number // distributed.size(), self.parts // distributed.size())
 
     def rows(self, images: int) -> slice:
         """Returns the rows of the whole batch that a part with this number of images has."""
@@ -22,15 +28,18 @@ WHOLE = Part()
 """The whole batch."""
 
 
-def parts_of(accumulate: int) -> list[Part]:
-    """Returns the parts that this process computes, one after the other."""
-    return [Part(number, accumulate) for number in range(accumulate)]
+def own_parts(accumulate: int) -> list[Part]:
+    """Returns the parts that this process computes, `accumulate` of them. The processes take turns, from rank 0 on."""
+    ranks, rank = distributed.size(), distributed.rank()
+    return [Part(turn * ranks + rank, accumulate * ranks) for turn in range(accumulate)]
 
 
-def check_parts(batch: int, accumulate: int, where: str) -> None:
-    """Raises SpecError if `batch` images have no equal parts. `where` names the spec."""
-    if batch % accumulate:
-        parts = plural(accumulate, "equal part")
+def check_parts(batch: int, accumulate: int, where: str, ranks: int = 1) -> None:
+    """Raises SpecError if a batch of `batch` images has no equal parts for `ranks` processes. `where` begins the
+    message."""
+    if batch % (parts := accumulate * ranks):
+        shared = f" in each of {ranks} processes" if ranks > 1 else ""
         raise SpecError(
-            f"{where}: {accumulate} is not allowed: data.batch, {plural(batch, 'image')}, can't be divided into {parts}"
+            f"{where}: {accumulate}{shared} is not allowed: data.batch, {plural(batch, 'image')}, can't be divided into"
+            f" {plural(parts, 'equal part')}"
         )

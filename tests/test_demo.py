@@ -205,7 +205,7 @@ def test_what_is_wrong_is_one_sentence(forker: Forker, demo: Demo, tmp_path: Pat
     assert len(parts) == len(commands)
     for part, sentence in zip(parts, commands.values(), strict=True):
         assert part.startswith(sentence)
-        assert part.parts("\n") == 1
+        assert part.count("\n") == 1
 
 
 def test_without_gradio_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

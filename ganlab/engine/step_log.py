@@ -9,6 +9,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
+from ganlab import distributed
 from ganlab.engine.state import TrainingState
 from ganlab.engine.turns import PlannedTurn
 from ganlab.system.forward_cache import Logged
@@ -57,13 +58,14 @@ class StepLog:
             self._values.setdefault(f"log/{player}/{direction}/{label}/{name}", []).append(value)
 
     def read(self, state: TrainingState) -> list[Record]:
-        """Returns the records since the last reading. Waits for the device."""
+        """Returns the records since the last reading, with the means over the processes. Waits for the device."""
         if not self._rows:
             return []
         started = time.perf_counter()
         values = iter(torch.cat([row for *_, row in self._rows]).tolist())
         # includes the time that the device needs to finish the steps
         state.seconds += time.perf_counter() - started
-        records = [head | {name: next(values) for name in names} for head, names, _ in self._rows]
+        own = [{name: next(values) for name in names} for _, names, _ in self._rows]
+        records = [head | mean for (head, *_), mean in zip(self._rows, distributed.means(own), strict=True)]
         self._rows.clear()
         return records

@@ -5,12 +5,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ganlab import distributed
 from ganlab.data.sampler import BatchSource, first_images
 from ganlab.engine.state import TrainingState
 from ganlab.engine.step_log import StepLog, Terms
 from ganlab.engine.turns import Plan, PlannedTurn, finite_number
 from ganlab.interfaces.losses import Translation
-from ganlab.parts import parts_of
+from ganlab.parts import own_parts
 from ganlab.system.build import System
 from ganlab.system.dry_run import dry_run, prepare_losses
 from ganlab.system.error_attribution import Position
@@ -29,7 +30,7 @@ class Trainer:
     def __init__(self, system: System, batches: BatchSource) -> None:
         self.system, self.networks, self.schedule = system, system.networks, system.schedule
         self.batches = batches
-        self.parts = parts_of(system.spec.runtime.accumulate)
+        self.parts = own_parts(system.spec.runtime.accumulate)
         example = first_images(batches(0), 2)
         with explaining_size(self.networks, batches.domains, system.components):
             prepare_losses(system, example)
@@ -44,6 +45,7 @@ class Trainer:
         """Takes the turns of one step. Does not synchronise with the device."""
         self.position.step = self.state.step + 1
         with self.system.components.attributing(self.position), self.log.step(self.state, self.batches.batch):
+            distributed.reseed(self.system.spec.seed, self.state.step)
             caches = self.next_batch()
             for index, turn in enumerate(self.plan(self.state.step, self.position)):
                 if turn.new_batch and index > 0:
@@ -95,6 +97,7 @@ class Trainer:
 
         Returns the gradient's norm, or None if no parameter of the turn has a gradient.
         """
+        distributed.average_gradients(turn.parameters)
         updated = [p for p in turn.parameters if p.grad is not None]
         if not updated:
             return None

@@ -18,9 +18,10 @@ class Loss(nn.Module):
     """A term that the players minimise.
 
     The core makes one instance for each loss that the spec names. It calls the methods once for each direction; each
-    method is written for one direction, `t`. A term whose weight is 0 is not computed. Before the first step the core
-    calls each method once more, on two images, to find errors early. It then restores the loss's buffers; a plain
-    attribute that the method has set stays set.
+    method is written for one direction, `t`. A term is a mean over the images of the batch: if the batch is divided
+    into parts (`runtime.accumulate`, several processes), an update follows the mean over the parts. A term whose weight
+    is 0 is not computed. Before the first step the core calls each method once more, on two images, to find errors
+    early. It then restores the loss's buffers; a plain attribute that the method has set stays set.
     """
 
     trains = "generator"

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 
+from ganlab import distributed
 from ganlab.components.registry import registry
 from ganlab.spec.models import Json, Runtime
 
@@ -29,6 +30,8 @@ def describe(runtime: Runtime) -> Json:
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         "cuda": torch.version.cuda if device.type == "cuda" else None,
         "threads": runtime.threads,
+        "processes": distributed.size(),
+        "accumulate": runtime.accumulate,
         "commit": _commit(),
         "plugins": sorted({(c.plugin, c.package, c.version) for c in components}),
         "components": {f"{c.kind}/{c.name}": c.plugin for c in components},

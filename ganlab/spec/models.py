@@ -290,7 +290,7 @@ class Evaluation(BaseModel):
 
 
 class Runtime(BaseModel):
-    """The device of a run, its number format and its threads."""
+    """The device of a run, its number format, its threads, and the parts of its batches."""
 
     model_config = DESCRIBED
     device: Annotated[str, AfterValidator(_device_name), Field(json_schema_extra={"pattern": f"^({_DEVICE})$"})] = (
@@ -354,7 +354,7 @@ class Spec(BaseModel):
     """{name: what follows the run, for example to stop it early}. You choose the names. A callback that is on by
     default has the name of its type; null removes it."""
     runtime: Runtime = Runtime()
-    """The device of the run, its number format and its threads."""
+    """The device of the run, its number format, its threads, and the parts of its batches."""
     _callbacks: dict[str, ResolvedComponent] = PrivateAttr(default_factory=dict)
     _components: dict[str, ResolvedComponent] = PrivateAttr(default_factory=dict)
 

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx
 
-from ganlab.errors import GanlabError, RunError, SpecError, text_of
+from ganlab.errors import GanlabError, Lost, RunError, SpecError, text_of
 from ganlab.interfaces.losses import Translation
 
 MOST_SHAPES = 8
@@ -129,6 +129,9 @@ class Components:
         """
         try:
             yield
+        except Lost:
+            # no component of this process is at fault
+            raise
         except Exception as error:
             found = self.find_component(error, position.place)
             if not position.place and (found is None or isinstance(error, GanlabError)):

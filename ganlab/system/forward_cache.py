@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ganlab import distributed
 from ganlab.data.sampler import Batch, to_device
 from ganlab.determinism import keyed
 from ganlab.errors import SpecError
@@ -220,10 +221,14 @@ class ForwardCache:
         if direction not in self.pools:
             return self.leaf(fake)
         if direction not in self._pooled:
-            rolls = self._of_part(self._keyed("pool", direction).random, (len(fake), 2))
+            # every process has the same pool, which sees the fakes of all of them
+            fakes = distributed.gather_rows(fake.detach())
+            rolls = self._keyed("pool", direction).random((len(fake) * self.part.parts, 2))
+            own = Part(distributed.rank(), distributed.size()).rows(len(fake))
             with torch.no_grad():
-                pooled = checked_pool(self.pools[direction], fake.detach(), self._below_one(rolls))
-            self._pooled[direction] = pooled.detach().requires_grad_()
+                turn = self._below_one(rolls[self.part.turn.rows(len(fakes))])
+                pooled = checked_pool(self.pools[direction], fakes, turn)
+            self._pooled[direction] = pooled[own].detach().requires_grad_()
         return self._pooled[direction]
 
     def score(self, direction: str, sees: str, label: str | None, x: Tensor) -> Tensor:
