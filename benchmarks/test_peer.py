@@ -1,25 +1,25 @@
 """Times our step and that of junyanz/pytorch-CycleGAN-and-pix2pix, the field's reference code, in turn in one process.
 
-Protocol: the peer's defaults (resnet of width 64, six blocks, 3-layer PatchGAN of width 64, LSGAN, cycle 10, identity
-5, pool of 50), noise images. The peer computes in float32; our step is timed in float32, and in bfloat16 where
-`precision: auto` chooses it. Both take one step in turn; the result is the median over rounds of the ratio peer / ours.
-Peak memory is measured in float32, each system alone in a process of its own.
+Protocol: the peer's defaults on noise images (peer.py). The peer computes in float32; our step is timed in float32, and
+in bfloat16 where `precision: auto` chooses it. Both take one step in turn; the result is the median over rounds of the
+ratio peer / ours. Peak memory is measured in float32, each system alone in a process of its own.
 """
 
 from __future__ import annotations
 
+import itertools
 import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
-from systems import RandomImages, make_trainer
+from peer import ours, peers
+from systems import RandomImages
 
 from ganlab.interfaces.networks import Domain
 from ganlab.spec import devices
@@ -30,63 +30,14 @@ LEAST = {"float32": 1.0, "bfloat16": 1.7}
 WARM_UP, ROUNDS = 4, 8
 
 
-def ours(batch: int, size: int, precision: str = "float32") -> Callable[[], None]:
-    trainer = make_trainer(
-        "zhu2017.json",
-        {
-            "data": {"size": size, "batch": batch},
-            "generator": {"width": 64, "blocks": 6, "kernel": 3, "upsampling": "transposed"},
-            "discriminators": {"image": {"type": "patch", "width": 64, "layers": 3}},
-            "ema_halflife_images": None,
-            "runtime": {"precision": precision},
-        },
-    )
-    return trainer.step
+def own_step(batch: int, size: int, precision: str = "float32") -> Callable[[], None]:
+    return ours(batch, size, {"runtime": {"precision": precision}}).step
 
 
-def peers(checkout: Path, batch: int, size: int, work: Path) -> Callable[[], None]:
-    # its packages have the names `models` and `util`
-    sys.path.insert(0, str(checkout))
-    from models.cycle_gan_model import CycleGANModel
-
-    device = torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
-    options = SimpleNamespace(
-        gpu_ids=[0] if device.type == "cuda" else [],
-        device=device,
-        isTrain=True,
-        checkpoints_dir=str(work),
-        name="peer",
-        preprocess="none",
-        input_nc=3,
-        output_nc=3,
-        ngf=64,
-        netG="resnet_6blocks",
-        ndf=64,
-        netD="basic",
-        n_layers_D=3,
-        norm="instance",
-        no_dropout=True,
-        init_type="normal",
-        init_gain=0.02,
-        gan_mode="lsgan",
-        lambda_identity=0.5,
-        lambda_A=10.0,
-        lambda_B=10.0,
-        pool_size=50,
-        lr=2e-4,
-        beta1=0.5,
-        direction="AtoB",
-    )
-    model = CycleGANModel(options)
+def peers_step(checkout: Path, batch: int, size: int, work: Path) -> Callable[[], None]:
     images = RandomImages(batch, {name: Domain(name, 3, size, size) for name in "ab"}, "cpu")
-    draws = iter(range(10**9))
-
-    def step() -> None:
-        drawn = images(next(draws)).images
-        model.set_input({"A": drawn["a"], "B": drawn["b"], "A_paths": [], "B_paths": []})
-        model.optimize_parameters()
-
-    return step
+    draws = itertools.count()
+    return peers(checkout, lambda: images(next(draws)).images, work)
 
 
 def seconds(step: Callable[[], None]) -> float:
@@ -112,7 +63,7 @@ def test_step_beside_the_peers(
 ) -> None:
     if precision not in ("float32", devices.precision("cpu")):
         pytest.skip(f"`precision: auto` does not choose {precision} on this processor")
-    own, other = ours(batch, size, precision), peers(checkout, batch, size, tmp_path)
+    own, other = own_step(batch, size, precision), peers_step(checkout, batch, size, tmp_path)
     for _ in range(WARM_UP):
         own()
         other()
@@ -150,7 +101,7 @@ if __name__ == "__main__":
 
     who, batch, size = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
     with tempfile.TemporaryDirectory() as work:
-        step = ours(batch, size) if who == "ours" else peers(Path(who), batch, size, Path(work))
+        step = own_step(batch, size) if who == "ours" else peers_step(Path(who), batch, size, Path(work))
         for _ in range(6):
             step()
     # not getrusage's: that begins with what the parent had when this process was forked

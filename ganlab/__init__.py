@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from ganlab.interfaces.schedules import Schedule as Schedule
     from ganlab.interfaces.schedules import ScheduleWrapper as ScheduleWrapper
     from ganlab.interfaces.schedules import Turn as Turn
+    from ganlab.interfaces.sources import Extra as Extra
     from ganlab.interfaces.sources import Source as Source
     from ganlab.sharing.export import export as export
     from ganlab.sharing.import_cyclegan import import_cyclegan as import_cyclegan
@@ -73,7 +74,7 @@ _NAMES = {
     "ganlab.interfaces.metrics": ("Estimate", "Images", "Metric", "MetricInfo", "MetricInputs"),
     "ganlab.interfaces.networks": ("Discriminator", "Domain", "Features", "Generator"),
     "ganlab.interfaces.schedules": ("Schedule", "ScheduleWrapper", "Turn"),
-    "ganlab.interfaces.sources": ("Source",),
+    "ganlab.interfaces.sources": ("Extra", "Source"),
     "ganlab.sharing.export": ("export",),
     "ganlab.sharing.import_cyclegan": ("import_cyclegan",),
     "ganlab.spec.models": ("Spec",),

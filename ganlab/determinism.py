@@ -100,8 +100,10 @@ def untouched_settings() -> Iterator[None]:
 
 
 @contextmanager
-def reproducible(device: torch.device, precision: str, threads: int) -> Iterator[None]:
-    """Sets the number of CPU threads, TF32 (only for the precision "tf32") and deterministic cuDNN algorithms.
+def reproducible(device: torch.device, precision: str, threads: int, deterministic: bool = True) -> Iterator[None]:
+    """Sets the number of CPU threads, TF32 (only for the precision "tf32") and cuDNN's algorithms.
+
+    These are deterministic, or else those that cuDNN measures to be the fastest.
 
     Restores the global random generators and these settings afterwards; the environment variable
     CUBLAS_WORKSPACE_CONFIG stays set.
@@ -112,7 +114,9 @@ def reproducible(device: torch.device, precision: str, threads: int) -> Iterator
     with (
         untouched_settings(),
         untouched_randomness(device),
-        torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=tf32),
+        torch.backends.cudnn.flags(
+            enabled=True, benchmark=not deterministic, deterministic=deterministic, allow_tf32=tf32
+        ),
     ):
         torch.set_num_threads(threads)
         torch.set_float32_matmul_precision("high" if tf32 else "highest")

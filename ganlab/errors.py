@@ -42,6 +42,25 @@ class RunError(GanlabError):
     """A run failed after it had begun."""
 
 
+class OutOfMemory(RunError):
+    """A training step needs more memory than there is. The message names a division of the batch that would fit."""
+
+
+class Lost(RunError):
+    """Another process of a run with several processes has ended."""
+
+
+class Elsewhere(GanlabError):
+    """Another process of the run failed, and says so. The command line prints nothing of this error.
+
+    `exit_code` is that of the other process.
+    """
+
+    def __init__(self, message: str, exit_code: int) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
+
+
 class Interrupted(GanlabError):
     """Ctrl-C or SIGTERM stopped the run, and its state was saved.
 

@@ -1,4 +1,4 @@
-"""Helpers for torch modules: their mode, trainable parameters, lazy layers and output type."""
+"""Helpers for torch: modules' mode, trainable parameters, lazy layers and output type; waiting for a device."""
 
 from __future__ import annotations
 
@@ -13,6 +13,14 @@ from torch.nn.modules.dropout import _DropoutNd
 from torch.nn.parameter import is_lazy
 from torch.nn.utils.parametrizations import _SpectralNorm
 from torch.nn.utils.spectral_norm import SpectralNorm
+
+
+def wait_for(device: torch.device) -> None:
+    """Waits until the device has done what it was given."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()
 
 
 @contextmanager

@@ -45,3 +45,12 @@ def test_the_precision_of_float32_is_restored_whichever_setting_changed_it(chang
     with reproducible(torch.device("cpu"), "float32", 1):
         assert torch.get_float32_matmul_precision() == "highest"
     assert precisions() == before
+
+
+@pytest.mark.parametrize("deterministic", [True, False])
+def test_cudnn_is_deterministic_or_measures(deterministic: bool) -> None:
+    cudnn = torch.backends.cudnn
+    before = cudnn.benchmark, cudnn.deterministic
+    with reproducible(torch.device("cpu"), "float32", 1, deterministic):
+        assert (cudnn.benchmark, cudnn.deterministic) == (not deterministic, deterministic)
+    assert (cudnn.benchmark, cudnn.deterministic) == before

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ganlab.cli import data as image_data
-from ganlab.cli import sharing, starting, using
+from ganlab.cli import sharing, speed, starting, using
 from ganlab.cli.options import AsJson, Data, OneOrTwo, Set, Swap, one_or_two, with_data
 from ganlab.cli.process import (
     Commands,
@@ -86,27 +86,41 @@ def run(
     differences are listed. Ctrl-C saves the state and stops; the same command resumes the run.
     """
     with errors():
-        from ganlab import experiment
-        from ganlab.cli.tables import show_evaluation
-        from ganlab.display.terminal import Console
+        from ganlab import distributed
 
-        finish_imports()
-        changes = with_data(set_, data, swap)
-        _show_layout(spec, changes)
-        try:
-            with Console() as callback:
-                result = experiment.run(spec, changes, out, fresh, callback)
-        except Interrupted as stopped:
-            stopped.args = (f"{stopped}; resume with: {_command(spec, changes, out)}",)
-            raise
-        if as_json:
-            last = result.records[-1] if result.records else {}
-            found = {"folder": str(result.folder), "step": result.step, "finished": result.finished, "last": last}
-            print_json({**found, "evaluation": result.evaluation})
-        else:
-            if result.evaluation is not None:
-                show_evaluation(result.evaluation)
-            _show_paths(result, callback.trained)
+        with distributed.process_group():
+            finish_imports()
+            with distributed.together():
+                changes = with_data(set_, data, swap)
+                if distributed.rank() == 0:
+                    _show_layout(spec, changes)
+            if distributed.rank() == 0:
+                _run(spec, changes, out, fresh, as_json)
+            else:
+                from ganlab import experiment
+
+                experiment.follow()
+
+
+def _run(spec: Path, changes: Sequence[str], out: Path | None, fresh: bool, as_json: bool) -> None:
+    from ganlab import experiment
+    from ganlab.cli.tables import show_evaluation
+    from ganlab.display.terminal import Console
+
+    try:
+        with Console() as callback:
+            result = experiment.run(spec, changes, out, fresh, callback)
+    except Interrupted as stopped:
+        stopped.args = (f"{stopped}; resume with: {_command(spec, changes, out)}",)
+        raise
+    if as_json:
+        last = result.records[-1] if result.records else {}
+        found = {"folder": str(result.folder), "step": result.step, "finished": result.finished, "last": last}
+        print_json({**found, "evaluation": result.evaluation})
+    else:
+        if result.evaluation is not None:
+            show_evaluation(result.evaluation)
+        _show_paths(result, callback.trained)
 
 
 def _command(spec: Path, set_: Iterable[str], out: Path | None) -> str:
@@ -232,6 +246,7 @@ app.command()(sharing.export)
 app.command("import")(sharing.import_)
 app.command()(using.report)
 app.command()(using.runs)
+app.command()(speed.bench)
 app.command()(starting.experiments)
 app.command()(starting.init)
 app.add_typer(image_data.app)

@@ -16,7 +16,7 @@ from typing import Any, NoReturn, TextIO
 import typer
 from typer.core import TyperGroup
 
-from ganlab.errors import GanlabError, one_line, printable
+from ganlab.errors import Elsewhere, GanlabError, one_line, printable
 
 
 class Debug:
@@ -54,6 +54,8 @@ def errors() -> Iterator[None]:
     try:
         with _results_apart():
             yield
+    except Elsewhere as error:
+        raise typer.Exit(error.exit_code) from error
     except GanlabError as error:
         _end(error, str(error), error.exit_code)
     except KeyboardInterrupt as error:

@@ -91,6 +91,13 @@ def show_check(found: dict[str, Any]) -> None:
     terminal.print(printable(": ".join(filter(None, (found["name"], found["about"])))), markup=False)
     images = ", ".join(f"{count:,} of {domain}" for domain, count in found["images"].items())
     terminal.print(f"images: {images}", highlight=False)
+    extras = [
+        f"{name} of {domain} ({extra['values']})"
+        for domain, named in found["extras"].items()
+        for name, extra in named.items()
+    ]
+    if extras:
+        terminal.print(printable(f"extras: {', '.join(extras)}"), highlight=False, markup=False)
     for table in (networks, terms, turns):
         terminal.print()
         terminal.print(table)
@@ -192,6 +199,56 @@ def show_inspection(found: dict[str, Any]) -> None:
         table.add_row(finding["title"].lower(), *(f"{count:,}" for count in finding["counts"].values()))
     table.add_row("to leave out", *(f"{len(names):,}" for names in found["left_out"].values()))
     _terminal().print(table)
+
+
+def show_bench(found: dict[str, Any]) -> None:
+    """Prints the tables of `ganlab bench`, given what `experiment.bench` returns."""
+    terminal = _terminal()
+    step, peak, share, hardware = (found[key] for key in ("step", "peak", "share_of_peak", "hardware"))
+    memory = found["peak_memory_bytes"]
+    seconds = step["seconds"]["median"]
+    rows = {
+        "spec": f"{found['spec']}: {found['size']} pixels, batch {found['batch']}",
+        "device": f"{hardware['device']} ({hardware['device_name']}), {found['precision']},"
+        f" {hardware['threads']} CPU threads, torch {hardware['torch']}",
+        "images a second": _median(found["images_a_second"], 1),
+        "milliseconds a step": f"{_median(step['seconds'], 1000)}; {step['steps']} steps in {step['blocks']} blocks",
+        "operators a step": f"{step['operators']:,}",
+        "FLOPs a second": f"{step['flops'] / seconds / 1e9:,.1f} G, {share['flops']:.0%} of a matrix product's"
+        f" {peak['flops_a_second'] / 1e9:,.1f} G",
+        "bytes a second": f"{step['bytes'] / seconds / 1e9:,.1f} G, {share['bytes']:.0%} of a copy's"
+        f" {peak['bytes_a_second'] / 1e9:,.1f} G",
+        "peak memory": "not known" if memory is None else f"{memory / 2**20:,.0f} MiB",
+    }
+    table = Table(box=None, show_header=False)
+    for row in rows.items():
+        table.add_row(*_cells(*row))
+    parts = Table("part of a step", box=None, header_style="bold")
+    for heading in ("times", "milliseconds", "share"):
+        parts.add_column(heading, justify="right", no_wrap=True)
+    whole = sum(part["seconds"] for part in found["parts"])
+    for part in found["parts"]:
+        numbers = (f"{part['times']:g}", f"{1000 * part['seconds']:.1f}", f"{part['seconds'] / whole:.0%}")
+        parts.add_row(*_cells(part["part"], *numbers))
+    for each in (table, "", parts):
+        terminal.print(each)
+
+
+def show_tuning(found: dict[str, Any]) -> None:
+    """Prints the table of `ganlab bench --tune`, given what `experiment.tune` returns."""
+    terminal = _terminal()
+    table = Table("precision", "images a second", "milliseconds a step", box=None, header_style="bold")
+    for each in found["precisions"]:
+        table.add_row(*_cells(each["precision"], _median(each["images_a_second"], 1), _median(each["seconds"], 1000)))
+    terminal.print(table)
+    sentence = f"runtime.precision auto is {found['precision']} on {found['hardware']['device_name']} from now on"
+    terminal.print(printable(f"{sentence}; kept in {found['file']}"), highlight=False, markup=False, soft_wrap=True)
+
+
+def _median(spread: dict[str, Any], factor: float) -> str:
+    """Returns the median of a spread and its quartiles, times `factor`: "61.2 (60.1 to 62.0)"."""
+    low, high = (f"{factor * each:,.1f}" for each in spread["quartiles"])
+    return f"{factor * spread['median']:,.1f} ({low} to {high})"
 
 
 def show_experiments(found: Sequence[Experiment]) -> None:

@@ -61,8 +61,8 @@ class Signature(NamedTuple):
     supplied: tuple[str, ...]
     """The parameters that are a `Domain`, which the core supplies."""
     paths: tuple[str, ...]
-    """The options that are paths: annotated `Path`, `Path | None` or `tuple[Path, ...]`. A relative one starts at the
-    folder of the spec file that gives it."""
+    """The options that are paths: annotated `Path`, `Path | None`, `tuple[Path, ...]` or `Mapping[str, Path]`. A
+    relative one starts at the folder of the spec file that gives it."""
 
 
 def signature(component: type) -> Signature:
@@ -114,8 +114,12 @@ def _signature(component: Any) -> Signature:
 
 
 def _is_path(hint: Any) -> bool:
-    """Returns True for `Path`, and for types with no other parts than it, None and an ellipsis."""
-    parts = typing.get_args(hint.__origin__ if typing.get_origin(hint) is Annotated else hint)
+    """Returns True for `Path`, and for types with no other parts than it, None, an ellipsis and the keys of a
+    mapping."""
+    hint = hint.__origin__ if typing.get_origin(hint) is Annotated else hint
+    parts = typing.get_args(hint)
+    if typing.get_origin(hint) in (dict, Mapping):
+        parts = parts[1:]
     return hint is Path or (bool(parts) and all(part in (NoneType, ...) or _is_path(part) for part in parts))
 
 
@@ -165,7 +169,7 @@ def validate(component: type, options: Mapping[str, Any]) -> BaseModel:
     checked = sign.model.model_validate_json(json.dumps(options, default=os.fspath))
     kept = json.loads(checked.model_dump_json())
     for option, asked in options.items():
-        if option in sign.paths and "" in (asked if isinstance(asked, list) else [asked]):
+        if option in sign.paths and "" in _values(asked):
             # pathlib takes it for the current folder
             allowed = "the path of a file or a folder"
         elif _retyped(asked, kept[option]):
@@ -177,6 +181,11 @@ def validate(component: type, options: Mapping[str, Any]) -> BaseModel:
             component.__name__, [{"type": wrong, "loc": (option,), "input": asked}]
         )
     return checked
+
+
+def _values(asked: Any) -> Iterable[Any]:
+    """Returns the items of a list or the values of an object; of anything else, the value itself."""
+    return asked.values() if isinstance(asked, Mapping) else asked if isinstance(asked, list) else [asked]
 
 
 def arguments(component: type, options: Mapping[str, Any]) -> dict[str, Any]:

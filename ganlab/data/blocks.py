@@ -50,23 +50,27 @@ class Block(NamedTuple):
     """True if no image has two different colours."""
 
 
-def read_block(one: Callable[[str], Pixels], keys: Sequence[str], room: Pixels) -> Block:
-    """Reads the images `one(key)`, each (C, H, W), into the first places of `room`, at least (len(keys), C, H, W)."""
+def read_block(one: Callable[[str], Pixels], keys: Sequence[str], room: Pixels, channels: int) -> Block:
+    """Reads `one(key)`, each (L, H, W), into the first places of `room`, at least (len(keys), L, H, W).
+
+    The first `channels` layers are an image, and the others its extras.
+    """
     kept: list[str] = []
     skipped: list[str] = []
     notes: dict[str, list[str]] = {}
     constant = True
     for key in keys:
-        image, noted = read(one, key)
-        if isinstance(image, Exception):
-            skipped.append(f"{key}: {image}")
+        layers, noted = read(one, key)
+        if isinstance(layers, Exception):
+            skipped.append(f"{key}: {layers}")
             continue
         for note in dict.fromkeys(noted):
             notes.setdefault(note, []).append(key)
-        room[len(kept)] = image
+        room[len(kept)] = layers
+        image = layers[:channels]
         constant = constant and bool((image == image[:, :1, :1]).all())
         kept.append(key)
-    return Block(kept, skipped, notes, int(room[: len(kept)].max(initial=0)), constant)
+    return Block(kept, skipped, notes, int(room[: len(kept), :channels].max(initial=0)), constant)
 
 
 def cores() -> int:

@@ -1,14 +1,16 @@
-"""The images of a set once they are read, and the facts about all of their pixels."""
+"""The images of a set and their extras once they are read, and the facts about all of their pixels."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import mmap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from torch import Tensor
+
+from ganlab.data.pixel_file import PixelFile
+from ganlab.interfaces.sources import Extra, Source
 
 if TYPE_CHECKING:
     from hashlib import _Hash
@@ -22,7 +24,7 @@ class Facts(NamedTuple):
     constant: bool
     """True if no image has two different colours."""
     sha256: str
-    """A hash of all keys, pixels and labels."""
+    """A hash of all keys, pixels, extras and labels."""
 
 
 class Content(NamedTuple):
@@ -30,8 +32,8 @@ class Content(NamedTuple):
 
     keys: tuple[str, ...]
     """The source's keys of the n images."""
-    images: Tensor
-    """(n, C, H, W) uint8."""
+    layers: Tensor
+    """(n, L, H, W) uint8: the channels of each image, then those of its extras in their order."""
     labels: Tensor | None
     """The classes of the images, (n,) integers; None if the source has no classes."""
     skipped: tuple[str, ...]
@@ -40,21 +42,29 @@ class Content(NamedTuple):
     """{warning: keys of the images that it was given for}."""
     facts: Facts | None = None
     """The facts about the images, if they are known without reading all of them."""
-    mapping: mmap.mmap | None = None
-    """The file that `images` is mapped from; None if the images are in memory."""
+    file: PixelFile | None = None
+    """The file that `layers` is mapped from; None if the images are in memory."""
 
 
-def facts_of(keys: Sequence[str], images: Tensor, labels: Tensor | None) -> Facts:
-    """Reads all pixels (n, C, H, W), and returns the facts about them."""
+def layers_of(source: Source) -> int:
+    """Returns the number of channels of an image and its extras."""
+    return source.channels + sum(extra.channels for extra in source.extras.values())
+
+
+def facts_of(source: Source, keys: Sequence[str], layers: Tensor, labels: Tensor | None) -> Facts:
+    """Reads all images and extras of a source, (n, L, H, W), and returns the facts about them."""
+    images = layers[:, : source.channels]
     constant = all(bool((image == image[:, :1]).all()) for image in images.flatten(2))
-    digest = begun_digest(keys, images.shape)
-    for image in images:
-        digest.update(image.numpy().tobytes())
+    digest = begun_digest(keys, layers.shape, source.extras)
+    for each in layers:
+        digest.update(each.numpy().tobytes())
     if labels is not None:
         digest.update(labels.numpy().tobytes())
     return Facts(int(images.max()), constant, digest.hexdigest())
 
 
-def begun_digest(keys: Sequence[str], shape: Sequence[int]) -> _Hash:
-    """Returns the hash of a set's keys and of the shape (n, C, H, W) of its images; the pixels come next."""
-    return hashlib.sha256(json.dumps([[*keys], [*shape]]).encode())
+def begun_digest(keys: Sequence[str], shape: Sequence[int], extras: Mapping[str, Extra]) -> _Hash:
+    """Returns the hash of a set's keys, the shape (n, L, H, W) of its layers, and the names and kinds of its extras;
+    the layers come next."""
+    declared = [[[*extras], [*extras.values()]]] if extras else []
+    return hashlib.sha256(json.dumps([[*keys], [*shape], *declared]).encode())

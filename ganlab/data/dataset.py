@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import hashlib
 import math
-import mmap
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -17,7 +16,8 @@ from torch import Tensor
 
 from ganlab.data import store
 from ganlab.data.blocks import Pixels
-from ganlab.data.content import Content, Facts, facts_of
+from ganlab.data.content import Content, Facts, facts_of, layers_of
+from ganlab.data.pixel_file import PixelFile
 from ganlab.data.reading import Progress, describe, noting_warnings, read_all, silent, without_partner
 from ganlab.determinism import keyed
 from ganlab.errors import SpecError
@@ -34,8 +34,8 @@ class Dataset:
     """The source that the images were read from."""
     keys: tuple[str, ...]
     """The source's keys of the n images."""
-    images: Tensor
-    """(n, C, H, W) uint8."""
+    layers: Tensor
+    """(n, L, H, W) uint8: the channels of each image, then those of its extras in the order of `source.extras`."""
     labels: Tensor | None
     """The classes of the images, (n,) integers; None if the source has no classes."""
     train: Tensor
@@ -48,8 +48,8 @@ class Dataset:
     """{warning: keys of the images that it was given for}."""
     recorded: Facts | None = None
     """The facts about all pixels, which prepared images have; None if they are not known without reading all pixels."""
-    mapping: mmap.mmap | None = None
-    """The file that `images` is mapped from; None for images in memory."""
+    file: PixelFile | None = None
+    """The file that `layers` is mapped from; None for images in memory."""
     ordered_as: str = ""
     """The domain that keys the random order, cuts, flips and division of the images: "a" for both domains of paired
     data; "" for the images' own domain."""
@@ -59,13 +59,18 @@ class Dataset:
     """The keys of images of the source that paired data leave out, because they have no readable partner."""
 
     @property
+    def images(self) -> Tensor:
+        """The images without their extras, (n, C, H, W) uint8."""
+        return self.layers[:, : self.domain.channels]
+
+    @property
     def order(self) -> str:
         """The name of the domain that keys all random choices among the images."""
         return self.ordered_as or self.domain.name
 
     @property
     def sha256(self) -> str:
-        """A hash of all keys, pixels and labels, without those of `larger` images."""
+        """A hash of all keys, pixels, extras and labels, without those of `larger` images."""
         return self._facts.sha256
 
     def warnings(self) -> list[str]:
@@ -75,8 +80,8 @@ class Dataset:
         return [*alone, *describe(where, self.keys, self.skipped, self.notes, facts.brightest, facts.constant)]
 
     def fingerprint(self) -> dict[str, Any]:
-        """Returns {"images", "held_out", "skipped", "sha256"}: counts, and a hash of all keys, pixels and labels, those
-        of `larger` images too."""
+        """Returns {"images", "held_out", "skipped", "sha256"}: counts, and a hash of all keys, pixels, extras and
+        labels, those of `larger` images too."""
         return {
             "images": len(self.keys),
             "held_out": len(self.holdout),
@@ -86,7 +91,7 @@ class Dataset:
 
     @functools.cached_property
     def _facts(self) -> Facts:
-        return self.recorded or facts_of(self.keys, self.images, self.labels)
+        return self.recorded or facts_of(self.source, self.keys, self.layers, self.labels)
 
     @property
     def _sha256(self) -> str:
@@ -96,10 +101,16 @@ class Dataset:
 
     def release(self) -> None:
         """Gives the pages of mapped images back to the system, which keeps them in its cache as long as it has room."""
-        if self.mapping is not None and hasattr(mmap, "MADV_DONTNEED"):
-            self.mapping.madvise(mmap.MADV_DONTNEED)
+        if self.file is not None:
+            self.file.release()
         if self.larger is not None:
             self.larger.release()
+
+    def read(self, indices: Sequence[int]) -> Tensor:
+        """Returns a copy of the layers at `indices`, (N, L, H, W) uint8."""
+        if self.file is not None:
+            return self.file.read(indices)
+        return self.layers.index_select(0, torch.tensor(indices))
 
     def pixels(self, indices: Tensor) -> Tensor:
         """Indices (N,) -> images (N, C, H, W) float32 in [-1, 1]."""
@@ -129,16 +140,16 @@ def load(
     for `domain` itself. Images of a large set are prepared once and then mapped from a file (`ganlab.data.store`) if
     `identity`, the JSON of the source in a spec, is known. `keys` are those to read, by default all of the source's.
     Raises SpecError if fewer than two images can be read, if no training or no held-out image can, if they do not fit
-    into memory or on the disk, or if an image or a label differs from what the source declares.
+    into memory or on the disk, or if an image, an extra or a label differs from what the source declares.
     """
     if source.channels not in (1, 3):
         raise SpecError(f"data.{domain}: the source has {source.channels} channels; 1 (grey) and 3 (RGB) are allowed")
     keys = source.keys(domain) if keys is None else keys
-    one = functools.partial(_image, source, domain, size)
+    one = functools.partial(read_layers, source, domain, size)
     labels = functools.partial(_labels, source, domain)
     prepared = None if most else store.find(source, f"data.{domain}", keys, size, one, labels, identity)
     if prepared is None:
-        shape = (source.channels, size, size)
+        shape = (layers_of(source), size, size)
         found = _read(one, labels, keys, min(len(keys), most or len(keys)), shape, domain, progress)
     else:
         found = prepared.content(progress)
@@ -159,14 +170,14 @@ def load(
         Domain(domain, source.channels, size, size, source.classes),
         source,
         found.keys,
-        found.images,
+        found.layers,
         found.labels,
         train,
         held,
         found.skipped,
         found.notes,
         found.facts,
-        found.mapping,
+        found.file,
         ordered_as,
     )
 
@@ -193,15 +204,30 @@ def _first(skipped: Sequence[str]) -> str:
     return f"; {skipped[0]}" if skipped else ""
 
 
-def _image(source: Source, domain: str, size: int, key: str) -> Pixels:
-    """Returns an image as (C, H, W). Raises SpecError if it differs from what the source declares."""
-    image = source.image(key, size)
-    if image.shape != (size, size, source.channels) or image.dtype != np.uint8:
-        raise SpecError(
-            f"data.{domain}: image {key!r} of the source: expected uint8 {(size, size, source.channels)},"
-            f" got {image.dtype} {image.shape}"
-        )
-    return image.transpose(2, 0, 1)
+def read_layers(source: Source, domain: str, size: int, key: str) -> Pixels:
+    """Returns an image and its extras as (L, H, W). Those of a held-out image are 0, because no loss reads them.
+
+    Raises OSError or ValueError if one can't be read, SpecError if it differs from what the source declares.
+    """
+
+    def checked(array: Pixels, channels: int, what: str) -> Pixels:
+        if array.shape != (size, size, channels) or array.dtype != np.uint8:
+            raise SpecError(
+                f"data.{domain}: {what} {key!r} of the source: expected uint8 {(size, size, channels)},"
+                f" got {array.dtype} {array.shape}"
+            )
+        return array.transpose(2, 0, 1)
+
+    image = checked(source.image(key, size), source.channels, "image")
+    if not source.extras:
+        return image
+    found = np.zeros((layers_of(source), size, size), np.uint8)
+    found[: source.channels], end = image, source.channels
+    for name, extra in source.extras.items():
+        start, end = end, end + extra.channels
+        if not (source.divided and source.is_held_out(key)):
+            found[start:end] = checked(source.extra(name, key, size), extra.channels, f"the extra {name!r} of image")
+    return found
 
 
 def _read(
@@ -213,20 +239,20 @@ def _read(
     domain: str,
     progress: Progress,
 ) -> Content:
-    """Reads the first `most` images (C, H, W) that can be read into memory."""
+    """Reads the layers (L, H, W) of the first `most` images that can be read into memory."""
     pixels = _allocate(most, shape, domain)
     kept: list[str] = []
     skipped: list[str] = []
     notes: dict[str, list[str]] = {}
     # closed before the warnings go elsewhere: images beyond `most` are being read
     with noting_warnings(), closing(read_all(one, keys)) as images:
-        for key, image, noted in progress(images, f"images of {domain}", most):
-            if isinstance(image, Exception):
-                skipped.append(f"{key}: {image}")
+        for key, found, noted in progress(images, f"images of {domain}", most):
+            if isinstance(found, Exception):
+                skipped.append(f"{key}: {found}")
                 continue
             for note in dict.fromkeys(noted):
                 notes.setdefault(note, []).append(key)
-            pixels[len(kept)] = image
+            pixels[len(kept)] = found
             kept.append(key)
             if len(kept) == most:
                 break

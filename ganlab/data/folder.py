@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -12,6 +13,7 @@ import numpy as np
 from PIL import Image, ImageOps
 from pydantic import Field
 
+from ganlab.data.companions import Companions
 from ganlab.data.exclusions import read_exclusions, remaining
 from ganlab.data.image_files import Range, declared_size, found_below, picture
 from ganlab.data.labels import LABELS, Classes, read_labels
@@ -19,13 +21,17 @@ from ganlab.determinism import keyed
 from ganlab.errors import SpecError
 from ganlab.files import home_expanded
 from ganlab.interfaces.hooks import hookimpl
-from ganlab.interfaces.sources import Source
+from ganlab.interfaces.sources import Extra, Source
 
 HELD_OUT = "held_out//"
 """The keys of held-out images begin with it. No path in a folder does: it has no empty part."""
 
 Fit = Literal["cover", "stretch", "pad"]
 """How an image becomes a square."""
+
+
+Name = Annotated[str, Field(pattern="^[A-Za-z0-9_-]+$")]
+"""The name of an extra."""
 
 
 class Folder(Source):
@@ -39,6 +45,10 @@ class Folder(Source):
     A file `labels.csv` in the folder, if there is one, says what the images show. Its header has the column `file`: the
     paths of images, relative to the folder. Every other column is an attribute of them. The folder of held-out images
     has a labels.csv of its own.
+
+    Losses read masks and further pictures of the images as extras (`t.source_extras`). They are in folders of their
+    own. There the one of an image has the same path, apart from the suffix, and the same proportions. An image without
+    it is left out. Held-out images need none.
 
     Args:
         path: the folder. A relative path starts at the folder of the spec file, or with --set at the working folder;
@@ -59,8 +69,12 @@ class Folder(Source):
         exclude: a list of files to leave out, such as `ganlab data inspect --write-filter` writes: UTF-8 text with one
             path a line. A relative path starts at the folder of the list; lines that start with # are comments. A list
             may also name files that are not in the folder, so that one list serves both domains.
+        masks: {name: folder} of masks with a class for each pixel, 0 to 255: an 8-bit grey value or the index of a
+            palette (BMP, GIF, PNG, PPM or TIFF). A mask is resized by taking the nearest pixel; "pad" adds class 0.
+        pictures: {name: folder} of further pictures. They are read and resized as the images are.
 
-    Raises ValueError if `low` is not below `high`, or if one of `labels` and `classes` is missing.
+    Raises ValueError if `low` is not below `high`, if one of `labels` and `classes` is missing, or if `masks` and
+    `pictures` share a name.
     """
 
     def __init__(
@@ -75,6 +89,8 @@ class Folder(Source):
         labels: str | None = None,
         classes: tuple[str, ...] = (),
         exclude: Path | None = None,
+        masks: Mapping[Name, Path] = {},
+        pictures: Mapping[Name, Path] = {},
     ) -> None:
         if range is not None and not range[0] < range[1]:
             raise ValueError(f"range is {[*range]}; the first must be below the second")
@@ -91,8 +107,16 @@ class Folder(Source):
         self._classes = Classes(labels, classes)
         self.classes = len(self._classes)
         self.exclude = None if exclude is None else home_expanded(exclude)
+        if shared := masks.keys() & pictures.keys():
+            raise ValueError(f"masks and pictures share the name {min(shared)!r}")
+        self.extras = dict.fromkeys(masks, Extra(1, "classes")) | dict.fromkeys(pictures, Extra(channels, "picture"))
+        self._companions = {name: Companions(name, at, "classes") for name, at in masks.items()} | {
+            name: Companions(name, at, "picture") for name, at in pictures.items()
+        }
 
     def keys(self, domain: str) -> list[str]:
+        for name, companions in self._companions.items():
+            companions.check(f"data.{domain}.{'masks' if self.extras[name].values == 'classes' else 'pictures'}")
         found, held = self._keys_in("", domain), []
         if self.divided:
             found, held = self._without_held_out(found, domain), self._keys_in(HELD_OUT, domain)
@@ -106,13 +130,26 @@ class Folder(Source):
     def image(self, key: str, size: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
         return pixels(fitted(picture(self._file(key), self.range), size, self.fit), self.channels)
 
+    def extra(self, name: str, key: str, size: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
+        found = self._companions[name].read(key, self._file(key), self.range)
+        return pixels(fitted(found, size, self.fit), self.extras[name].channels)
+
     def files(self, key: str) -> list[Path]:
-        """Returns the image's file, and `labels.csv` if the image has a class."""
+        """Returns the image's file, `labels.csv` if the image has a class, and the files of its extras."""
         folder = self._folders[self._start_of(key)]
-        return [self._file(key), *([folder / LABELS] if self.classes else [])]
+        return [self._file(key), *([folder / LABELS] if self.classes else []), *self._beside(key)]
+
+    def _beside(self, key: str) -> list[Path]:
+        """Returns the files of an image's extras, without those that are missing."""
+        found = []
+        for companions in self._companions.values() if not self.is_held_out(key) else ():
+            with suppress(ValueError):
+                found.append(companions.file(key))
+        return found
 
     def is_image(self, key: str) -> bool:
-        return declared_size(self._file(key)) is not None
+        whole = self.is_held_out(key) or len(self._beside(key)) == len(self._companions)
+        return whole and declared_size(self._file(key)) is not None
 
     def is_held_out(self, key: str) -> bool:
         return key.startswith(HELD_OUT)
@@ -201,17 +238,19 @@ class Folder(Source):
 
 
 def fitted(image: Image.Image, size: int, fit: Fit = "cover") -> Image.Image:
-    """Returns an RGB image at `size` x `size` pixels (bicubic, antialiased).
+    """Returns an image at `size` x `size` pixels: RGB bicubic and antialiased, a mask ("L") by its nearest pixels.
 
-    "cover" takes the largest centred square, "stretch" the whole image; "pad" lays the whole image on white.
+    "cover" takes the largest centred square, "stretch" the whole image; "pad" lays the whole image on white, a mask on
+    class 0.
     """
+    filter, background = (Image.Resampling.NEAREST, 0) if image.mode == "L" else (Image.Resampling.BICUBIC, "white")
     if fit == "cover":
-        return ImageOps.fit(image, (size, size), Image.Resampling.BICUBIC)
+        return ImageOps.fit(image, (size, size), filter)
     if fit == "stretch":
-        return image.resize((size, size), Image.Resampling.BICUBIC)
+        return image.resize((size, size), filter)
     width, height = (max(1, round(side * size / max(image.size))) for side in image.size)
-    padded = Image.new("RGB", (size, size), "white")
-    padded.paste(image.resize((width, height), Image.Resampling.BICUBIC), ((size - width) // 2, (size - height) // 2))
+    padded = Image.new(image.mode, (size, size), background)
+    padded.paste(image.resize((width, height), filter), ((size - width) // 2, (size - height) // 2))
     return padded
 
 

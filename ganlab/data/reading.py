@@ -25,6 +25,9 @@ def silent(items: Iterable[Any], what: str, total: int) -> Iterable[Any]:
     return items
 
 
+SHOWN = 3
+"""The most images that a warning names."""
+
 DARK = 16
 """A set is reported as dark if its brightest value, of 255, is below this. Its files may hold fewer bits than they
 declare."""
@@ -128,4 +131,4 @@ def without_partner(where: str, keys: Sequence[str]) -> str:
 
 
 def _some(items: Sequence[str], separator: str) -> str:
-    return separator.join([*items[:3], *(["..."] if len(items) > 3 else [])])
+    return separator.join([*items[:SHOWN], *(["..."] if len(items) > SHOWN else [])])

@@ -6,11 +6,9 @@ import functools
 import hashlib
 import json
 import math
-import mmap
 import os
 import shutil
-import warnings
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, NamedTuple
@@ -23,10 +21,11 @@ from torch import Tensor
 
 from ganlab import files
 from ganlab.data.blocks import Block, Pixels, cores, in_processes, read_block
-from ganlab.data.content import Content, Facts, begun_digest
+from ganlab.data.content import Content, Facts, begun_digest, layers_of
+from ganlab.data.pixel_file import PixelFile
 from ganlab.data.reading import Progress, noting_warnings, read
 from ganlab.errors import RunError, SpecError
-from ganlab.interfaces.sources import Source
+from ganlab.interfaces.sources import Extra, Source
 
 if TYPE_CHECKING:
     from hashlib import _Hash
@@ -38,7 +37,7 @@ any memory."""
 PIXELS, RECORD = "pixels.npy", "record.json"
 _JOURNAL, _UNFINISHED = "journal.jsonl", ".unfinished"
 
-FORMAT = 1
+FORMAT = 2
 """The version of the files. It is a part of the key."""
 
 HEADER = 4096
@@ -69,7 +68,8 @@ class Record(NamedTuple):
     source: str
     """The JSON of the image source in a spec."""
     shape: list[int]
-    """(n, C, H, W)."""
+    """(n, L, H, W)."""
+    extras: dict[str, Extra]
     keys: list[str]
     skipped: list[str]
     notes: dict[str, list[str]]
@@ -85,25 +85,28 @@ class Store:
     Args:
         path: its folder, with the pixels and the record; it is complete or absent.
         where: the set in messages, "data.a".
-        source: the JSON of the image source in a spec.
-        one: returns the image (C, H, W) of a key.
+        identity: the JSON of the image source in a spec.
+        source: the image source.
+        one: returns the layers (L, H, W) of a key: an image and its extras.
         labels: returns the labels of keys.
         keys: the keys of all images.
-        shape: (C, H, W).
+        size: the height and width of the images in pixels.
     """
 
     def __init__(
         self,
         path: Path,
         where: str,
-        source: str,
+        identity: str,
+        source: Source,
         one: Callable[[str], Pixels],
         labels: Callable[[Sequence[str]], Tensor | None],
         keys: Sequence[str],
-        shape: tuple[int, int, int],
+        size: int,
     ) -> None:
-        self.path, self._where, self._source = path, where, source
-        self._one, self._labels, self._keys, self._shape = one, labels, keys, shape
+        self.path, self._where, self._identity, self._source = path, where, identity, source
+        self._one, self._labels, self._keys = one, labels, keys
+        self._shape = (layers_of(source), size, size)
         self._unfinished = path.with_name(f".{path.name}{_UNFINISHED}")
 
     def content(self, progress: Progress) -> Content:
@@ -135,14 +138,14 @@ class Store:
                 _uncached(self._unfinished / PIXELS) as direct,
                 _kept(self._unfinished / _JOURNAL) as journal,
             ):
-                unfinished = _Unfinished(pixels, direct, journal, self._keys, self._shape)
+                unfinished = _Unfinished(pixels, direct, journal, self._keys, self._shape, self._source.extras)
                 left = self._keys[unfinished.read :]
                 self._check_room(len(left))
                 name = f"images of {self._where.removeprefix('data.')}"
                 with noting_warnings(), closing(self._write(unfinished, left)) as written:
                     for _ in progress(written, name, len(left)):
                         pass
-                record = unfinished.finished(self._source, self._labels(unfinished.kept))
+                record = unfinished.finished(self._identity, self._labels(unfinished.kept))
             files.write(self._unfinished / RECORD, json.dumps(record._asdict()).encode())
             (self._unfinished / _JOURNAL).unlink()
             # damaged images may be there
@@ -158,7 +161,8 @@ class Store:
         starts = range(0, len(keys), rows)
 
         def work(place: int, room: Pixels) -> Block:
-            return read_block(self._one, keys[starts[place] : starts[place] + rows], room)
+            some = keys[starts[place] : starts[place] + rows]
+            return read_block(self._one, some, room, self._source.channels)
 
         with closing(in_processes(work, len(starts), (rows, *self._shape), cores())) as blocks:
             for start, (block, room) in zip(starts, blocks, strict=True):
@@ -191,24 +195,25 @@ def find(
     a user without a home folder. `identity` is the JSON of the source in a spec. `size` is the height and width of the
     images in pixels. The other arguments are those of `Store`.
     """
-    everywhere, shape = folder(), (source.channels, size, size)
+    everywhere, shape = folder(), (layers_of(source), size, size)
     if everywhere is None or identity is None or (states := _states(source, keys)) is None:
         return None
     if not _is_large(len(keys) * math.prod(shape), states):
         return None
-    depends = [FORMAT, identity, shape, source.classes, PIL.__version__, keys, states]
+    extras = [[*source.extras], [*source.extras.values()]]
+    depends = [FORMAT, identity, shape, extras, source.classes, PIL.__version__, keys, states]
     digest = hashlib.sha256(json.dumps(depends).encode())
     with noting_warnings():
         for place in range(_PROBED):
             image, _ = read(one, keys[place * len(keys) // _PROBED])
             digest.update(str(image).encode() if isinstance(image, Exception) else np.ascontiguousarray(image).data)
-    return Store(everywhere / digest.hexdigest()[:32], where, identity, one, labels, keys, shape)
+    return Store(everywhere / digest.hexdigest()[:32], where, identity, source, one, labels, keys, size)
 
 
 def is_kept(source: Source, keys: Sequence[str], size: int) -> bool:
     """Returns True if a run maps these images from a file instead of holding them in memory."""
     states = _states(source, keys)
-    return folder() is not None and states is not None and _is_large(len(keys) * source.channels * size**2, states)
+    return folder() is not None and states is not None and _is_large(len(keys) * layers_of(source) * size**2, states)
 
 
 def _is_large(pixels: int, states: Sequence[Sequence[_State]]) -> bool:
@@ -242,19 +247,13 @@ def opened(path: Path) -> Content | None:
     if found is None:
         return None
     try:
-        with files.opened(path / PIXELS) as file:
-            mapping = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        file = PixelFile(path / PIXELS, HEADER, found.shape)
     except FileNotFoundError:
         # removed at this moment
         return None
-    array = np.frombuffer(mapping, np.uint8)[HEADER:].reshape(found.shape)
-    with warnings.catch_warnings():
-        # nothing writes to the images
-        warnings.filterwarnings("ignore", "The given NumPy array is not writable")
-        images = torch.from_numpy(array)
     labels = None if found.labels is None else torch.tensor(found.labels)
     facts = Facts(found.brightest, found.constant, found.sha256)
-    return Content(tuple(found.keys), images, labels, tuple(found.skipped), found.notes, facts, mapping)
+    return Content(tuple(found.keys), file.mapped, labels, tuple(found.skipped), found.notes, facts, file)
 
 
 def read_record(path: Path) -> Record | None:
@@ -270,7 +269,7 @@ def read_record(path: Path) -> Record | None:
 
 def is_sound(path: Path, record: Record) -> bool:
     """Returns True if the pixels have the hash that was recorded when they were prepared."""
-    digest = begun_digest(record.keys, record.shape)
+    digest = begun_digest(record.keys, record.shape, record.extras)
     try:
         with files.opened(path / PIXELS) as file:
             file.seek(HEADER)
@@ -343,15 +342,17 @@ class _Unfinished:
         journal: IO[bytes],
         keys: Sequence[str],
         shape: tuple[int, int, int],
+        extras: Mapping[str, Extra],
     ) -> None:
-        self._pixels, self._direct, self._journal, self._shape = pixels, direct, journal, shape
+        self._pixels, self._direct, self._journal = pixels, direct, journal
+        self._shape, self._extras = shape, extras
         self.kept: list[str] = []
         """The keys of the images that are written."""
         self._skipped: list[str] = []
         self._notes: dict[str, list[str]] = {}
         self._brightest, self._constant, self._lines = 0, True, 0
         # the shape is right if all images can be read, as in most sets
-        self._digest = begun_digest(keys, (len(keys), *shape))
+        self._digest = begun_digest(keys, (len(keys), *shape), extras)
         self._pixels.seek(HEADER)
         for line in self._journal:
             if not self._repeat(line):
@@ -367,7 +368,7 @@ class _Unfinished:
         return len(self.kept) + len(self._skipped)
 
     def add(self, block: Block, rows: Pixels) -> None:
-        """Writes the images (k, C, H, W) of a block, then its line."""
+        """Writes the layers (k, L, H, W) of a block, then its line."""
         self._digest.update(rows.data)
         self._append(rows)
         self._journal.write(json.dumps([self._digest.hexdigest(), *block]).encode() + b"\n")
@@ -389,7 +390,7 @@ class _Unfinished:
         """Completes the file of the pixels, and returns the record."""
         shape = [len(self.kept), *self._shape]
         if self._skipped:
-            self._digest = begun_digest(self.kept, shape)
+            self._digest = begun_digest(self.kept, shape, self._extras)
             self._pixels.seek(HEADER)
             _hash_rest(self._digest, self._pixels)
         if labels is not None:
@@ -400,7 +401,7 @@ class _Unfinished:
         os.fsync(self._pixels.fileno())
         facts = Facts(self._brightest, self._constant, self._digest.hexdigest())
         kept = None if labels is None else labels.tolist()
-        return Record(source, shape, self.kept, self._skipped, self._notes, kept, *facts)
+        return Record(source, shape, dict(self._extras), self.kept, self._skipped, self._notes, kept, *facts)
 
     def _repeat(self, line: bytes) -> bool:
         """Reads a block that a killed process has written. Returns False if it, or its line, is incomplete."""

@@ -41,9 +41,12 @@ def terms_of(record: dict[str, float]) -> str:
 
 
 class _Rate(ProgressColumn):
+    """The images per second of a training; the items per second of any other task."""
+
     def render(self, task: Task) -> Text:
-        rate = task.fields.get("rate") or task.speed
-        return Text(f"{rate:.1f} images/s" if rate else "")
+        if rate := task.fields.get("rate"):
+            return Text(f"{rate:.1f} images/s")
+        return Text(f"{task.speed:.1f}/s" if task.speed else "")
 
 
 class _Terms(ProgressColumn):

@@ -9,8 +9,10 @@ from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Protocol
 
+from ganlab import distributed
+from ganlab.engine.memory import explaining_memory
 from ganlab.engine.trainer import Trainer
-from ganlab.errors import Interrupted
+from ganlab.errors import Interrupted, Lost
 
 
 class StepWriter(Protocol):
@@ -34,18 +36,19 @@ def train(trainer: Trainer, writer: StepWriter, warn: Callable[[str], None]) -> 
     """Trains to the schedule's end, or until a callback requests a stop.
 
     Raises Interrupted after SIGINT or SIGTERM, when the current step is saved. The second signal raises
-    KeyboardInterrupt at once.
+    KeyboardInterrupt at once. Raises OutOfMemory if a step does not fit into the memory.
     """
     state, steps = trainer.state, trainer.schedule.steps
     with stop_signals(lambda: warn("stopping after this step; Ctrl-C again stops now")) as received:
         if state.step:
             writer.finish_last_step()
-        while state.step < steps and (not state.step or writer.stop_requested is None):
-            trainer.step()
-            # read once: a signal that comes later is for the next step
-            stop = received[0] if received else None
-            writer.after_step(last=stop is not None or state.step == steps)
-            if stop is not None and state.step < steps:
+        while state.step < steps and (not state.step or not distributed.highest(writer.stop_requested is not None)):
+            with explaining_memory(trainer):
+                trainer.step()
+            # read once: a signal that comes later is for the next step; one that any process gets stops all of them
+            stop = distributed.highest(received[0] if received else 0)
+            writer.after_step(last=stop > 0 or state.step == steps)
+            if stop and state.step < steps:
                 raise Interrupted(f"stopped after step {state.step} of {steps}; everything is saved", stop)
         if state.step < steps:
             writer.stop_early()
@@ -73,6 +76,10 @@ def stop_signals(at_first: Callable[[], object] = int) -> Iterator[list[int]]:
     before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield received
+    except Lost:
+        # torchrun sends SIGTERM to the processes that are left; this one is ending, and still has to say why
+        before[signal.SIGTERM] = signal.SIG_IGN
+        raise
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from typing_extensions import TypedDict
 
 from ganlab.data.sampler import BatchSource
+from ganlab.engine import optimizers
 from ganlab.errors import SpecError
 from ganlab.interfaces.schedules import PLAYERS
 from ganlab.system.build import System
@@ -55,6 +56,7 @@ class TrainingState:
         seconds: the time spent in steps.
         optimizers: {player: optimizer}; a player without trainable parameters has none.
         base_rates: {player: [learning rate of each parameter group]}, without the schedule's factor.
+        rates: the same with the factor of the player's last update.
         pools: {direction: pool of past fakes}, if the schedule has pools.
         average: {direction: averaged generator}, or None.
     """
@@ -68,7 +70,8 @@ class TrainingState:
             self.pools = _make_pools(system, batches, position)
             self.optimizers = _make_optimizers(system, position)
         self.base_rates = {p: [float(g["lr"]) for g in o.param_groups] for p, o in self.optimizers.items()}
-        self._batch = batches.batch * system.schedule.batches
+        self.rates = dict(self.base_rates)
+        self._batch = batches.batch
         self.average = copy.deepcopy(self._generators()) if system.spec.ema_halflife_images else None
 
     def _generators(self) -> dict[str, nn.Module]:
@@ -87,10 +90,10 @@ class TrainingState:
     def learning_rates(self, players: Collection[str]) -> dict[str, float]:
         """Returns {"learning_rate/PLAYER": rate of its last update}; several parameter groups add "/0", "/1", ..."""
         return {
-            f"learning_rate/{player}{f'/{index}' if len(optimizer.param_groups) > 1 else ''}": float(group["lr"])
-            for player, optimizer in self.optimizers.items()
+            f"learning_rate/{player}{f'/{index}' if len(rates) > 1 else ''}": rate
+            for player, rates in self.rates.items()
             if player in players
-            for index, group in enumerate(optimizer.param_groups)
+            for index, rate in enumerate(rates)
         }
 
     def averaged_parameters(self) -> Iterator[tuple[Tensor, Tensor]]:
@@ -127,7 +130,7 @@ class TrainingState:
     def _optimizer_state(self, player: str) -> dict[str, Any]:
         """Returns an optimizer's state, with the names of its parameters if it does not keep them itself."""
         optimizer = self.optimizers[player]
-        state = optimizer.state_dict()
+        state = optimizers.plain_state(optimizer, self.rates[player])
         names = {id(parameter): name for name, parameter in _parameters(self._system, player)}
         for group, held in zip(state["param_groups"], optimizer.param_groups, strict=True):
             group.setdefault("param_names", [names.get(id(parameter), "") for parameter in held["params"]])
@@ -140,7 +143,8 @@ class TrainingState:
             _check_optimizer(player, optimizer, self._optimizer_state(player), state["optimizers"][player])
         self.step, self.draws, self.seconds = state["step"], state["draws"], state["seconds"]
         for player, optimizer in self.optimizers.items():
-            optimizer.load_state_dict(state["optimizers"][player])
+            optimizers.load(optimizer, state["optimizers"][player])
+            self.rates[player] = [float(group["lr"]) for group in optimizer.param_groups]
         for label, loss in self._system.losses.items():
             load_own_state(loss, state["losses"][label])
         for direction, pool in self.pools.items():
@@ -171,7 +175,7 @@ def _make_pools(system: System, batches: BatchSource, position: Position) -> dic
 
 
 def _make_optimizers(system: System, position: Position) -> dict[str, torch.optim.Optimizer]:
-    optimizers = {}
+    made_for = {}
     for player in PLAYERS:
         if not (parameters := _parameters(system, player)):
             continue
@@ -179,8 +183,10 @@ def _make_optimizers(system: System, position: Position) -> dict[str, torch.opti
         made = system.schedule.optimizer(player, parameters)
         if not isinstance(made, torch.optim.Optimizer):
             raise TypeError(f"expected a torch.optim.Optimizer, got {shown(made)}")
-        optimizers[player] = made
-    return optimizers
+        if system.device.type == "cuda":
+            optimizers.make_capturable(made)
+        made_for[player] = made
+    return made_for
 
 
 def _parameters(system: System, player: str) -> list[tuple[str, nn.Parameter]]:
@@ -225,7 +231,7 @@ def _check_optimizer(player: str, optimizer: torch.optim.Optimizer, present: dic
 
 def _alike(name: str, one: Any, other: Any) -> bool:
     """True if an optimizer's setting may become `other`: they choose the kernels, or have the same type."""
-    if name in ("fused", "foreach", "capturable", "differentiable", "amsgrad"):
+    if name in ("fused", "foreach", "differentiable", "amsgrad"):
         return bool(one is other)
     numbers = (int, float)
     if isinstance(one, tuple | list) and isinstance(other, tuple | list):

@@ -120,14 +120,14 @@ def state_bytes(trainer: Trainer) -> int:
     return total
 
 
-def activation_bytes(trainer: Trainer, batch: int) -> int:
+def activation_bytes(trainer: Trainer, batch: int, parts: int) -> int:
     """The memory that autograd keeps during the larger player's turn, for a batch of `batch` images of each domain.
 
-    If a step begins with a discriminators' turn whose fakes a generators' turn uses later, the graphs of all batches
-    over which the schedule accumulates are kept at once, at most as much for each; otherwise one at a time.
+    The batch is computed in equal parts. If a step begins with a discriminators' turn whose fakes a generators' turn
+    uses later, the graphs of all parts are kept at once; otherwise one at a time.
     """
     position = Position(step=1)
     with trainer.system.components.attributing(position):
         first = next(iter(trainer.plan(0, position)), None)
-    at_once = trainer.schedule.batches if first and first.player == "discriminator" and first.with_graph else 1
-    return max(trainer.dry_run.saved_bytes.values()) * batch * at_once
+    at_once = parts if first and first.player == "discriminator" and first.with_graph else 1
+    return max(trainer.dry_run.saved_bytes.values()) * (batch // parts) * at_once

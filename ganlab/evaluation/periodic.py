@@ -11,22 +11,17 @@ from ganlab.evaluation.run_evaluator import RunEvaluator
 
 
 class PeriodicEvaluation:
-    """Measures every `every` steps and after the last step. `history` holds the records of earlier processes."""
+    """Measures at the steps at which a run does. `history` holds the records of earlier processes."""
 
     def __init__(
         self,
         evaluator: RunEvaluator,
-        every: int | None,
-        steps: int,
         history: Iterable[Record],
         warn: Callable[[str], None],
     ) -> None:
-        self._evaluator, self._every, self._steps, self._warn = evaluator, every, steps, warn
+        self._evaluator, self._warn = evaluator, warn
         self._records = [record for record in history if any(name.startswith(PREFIX) for name in record)]
         self._warned = set(evaluator.missing)
-
-    def due(self, step: int) -> bool:
-        return self._every is not None and (step == self._steps or step % self._every == 0)
 
     def measure(self, trainer: Trainer, records: list[Record]) -> dict[str, float]:
         if not records or records[-1]["step"] != trainer.state.step:

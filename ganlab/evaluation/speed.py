@@ -18,7 +18,7 @@ from ganlab.evaluation.translators import BATCH
 from ganlab.interfaces.networks import Domain
 from ganlab.spec.models import Json
 from ganlab.system.build import System
-from ganlab.torch_utils import evaluating, trainable
+from ganlab.torch_utils import evaluating, trainable, wait_for
 
 ROUNDS = 5
 """The number of timed forwards."""
@@ -42,10 +42,10 @@ def measure(system: System, domains: Mapping[str, Domain]) -> Json:
             seconds = []
             # the first forward is a warm-up
             for _ in range(ROUNDS + 1):
-                _wait(device)
+                wait_for(device)
                 started = time.perf_counter()
                 generator(batch)
-                _wait(device)
+                wait_for(device)
                 seconds.append(time.perf_counter() - started)
         directions[direction] = {
             "parameters": sum(p.numel() for p in trainable([generator])),
@@ -67,10 +67,3 @@ def peak_memory(device: torch.device) -> int | None:
         return None
     # kilobytes, but bytes on macOS
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-
-
-def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    elif device.type == "mps":
-        torch.mps.synchronize()

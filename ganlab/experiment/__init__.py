@@ -1,8 +1,22 @@
 """Trains, measures and checks specs and runs: the functions behind the command line."""
 
+from ganlab.experiment.benching import bench, tune
 from ganlab.experiment.checking import check
 from ganlab.experiment.measuring import evaluate, newest_run
+from ganlab.experiment.processes import follow
 from ganlab.experiment.specs import layout, load_spec, spec_json
 from ganlab.experiment.training import is_complete, run
 
-__all__ = ["check", "evaluate", "is_complete", "layout", "load_spec", "newest_run", "run", "spec_json"]
+__all__ = [
+    "bench",
+    "check",
+    "evaluate",
+    "follow",
+    "is_complete",
+    "layout",
+    "load_spec",
+    "newest_run",
+    "run",
+    "spec_json",
+    "tune",
+]

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ganlab.data.dataset import Dataset, held_out
-from ganlab.data.reading import unreadable, without_partner
+from ganlab.data.dataset import Dataset, held_out, read_layers
+from ganlab.data.reading import SHOWN, read, unreadable, without_partner
 from ganlab.data.sampler import Sampler
 from ganlab.data.store import is_kept
 from ganlab.display.choice import showing
@@ -15,7 +16,16 @@ from ganlab.engine import summary
 from ganlab.engine.trainer import Trainer
 from ganlab.evaluation.metric_suite import evaluator_for
 from ganlab.evaluation.splits import every_image
-from ganlab.experiment.parts import callbacks_of, domains_of, initial_of, reproducibly, warn_of_few, warn_of_missing
+from ganlab.experiment.asking import asked_json
+from ganlab.experiment.parts import (
+    callbacks_of,
+    domains_of,
+    initial_of,
+    note_tuned,
+    reproducibly,
+    warn_of_few,
+    warn_of_missing,
+)
 from ganlab.experiment.specs import load_spec
 from ganlab.interfaces.callbacks import Callback
 from ganlab.runs.initial import begin_with
@@ -29,16 +39,19 @@ def check(
 ) -> Json:
     """Builds a spec, evaluates its losses once on two images, and returns what a run would train. Writes nothing.
 
-    Returns {"name", "about", "images", "networks", "terms", "turns", "numbers", "memory", "third_party"}. "images" has
-    the number of images of each domain, before any turns out to be damaged. "memory" is an estimate in bytes: "states"
-    of weights, gradients and optimizers, "activations" that autograd keeps for the larger player's turn, "images" of
-    the datasets that are not mapped from a file, and their "total". "third_party" lists the plugins that ganlab does
-    not ship.
+    Returns {"name", "about", "images", "extras", "networks", "terms", "turns", "numbers", "memory", "third_party"}.
+    "images" has the number of images of each domain, before any turns out to be damaged. "extras" is {domain: {name:
+    {"channels", "values"}}}. "memory" is an estimate in bytes: "states" of weights, gradients and optimizers,
+    "activations" that autograd keeps for the larger player's turn, "images" of the datasets that are not mapped from a
+    file, and their "total". "third_party" lists the plugins that ganlab does not ship.
 
     Raises SpecError, or RunError for turns that are not valid, if the spec can't be trained.
     """
+    changes = tuple(set)
     with showing(callback) as shown:
-        return _check(load_spec(spec, set), shown)
+        resolved = load_spec(spec, changes)
+        note_tuned(asked_json(spec, changes)[0], resolved, shown)
+        return _check(resolved, shown)
 
 
 def _check(resolved: Spec, callback: Callback) -> Json:
@@ -54,9 +67,9 @@ def _check(resolved: Spec, callback: Callback) -> Json:
         counts = {domain: len(found) for domain, found in keys.items()}
         memory = {
             "states": summary.state_bytes(trainer),
-            "activations": summary.activation_bytes(trainer, resolved.data.batch),
+            "activations": summary.activation_bytes(trainer, resolved.data.batch, len(trainer.parts)),
             "images": sum(
-                counts[domain] * each.images[0].numel()
+                counts[domain] * each.layers[0].numel()
                 for domain, dataset in datasets.items()
                 for each in (dataset, dataset.larger)
                 if each is not None and not is_kept(each.source, each.source.keys(domain), each.domain.width)
@@ -84,6 +97,10 @@ def _check(resolved: Spec, callback: Callback) -> Json:
         "name": resolved.name,
         "about": resolved.about,
         "images": counts,
+        "extras": {
+            domain: {name: extra._asdict() for name, extra in dataset.source.extras.items()}
+            for domain, dataset in datasets.items()
+        },
         "networks": summary.describe_networks(system, domains_of(datasets)),
         "terms": summary.describe_terms(trainer),
         "turns": summary.describe_turns(trainer),
@@ -96,7 +113,10 @@ def _check(resolved: Spec, callback: Callback) -> Json:
 
 
 def _keys_of_images(datasets: Mapping[str, Dataset], callback: Callback) -> dict[str, list[str]]:
-    """Returns {domain: keys of its images}, and warns of keys that name no image and of images without a partner."""
+    """Returns {domain: keys of its images}, and warns of keys that name no image and of images without a partner.
+
+    A warning gives the reasons of the keys that it names; the others are not read.
+    """
     found = {}
     for domain, dataset in datasets.items():
         if dataset.alone:
@@ -104,10 +124,18 @@ def _keys_of_images(datasets: Mapping[str, Dataset], callback: Callback) -> dict
         alone = set(dataset.alone)
         keys = [key for key in dataset.source.keys(domain) if key not in alone]
         others = [key for key in keys if not dataset.source.is_image(key)]
-        found[domain] = [key for key in keys if key not in {*others}]
+        without = {*others}
+        found[domain] = [key for key in keys if key not in without]
         if others:
-            callback.warn(unreadable(f"data.{domain}", len(found[domain]), others))
+            said = [_with_reason(dataset, key) for key in others[:SHOWN]] + others[SHOWN:]
+            callback.warn(unreadable(f"data.{domain}", len(found[domain]), said))
     return found
+
+
+def _with_reason(dataset: Dataset, key: str) -> str:
+    """Returns "key: why it can't be read"."""
+    layers, _ = read(partial(read_layers, dataset.source, dataset.domain.name, dataset.domain.width), key)
+    return f"{key}: {layers}" if isinstance(layers, Exception) else key
 
 
 def _third_party(spec: Spec) -> list[str]:

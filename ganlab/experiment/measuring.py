@@ -118,7 +118,8 @@ def _evaluate_run(
         try:
             datasets = images_of(spec, callback)
         except SpecError as error:
-            paths = [place for place in spec.locations() if str(error).startswith(f"{place.rpartition('.')[0]}:")]
+            said = str(error).partition(":")[0]
+            paths = [place for place in spec.locations() if said in (place, place.rpartition(".")[0])]
             way_out = f"; if the images have moved, give their place with --set {paths[0]}=..." if paths else ""
             raise SpecError(f"{error}{way_out}") from error
         folder.tidy()
@@ -126,8 +127,7 @@ def _evaluate_run(
             callback.warn(sentence)
         system = build(spec, domains_of(datasets))
         if (step := folder.steps[-1]) < (steps := system.schedule.steps) and folder.stopped() is None:
-            batch = spec.data.batch * system.schedule.batches
-            images = f"{step * batch} of {steps * batch} images of each domain"
+            images = f"{step * spec.data.batch} of {steps * spec.data.batch} images of each domain"
             callback.warn(f"{folder.path} is unfinished: step {step} of {steps}, {images}")
         evaluator = evaluator_of(system, datasets, asked, callback)
         told = callbacks_of(spec, callback, missing=True)

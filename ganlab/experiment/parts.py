@@ -18,7 +18,8 @@ from ganlab.interfaces.callbacks import Callback
 from ganlab.interfaces.networks import Domain
 from ganlab.runs.folder import RunFolder
 from ganlab.runs.initial import InitialWeights, initial_weights
-from ganlab.spec.models import Evaluation, Spec
+from ganlab.spec import devices, tuning
+from ganlab.spec.models import Evaluation, Json, Spec
 from ganlab.system.build import System, build_callback, build_data
 
 
@@ -68,7 +69,19 @@ def evaluator_of(system: System, datasets: dict[str, Dataset], asked: Evaluation
 def reproducibly(spec: Spec) -> AbstractContextManager[None]:
     """Sets torch for a spec's device, number format and threads, and restores it afterwards."""
     runtime = spec.runtime
-    return reproducible(torch.device(runtime.device), runtime.precision, int(runtime.threads))
+    return reproducible(torch.device(runtime.device), runtime.precision, int(runtime.threads), runtime.deterministic)
+
+
+def note_tuned(asked: Json, resolved: Spec, callback: Callback) -> None:
+    """Tells that a file chose the precision, if the spec `asked` leaves it to the machine."""
+    runtime = resolved.runtime
+    if asked.get("runtime", {}).get("precision", "auto") == "auto":
+        found = tuning.tuned(devices.device_name(runtime.device), devices.precisions(runtime.device))
+        if found is not None:
+            callback.warn(
+                f"runtime.precision auto is {found} here, the fastest that `ganlab bench --tune` measured"
+                f" ({tuning.place()})"
+            )
 
 
 def warn_of_missing(missing: Mapping[str, str], callback: Callback) -> None:

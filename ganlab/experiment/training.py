@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+from ganlab import distributed
 from ganlab.data.dataset import Dataset
-from ganlab.data.sampler import Sampler
 from ganlab.display.choice import showing
-from ganlab.engine.callbacks import ending
+from ganlab.distributed import together
+from ganlab.engine.callbacks import Callbacks, ending
 from ganlab.engine.loop import train
 from ganlab.engine.trainer import Trainer
-from ganlab.errors import Interrupted, SpecError
+from ganlab.errors import Interrupted, OutOfMemory, SpecError
 from ganlab.evaluation.periodic import PeriodicEvaluation
 from ganlab.evaluation.results import covers, measure_run
 from ganlab.evaluation.run_evaluator import RunEvaluator
@@ -23,12 +24,13 @@ from ganlab.experiment.parts import (
     callbacks_of,
     domains_of,
     evaluator_of,
-    images_of,
     initial_of,
+    note_tuned,
     reproducibly,
     warn_of_few,
     warn_of_missing,
 )
+from ganlab.experiment.processes import agreed, build_trainer, read, share_state
 from ganlab.inference.run import Run, read_run
 from ganlab.interfaces.callbacks import Callback, TrainingStart
 from ganlab.report.grids import png, sample_grid
@@ -44,7 +46,6 @@ from ganlab.runs.writer import RunWriter, restore
 from ganlab.spec.files import explaining
 from ganlab.spec.models import Json, Spec, check_json, differences
 from ganlab.spec.resolve import checked, resolve
-from ganlab.system.build import build
 
 
 def run(
@@ -71,17 +72,41 @@ def run(
     training fails; Interrupted after SIGINT or SIGTERM, with everything saved.
     """
     with showing(callback) as shown:
-        return _run(spec, tuple(set), out, fresh, shown, tuple(callbacks))
+        # torchrun's second attempt resumes the first
+        fresh = fresh and not distributed.restarted()
+        with together():
+            asked = _asked(spec, tuple(set), out, fresh, shown, tuple(callbacks))
+        agreed(None if isinstance(asked, Run) else asked.resolved)
+        return asked if isinstance(asked, Run) else _run(asked, fresh)
 
 
-def _run(
+class _Asked(NamedTuple):
+    """A spec and its run folder."""
+
+    resolved: Spec
+    folder: RunFolder
+    kept: Spec | None
+    """The spec that the folder holds, if its run is not removed."""
+    callback: Callbacks
+    """The spec's callbacks, and those of the caller."""
+    origin: Json
+    """Where the spec came from, for environment.json."""
+    stopped: str | None
+    """The reason why the run ended before its last step, if it is not trained further."""
+
+
+def _asked(
     spec: str | Path | Mapping[str, Any] | Spec,
     set: tuple[str, ...],
     out: str | Path | None,
     fresh: bool,
     shown: Callback,
     others: tuple[Callback, ...],
-) -> Run:
+) -> _Asked | Run:
+    """Reads a spec and the run that its folder holds. Returns the run if nothing of it is left to do.
+
+    Raises SpecError if they do not fit together.
+    """
     asked, where = asked_json(spec, set)
     # now, because the file may change while the run begins
     origin = origin_of(spec, set, out, asked)
@@ -100,6 +125,8 @@ def _run(
     kept = folder.spec() if folder.exists and not (fresh or folder.untrained) else None
     with explaining(set):
         resolved = resolve(asked, where, like=kept)
+    if kept is None:
+        note_tuned(asked, resolved, shown)
     stopped = None
     if kept is not None:
         check_same_spec(folder, kept, resolved)
@@ -113,30 +140,35 @@ def _run(
             for sentence in (*changed_code(folder, resolved), *metric_code_changes(folder.path, measured_by)):
                 shown.warn(sentence)
             return found
-    callback = callbacks_of(resolved, shown, others)
+    return _Asked(resolved, folder, kept, callbacks_of(resolved, shown, others), origin, stopped)
+
+
+def _run(asked: _Asked, fresh: bool) -> Run:
+    """Trains and measures what is asked for, and returns the run. Other ranks call `follow` meanwhile."""
+    resolved, folder, callback = asked.resolved, asked.folder, asked.callback
     with reproducibly(resolved):
         with _before_writing():
-            datasets = images_of(resolved, callback)
-            system = build(resolved, domains_of(datasets))
-            data = resolved.data
-            trainer = Trainer(
-                system, Sampler(datasets, data.batch, data.flip, resolved.seed, system.device, system.dtype)
-            )
-            for sentence in trainer.dry_run.warnings:
-                callback.warn(sentence)
-            evaluator = (
-                evaluator_of(system, datasets, resolved.evaluation, callback) if resolved.evaluation.metrics else None
-            )
-            if evaluator is not None:
-                warn_of_missing(evaluator.missing, callback)
-                held = {domain: len(dataset.holdout) for domain, dataset in datasets.items()}
-                warn_of_few(held, evaluator.fewest, callback)
-            initial = initial_of(resolved, folder) if fresh or not folder.steps else None
-        with folder.locked():
-            kept = claim(folder, kept, resolved, fresh)
+            datasets = read(resolved, callback)
+            with together():
+                trainer = build_trainer(resolved, datasets, callback.warn)
+                system = trainer.system
+                for sentence in trainer.dry_run.warnings:
+                    callback.warn(sentence)
+                evaluator = (
+                    evaluator_of(system, datasets, resolved.evaluation, callback)
+                    if resolved.evaluation.metrics
+                    else None
+                )
+                if evaluator is not None:
+                    warn_of_missing(evaluator.missing, callback)
+                    held = {domain: len(dataset.holdout) for domain, dataset in datasets.items()}
+                    warn_of_few(held, evaluator.fewest, callback)
+                initial = initial_of(resolved, folder) if fresh or not folder.steps else None
+        with together() as ready, folder.locked():
+            kept = claim(folder, asked.kept, resolved, fresh)
             callback.add(f"the page {PAGE}", RunPage(folder, kept, system.schedule.steps, callback.warn))
             with ending(callback, lambda: trainer.state.step, lambda: read_run(folder, kept).stopped):
-                _train(trainer, datasets, folder, kept, callback, evaluator, initial, stopped, origin)
+                _train(trainer, datasets, folder, kept, callback, evaluator, initial, asked, ready)
                 if evaluator is not None:
                     try:
                         measure_run(folder, evaluator, system, domains_of(datasets), callback)
@@ -154,13 +186,13 @@ def _train(
     callback: Callback,
     evaluator: RunEvaluator | None,
     initial: InitialWeights | None,
-    stopped: str | None,
-    origin: Json,
+    asked: _Asked,
+    ready: Callable[[], None],
 ) -> None:
     """Trains to the schedule's end, from the newest checkpoint if there is one, or else with the `initial` weights.
 
-    `kept` is the spec for the folder's spec.json, `evaluator` measures during training, and `origin` says where the
-    spec came from. `stopped` is the reason why the run ended before its last step, if it is not trained further.
+    `kept` is the spec for the folder's spec.json, and `evaluator` measures during training. `ready` is called before
+    the first step.
 
     Raises SpecError if the data are not those that the run began with, RunError if a term stops being finite,
     Interrupted after SIGINT or SIGTERM, with everything saved.
@@ -170,7 +202,7 @@ def _train(
     if initial is not None:
         begin_with(trainer, initial, callback.warn)
     credits = {domain: dataset.source.credits() for domain, dataset in datasets.items()}
-    also = {"spec_origin": origin, "credits": credits}
+    also = {"spec_origin": asked.origin, "credits": credits}
     repeated = keep_manifest(folder, kept, system, datasets, callback.warn, initial, also)
     unrecorded = restore(trainer, folder)
     start = TrainingStart(
@@ -178,7 +210,7 @@ def _train(
         folder.path,
         state.step,
         steps,
-        spec.data.batch * system.schedule.batches,
+        spec.data.batch,
         runtime.device,
         runtime.precision,
         int(runtime.threads),
@@ -195,7 +227,7 @@ def _train(
         callback.begin(start)
         measurements = None
         if evaluator is not None:
-            measurements = PeriodicEvaluation(evaluator, spec.evaluation.every, steps, folder.records(), callback.warn)
+            measurements = PeriodicEvaluation(evaluator, folder.records(), callback.warn)
         writer = RunWriter(
             trainer,
             folder,
@@ -206,16 +238,23 @@ def _train(
             measurements,
             folder.records(),
             unrecorded,
-            stopped,
+            asked.stopped,
         )
-        if stopped is None:
+        if asked.stopped is None:
             folder.forget_stop()
         with folder.noting_failure():
             try:
+                ready()
+                share_state(trainer)
                 train(trainer, writer, callback.warn)
             except KeyboardInterrupt as interrupt:
-                at = f"the newest checkpoint is that of step {folder.steps[-1]}" if folder.steps else "no step is saved"
-                raise Interrupted(f"stopped at once; {at}", signal.SIGINT) from interrupt
+                raise Interrupted(f"stopped at once; {_saved(folder)}", signal.SIGINT) from interrupt
+            except OutOfMemory as error:
+                raise OutOfMemory(f"{error}; {_saved(folder)}") from error
+
+
+def _saved(folder: RunFolder) -> str:
+    return f"the newest checkpoint is that of step {folder.steps[-1]}" if folder.steps else "no step is saved"
 
 
 @contextmanager

@@ -19,7 +19,7 @@ class TrainingStart(NamedTuple):
     steps: int
     """The number of steps of the whole run."""
     batch: int
-    """The number of images of each domain over which the gradients of one update are averaged."""
+    """The number of images of each domain in a batch."""
     device: str
     """"cpu", "cuda:0" and so on."""
     precision: str

@@ -18,9 +18,10 @@ class Loss(nn.Module):
     """A term that the players minimise.
 
     The core makes one instance for each loss that the spec names. It calls the methods once for each direction; each
-    method is written for one direction, `t`. A term whose weight is 0 is not computed. Before the first step the core
-    calls each method once more, on two images, to find errors early. It then restores the loss's buffers; a plain
-    attribute that the method has set stays set.
+    method is written for one direction, `t`. A term is a mean over the images of the batch: if the batch is divided
+    into parts (`runtime.accumulate`, several processes), an update follows the mean over the parts. A term whose weight
+    is 0 is not computed. Before the first step the core calls each method once more, on two images, to find errors
+    early. It then restores the loss's buffers; a plain attribute that the method has set stays set.
     """
 
     trains = "generator"
@@ -28,6 +29,11 @@ class Loss(nn.Module):
 
     on_pairs = False
     """True if the loss compares `t.fake` with `t.target`, its partner. A spec whose data are not paired is refused."""
+
+    every = 1
+    """The number of steps from one in which the loss is computed to the next, at least 1. Its weight is multiplied by
+    this number, so that the mean over steps stays the same. The first step is one of those. A penalty that changes
+    slowly costs less in this way (lazy regularisation, arXiv:1912.04958, section 3.1)."""
 
     def prepare(self, t: Translation) -> None:
         """Called once for each direction of the spec with an example batch, before the optimizers exist. Create
@@ -87,6 +93,21 @@ class Translation:
     def target_labels(self) -> Tensor:
         """The class labels of `target`, (N,) integers. Raises SpecError if the domain has none."""
         return self._values.labels(self._target)
+
+    @property
+    def source_extras(self) -> Mapping[str, Tensor]:
+        """{name: extra} of the images in `source`: `t.source_extras["mask"]`. The domain's image source declares the
+        names.
+
+        Each is (N, C, H, W) with the height and width of the images. A picture is in [-1, 1], a mask of classes has
+        integers. Raises SpecError for a name that the source does not declare.
+        """
+        return self._values.extras(self._source)
+
+    @property
+    def target_extras(self) -> Mapping[str, Tensor]:
+        """{name: extra} of the images in `target`; otherwise the same as `source_extras`."""
+        return self._values.extras(self._target)
 
     @property
     def source_classes(self) -> int:
@@ -198,7 +219,8 @@ class Translation:
 
     @property
     def step(self) -> int:
-        """The step, counted from 0; also 0 in the calls before the first step."""
+        """The step, counted from 0; also 0 in the calls before the first step. A step whose losses read it is not
+        captured as a CUDA graph."""
         return self._values.step
 
     def log(self, name: str, value: Tensor | float) -> None:
@@ -214,7 +236,9 @@ class Translation:
         """Uniform random numbers in [0, 1) of shape `size`.
 
         They depend only on the run's random seed, the step, the turn, the direction, and how many draws came before in
-        this turn and direction.
+        this turn and direction. If the batch is divided into parts (`runtime.accumulate`, several processes), each part
+        gets the same numbers, except where the first length in `size` is the number of images: then each image has the
+        numbers that it has in the whole batch.
         """
         return self._values.uniform(self.direction, size)
 
@@ -233,6 +257,8 @@ class TranslationValues(Protocol):
     def images(self, domain: str) -> Tensor: ...
 
     def labels(self, domain: str) -> Tensor: ...
+
+    def extras(self, domain: str) -> Mapping[str, Tensor]: ...
 
     def classes(self, domain: str) -> int: ...
 

@@ -44,10 +44,9 @@ class Schedule:
     """The number of steps of a run, at least 1."""
     directions: tuple[str, ...] = ("ab", "ba")
     """The directions of the spec. The core sets them before it calls any method."""
-    batches: int = 1
-    """The number of batches over which each turn's gradients are averaged before its update, at least 1. Where a
-    schedule with 1 would draw one batch, the core draws this many. Their activations are kept at once only if a
-    discriminators' turn comes before the generators' turn on the same batches."""
+    clip: float | None = None
+    """The largest norm of a turn's gradient, over all parameters that the turn updates. The core scales a larger
+    gradient down to it (arXiv:1211.5063, algorithm 1). None does not clip."""
     fade_out: Mapping[str, int] = {}
     """{loss: a number of steps in which its weight falls linearly to 0}. A schedule sets it in its constructor. The
     core refuses a name that is none of the spec's losses."""
@@ -62,6 +61,10 @@ class Schedule:
         They are (name, parameter) pairs as `named_parameters` gives them, which the classes of `torch.optim` take as
         they are. Names are "generator/ab.encoder.0.weight", "discriminator/image/b.net.0.weight" or
         "losses/cycle.head.weight"; a parameter that several networks share comes once.
+
+        Steps can be captured as CUDA graphs with the optimizers of `torch.optim` that have the option `capturable`,
+        which the core sets on CUDA devices, and with those made with `fused=True`. Both then read their learning rate
+        from a tensor.
         """
         raise NotImplementedError(f"{type(self).__name__} does not implement optimizer")
 
@@ -89,7 +92,7 @@ class Schedule:
 class ScheduleWrapper(Schedule):
     """The base class of schedules that wrap another schedule: each method calls the wrapped schedule's.
 
-    A subclass overrides what it changes. `steps`, `batches` and `fade_out` are copied from the wrapped schedule.
+    A subclass overrides what it changes. `steps`, `clip` and `fade_out` are the wrapped schedule's.
 
     Args:
         of: the wrapped schedule.
@@ -98,7 +101,7 @@ class ScheduleWrapper(Schedule):
     def __init__(self, of: Schedule) -> None:
         self.of = of
         self.steps = of.steps
-        self.batches = of.batches
+        self.clip = of.clip
         self.fade_out = of.fade_out
 
     @property

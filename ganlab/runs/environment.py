@@ -9,7 +9,9 @@ from pathlib import Path
 
 import torch
 
+from ganlab import distributed
 from ganlab.components.registry import registry
+from ganlab.spec import devices
 from ganlab.spec.models import Json, Runtime
 
 _PACKAGES = ("ganlab", "torch", "torchvision", "numpy", "pillow", "safetensors", "pydantic", "pluggy")
@@ -17,23 +19,50 @@ _PACKAGES = ("ganlab", "torch", "torchvision", "numpy", "pillow", "safetensors",
 
 def describe(runtime: Runtime) -> Json:
     """Returns what environment.json says of the machine and of what is installed."""
-    device = torch.device(runtime.device)
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()
     components = registry().components
     return {
         "python": platform.python_version(),
         "packages": versions(*_PACKAGES),
         "platform": platform.platform(),
-        "device": str(device),
-        "device_name": name,
-        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
-        "cuda": torch.version.cuda if device.type == "cuda" else None,
-        "threads": runtime.threads,
+        **_device(runtime),
+        "deterministic": runtime.deterministic,
+        "processes": distributed.size(),
+        "accumulate": runtime.accumulate,
         "commit": _commit(),
         "plugins": sorted({(c.plugin, c.package, c.version) for c in components}),
         "components": {f"{c.kind}/{c.name}": c.plugin for c in components},
         "broken_plugins": [broken._asdict() for broken in registry().broken],
     }
+
+
+def describe_hardware(runtime: Runtime) -> Json:
+    """Returns what the speed of a machine depends on: its device and the versions of what drives it."""
+    return {
+        **_device(runtime),
+        "driver": _driver() if runtime.device.startswith("cuda") else None,
+        "torch": torch.__version__,
+        "platform": platform.platform(),
+    }
+
+
+def _device(runtime: Runtime) -> Json:
+    return {
+        "device": runtime.device,
+        "device_name": devices.device_name(runtime.device),
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+        "cuda": torch.version.cuda if runtime.device.startswith("cuda") else None,
+        "threads": runtime.threads,
+    }
+
+
+def _driver() -> str | None:
+    """Returns the version of NVIDIA's driver; None if its command does not tell."""
+    command = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=10)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return next(iter(done.stdout.splitlines()), None)
 
 
 def versions(*packages: str) -> dict[str, str | None]:

@@ -47,7 +47,6 @@ def _behaviour(
 ) -> Iterator[tuple[str, tuple[object, object]]]:
     """Yields (name, (the first schedule's value, the other's)) of everything on which the steps depend."""
     both = (one, other)
-    yield "the number of batches of a turn", _pair(schedule.batches for schedule in both)
     for player in PLAYERS:
         yield f"the optimizer of the {player}", _pair(_settings(schedule, player) for schedule in both)
     for direction in one.directions:

@@ -20,7 +20,7 @@ from ganlab.spec.models import Json, Spec, differences
 from ganlab.system.build import System, build_schedule
 from ganlab.system.module_state import feature_networks
 
-BYTES_DEPEND_ON = ("python", "packages", "device_name", "cpu_capability", "code")
+BYTES_DEPEND_ON = ("python", "packages", "device_name", "cpu_capability", "processes", "accumulate", "code")
 """The parts of environment.json that may differ when a run resumes. The resumed run then may give other bytes."""
 
 
@@ -71,6 +71,9 @@ def keep_manifest(
         warn(f"{folder.path} has lost its environment.json: it can't be told what trained it up to here")
         kept = now
         folder.write_json("environment.json", now)
+    if "processes" not in kept:
+        # of a run that was made before there was a choice
+        kept = {**kept, "processes": 1, "accumulate": 1}
     if "run_id" not in kept:
         # of a run that was made before runs had one
         kept = {"run_id": now["run_id"], **kept}

@@ -9,12 +9,14 @@ from typing import Protocol
 
 from pydantic import ValidationError
 
+from ganlab import distributed
 from ganlab.engine.monitors import SaturatedDiscriminator, first_non_finite, non_finite_state
 from ganlab.engine.step_log import Record
 from ganlab.engine.trainer import Trainer
 from ganlab.errors import RunError, text_of
 from ganlab.interfaces.callbacks import Callback, Measurement
 from ganlab.runs import checkpoint
+from ganlab.runs.due import StepsDue
 from ganlab.runs.folder import RunFolder, write
 from ganlab.runs.models import Origin, described
 from ganlab.runs.models import records as checked_records
@@ -28,9 +30,6 @@ _UNRECORDED = "unrecorded"
 class StepMeasurements(Protocol):
     """Measures the generators during training. `ganlab.evaluation.periodic.PeriodicEvaluation` implements it."""
 
-    def due(self, step: int) -> bool:
-        """True if the generators are measured after this step."""
-
     def measure(self, trainer: Trainer, records: list[Record]) -> dict[str, float]:
         """Measures the generators, adds the values to the last record and returns {"DIRECTION/NUMBER": value}."""
 
@@ -38,7 +37,7 @@ class StepMeasurements(Protocol):
         """Returns the steps of the best checkpoints, which are kept."""
 
 
-class RunWriter:
+class RunWriter(StepsDue):
     """Keeps a run's folder complete: after a kill at any moment the run resumes from its newest checkpoint.
 
     `origin` goes into the manifests of checkpoints. `draw` returns the PNG of the sample grid. `history` holds the
@@ -59,12 +58,12 @@ class RunWriter:
         unrecorded: Sequence[Record],
         stopped: str | None,
     ) -> None:
-        self._trainer, self._folder, self._recorder, self._callback = trainer, folder, recorder, callback
+        super().__init__(trainer)
+        self._folder, self._recorder, self._callback = folder, recorder, callback
         self._origin = origin
         self._draw, self._measurements = draw, measurements
         self._saturated = SaturatedDiscriminator(callback.warn, history)
         self._unrecorded = [record for record in unrecorded if record["step"] > recorder.last]
-        self._first = trainer.state.step + 1
         self._stopped = stopped
 
     def after_step(self, last: bool) -> None:
@@ -72,17 +71,16 @@ class RunWriter:
 
         The checkpoint is written last, because a run that resumes from it does not repeat the step.
         """
-        spec, step = self._trainer.system.spec, self._trainer.state.step
-        measure, draw = self._measured(step), self._drawn(step)
-        save = last or measure or step % spec.checkpoints.every == 0
-        # the first one, so that nobody waits long to see what a step takes
-        if save or draw or step % spec.runtime.log_every == 0 or step == self._first:
-            self._folder.check_lock()
+        step = self._trainer.state.step
+        if self._read(step, last):
             records = self._trainer.log.read(self._trainer.state)
-            self._check_records(records)
-            if not measure:
-                self._record(records)
-            self._complete(records if measure else None, draw, save)
+            measure = self._measured(step)
+            with distributed.together():
+                self._folder.check_lock()
+                self._check_records(records)
+                if not measure:
+                    self._record(records)
+                self._complete(records if measure else None, self._drawn(step), self._saved(step, last))
 
     @property
     def stop_requested(self) -> str | None:
@@ -90,16 +88,18 @@ class RunWriter:
 
     def stop_early(self) -> None:
         step = self._trainer.state.step
-        self._folder.check_lock()
         records = self._trainer.log.read(self._trainer.state)
-        self._check_records(records)
-        self._record(records)
-        self._complete(None, not self._folder.sample(step).exists(), step not in self._folder.steps)
-        self._folder.write_json("stopped.json", {"step": step, "why": self.stop_requested})
+        with distributed.together():
+            self._folder.check_lock()
+            self._check_records(records)
+            self._record(records)
+            self._complete(None, not self._folder.sample(step).exists(), step not in self._folder.steps)
+            self._folder.write_json("stopped.json", {"step": step, "why": self.stop_requested})
 
     def finish_last_step(self) -> None:
         step = self._trainer.state.step
-        self._show(self._unrecorded or None, self._drawn(step) and not self._folder.sample(step).exists())
+        with distributed.together():
+            self._show(self._unrecorded or None, self._drawn(step) and not self._folder.sample(step).exists())
 
     def _complete(self, records: list[Record] | None, draw: bool, save: bool) -> None:
         """Shows and saves a step. The step is saved even if a measurement or a sample fails."""
@@ -113,12 +113,6 @@ class RunWriter:
             raise
         if save:
             self._save()
-
-    def _measured(self, step: int) -> bool:
-        return self._measurements is not None and self._measurements.due(step)
-
-    def _drawn(self, step: int) -> bool:
-        return step == self._trainer.schedule.steps or step % self._trainer.system.spec.samples.every == 0
 
     def _check_records(self, records: list[Record]) -> None:
         if (found := first_non_finite(records)) is not None:

@@ -94,8 +94,15 @@ def _shorten(spec: Json, *place: str) -> None:
     within: Any = functools.reduce(
         lambda inside, part: inside[int(part) if isinstance(inside, list) else part], outer, spec
     )
-    value = within[key]
-    within[key] = [Path(path).name for path in value] if isinstance(value, list) else value and Path(value).name
+    within[key] = _last_parts(within[key])
+
+
+def _last_parts(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_last_parts(path) for path in value]
+    if isinstance(value, dict):
+        return {name: _last_parts(path) for name, path in value.items()}
+    return value and Path(value).name
 
 
 def _json(value: Json) -> bytes:

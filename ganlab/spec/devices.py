@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 import torch
 
 from ganlab.errors import SpecError
+from ganlab.spec import tuning
 from ganlab.spec.models import Json
 
 
@@ -39,18 +41,36 @@ def devices() -> list[str]:
     return available
 
 
-def precision(runs_on: str) -> str:
-    """Returns the precision that "auto" means on a device.
+def precisions(runs_on: str) -> list[str]:
+    """Returns the precisions that a device computes with, the most exact first; float64 is not among them.
 
-    "tf32" on CUDA devices. "bfloat16" on processors with AMX or AVX512-BF16, where a step takes about half the time of
-    float32; other processors emulate bfloat16, which is slower. Otherwise "float32", also if torch is older than 2.10
-    and can't tell.
+    CUDA devices have TF32; bfloat16 if their hardware has it. Processors have bfloat16 if they have AMX or AVX512-BF16;
+    other processors emulate it, which is slower. A torch older than 2.10 can't tell.
     """
     if runs_on.startswith("cuda"):
-        return "tf32"
+        has_bfloat16 = torch.cuda.is_bf16_supported(including_emulation=False)
+        return ["float32", "tf32", *["bfloat16"] * has_bfloat16]
     capabilities: Mapping[str, bool | int] = getattr(torch.cpu, "get_capabilities", dict)()
-    has_bfloat16 = capabilities.get("amx_bf16") or capabilities.get("avx512_bf16")
-    return "bfloat16" if runs_on == "cpu" and has_bfloat16 else "float32"
+    has_bfloat16 = bool(capabilities.get("amx_bf16") or capabilities.get("avx512_bf16"))
+    return ["float32", *["bfloat16"] * (runs_on == "cpu" and has_bfloat16)]
+
+
+def precision(runs_on: str) -> str:
+    """Returns the precision that "auto" means on a device: the one that `ganlab bench --tune` has found to be the
+    fastest, or else "tf32" on CUDA devices and the last of `precisions` on others."""
+    if (found := tuning.tuned(device_name(runs_on), precisions(runs_on))) is not None:
+        return found
+    return "tf32" if runs_on.startswith("cuda") else precisions(runs_on)[-1]
+
+
+def device_name(runs_on: str) -> str:
+    """Returns the maker's name of a device; of a CPU, the kind of processor if the system doesn't tell the name."""
+    if runs_on.startswith("cuda"):
+        return torch.cuda.get_device_name(runs_on)
+    with suppress(OSError, StopIteration):
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return platform.processor() or platform.machine()
 
 
 def device(asked: str, where: str) -> str:

@@ -45,7 +45,12 @@ TRAINS_NOTHING = (
     "data.root",
     "data.swap",
     "runtime.device",
+    "runtime.checkpoint_activations",
     "runtime.log_every",
+    # the update is that of the whole batch, except in the last digits
+    "runtime.accumulate",
+    # a captured step gives the same bytes
+    "runtime.capture",
 )
 """The keys of a spec that do not affect training, so that they may change when a run resumes."""
 
@@ -188,7 +193,7 @@ class Data(BaseModel):
     """Cut a square of size pixels out of each training image, loaded at resize pixels, at a random place. Allowed only
     with resize. Held-out images are resized to size and not cut, as in CycleGAN's own test."""
     batch: Annotated[int, Field(ge=1, le=65536)] = 8
-    """The number of images of each domain in a batch."""
+    """The number of images of each domain in a batch, over which each update averages the gradients."""
     flip: bool = True
     """Mirror each training image left to right with a probability of one half."""
     paired: bool = False
@@ -288,7 +293,7 @@ class Evaluation(BaseModel):
 
 
 class Runtime(BaseModel):
-    """The device of a run, its number format and its threads."""
+    """The device of a run, its number format, its threads, and the parts of its batches."""
 
     model_config = DESCRIBED
     device: Annotated[str, AfterValidator(_device_name), Field(json_schema_extra={"pattern": f"^({_DEVICE})$"})] = (
@@ -296,10 +301,26 @@ class Runtime(BaseModel):
     )
     """"cpu", "mps", "cuda" or "cuda:NUMBER". "auto" is the best device that the machine has."""
     precision: Literal["auto", "float32", "tf32", "bfloat16", "float64"] = "auto"
-    """The number format of the computations. "auto" is tf32 on CUDA devices, bfloat16 on CPUs that compute with
-    it (AMX or AVX512-BF16), otherwise float32."""
+    """The number format of the computations. "auto" is the fastest that `ganlab bench --tune` has measured on such a
+    device. If it has measured none, "auto" is tf32 on CUDA devices, bfloat16 on CPUs that compute with it (AMX or
+    AVX512-BF16), otherwise float32."""
     threads: Literal["auto"] | Annotated[int, Field(ge=1, le=1024)] = "auto"
     """The number of CPU threads. The last digits of the results depend on it. "auto" is torch's choice."""
+    accumulate: Annotated[int, Field(ge=1, le=65536)] = 1
+    """The number of equal parts into which a batch is divided, to fit into less memory: they are computed one after the
+    other, and each update averages their gradients. It has to divide data.batch. The update is that of the whole batch,
+    except in the last digits, and unless a network or a loss compares the images of a batch, as batch norms do, or a
+    network draws random numbers. Less memory is needed only by schedules with the generators' turn first."""
+    deterministic: bool = True
+    """Let cuDNN compute with deterministic algorithms on CUDA devices, so that the same spec gives the same bytes. If
+    false, it takes the algorithms that it measures to be the fastest. The gain has not been measured yet. No effect on
+    other devices."""
+    capture: bool = True
+    """On CUDA devices, capture the steps as CUDA graphs, which give the same bytes as steps launched one operation at a
+    time. If a component can't be captured, the run warns and continues without. No effect on other devices."""
+    checkpoint_activations: bool = False
+    """Keep only what networks are given and return; the backward computes the activations inside them again. A step
+    takes less memory and more time. On a CPU the results are the same to the byte."""
     log_every: Annotated[int, Field(ge=1, le=10_000)] = 20
     """The number of steps from one reading of the losses to the next. Each reading waits for the device. The first step
     of a process is read at once."""
@@ -347,7 +368,7 @@ class Spec(BaseModel):
     """{name: what follows the run, for example to stop it early}. You choose the names. A callback that is on by
     default has the name of its type; null removes it."""
     runtime: Runtime = Runtime()
-    """The device of the run, its number format and its threads."""
+    """The device of the run, its number format, its threads, and the parts of its batches."""
     _callbacks: dict[str, ResolvedComponent] = PrivateAttr(default_factory=dict)
     _components: dict[str, ResolvedComponent] = PrivateAttr(default_factory=dict)
 
@@ -372,11 +393,12 @@ class Spec(BaseModel):
         their files instead. The paths of other components are compared, since nothing says what they read. Empty if
         the spec is not resolved."""
         return {
-            f"{part.place}.{option}": part.options[option]
+            f"{part.place}.{place}": path
             for component in self._components.values()
             for part in component.walk()
             if part.component.kind in ("source", "features")
             for option in signature(part.component.cls).paths
+            for place, path in _places(option, part.options[option]).items()
         }
 
     def trains(self) -> Json:
@@ -388,6 +410,9 @@ class Spec(BaseModel):
         if self.init.run is None:
             # random weights, as of runs that were made before there was a choice
             del spec["init"]
+        if self.runtime.deterministic:
+            # the only way there was before there was a choice
+            del spec["runtime"]["deterministic"]
         return spec
 
     def fingerprint(self) -> str:
@@ -398,6 +423,11 @@ class Spec(BaseModel):
         """Returns {player: weight} of a loss, by its name in a resolved spec."""
         weight: Mapping[str, float] = self.losses[loss]["weight"]
         return weight
+
+
+def _places(option: str, value: Any) -> dict[str, str | None]:
+    """Returns {place: path} of an option that is a path; of an object of paths, a place for each name."""
+    return {f"{option}.{name}": path for name, path in value.items()} if isinstance(value, dict) else {option: value}
 
 
 def differences(one: Spec, other: Spec) -> list[str]:

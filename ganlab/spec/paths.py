@@ -37,10 +37,12 @@ def anchored(value: Any, folder: Path, shape: Any = _SHAPE) -> Any:
 
 
 def absolute(value: Any, folder: Path) -> Any:
-    """Returns a path, or each path of a list, as an absolute one; "~" is the user's home folder. Returns any other
-    value as it is. Raises SpecError if a spec can't hold the path."""
+    """Returns a path, or each path of a list or an object, as an absolute one; "~" is the user's home folder. Returns
+    any other value as it is. Raises SpecError if a spec can't hold the path."""
     if isinstance(value, list):
         return [absolute(path, folder) for path in value]
+    if isinstance(value, dict):
+        return {name: absolute(path, folder) for name, path in value.items()}
     if not isinstance(value, str) or not value:
         return value
     try:

@@ -18,6 +18,7 @@ from ganlab.components.options import nearest, sentence, signature, validate
 from ganlab.components.registry import Registry, check_nested
 from ganlab.components.registry import registry as installed_registry
 from ganlab.errors import SpecError, one_line
+from ganlab.parts import check_parts
 from ganlab.spec import devices
 from ganlab.spec.layouts import with_sources
 from ganlab.spec.models import (
@@ -85,6 +86,7 @@ def resolve(asked: Json, where: str = "spec", like: Spec | None = None, registry
     full._callbacks = {name: callback for name, callback in callbacks.items() if callback is not None}
     full.evaluation = resolver.evaluation(spec.evaluation, "evaluation")
     full.runtime = _runtime(spec.runtime, f"{where}: runtime", like.runtime if like else Runtime())
+    check_parts(spec.data.batch, spec.runtime.accumulate, f"{where}: runtime.accumulate")
     return full
 
 
@@ -297,4 +299,4 @@ def _runtime(asked: Runtime, where: str, like: Runtime) -> Runtime:
         raise SpecError(f"{where}.precision: 'float64' is not allowed: mps has no float64")
     if precision == "tf32" and not on_cuda:
         raise SpecError(f"{where}.precision: 'tf32' is not allowed: only CUDA devices have it, not {runs_on!r}")
-    return Runtime(device=runs_on, precision=precision, threads=chosen("threads"), log_every=asked.log_every)
+    return asked.model_copy(update={"device": runs_on, "precision": precision, "threads": chosen("threads")})

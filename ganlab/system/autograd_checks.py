@@ -19,7 +19,10 @@ class MutationCheckingCache(ForwardCache):
     def __init__(self, networks: Networks, batch: Batch, seed: int) -> None:
         super().__init__(networks, batch, {}, seed)
         # layers may work in place, so the version of a tensor counts from when a loss first gets it
-        self._versions = {("images", domain): [(x, x._version)] for domain, x in batch.images.items()}
+        given = {("images", domain): x for domain, x in batch.images.items()}
+        for domain, extras in batch.extras.items():
+            given |= {("extras", f"{domain} {name}"): x for name, x in extras.items()}
+        self._versions = {key: [(x, x._version)] for key, x in given.items()}
 
     def _make(self, direction: str, value: str, up_to_date: bool) -> CacheEntry:
         entry = super()._make(direction, value, up_to_date)
@@ -46,6 +49,9 @@ class MutationCheckingCache(ForwardCache):
 def _name(group: str, value: str, direction: str) -> str:
     if group == "images":
         return "t.source" if value == direction[0] else "t.target"
+    if group == "extras":
+        domain, name = value.split(" ", 1)
+        return f"t.{'source' if domain == direction[0] else 'target'}_extras[{name!r}]"
     if group in ("scores", "activations"):
         return f"the {group} of {value.split()[0]}"
     if group in ("encode", "decode"):

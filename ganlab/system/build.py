@@ -157,8 +157,17 @@ def build(spec: Spec, domains: Mapping[str, Domain]) -> System:
             f"losses.{label}: {spec.losses[label]['type']!r} compares each translation with its partner, and the data"
             " are not paired; set data.paired to true, or remove the loss"
         )
+    for label, loss in losses.items():
+        if type(loss.every) is not int or loss.every < 1:
+            raise SpecError(f"losses.{label}: its `every` is {shown(loss.every)}, not a number from 1 up")
+        for part in loss.modules():
+            if isinstance(part, Loss) and part is not loss and part.every != 1:
+                raise SpecError(
+                    f"losses.{label}: a loss nested in it has `every` {shown(part.every)}, which is not allowed: a step"
+                    " leaves out whole losses alone"
+                )
     schedule = build_schedule(spec, components)
-    networks = Networks(generators, on_images, on_embeddings, _autocast(spec))
+    networks = Networks(generators, on_images, on_embeddings, _autocast(spec), spec.runtime.checkpoint_activations)
     for module in networks.modules.values():
         module.to(device, dtype)
     return System(spec, networks, losses, schedule, components, device, dtype)
@@ -176,13 +185,14 @@ def build_schedule(spec: Spec, components: Components | None = None) -> Schedule
 def make_schedule(
     resolved: ResolvedComponent, directions: tuple[str, ...], components: Components | None = None
 ) -> Schedule:
-    """Builds a schedule for these directions. Raises SpecError if it has no valid number of steps or of batches."""
+    """Builds a schedule for these directions. Raises SpecError if it has no valid number of steps, or no valid clip."""
     schedule = _make(resolved, Schedule, components)
     schedule.directions = directions
-    for name in ("steps", "batches"):
-        count = getattr(schedule, name, None)
-        if type(count) is not int or count < 1:
-            raise SpecError(f"schedule: {resolved.component.name!r} has {name} {shown(count)}, not a number from 1 up")
+    steps = getattr(schedule, "steps", None)
+    if type(steps) is not int or steps < 1:
+        raise SpecError(f"schedule: {resolved.component.name!r} has steps {shown(steps)}, not a number from 1 up")
+    if (clip := schedule.clip) is not None and not (isinstance(clip, int | float) and clip > 0):
+        raise SpecError(f"schedule: {resolved.component.name!r} has clip {shown(clip)}, not a number above 0 or None")
     return schedule
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from numbers import Real
 
 import torch
@@ -35,6 +35,18 @@ def check_domain(direction: str, x: Tensor, images_of_source: Iterable[Tensor]) 
             f"shows images of domain {direction[0]} to the discriminator of domain {direction[1]}:"
             " t.score judges images of t's target domain, t.reverse.score those of its source domain"
         )
+
+
+class Extras(dict[str, Tensor]):
+    """The extras of a domain's images. Another name is a SpecError."""
+
+    def __init__(self, domain: str, extras: Mapping[str, Tensor]) -> None:
+        super().__init__(extras)
+        self._domain = domain
+
+    def __missing__(self, name: str) -> Tensor:
+        there = f"{', '.join(map(repr, self))} alone" if self else "none"
+        raise SpecError(f"asks for the extra {shown(name)} of domain {self._domain}, and its source gives {there}")
 
 
 def checked_logged(name: str, value: Tensor | float, like: Tensor) -> Tensor:

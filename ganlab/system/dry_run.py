@@ -48,7 +48,9 @@ class DryRun(NamedTuple):
     requests: dict[tuple[str, str, str], LossRequests]
     """{(player, direction, label of the loss): its terms and requests}."""
     saved_bytes: dict[str, int]
-    """{player: bytes that autograd keeps for one image, summed over the directions}."""
+    """{player: bytes that autograd and the forward cache keep for one image, summed over the directions}.
+
+    If activations are computed again, those of one use of each network are included."""
     warnings: list[str]
     """A sentence for each fault that may be none: terms without a gradient, state that no checkpoint keeps."""
 
@@ -86,8 +88,12 @@ def dry_run(system: System, batch: Batch) -> DryRun:
         checks.weights.restored(),
         untouched_randomness(system.device),
     ):
+        recomputed = 0
         for direction in system.schedule.directions:
-            checks.shapes_fit(direction, batch)
+            once: list[Saved] = []
+            with system.networks.keeping_activations(), saving(once):
+                checks.shapes_fit(direction, batch)
+            recomputed = max(recomputed, saved_bytes(once) // _images(batch))
             checks.forward_is_decode_of_features(direction, batch.images[direction[0]])
         # some networks normalise their weights in every forward
         checks.may_change_own_weights(checks.weights.changed())
@@ -95,6 +101,8 @@ def dry_run(system: System, batch: Batch) -> DryRun:
         state = _PlainState(system)
         for turn, player in enumerate(PLAYERS):
             _run_turn(system, batch, turn, player, checks, found, state)
+            if system.spec.runtime.checkpoint_activations:
+                found.saved_bytes[player] += recomputed
         found.warnings.extend(state.warnings())
     system.networks.forwards.clear()
     return found
@@ -135,8 +143,12 @@ def _run_turn(
         checks.own_parameters_are_reached(loss, player, reached[label])
         if (fault := _constant_terms(player, terms[label])) is not None:
             found.warnings.append(system.components.sentence(f"losses.{label}", fault))
-    images = len(next(iter(batch.images.values())))
-    found.saved_bytes[player] = saved_bytes(saved) // images
+    held = [Saved(tensor.detach(), tensor._version, is_parameter=False) for tensor in cache.held()]
+    found.saved_bytes[player] = saved_bytes([*saved, *held]) // _images(batch)
+
+
+def _images(batch: Batch) -> int:
+    return len(next(iter(batch.images.values())))
 
 
 class _PlainState:

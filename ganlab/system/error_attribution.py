@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx
 
-from ganlab.errors import GanlabError, RunError, SpecError, text_of
+from ganlab.errors import GanlabError, Lost, RunError, SpecError, text_of
 from ganlab.interfaces.losses import Translation
 
 MOST_SHAPES = 8
@@ -54,15 +54,19 @@ class Position:
         self.move("schedule", f"schedule's {task}")
 
     def move_to_network(self, name: str, task: str) -> None:
-        """`name` is "generator/DIRECTION", "discriminator/LABEL" or "discriminator/LABEL/DOMAIN"."""
-        kind, label = name.split("/")[:2]
-        place = "generator" if kind == "generator" else f"discriminators.{label}"
+        place = place_of_network(name)
         self.move(place, f"{place}'s {task}")
 
     def move_to_gradients(self, player: str, labels: Iterable[str], directions: Iterable[str]) -> None:
         unique = dict.fromkeys(labels)
         doing = f"the {player}'s gradients of {'+'.join(unique)} in direction {'+'.join(directions)}"
         self.move("gradients", doing, tuple(f"losses.{label}" for label in unique))
+
+
+def place_of_network(name: str) -> str:
+    """Returns the place in the spec of "generator/DIRECTION", "discriminator/LABEL" or "discriminator/LABEL/DOMAIN"."""
+    kind, label = name.split("/")[:2]
+    return "generator" if kind == "generator" else f"discriminators.{label}"
 
 
 class Components:
@@ -83,13 +87,16 @@ class Components:
         return f"{place}: {fault} ({self.at(place).name})"
 
     def find_component(self, error: BaseException, place: str) -> tuple[ComponentRef, list[FrameType]] | None:
-        """Returns the component in which `error` was raised, and the traceback's frames from the component inwards.
+        """Returns the component in which `error` was raised, and the traceback's frames from the component inwards."""
+        return self.component_in([frame for frame, _ in traceback.walk_tb(error.__traceback__)], place)
+
+    def component_in(self, frames: list[FrameType], place: str) -> tuple[ComponentRef, list[FrameType]] | None:
+        """Returns the innermost component among frames, given from the outermost inwards, and its own and later frames.
 
         Searches the frames three times, each time from the innermost outwards: for a method of a component, for a
         method of a copy of a component, and for a function of a component's package. If several components have the
         same class, the one at `place` is preferred.
         """
-        frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
         for find in (self._by_object, self._by_class, self._by_package):
             for index in reversed(range(len(frames))):
                 if (ref := find(frames[index], place)) is not None:
@@ -129,6 +136,9 @@ class Components:
         """
         try:
             yield
+        except Lost:
+            # no component of this process is at fault
+            raise
         except Exception as error:
             found = self.find_component(error, position.place)
             if not position.place and (found is None or isinstance(error, GanlabError)):

@@ -7,17 +7,20 @@ copy that takes gradients, so no gradient reaches a generator. Scores are kept f
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import EllipsisType
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ganlab.data.sampler import Batch, to_device
-from ganlab.determinism import keyed
+from ganlab import distributed
+from ganlab.data.sampler import Batch
 from ganlab.errors import SpecError
 from ganlab.interfaces.networks import Discriminator
-from ganlab.system.cache_checks import check_domain, checked_logged, checked_pool, find_discriminator
+from ganlab.parts import WHOLE, Part
+from ganlab.system.cache_checks import Extras, check_domain, checked_logged, checked_pool, find_discriminator
+from ganlab.system.host_inputs import Draw, HostInputs
 from ganlab.system.networks import Networks
 from ganlab.torch_utils import as_float
 
@@ -75,16 +78,22 @@ class Logged(NamedTuple):
 
 
 class ForwardCache:
-    """The values of one batch in both directions. `begin` says whose turn it is.
+    """The values of one batch, or of a part of it, in both directions. `begin` says whose turn it is.
 
-    `number` counts the batches over which gradients are averaged, from 0; each has random numbers of its own.
+    Random numbers come through `inputs`.
     """
 
     def __init__(
-        self, networks: Networks, batch: Batch, pools: dict[str, nn.Module], seed: int, number: int = 0
+        self,
+        networks: Networks,
+        batch: Batch,
+        pools: dict[str, nn.Module],
+        seed: int,
+        part: Part = WHOLE,
+        inputs: HostInputs | None = None,
     ) -> None:
-        self.networks, self.batch, self.pools, self.seed = networks, batch, pools, seed
-        self._number = number
+        self.networks, self.batch, self.pools, self.seed, self.part = networks, batch, pools, seed, part
+        self._inputs = inputs or HostInputs()
         self.requests: set[str] = set()
         """The values that were read, as "DIRECTION.VALUE", and the names of the discriminators that scored."""
         self._logged: list[Logged] = []
@@ -159,6 +168,9 @@ class ForwardCache:
             raise SpecError(f"asks for labels of domain {domain}, and its source has none")
         return self.batch.labels[domain]
 
+    def extras(self, domain: str) -> Mapping[str, Tensor]:
+        return Extras(domain, self.batch.extras.get(domain, {}))
+
     def classes(self, domain: str) -> int:
         return self.batch.classes[domain]
 
@@ -222,10 +234,13 @@ class ForwardCache:
         if direction not in self.pools:
             return self.leaf(fake)
         if direction not in self._pooled:
-            rolls = self._keyed("pool", direction).random((len(fake), 2))
+            # every process has the same pool, which sees the fakes of all of them
+            fakes = distributed.gather_rows(fake.detach())
+            turn, own = self.part.turn.rows(len(fakes)), Part(distributed.rank(), distributed.size()).rows(len(fake))
+            rolls = self._draw((len(fake) * self.part.parts, 2), turn, "pool", direction).uniform
             with torch.no_grad():
-                pooled = checked_pool(self.pools[direction], fake.detach(), self._below_one(rolls))
-            self._pooled[direction] = pooled.detach().requires_grad_()
+                pooled = checked_pool(self.pools[direction], fakes, self._inputs(rolls, self.position[0]))
+            self._pooled[direction] = pooled[own].detach().requires_grad_()
         return self._pooled[direction]
 
     def score(self, direction: str, sees: str, label: str | None, x: Tensor) -> Tensor:
@@ -257,17 +272,17 @@ class ForwardCache:
 
     @property
     def step(self) -> int:
-        return self.position[0]
+        return self._inputs.read_step(self.position[0])
 
     def log(self, direction: str, name: str, value: Tensor | float) -> None:
         like = next(iter(self.batch.images.values()))
         self._logged.append(Logged(direction, name, checked_logged(name, value, like)))
 
     def uniform(self, direction: str, size: tuple[int, ...]) -> Tensor:
-        return self._below_one(self._random(direction).random(size))
+        return self._inputs(self._numbers(direction, size).uniform, self.position[0])
 
     def normal(self, direction: str, size: tuple[int, ...]) -> Tensor:
-        return self._like_images(self._random(direction).standard_normal(size))
+        return self._inputs(self._numbers(direction, size).normal, self.position[0])
 
     def shapes(self, direction: str) -> dict[str, tuple[int, ...]]:
         real = {"source": self.batch.images[direction[0]], "target": self.batch.images[direction[1]]}
@@ -289,25 +304,31 @@ class ForwardCache:
         pooled = [images for direction, images in self._pooled.items() if direction[1] == domain]
         return found + leaves + pooled
 
+    def held(self) -> list[Tensor]:
+        """Returns what is kept of the networks' outputs: the values, and this turn's scores and other results."""
+        outputs = [entry.tensors for entry in self._entries.values()]
+        outputs += [tensors for _, tensors in self._made.values()]
+        outputs += [[*scored.inner, scored.scores] for scored in self._scores.values()]
+        return [tensor for tensors in outputs for tensor in tensors]
+
     def take_logged(self) -> list[Logged]:
         """Returns the values that losses logged since the last call."""
         logged, self._logged = self._logged, []
         return logged
 
-    def _random(self, direction: str) -> np.random.Generator:
+    def _next_draw(self, direction: str) -> int:
         draw = self._draws[direction] = self._draws.get(direction, -1) + 1
-        return self._keyed("draw", direction, draw)
+        return draw
 
-    def _keyed(self, what: str, *rest: int | str) -> np.random.Generator:
-        # without the first batch's number, which keeps the random numbers of a run that does not accumulate
-        number = (self._number,) if self._number else ()
-        return keyed(self.seed, what, *self.position, *number, *rest)
+    def _numbers(self, direction: str, size: tuple[int, ...]) -> Draw:
+        """Random numbers of shape `size`. If there is a row for each image, they are this part's rows of the whole
+        batch's."""
+        images = len(next(iter(self.batch.images.values())))
+        rows: slice | EllipsisType = ...
+        if size[:1] == (images,):
+            size, rows = (images * self.part.parts, *size[1:]), self.part.rows(images)
+        return self._draw(size, rows, "draw", direction, self._next_draw(direction))
 
-    def _below_one(self, values: np.ndarray) -> Tensor:
-        # a float64 just below 1 becomes 1 in float32
-        uniform = self._like_images(values)
-        return uniform.clamp_(max=1 - torch.finfo(uniform.dtype).eps / 2)
-
-    def _like_images(self, values: np.ndarray) -> Tensor:
+    def _draw(self, size: tuple[int, ...], rows: slice | EllipsisType, what: str, *rest: int | str) -> Draw:
         like = next(iter(self.batch.images.values()))
-        return to_device(torch.from_numpy(values).to(like.dtype), like.device)
+        return Draw((self.seed, what), (self.position[1], *rest), size, rows, like.dtype, like.device)

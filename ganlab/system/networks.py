@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from ganlab.errors import SpecError, text_of
 from ganlab.interfaces.networks import Discriminator, Generator
+from ganlab.system.recomputing import recomputed
 from ganlab.torch_utils import as_float, checked_activations
 
 
@@ -26,6 +27,8 @@ class _TensorKind(NamedTuple):
 class Networks:
     """Networks named `generator/DIRECTION`, `discriminator/LABEL/DOMAIN`, and `discriminator/LABEL` on embeddings.
 
+    With `recomputes`, the activations inside a network are not kept for the backward, which computes them again.
+
     A network's version counts the updates of its parameters, including those it shares with other networks.
     """
 
@@ -35,6 +38,7 @@ class Networks:
         image_discriminators: dict[tuple[str, str], Discriminator],
         embedding_discriminators: dict[str, Discriminator],
         autocast: str | None = None,
+        recomputes: bool = False,
     ) -> None:
         self.modules: dict[str, nn.Module] = {}
         self.modules |= {f"generator/{direction}": g for direction, g in generators.items()}
@@ -46,6 +50,7 @@ class Networks:
         self._known: dict[tuple[str, str], dict[_TensorKind, None]] = {}
         """{(network, verb): the kinds of tensors that it has been given for it}."""
         self._autocast = autocast
+        self._recomputes = recomputes
 
     def __getitem__(self, name: str) -> Generator | Discriminator:
         module = self.modules[name]
@@ -89,14 +94,14 @@ class Networks:
         self.forwards[f"generator/{direction}.features"] += 1
         with self._asked(f"generator/{direction}", "encode", images), self.computing():
             network = self.generator(direction)
-            activations = checked_activations(network, network.features(images))
+            activations = checked_activations(network, self._apply(network, network.features, images))
             return [as_float(network, activation) for activation in activations]
 
     def decode(self, direction: str, embedding: Tensor) -> Tensor:
         self.forwards[f"generator/{direction}.decode"] += 1
         with self._asked(f"generator/{direction}", "decode", embedding), self.computing():
             network = self.generator(direction)
-            return as_float(network, network.decode(embedding))
+            return as_float(network, self._apply(network, network.decode, embedding))
 
     def score(self, name: str, x: Tensor) -> Tensor:
         """A discriminator's scores. Raises SpecError as `activations` does."""
@@ -111,7 +116,19 @@ class Networks:
         self.forwards[f"{name}.forward"] += 1
         network = self.discriminator(name)
         with self._asked(name, "score", x), self.computing():
-            return checked_activations(network, network.features(x))
+            return checked_activations(network, self._apply(network, network.features, x))
+
+    def _apply(self, network: nn.Module, method: Callable[[Tensor], Any], x: Tensor) -> Any:
+        return recomputed(network, method, x) if self._recomputes and torch.is_grad_enabled() else method(x)
+
+    @contextmanager
+    def keeping_activations(self) -> Iterator[None]:
+        """Keeps all activations inside, even if the backward is to compute them again."""
+        before, self._recomputes = self._recomputes, False
+        try:
+            yield
+        finally:
+            self._recomputes = before
 
     @contextmanager
     def _asked(self, name: str, verb: str, x: Tensor) -> Iterator[None]:

@@ -12,6 +12,7 @@ from torch import Tensor
 from ganlab.interfaces.losses import Loss, Translation
 from ganlab.interfaces.networks import Domain
 from ganlab.interfaces.schedules import PLAYERS
+from ganlab.interfaces.sources import Extra
 from ganlab.system.plain_state import differences, drawn_by, moved_by, plain_state
 from ganlab.testing.building import Given, build, check_class
 from ganlab.testing.requirement import Check, close, equal, keeps_random_state, max_difference, requirement, terms_text
@@ -31,6 +32,7 @@ def check_loss(
     generator: Given | None = None,
     discriminators: Mapping[str, Given] | None = None,
     directions: Sequence[str] = DIRECTIONS,
+    extras: Mapping[str, Extra] = {},
     **options: Any,
 ) -> None:
     """Checks a loss in a small system.
@@ -38,16 +40,16 @@ def check_loss(
     If `images.classes` is not 0, the images have labels. A network is passed as its class, or as (class, {option:
     value}): one as `generator`, and `discriminators` as {label: network}. By default they are simple ones, with the
     labels "image" and "embedding"; the first one's scores are (N, `scores`, h, w). `directions` are those of a spec:
-    ("ab",) for a loss that needs one direction alone.
+    ("ab",) for a loss that needs one direction alone. `extras` are those of both domains, {name: ganlab.Extra}: noise,
+    or the classes 0 and 1.
     """
     check_class(cls, "loss", options)
     simple: dict[str, Given] = {
         "image": (SimpleDiscriminator, {"scores": scores}),
         "embedding": SimpleEmbeddingDiscriminator,
     }
-    recipe = Recipe(
-        images, generator or SimpleGenerator, simple if discriminators is None else discriminators, directions
-    )
+    networks = simple if discriminators is None else discriminators
+    recipe = Recipe(images, generator or SimpleGenerator, networks, directions, extras)
 
     def make(seed: int, dtype: torch.dtype = torch.float64) -> tuple[Loss, SmallSystem]:
         system = recipe.make(dtype)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from ganlab.data.dataset import load
-from ganlab.interfaces.sources import Source
+from ganlab.interfaces.sources import Extra, Source
 from ganlab.testing.building import build, check_class
 from ganlab.testing.requirement import keeps_random_state, requirement
 
@@ -43,10 +44,11 @@ def check_source(cls: type[Source], /, *, size: int = 16, **options: Any) -> Non
                 fits = picture.shape == expected and picture.dtype == np.uint8
                 check(fits, f"{key!r} is {picture.shape} of {picture.dtype}, expected {expected} of uint8")
         with requirement(cls, "gives the same image for the same key, from several threads too") as check:
-            with ThreadPoolExecutor(4) as pool:
-                others = list(pool.map(partial(make().image, size=size), some[::-1]))
-            for key, picture, other in zip(some, pictures, others[::-1], strict=True):
+            others = _in_threads(partial(make().image, size=size), some)
+            for key, picture, other in zip(some, pictures, others, strict=True):
                 check(np.array_equal(picture, other), f"{key!r} differs in {(picture != other).sum()} values")
+        # no loss reads those of held-out images
+        _check_extras(source, make(), [key for key in some if not (source.divided and source.is_held_out(key))], size)
         if source.classes:
             with requirement(cls, "gives labels from 0 to classes - 1") as check:
                 labels = [operator.index(source.label(key)) for key in some]
@@ -62,3 +64,28 @@ def check_source(cls: type[Source], /, *, size: int = 16, **options: Any) -> Non
                 check(all(type(part) is str for pair in known.items() for part in pair), f"{key!r} has {known}")
         with requirement(cls, "gives images that a run can read"):
             load(source, domain, size, holdout=0.5, most=len(some))
+
+
+def _check_extras(source: Source, again: Source, keys: Sequence[str], size: int) -> None:
+    """Checks the extras of some images. `again` is the same source, built once more."""
+    for name, extra in source.extras.items():
+        with requirement(type(source), "declares its extras, and gives them so") as check:
+            fits = isinstance(extra, Extra) and extra.channels > 0 and extra.values in ("picture", "classes")
+            check(fits, f"the extra {name!r} is {extra!r}")
+            arrays = [source.extra(name, key, size) for key in keys]
+            expected = (size, size, extra.channels)
+            for key, array in zip(keys, arrays, strict=True):
+                fits = array.shape == expected and array.dtype == np.uint8
+                check(fits, f"the {name!r} of {key!r} is {array.shape} of {array.dtype}, expected {expected} of uint8")
+        with requirement(type(source), "gives the same extra for the same key, from several threads too") as check:
+            others = _in_threads(partial(again.extra, name, size=size), keys)
+            for key, array, other in zip(keys, arrays, others, strict=True):
+                check(
+                    np.array_equal(array, other), f"the {name!r} of {key!r} differs in {(array != other).sum()} values"
+                )
+
+
+def _in_threads(one: Callable[[str], Any], keys: Sequence[str]) -> list[Any]:
+    """Returns `one(key)` of all keys, called in the reverse order by several threads."""
+    with ThreadPoolExecutor(4) as pool:
+        return [*pool.map(one, keys[::-1])][::-1]

@@ -13,6 +13,7 @@ from ganlab.data.sampler import Batch
 from ganlab.interfaces.losses import Loss, Translation
 from ganlab.interfaces.networks import Discriminator, Domain
 from ganlab.interfaces.schedules import PLAYERS
+from ganlab.interfaces.sources import Extra
 from ganlab.system.autograd_checks import MutationCheckingCache
 from ganlab.system.networks import Networks
 from ganlab.system.terms import checked_terms
@@ -36,10 +37,11 @@ class Recipe:
         generator: Given,
         discriminators: Mapping[str, Given],
         directions: Sequence[str],
+        extras: Mapping[str, Extra],
     ) -> None:
         if isinstance(directions, str) or not directions or not set(directions) <= set(DIRECTIONS):
             raise ValueError(f"directions is {directions!r}; pass a tuple of 'ab', 'ba' or both")
-        self.images = images
+        self.images, self.extras = images, extras
         self.directions = tuple(directions)
         self.generator = check_given(generator, "generator", "generator")
         self.discriminators = {
@@ -76,7 +78,7 @@ class Recipe:
         for module in networks.modules.values():
             module.to(dtype)
             _seed_forwards(module)
-        return SmallSystem(networks, inputs, self.directions, self.images, dtype)
+        return SmallSystem(networks, inputs, self.directions, self.images, self.extras, dtype)
 
 
 class SmallSystem:
@@ -88,11 +90,12 @@ class SmallSystem:
         inputs: Mapping[str, Tensor],
         directions: tuple[str, ...],
         images: Domain,
+        extras: Mapping[str, Extra],
         dtype: torch.dtype,
     ) -> None:
         self.networks, self.directions = networks, directions
         self._inputs = inputs
-        self._images, self._dtype = images, dtype
+        self._images, self._extras, self._dtype = images, extras, dtype
         self.weights = WeightsCopy(networks)
         self._initial = {
             name: {key: value.clone() for key, value in module.state_dict().items()}
@@ -139,7 +142,14 @@ class SmallSystem:
         classes = self._images.classes
         pictures = {name: noise(self._images, "loss", name, number).to(self._dtype) for name in "ab"}
         labels = {name: torch.arange(len(x)) % classes for name, x in pictures.items()} if classes else {}
-        return Batch(pictures, labels, dict.fromkeys("ab", classes))
+        extras = {
+            name: {of: self._extra(extra, name, of, number) for of, extra in self._extras.items()} for name in "ab"
+        }
+        return Batch(pictures, labels, dict.fromkeys("ab", classes), extras)
+
+    def _extra(self, extra: Extra, *key: int | str) -> Tensor:
+        values = noise(self._images._replace(channels=extra.channels), "extra", *key)
+        return values.to(self._dtype) if extra.values == "picture" else (values > 0).long()
 
     def terms(self, loss: Loss, steps: Mapping[str, int], reverse: bool = False, batch: int = 0) -> dict[str, Tensor]:
         """Returns {"PLAYER/DIRECTION/PART": scalar} of one step: the generators' turn, then the discriminators'.

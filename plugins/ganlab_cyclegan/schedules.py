@@ -26,7 +26,6 @@ class _Adam(ganlab.Schedule):
             paper uses 50; 0 shows new fakes only.
         clip: the largest norm of an update's gradient, over all parameters that it updates; a larger gradient is scaled
             down to it (arXiv:1211.5063, algorithm 1). null does not clip.
-        accumulate: the number of batches over which the gradients of each update are averaged.
         fade_out: {loss: a number of steps}. In its steps the weight of the loss falls linearly to 0, where it stays.
     """
 
@@ -38,7 +37,6 @@ class _Adam(ganlab.Schedule):
         decay_from: Annotated[float, Field(ge=0, le=1)] = 1.0,
         pool: Annotated[int, Field(ge=0, le=10_000)] = 0,
         clip: Annotated[float, Field(gt=0)] | None = None,
-        accumulate: Annotated[int, Field(ge=1, le=1000)] = 1,
         fade_out: FadeOut = {},  # noqa: B006  (options are read, never changed)
     ) -> None:
         self.steps = steps
@@ -47,14 +45,10 @@ class _Adam(ganlab.Schedule):
         self.decay_from = decay_from
         self.pool_size = pool
         self.clip = clip
-        self.batches = accumulate
         self.fade_out = fade_out
 
     def optimizer(self, player: str, parameters: list[tuple[str, nn.Parameter]]) -> torch.optim.Optimizer:
-        made = torch.optim.Adam(parameters, lr=self.lr, betas=self.betas, fused=True)
-        if (largest := self.clip) is not None:
-            made.register_step_pre_hook(lambda optimizer, *_: _clip(optimizer, largest))
-        return made
+        return torch.optim.Adam(parameters, lr=self.lr, betas=self.betas, fused=True)
 
     def learning_rate(self, player: str, step: int) -> float:
         """Returns 1 in the first `decay_from` of all steps, then a factor that falls linearly, to 0 after the last."""
@@ -94,11 +88,10 @@ class Alternating(_Adam):
         decay_from: Annotated[float, Field(ge=0, le=1)] = 1.0,
         pool: Annotated[int, Field(ge=0, le=10_000)] = 0,
         clip: Annotated[float, Field(gt=0)] | None = None,
-        accumulate: Annotated[int, Field(ge=1, le=1000)] = 1,
         fade_out: FadeOut = {},  # noqa: B006  (options are read, never changed)
         moves: Literal["own", "both"] = "own",
     ) -> None:
-        super().__init__(steps, lr, betas, decay_from, pool, clip, accumulate, fade_out)
+        super().__init__(steps, lr, betas, decay_from, pool, clip, fade_out)
         self.moves = moves
 
     def turns(self, step: int) -> list[Turn]:
@@ -107,8 +100,3 @@ class Alternating(_Adam):
             turns.append(Turn("discriminator", (direction,), sees="images"))
             turns.append(Turn("generator", (direction,), moves=self.directions if self.moves == "both" else None))
         return turns
-
-
-def _clip(optimizer: torch.optim.Optimizer, largest: float) -> None:
-    """Scales the gradients of an optimizer's parameters down to the norm `largest`, if their norm is larger."""
-    nn.utils.clip_grad_norm_([p for group in optimizer.param_groups for p in group["params"]], largest)

@@ -23,6 +23,8 @@ class FourUpdates(ganlab.Schedule):
         betas: Adam's decay rates for the means of the gradients and of their squares.
         reals: the names of the losses in the discriminators' first update.
         fakes: the names of the losses in the discriminators' second update.
+        clip: the largest norm of an update's gradient, over all parameters that it updates; a larger gradient is scaled
+            down to it (arXiv:1211.5063, algorithm 1). null does not clip.
     """
 
     def __init__(
@@ -32,12 +34,14 @@ class FourUpdates(ganlab.Schedule):
         betas: tuple[Probability, Probability] = (0.5, 0.999),
         reals: tuple[str, ...] = ("real",),
         fakes: tuple[str, ...] = ("fake",),
+        clip: Annotated[float, Field(gt=0)] | None = None,
     ) -> None:
         self.steps = steps
         self.lr = lr
         self.betas = betas
         self.reals = reals
         self.fakes = fakes
+        self.clip = clip
 
     def turns(self, step: int) -> list[Turn]:
         return [

@@ -12,7 +12,7 @@ import ganlab
 class SGDDiscriminator(ganlab.ScheduleWrapper):
     """Replaces a schedule's optimizer of the discriminators by SGD (soumith/ganhacks, 9).
 
-    The wrapped schedule's factors on learning rates still apply. Its option `clip` acts on the generators alone.
+    The wrapped schedule's factors on learning rates and its option `clip` still apply.
 
     Args:
         of: the wrapped schedule.
@@ -32,5 +32,5 @@ class SGDDiscriminator(ganlab.ScheduleWrapper):
 
     def optimizer(self, player: str, parameters: list[tuple[str, nn.Parameter]]) -> torch.optim.Optimizer:
         if player == "discriminator":
-            return torch.optim.SGD(parameters, lr=self.lr, momentum=self.momentum)
+            return torch.optim.SGD(parameters, lr=self.lr, momentum=self.momentum, fused=True)
         return super().optimizer(player, parameters)

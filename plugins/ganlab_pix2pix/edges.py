@@ -22,7 +22,7 @@ class Edges(ganlab.Source):
     that of a step from black to white, is black, and so are larger ones.
 
     The edges in one domain belong to the images that `of` gives the other domain, and have their keys. So `edges` of a
-    source in one domain and the same source in the other are pairs.
+    source in one domain and the same source in the other are pairs. They have the extras of the images too.
 
     Args:
         of: the source of the images.
@@ -34,6 +34,7 @@ class Edges(ganlab.Source):
         self._of = of
         self.classes = of.classes
         self.divided = of.divided
+        self.extras = of.extras
 
     def keys(self, domain: str) -> list[str]:
         """Returns the keys that `of` has in the other domain."""
@@ -44,6 +45,10 @@ class Edges(ganlab.Source):
         strength = sobel(luminance(self._of.image(key, size)))
         grey: np.ndarray[Any, np.dtype[np.uint8]] = np.rint(255 * (1 - strength.clip(max=1))).astype(np.uint8)
         return grey[..., None]
+
+    def extra(self, name: str, key: str, size: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
+        """Returns the extra of the image."""
+        return self._of.extra(name, key, size)
 
     def is_image(self, key: str) -> bool:
         return self._of.is_image(key)

@@ -17,11 +17,16 @@ class _Slope(ganlab.Loss):
 
     Args:
         gamma: twice the factor of the penalty, as in the paper.
+        every: the number of steps from one with the penalty to the next. The penalty is multiplied by it
+            (arXiv:1912.04958, section 3.1).
     """
 
-    def __init__(self, gamma: Annotated[float, Field(ge=0)] = 10.0) -> None:
+    def __init__(
+        self, gamma: Annotated[float, Field(ge=0)] = 10.0, every: Annotated[int, Field(ge=1, le=1000)] = 1
+    ) -> None:
         super().__init__()
         self.gamma = gamma
+        self.every = every
 
     def penalty(self, t: Translation, images: Tensor) -> Tensor:
         score = t.score(images).flatten(1).mean(dim=1).sum()

@@ -63,7 +63,15 @@ class GradientPenalty(ganlab.Loss):
 
     The points are drawn uniformly on lines from a real image to a fake. f(x) is the mean of an image's scores. The
     paper's weight is 10.
+
+    Args:
+        every: the number of steps from one with the penalty to the next. The penalty is multiplied by it
+            (arXiv:1912.04958, section 3.1).
     """
+
+    def __init__(self, every: Annotated[int, Field(ge=1, le=1000)] = 1) -> None:
+        super().__init__()
+        self.every = every
 
     def discriminator(self, t: Translation) -> Tensor:
         real, fake = t.target.detach(), t.fake_for_discriminator.detach()
@@ -87,6 +95,8 @@ class Wgan(ganlab.Schedule):
         long_start: if true, the first 25 steps and every 500th step have `long_updates` updates of the critics, as in
             the authors' code.
         long_updates: the number of updates of the critics in the steps that `long_start` names.
+        clip: the largest norm of an update's gradient, over all parameters that it updates; a larger gradient is scaled
+            down to it (arXiv:1211.5063, algorithm 1). null does not clip.
         fade_out: {loss: a number of steps}. In its steps the weight of the loss falls linearly to 0, where it stays.
     """
 
@@ -97,6 +107,7 @@ class Wgan(ganlab.Schedule):
         critic_updates: Annotated[int, Field(ge=1, le=1000)] = 5,
         long_start: bool = False,
         long_updates: Annotated[int, Field(ge=1, le=1000)] = 100,
+        clip: Annotated[float, Field(gt=0)] | None = None,
         fade_out: dict[str, Annotated[int, Field(ge=1, le=10**9)]] = {},  # noqa: B006  (options are read, never changed)
     ) -> None:
         self.steps = steps
@@ -104,6 +115,7 @@ class Wgan(ganlab.Schedule):
         self.critic_updates = critic_updates
         self.long_start = long_start
         self.long_updates = long_updates
+        self.clip = clip
         self.fade_out = fade_out
 
     def turns(self, step: int) -> list[Turn]:

@@ -17,6 +17,7 @@ from ganlab import Interrupted, experiment
 from ganlab.cli.commands import app
 from ganlab.cli.process import Output
 from ganlab.cli.tables import show_evaluation
+from ganlab.data.image_files import FORMATS
 from ganlab.spec.files import merge
 from ganlab.spec.models import Json
 from helpers.callbacks import Recording, interrupt
@@ -230,7 +231,8 @@ def test_too_few_images_and_files_that_are_none_are_warned_of(here: Path, pictur
     checked = ganlab("check", "few.json")
     assert "\nimages: 12 of a, 12 of b\n" in checked.stdout
     assert checked.stderr.splitlines() == [
-        "warning: data.a: 1 of 13 files are no readable images and are left out: notes.txt",
+        "warning: data.a: 1 of 13 files are no readable images and are left out: notes.txt: is no image of a kind that"
+        f" is read ({', '.join(FORMATS)})",
         *(
             f"warning: data.{domain}: 6 images are held out and half of them are measured, but kid needs 4: add"
             " images or hold out more"

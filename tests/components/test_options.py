@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -129,13 +130,14 @@ def test_options_annotated_path_are_paths() -> None:
             bounded: Annotated[Path | None, Field(description="a file")] = None,
             text: str = "",
             either: Literal["auto"] | Path = "auto",
-            named: dict[str, Path] | None = None,
+            named: Mapping[str, Path] = {},
+            perhaps_named: dict[str, Path] | None = None,
         ) -> None:
             super().__init__()
 
     sign = signature(Places)
-    assert sign.paths == ("one", "perhaps", "many", "bounded")
-    given = validate(Places, {"one": "a/b", "many": ["c"], "either": "auto"})
+    assert sign.paths == ("one", "perhaps", "many", "bounded", "named", "perhaps_named")
+    given = validate(Places, {"one": "a/b", "many": ["c"], "either": "auto", "named": {"x": "d"}})
     assert given.model_dump() == {
         "one": Path("a/b"),
         "perhaps": None,
@@ -143,7 +145,8 @@ def test_options_annotated_path_are_paths() -> None:
         "bounded": None,
         "text": "",
         "either": "auto",
-        "named": None,
+        "named": {"x": Path("d")},
+        "perhaps_named": None,
     }
     said = schema(Places)["properties"]
     assert (said["one"]["format"], said["one"]["minLength"]) == ("path", 1)

@@ -6,14 +6,16 @@ import math
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
 from ganlab.data.dataset import Dataset
-from ganlab.data.sampler import Sampler
+from ganlab.data.sampler import Sampler, cut, cut_at_once
 from ganlab.interfaces.networks import Domain
 from ganlab.interfaces.sources import Source
+from ganlab.parts import Part
 
 CPU = torch.device("cpu")
 
@@ -186,7 +188,7 @@ def cropping(seed: int = 5, flip: bool = False, ordered_as: str = "", draws_from
     datasets = {}
     for name in draws_from:
         small = replace(dataset("a", 12), domain=Domain(name, 3, 4, 4), ordered_as=ordered_as)
-        datasets[name] = replace(small, larger=replace(small, images=larger))
+        datasets[name] = replace(small, larger=replace(small, layers=larger))
     return Sampler(datasets, 8, flip, seed, CPU, torch.float32), larger
 
 
@@ -237,3 +239,27 @@ def test_pairs_are_cut_at_one_place_and_then_mirrored() -> None:
         mirrored += [torch.equal(i, j.flip(-1)) for i, j in zip(a, plain, strict=True)]
         assert all(m or torch.equal(i, j) for m, i, j in zip(mirrored[-8:], a, plain, strict=True))
     assert {*mirrored} == {True, False}
+
+
+def test_images_are_cut_by_one_operation_as_one_by_one() -> None:
+    """On a GPU one operation cuts all images of a batch."""
+    random = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 256, (5, 3, 9, 7), dtype=torch.uint8, generator=random)
+    places = [(0, 0), (5, 3), (2, 1), (5, 0), (0, 3)]
+    one_by_one = [image[:, y : y + 4, x : x + 4] for image, (y, x) in zip(images, places, strict=True)]
+    assert torch.equal(cut_at_once(images, torch.tensor(places), 4), torch.stack(one_by_one))
+    assert torch.equal(cut(images, np.array(places), 4), torch.stack(one_by_one))
+
+
+# -- parts
+
+
+@pytest.mark.parametrize("count", [2, 4, 8])
+def test_the_parts_of_a_batch_are_its_rows(count: int) -> None:
+    cutting, _ = cropping(flip=True)
+    for sampler in (make(batch=8, classes=3), cutting):
+        whole, parts = sampler(7), [sampler(7, Part(number, count)) for number in range(count)]
+        for domain in "ab":
+            assert torch.equal(torch.cat([part.images[domain] for part in parts]), whole.images[domain])
+        for domain in whole.labels:
+            assert torch.equal(torch.cat([part.labels[domain] for part in parts]), whole.labels[domain])

@@ -77,7 +77,7 @@ def prepared(source: Folder, size: int = SIZE, name: str = "folder") -> Dataset:
 
 def in_memory(source: Folder, size: int = SIZE) -> Dataset:
     found = load(source, "a", size, 0.25)
-    assert found.mapping is None
+    assert found.file is None
     return found
 
 
@@ -95,7 +95,7 @@ def test_they_are_what_reading_into_memory_gives(photographs: Path, kept: Path, 
     source = source_of(photographs)
     expected = in_memory(source, size)
     for found in (prepared(source, size), prepared(source, size)):
-        assert found.mapping is not None
+        assert found.file is not None
         assert torch.equal(found.images, expected.images)
         assert found.labels is not None
         assert expected.labels is not None
@@ -167,10 +167,10 @@ def test_small_sets_and_images_without_files_stay_in_memory(
         def files(self, key: str) -> list[Path]:
             return []
 
-    assert prepared(Drawn(photographs)).mapping is None
+    assert prepared(Drawn(photographs)).file is None
     # by their pixels, 70 x 3 x 24 x 24 bytes, or by their files
     monkeypatch.setattr(store, "KEPT_FROM", max(COUNT * 3 * SIZE**2, 10**6))
-    assert prepared(Folder(photographs)).mapping is None
+    assert prepared(Folder(photographs)).file is None
     assert not kept.exists()
 
 
@@ -229,6 +229,28 @@ def test_batches_are_those_from_memory_and_pages_are_given_back(
         assert all(torch.equal(one[domain], other[domain]) for domain in "ab")
 
 
+def test_a_file_that_becomes_shorter_or_unreadable_is_one_sentence(
+    photographs: Path, kept: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dataset = prepared(Folder(photographs))
+    (path,) = kept.glob("*/pixels.npy")
+    os.truncate(path, path.stat().st_size - 1)
+    assert torch.equal(dataset.read([65, 3]), in_memory(Folder(photographs)).images[[65, 3]])
+    with pytest.raises(RunError, match=f"^{path} can't be read: it has become shorter$"):
+        dataset.read([66])
+    assert dataset.file is not None
+    closed = dataset.file._handle
+    monkeypatch.setattr(dataset.file, "_handle", os.open(kept, os.O_RDONLY))
+    with pytest.raises(RunError, match=f"^{path} can't be read: Is a directory$"):
+        dataset.read([0])
+    os.close(dataset.file._handle)
+    monkeypatch.undo()
+    del dataset
+    # the file is closed with the last of its users
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(closed)
+
+
 @LINUX
 def test_released_images_are_not_in_the_memory_of_the_process(photographs: Path) -> None:
     dataset = prepared(Folder(photographs), 128)
@@ -238,6 +260,8 @@ def test_released_images_are_not_in_the_memory_of_the_process(photographs: Path)
         parts = re.split(r"^(?=[0-9a-f]+-[0-9a-f]+ )", Path("/proc/self/smaps").read_text(), flags=re.M)
         return sum(int(re.findall(r"^Rss: +(\d+) kB", part, re.M)[0]) for part in parts if "pixels.npy" in part)
 
+    dataset.read(range(len(dataset.keys)))
+    assert resident() == 0
     assert dataset.images.sum() > 0
     assert resident() > 67 * 3 * 128 * 128 / 1024
     dataset.release()
@@ -400,13 +424,14 @@ def test_killed_preparations_continue_to_the_same_bytes(
 def test_what_a_power_cut_lost_is_read_again(forker: Forker, photographs: Path, tmp_path: Path) -> None:
     whole = prepare(forker, photographs, tmp_path / "whole")
     at = [signal.SIGKILL, "store.py:add", COUNT // 2, 0]
-    for damage in ("zeros", "line"):
+    for damage in ("byte", "line"):
         where = tmp_path / damage
         assert prepare(forker, photographs, where, signals=[at]).code == -signal.SIGKILL
         (pixels,), (journal,) = where.rglob("pixels.npy"), where.rglob("journal.jsonl")
-        if damage == "zeros":
+        if damage == "byte":
+            # in the first block
             content = bytearray(pixels.read_bytes())
-            content[9000:12000] = bytes(3000)
+            content[9000] ^= 1
             pixels.write_bytes(content)
         else:
             journal.write_bytes(journal.read_bytes()[:-7])

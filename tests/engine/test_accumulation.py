@@ -1,9 +1,10 @@
-"""Gradients averaged over several batches, clipped gradients, named parameters, networks adjusted after updates. This
-module is a plugin itself."""
+"""Gradients averaged over the parts of a batch, clipped gradients, named parameters, networks adjusted after updates.
+This module is a plugin itself."""
 
 from __future__ import annotations
 
 import copy
+import re
 from importlib.metadata import EntryPoint
 from typing import Any
 
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 import ganlab
 from ganlab import Translation
 from ganlab.components.registry import Registry, installed
-from ganlab.data.sampler import Batch
+from ganlab.determinism import keyed
 from ganlab.engine.summary import activation_bytes
 from ganlab.engine.trainer import Trainer
 from ganlab.errors import SpecError
@@ -27,16 +28,19 @@ from helpers.systems import TINY, RandomImages, make_trainer, stir
 
 
 class Drawn(ganlab.Loss):
-    """Logs a random number, and has a parameter of its own."""
+    """Logs random numbers, and has a parameter of its own."""
 
     trains = "discriminator"
 
-    def __init__(self) -> None:
+    def __init__(self, every: Any = 1) -> None:
         super().__init__()
+        self.every = every
         self.head = nn.Linear(1, 1)
 
     def discriminator(self, t: Translation) -> Tensor:
-        t.log("number", t.uniform(1))
+        t.log("number", t.uniform(3)[0])
+        t.log("first image", t.uniform(len(t.source), 2)[0, 0])
+        t.log("images", t.normal(len(t.source), 2).mean())
         return self.head(t.score(t.target).mean()[None]).square().sum()
 
 
@@ -67,10 +71,10 @@ class Rates(ganlab.ScheduleWrapper):
 
     seen: dict[str, list[str]]
 
-    def __init__(self, of: ganlab.Schedule, batches: Any = None) -> None:
+    def __init__(self, of: ganlab.Schedule, largest: Any = None) -> None:
         super().__init__(of)
         self.seen = {}
-        self.batches = batches or of.batches
+        self.clip = of.clip if largest is None else largest
 
     def optimizer(self, player: str, parameters: list[tuple[str, nn.Parameter]]) -> torch.optim.Optimizer:
         self.seen[player] = [name for name, _ in parameters]
@@ -99,25 +103,13 @@ def ganlab_schedules() -> dict[str, type[ganlab.Schedule]]:
 REGISTRY = Registry([*installed(), EntryPoint("probes", __name__, "ganlab")])
 
 
-class Parts:
-    """The batches of RandomImages, each in `count` parts."""
-
-    def __init__(self, count: int) -> None:
-        self._whole, self._count = RandomImages(8), count
-        self.batch, self.domains = 8 // count, self._whole.domains
-
-    def __call__(self, draw: int) -> Batch:
-        whole, part = self._whole(draw // self._count), draw % self._count
-        pieces = slice(part * self.batch, (part + 1) * self.batch)
-        return whole._replace(images={name: images[pieces] for name, images in whole.images.items()})
-
-
 def trained(patch: dict[str, Any], count: int, steps: int = 3) -> tuple[Trainer, list[dict[str, float]]]:
     """Trains TINY in float64 on batches of 8 in `count` parts, over which it averages."""
-    base = merge(TINY, {"runtime": {"precision": "float64"}, "ema_halflife_images": 0.4})
-    spec = resolve(merge(merge(base, patch), {"schedule": {"accumulate": count}}), registry=REGISTRY)
-    parts = Parts(count)
-    trainer = Trainer(build(spec, parts.domains), parts)
+    base = merge(TINY, {"data": {"batch": 8}, "ema_halflife_images": 0.4})
+    parts = {"runtime": {"precision": "float64", "accumulate": count}}
+    spec = resolve(merge(merge(base, patch), parts), registry=REGISTRY)
+    images = RandomImages(8)
+    trainer = Trainer(build(spec, images.domains), images)
     stir(trainer)
     for _ in range(steps):
         trainer.step()
@@ -128,33 +120,40 @@ def trained(patch: dict[str, Any], count: int, steps: int = 3) -> tuple[Trainer,
 @pytest.mark.parametrize(
     "patch",
     [
-        {"schedule": {"pool": 5}},
+        {"schedule": {"pool": 5}, "losses": {"adversarial": {"type": "noisy_lsgan", "flip": 0.2}}},
         {"schedule": {"type": "alternating", "clip": 0.3}, "losses": {"identity": {"type": "identity", "weight": 5}}},
     ],
 )
 def test_averaging_over_parts_of_a_batch_equals_the_whole_batch(patch: dict[str, Any], count: int) -> None:
-    # the pool draws for each image, so the order of the images is the same, but not their draws: it fills here
-    patch = merge(patch, {"schedule": {"pool": 100}}) if "pool" in patch["schedule"] else patch
     (one, whole), (other, parts) = trained(patch, 1), trained(patch, count)
     for name, module in one.state.modules().items():
         torch.testing.assert_close(other.state.modules()[name].state_dict(), module.state_dict(), rtol=0, atol=1e-10)
     for mine, theirs in zip(whole, parts, strict=True):
         assert {**mine, "seconds": 0} == pytest.approx({**theirs, "seconds": 0}, rel=0, abs=1e-10)
-    assert one.state.draws * 8 == other.state.draws * 8 // count
+    assert one.state.draws == other.state.draws == 3
     for direction, pool in one.state.pools.items():
         torch.testing.assert_close(other.state.pools[direction].state_dict(), pool.state_dict(), rtol=0, atol=1e-10)
 
 
-def test_each_batch_draws_numbers_of_its_own() -> None:
-    losses = {"drawn": {"type": "drawn"}}
-    numbers = {}
+def test_each_image_keeps_its_random_numbers_and_the_parts_share_the_others() -> None:
+    """A loss logs the mean over the parts; numbers of the first image of each part are a mean of two images'."""
+    logged = {}
     for count in (1, 2):
-        trainer = make_trainer({"losses": losses, "schedule": {"accumulate": count}}, known=REGISTRY)
-        trainer.step()
-        numbers[count] = trainer.log.read(trainer.state)[0]["log/discriminator/ab/drawn/number"]
-    second = 2 * numbers[2] - numbers[1]
-    assert 0 <= second < 1
-    assert abs(second - numbers[1]) > 1e-6
+        _, (record,) = trained({"losses": {"drawn": {"type": "drawn"}}}, count, steps=1)
+        logged[count] = {
+            name: record[f"log/discriminator/ab/drawn/{name}"] for name in ("number", "first image", "images")
+        }
+    assert logged[2]["number"] == logged[1]["number"]
+    assert logged[2]["images"] == pytest.approx(logged[1]["images"], rel=0, abs=1e-15)
+    fifth = keyed(0, "draw", 0, 1, "ab", 1).random((8, 2))[4, 0]
+    assert 2 * logged[2]["first image"] - logged[1]["first image"] == pytest.approx(fifth, rel=0, abs=1e-15)
+
+
+@pytest.mark.parametrize("count", [3, 16])
+def test_a_batch_without_equal_parts_is_refused(count: int) -> None:
+    sentence = f"{count} is not allowed: data.batch, 8 images, can't be divided into {count} equal parts"
+    with pytest.raises(SpecError, match=f"^{re.escape(f'spec: runtime.accumulate: {sentence}')}$"):
+        trained({}, count)
 
 
 @pytest.mark.parametrize("clip", [0.1, 1e9])
@@ -181,6 +180,45 @@ def test_clipping_is_torchs(clip: float) -> None:
         assert one[name] == other[name] > 0.1
 
 
+@pytest.mark.parametrize(
+    "schedule",
+    [
+        {"type": "alternating", "clip": 0.1},
+        {"type": "wgan", "clip": 0.1},
+        {"type": "four_updates", "reals": ["adversarial"], "fakes": ["adversarial"], "clip": 0.1},
+        {"type": "sgd_discriminator", "of": {"type": "simultaneous", "clip": 0.1}, "steps": None},
+    ],
+)
+def test_every_shipped_schedule_clips(schedule: dict[str, Any]) -> None:
+    trainer = make_trainer({"schedule": schedule})
+    stir(trainer)
+    seen = record_gradients(trainer)
+    trainer.step()
+    norms = [torch.cat([gradient.flatten() for gradient in each.values()]).norm().item() for each in seen if each]
+    assert norms == pytest.approx([0.1] * len(norms), rel=1e-4)
+    (record,) = trainer.log.read(trainer.state)
+    assert all(value > 0.1 for name, value in record.items() if name.startswith("gradient/"))
+
+
+@pytest.mark.parametrize("clip", [0, -1.0, "1"])
+def test_a_clip_that_is_no_norm_is_refused(clip: Any) -> None:
+    schedule = {"type": "rates", "of": {"type": "simultaneous"}, "steps": None, "largest": clip}
+    with pytest.raises(SpecError, match=f"schedule: 'rates' has clip {clip!r}, not a number above 0 or None"):
+        make_trainer({"schedule": schedule}, known=REGISTRY)
+
+
+@pytest.mark.parametrize("every", [0, True, 1.5])
+def test_a_loss_with_an_every_that_is_no_number_is_refused(every: Any) -> None:
+    with pytest.raises(SpecError, match=f"losses.drawn: its `every` is {every}, not a number from 1 up"):
+        make_trainer({"losses": {"drawn": {"type": "drawn", "every": every}}}, known=REGISTRY)
+
+
+def test_a_nested_loss_is_not_left_out_of_steps() -> None:
+    nested = {"type": "acgan_source", "of": {"type": "r1", "every": 2}}
+    with pytest.raises(SpecError, match="a loss nested in it has `every` 2, which is not allowed"):
+        make_trainer({"losses": {"drawn": nested}}, known=REGISTRY)
+
+
 def test_parameters_come_with_names() -> None:
     patch = {
         "schedule": {"type": "rates", "of": {"type": "simultaneous", "steps": 6}, "steps": None},
@@ -203,10 +241,10 @@ def test_parameters_come_with_names() -> None:
 
 def test_a_wrapper_asks_the_schedule_that_it_wraps() -> None:
     registry = REGISTRY
-    of = {"type": "simultaneous", "steps": 7, "decay_from": 0.5, "pool": 3, "accumulate": 2}
+    of = {"type": "simultaneous", "steps": 7, "decay_from": 0.5, "pool": 3, "clip": 0.5}
     made = registry.find("schedule", "simultaneous", "here").cls(**{k: v for k, v in of.items() if k != "type"})
     wrapper = Rates(made)
-    assert (wrapper.steps, wrapper.batches) == (7, 2)
+    assert (wrapper.steps, wrapper.clip) == (7, 0.5)
     wrapper.directions = ("ba",)
     assert list(wrapper.turns(3)) == list(made.turns(3))
     assert [wrapper.learning_rate("generator", step) for step in range(7)] == [
@@ -216,13 +254,6 @@ def test_a_wrapper_asks_the_schedule_that_it_wraps() -> None:
     pool = wrapper.pool(ganlab.Domain("b", 3, 4, 4))
     assert pool is not None
     assert pool.state_dict()["images"].shape == (3, 3, 4, 4)
-
-
-@pytest.mark.parametrize("batches", ["two", -1, 1.5])
-def test_a_number_of_batches_that_is_none_is_refused(batches: Any) -> None:
-    schedule = {"type": "rates", "of": {"type": "simultaneous"}, "steps": None, "batches": batches}
-    with pytest.raises(SpecError, match=f"schedule: 'rates' has batches {batches!r}, not a number from 1 up"):
-        make_trainer({"schedule": schedule}, known=REGISTRY)
 
 
 @pytest.mark.parametrize("wrapped", [False, True])
@@ -264,15 +295,17 @@ class Held:
         Held.now -= self.bytes
 
 
-@pytest.mark.parametrize(("schedule", "factor"), [("simultaneous", 1), ("alternating", 3)])
-def test_the_estimate_of_memory_bounds_the_growth_of_what_autograd_keeps(schedule: str, factor: int) -> None:
+@pytest.mark.parametrize(("schedule", "factor"), [("simultaneous", 3), ("alternating", 1)])
+def test_parts_save_memory_if_the_generators_turn_is_first(schedule: str, factor: int) -> None:
+    """The estimate of the memory shrinks as much as what autograd keeps."""
     kept, estimated = [], []
-    for batches in (1, 3):
-        trainer = make_trainer({"schedule": {"type": schedule, "accumulate": batches}})
+    for parts in (1, 3):
+        patch = {"data": {"batch": 6}, "schedule": {"type": schedule}, "runtime": {"accumulate": parts}}
+        trainer = make_trainer(patch, batch=6)
         Held.now = Held.most = 0
         with torch.autograd.graph.saved_tensors_hooks(Held, lambda held: held.tensor):
             trainer.step()
         kept.append(Held.most)
-        estimated.append(activation_bytes(trainer, 4))
-    assert estimated[1] / estimated[0] == factor
-    assert 0.6 * factor < kept[1] / kept[0] < 1.3 * factor
+        estimated.append(activation_bytes(trainer, 6, parts))
+    assert estimated[0] / estimated[1] == factor
+    assert factor / 1.3 < kept[0] / kept[1] < factor / 0.6

@@ -124,7 +124,7 @@ class Counts(NamedTuple):
 # fastcut       no identity: encode the fake and the mirrored x_a.
 # ugatit        as with identity, which gives the CAM logits of x_b as well; each of the two discriminators.
 # matching      G's turn: D_b scores x_b as well.
-# accumulate    all of it for each of two batches.
+# accumulate    all of it for each of two parts of the batch.
 TABLE: dict[str, tuple[dict[str, Any], Counts]] = {
     "simultaneous": ({}, Counts(2, 2, 3)),
     "simultaneous, noisy labels": ({"losses": NOISY}, Counts(2, 2, 3)),
@@ -175,7 +175,7 @@ TABLE: dict[str, tuple[dict[str, Any], Counts]] = {
     "ugatit": (UGATIT, Counts(3, 3, 3)),
     "alternating own, matching": (alternating(losses={"matching": {"type": "matching"}}), Counts(2, 2, 4)),
     "alternating own, accumulate": (
-        {"schedule": {"type": "alternating", "accumulate": 2, "clip": 1.0}},
+        {"schedule": {"type": "alternating", "clip": 1.0}, "runtime": {"accumulate": 2}},
         Counts(4, 4, 6),
     ),
     "four updates": (four_updates("lsgan"), Counts(2, 2, 3)),

@@ -14,10 +14,11 @@ from ganlab.components.registry import Component, Registry, registry
 from ganlab.data.sampler import Batch
 from ganlab.engine.trainer import Trainer
 from ganlab.interfaces.networks import Domain
+from ganlab.parts import WHOLE, Part
 from ganlab.spec.files import merge
 from ganlab.spec.models import Json
 from ganlab.spec.resolve import resolve
-from ganlab.system.build import build
+from ganlab.system.build import build, build_sources
 
 SIZE = 16
 DIRECTIONS = ("ab", "ba")
@@ -61,27 +62,34 @@ class RandomImages:
         dtype: torch.dtype = torch.float64,
         classes: int | Mapping[str, int] = 0,
         channels: int | Mapping[str, int] = 3,
+        extras: Mapping[str, Mapping[str, ganlab.Extra]] = {},
     ) -> None:
-        """`classes` and `channels` are those of both domains, or {domain: number}."""
-        self.batch, self.dtype = batch, dtype
+        """`classes` and `channels` are those of both domains, or {domain: number}. `extras` are masks, {domain: {name:
+        extra}}."""
+        self.batch, self.dtype, self.extras = batch, dtype, extras
 
         def of(name: str, count: int | Mapping[str, int]) -> int:
             return count if isinstance(count, int) else count[name]
 
         self.domains = {name: Domain(name, of(name, channels), size, size, of(name, classes)) for name in "ab"}
 
-    def __call__(self, draw: int) -> Batch:
+    def __call__(self, draw: int, part: Part = WHOLE) -> Batch:
         random = torch.Generator().manual_seed(1000 + draw)
+        rows = part.rows(self.batch // part.parts)
         images = {
-            name: torch.rand((self.batch, *domain[1:4]), generator=random, dtype=self.dtype) * 2 - 1
+            name: (torch.rand((self.batch, *domain[1:4]), generator=random, dtype=self.dtype) * 2 - 1)[rows]
             for name, domain in self.domains.items()
         }
         labels = {
-            name: torch.randint(domain.classes, (self.batch,), generator=random)
+            name: torch.randint(domain.classes, (self.batch,), generator=random)[rows]
             for name, domain in self.domains.items()
             if domain.classes
         }
-        return Batch(images, labels, {name: domain.classes for name, domain in self.domains.items()})
+        extras = {
+            name: {of: torch.randint(2, (self.batch, 1, *images[name].shape[2:]), generator=random) for of in named}
+            for name, named in self.extras.items()
+        }
+        return Batch(images, labels, {name: domain.classes for name, domain in self.domains.items()}, extras)
 
 
 class Around(ganlab.Discriminator):
@@ -105,7 +113,8 @@ def make_trainer(
     """Returns a trainer of TINY, patched, on noise in float64. `known` is the registry, or what is installed."""
     known = known or registry()
     spec = resolve(merge(merge(TINY, {"runtime": {"precision": "float64"}}), dict(patch or {})), registry=known)
-    images = RandomImages(batch, spec.data.size, classes=classes)
+    extras = {name: source.extras for name, source in build_sources(spec).items()}
+    images = RandomImages(batch, spec.data.size, classes=classes, extras=extras)
     return Trainer(build(spec, images.domains), images)
 
 

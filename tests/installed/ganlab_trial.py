@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -123,6 +125,48 @@ class Scripted(ganlab.Loss):
         return value + 0 * mean
 
 
+class Painted(ganlab.Loss):
+    """The distance of a translation from 1 where an extra of its source has class 1, and from -1 elsewhere."""
+
+    def __init__(self, extra: str = "parts", spoils: bool = False) -> None:
+        super().__init__()
+        self.extra, self.spoils = extra, spoils
+
+    def generator(self, t: Translation) -> Tensor:
+        mask = t.source_extras[self.extra]
+        term = (t.fake - (2.0 * (mask == 1) - 1)).abs().mean()
+        if self.spoils:
+            mask.zero_()
+        return term
+
+
+class Troubled(ganlab.Loss):
+    """In the process of rank 1 something happens at a step: its term is no number, it raises an error, it is killed, or
+    torchrun, which started it, gets a signal. Nothing happens if torchrun has started the processes again."""
+
+    def __init__(self, step: int, how: Literal["nan", "error", "kill", "stop"]) -> None:
+        super().__init__()
+        self.step, self.how = step, how
+
+    def generator(self, t: Translation) -> Tensor:
+        term = 0 * t.fake.mean()
+        again = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0"
+        if os.environ.get("RANK") != "1" or t.step != self.step or t.direction != "ab" or again:
+            return term
+        if self.how == "error":
+            raise ValueError("trouble")
+        if self.how == "kill":
+            os.kill(os.getpid(), signal.SIGKILL)
+        if self.how == "stop":
+            # waits until torchrun has passed the signal on, so that it comes in this step
+            signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+            os.kill(os.getppid(), signal.SIGTERM)
+            signal.sigwait([signal.SIGTERM])
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGTERM])
+            os.kill(os.getpid(), signal.SIGTERM)
+        return term * float("nan") if self.how == "nan" else term
+
+
 class Exploding(ganlab.Schedule):
     """Updates both generators, then both discriminators, by gradient descent. At step `at` the weights of `player`
     become infinite."""
@@ -233,7 +277,7 @@ def ganlab_discriminators() -> dict[str, type[ganlab.Discriminator]]:
 
 @ganlab.hookimpl
 def ganlab_losses() -> dict[str, type[ganlab.Loss]]:
-    return {"learned": Learned, "scripted": Scripted}
+    return {"learned": Learned, "painted": Painted, "scripted": Scripted, "troubled": Troubled}
 
 
 @ganlab.hookimpl

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
 from ganlab_cyclegan.pool import Pool
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 SHAPE = (2, 3, 4)
 
@@ -55,6 +58,25 @@ def test_the_pool_is_a_list(size: int, batch: int) -> None:
         assert int(pool.held) == min(size, start + batch)
         swapped += sum(n not in given for n in shown)
     assert swapped > 10
+
+
+class Counting(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Counts operations."""
+
+    count = 0
+
+    def __torch_dispatch__(self, operation: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.count += 1
+        return operation(*args, **(kwargs or {}))
+
+
+def test_the_number_of_operations_does_not_depend_on_the_batch() -> None:
+    counts = set()
+    for batch in (1, 4, 32):
+        with Counting() as operations:
+            Pool(5, *SHAPE)(fakes(range(batch), torch.float32), torch.zeros(batch, 2))
+        counts.add(operations.count - batch)
+    assert len(counts) == 1
 
 
 def test_until_it_is_full_it_passes_every_fake_on() -> None:

@@ -265,3 +265,30 @@ def test_each_use_is_its_own_and_a_run_resumes(make_trainer: Make, wrapper: str)
         torch.testing.assert_close(again.state.modules()[name].state_dict(), module.state_dict(), rtol=0, atol=0)
     (record,) = again.log.read(again.state)
     assert all(np.isfinite(value) for value in record.values())
+
+
+@pytest.mark.parametrize("penalty", ["r1", "r2", "gradient_penalty"])
+def test_a_lazy_penalty_is_absent_or_has_its_whole_weight(make_trainer: Make, penalty: str) -> None:
+    """Each step is that of a system with three times the penalty's weight, or of one without the penalty."""
+
+    def made(**options: Any) -> Trainer:
+        losses: dict[str, Any] = {"adversarial": {"type": "non_saturating"}}
+        return make_trainer({"losses": losses | ({"penalty": {"type": penalty, **options}} if options else {})})
+
+    lazy, again = (made(every=3, weight=0.5) for _ in range(2))
+    for step in range(5):
+        other = made(weight=1.5) if step % 3 == 0 else made()
+        # `again` resumes from the state of each step: no counter decides
+        for copied in (other, again):
+            for name, module in lazy.state.modules().items():
+                copied.state.modules()[name].load_state_dict(module.state_dict())
+            copied.state.load_state_dict(copy.deepcopy(lazy.state.state_dict()))
+        for trainer in (lazy, other, again):
+            trainer.step()
+            (record,) = trainer.log.read(trainer.state)
+            assert ("loss/discriminator/ab/penalty" in record) == (step % 3 == 0)
+        for name, module in lazy.state.modules().items():
+            for copied in (other, again):
+                torch.testing.assert_close(
+                    copied.state.modules()[name].state_dict(), module.state_dict(), rtol=0, atol=0
+                )

@@ -108,9 +108,8 @@ def test_tensorboard_shows_records_samples_and_results(
 
 def test_a_rate_of_each_parameter_group_is_told_apart(make_trainer: Callable[..., Trainer]) -> None:
     trainer = make_trainer()
-    groups = trainer.state.optimizers["generator"].param_groups
-    groups.append({**groups[0], "params": [], "lr": 0.5})
+    trainer.state.rates["generator"] = [0.25, 0.5]
     assert trainer.state.learning_rates(["generator"]) == {
-        "learning_rate/generator/0": groups[0]["lr"],
+        "learning_rate/generator/0": 0.25,
         "learning_rate/generator/1": 0.5,
     }

@@ -173,8 +173,6 @@ def test_a_loss_that_fades_out_in_its_own_steps_does_not_depend_on_the_total() -
     # in the second step 1 - 1/4 and 1 - 1/2
     different = obstacle(schedule(steps=6, **fading), schedule(steps=6, fade_out={"identity": 2}), 6)
     assert different == "the weight of identity for the generator in step 2: 0.75 / 0.5"
-    batches = obstacle(schedule(steps=6), schedule(steps=6, accumulate=2), 6)
-    assert batches == "the number of batches of a turn: 1 / 2"
     pools = obstacle(schedule(steps=6, pool=3), schedule(steps=6, pool=0), 6)
     assert pools is not None
     assert re.fullmatch(r"the pool of ab: Pool \(.*\(3, 3, 64, 64\).*\) / None", pools)

@@ -1,6 +1,6 @@
 """Experiments, made small, are killed and resumed. Their networks equal those of runs that never stopped.
 
-`averaging` is the plain system with clipped gradients that are averaged over two batches.
+`averaging` is the plain system with clipped gradients that are averaged over two parts of the batch.
 
 `make faults` kills every experiment three times. The printed seed repeats a failure:
 GANLAB_KILL_SEED=SEED pytest tests/runs/test_resume_systems.py -m '' -k EXPERIMENT
@@ -24,7 +24,11 @@ from helpers.processes import Forker, moments, networks, records
 # experiments/paper/ has the same systems, larger
 # own.json names no images
 EXPERIMENTS = [name for name in FILES if "/" not in name and name not in ("own.json", "photos.json")]
-AVERAGING = {"schedule": {"accumulate": 2, "clip": 0.5}, "losses": {"adversarial": {"type": "noisy_lsgan"}}}
+AVERAGING = {
+    "schedule": {"clip": 0.5},
+    "losses": {"adversarial": {"type": "noisy_lsgan"}},
+    "runtime": {"accumulate": 2},
+}
 SYSTEMS = [*EXPERIMENTS, "averaging"]
 QUICK = (
     "best",

@@ -35,6 +35,8 @@ def test_every_default_is_filled_and_no_auto_is_left() -> None:
         "path": str(Path("a").absolute()),
         "held_out": None,
         "exclude": None,
+        "masks": {},
+        "pictures": {},
         **options,
     }
     assert spec.schedule["steps"] == 1000
@@ -219,7 +221,9 @@ def test_the_fingerprint_covers_what_trains(path: tuple[str, ...]) -> None:
     one, other = (Spec.model_validate_json(json.dumps(spec)) for spec in (FULL, asked))
     for spec in (one, other):
         spec._components = dict(RESOLVED.components)
-    nothing = ["name", "about", "runtime.device", "runtime.log_every", "data.root", "data.swap"]
+    nothing = ["name", "about", "data.root", "data.swap"]
+    free = ("device", "log_every", "accumulate", "capture", "checkpoint_activations")
+    nothing += [f"runtime.{key}" for key in free]
     nothing += [f"data.{domain}.{option}" for domain in "ab" for option in ("path", "held_out", "exclude")]
     same = ".".join(path) in nothing or path[0] in ("evaluation", "samples", "checkpoints", "callbacks")
     assert one != other
@@ -229,8 +233,9 @@ def test_the_fingerprint_covers_what_trains(path: tuple[str, ...]) -> None:
 
 
 def test_random_weights_are_no_part_of_what_trains() -> None:
-    """A run of a version without `init` has the same fingerprint."""
+    """A run of a version without `init` or `runtime.deterministic` has the same fingerprint."""
     assert "init" not in resolved({}).trains()
+    assert "deterministic" not in resolved({}).trains()["runtime"]
     assert resolved({"init": {"checkpoint": "best"}}).fingerprint() == resolved({}).fingerprint()
 
 

@@ -409,7 +409,7 @@ def test_uniform_stays_below_one_in_float32(monkeypatch: pytest.MonkeyPatch) -> 
         def random(self, size: tuple[int, ...]) -> np.ndarray:
             return np.full(size, 1 - 2.0**-53)
 
-    monkeypatch.setattr("ganlab.system.forward_cache.keyed", lambda *key: Largest())
+    monkeypatch.setattr("ganlab.system.host_inputs.keyed", lambda *key: Largest())
     made = ForwardCache(NETWORKS, RandomImages(dtype=torch.float32)(0), {}, 0)
     drawn = Translation("ab", made).uniform(3)
     assert drawn.dtype == torch.float32

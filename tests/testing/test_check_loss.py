@@ -19,6 +19,7 @@ from ganlab.testing import building, losses
 from ganlab.testing.simple import SimpleDiscriminator, SimpleGenerator, SimpleLoss
 from helpers.broken import Broken, names_of, verify_every_condition_fails, verify_sentence
 
+EXTRAS = {"mask": ganlab.Extra(1, "classes"), "depth": ganlab.Extra(2)}
 LABELLED = Domain("labelled", 3, 16, 16, classes=3)
 
 
@@ -40,6 +41,20 @@ class Doubles(SimpleLoss):
 class OneWay(SimpleLoss):
     def prepare(self, t: Translation) -> None:
         self.weight = {"ab": 1.0}[t.direction]
+
+
+class OnExtras(SimpleLoss):
+    def generator(self, t: Translation) -> Tensor:
+        mask, depth = t.source_extras["mask"], t.reverse.target_extras["depth"]
+        assert mask.unique().tolist() == [0, 1]
+        assert depth.dtype == t.source.dtype
+        return ((t.fake - depth[:, :1]) * mask).square().mean()
+
+
+class SpoilsExtras(OnExtras):
+    def generator(self, t: Translation) -> Tensor:
+        t.target_extras["depth"].zero_()
+        return super().generator(t)
 
 
 class Vector(SimpleLoss):
@@ -368,6 +383,14 @@ def test_nested_components_have_options() -> None:
         testing.check_loss(Scaled, of=(Scaled, {"rate": 3}))
     with pytest.raises(AssertionError, match=r'^SimpleDiscriminator failed the requirement "is a Loss '):
         testing.check_loss(Scaled, of=SimpleDiscriminator)
+
+
+def test_a_loss_may_read_extras_and_may_not_change_them() -> None:
+    testing.check_loss(OnExtras, extras=EXTRAS)
+    with pytest.raises(AssertionError, match=r"term in direction ab changes t.target_extras\['depth'\] in place"):
+        testing.check_loss(SpoilsExtras, extras=EXTRAS)
+    with pytest.raises(AssertionError, match="asks for the extra 'mask' of domain a, and its source gives none"):
+        testing.check_loss(OnExtras)
 
 
 def test_a_loss_may_need_one_direction_alone() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any
 
@@ -103,6 +103,33 @@ class OneImage(Squares):
         return [f"{domain}0"]
 
 
+class Masked(Squares):
+    """A mask with the grey of the image as its class, and a second picture."""
+
+    extras: Mapping[str, ganlab.Extra] = {"mask": ganlab.Extra(1, "classes"), "negative": ganlab.Extra(3)}
+
+    def extra(self, name: str, key: str, size: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
+        image = self.image(key, size)
+        return 255 - image if name == "negative" else image[..., :1]
+
+
+class NamesOnly(Masked):
+    extras: Mapping[str, Any] = {"mask": 1}
+
+
+class FlatMask(Masked):
+    def extra(self, name: str, key: str, size: int) -> Any:
+        return super().extra(name, key, size)[..., 0]
+
+
+class StreamOfMasks(Masked):
+    count = 0
+
+    def extra(self, name: str, key: str, size: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
+        self.count += 1
+        return np.full((size, size, self.extras[name].channels), self.count, np.uint8)
+
+
 BROKEN: list[Broken] = [
     (testing.check_source, NoPictures, "built from its options.* LookupError: there are none"),
     (testing.check_source, Numbered, r"fixed order.* has the keys \[0, 1, "),
@@ -116,6 +143,9 @@ BROKEN: list[Broken] = [
     (testing.check_source, FourChannels, r"a run can read.* has 4 channels; 1 \(grey\) and 3 \(RGB\) are allowed"),
     (testing.check_source, OneImage, "a run can read.* 1 of 1 images can be read; at least two are needed"),
     (testing.check_source, NumberedAttributes, "attributes.* {'grey': 20}"),
+    (testing.check_source, NamesOnly, "declares its extras.* the extra 'mask' is 1"),
+    (testing.check_source, FlatMask, r"declares its extras.* the 'mask' of 'a0' is \(16, 16\) of uint8, expected"),
+    (testing.check_source, StreamOfMasks, "the same extra.* the 'mask' of 'a0' differs in 256 values"),
 ]
 
 
@@ -130,6 +160,10 @@ def test_every_requirement_and_condition_fails_for_one_of_them() -> None:
 
 def test_the_source_that_they_derive_from_passes() -> None:
     testing.check_source(Squares)
+
+
+def test_a_source_with_extras_passes() -> None:
+    testing.check_source(Masked)
 
 
 class Divided(Squares):

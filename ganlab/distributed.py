@@ -1,0 +1,266 @@
+"""The processes of one run, as torchrun starts them. Each is a rank; rank 0 decides, writes and shows.
+
+Without torchrun there is one rank, and every function is the identity or does nothing. Every rank has to call the same
+functions in the same order: each function waits for the other ranks.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from datetime import timedelta
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.distributed.rendezvous import rendezvous
+
+from ganlab.determinism import keyed
+from ganlab.errors import Elsewhere, GanlabError, Lost, SpecError, one_line, plural, text_of
+
+BUCKET = 25 * 2**20
+"""The bytes of gradients that are sent at once, as in DDP (Li et al., arXiv:2006.15704, section 5.3)."""
+
+_PATIENCE = timedelta(days=365)
+"""How long a rank waits for another that reads images or measures. A rank that ends is noticed at once."""
+
+_SET_BY_TORCHRUN = {"RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"}
+
+Value = TypeVar("Value")
+
+
+class _Group:
+    """The process group of the host's values. None with one rank, which needs none."""
+
+    hosts: Any = None
+
+
+@contextmanager
+def process_group() -> Iterator[None]:
+    """Joins the other ranks, if torchrun started this process, and leaves them afterwards.
+
+    Raises SpecError if they can't be reached.
+    """
+    if not os.environ.keys() >= _SET_BY_TORCHRUN or os.environ["WORLD_SIZE"] == "1":
+        yield
+        return
+    try:
+        store, number, count = next(rendezvous("env://"))
+        # torchrun may keep the store when it starts the processes again, with the addresses of those that have ended
+        fresh = dist.PrefixStore(f"attempt-{_attempt()}", store)  # type: ignore[attr-defined]
+        backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+        dist.init_process_group(backend, store=fresh, rank=number, world_size=count)
+        _Group.hosts = dist.new_group(backend="gloo", timeout=_PATIENCE)
+    except RuntimeError as error:
+        raise SpecError(f"the processes that torchrun started can't connect: {one_line(error)}") from error
+    try:
+        yield
+    except Elsewhere:
+        # torchrun ends all processes when the first one ends: that should be the one that says why
+        with suppress(Lost):
+            gather(None)
+        raise
+    # after an error the group is left open, so that the others see this process end
+    _Group.hosts = None
+    dist.destroy_process_group()
+
+
+def rank() -> int:
+    """Returns the number of this process, from 0."""
+    return 0 if _Group.hosts is None else dist.get_rank()
+
+
+def size() -> int:
+    """Returns the number of processes of the run, on all machines."""
+    return 1 if _Group.hosts is None else dist.get_world_size()
+
+
+def local_rank() -> int:
+    """Returns the number of this process among those of its machine, from 0."""
+    return 0 if _Group.hosts is None else int(os.environ["LOCAL_RANK"])
+
+
+def restarted() -> bool:
+    """True if torchrun has started the processes again, after one of them ended."""
+    return _attempt() > 0
+
+
+def _attempt() -> int:
+    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
+
+
+def device(asked: str, where: str) -> str:
+    """Returns the device of this rank, of the kind that a resolved spec asks for: a CUDA device of its own, or the CPU.
+
+    Raises SpecError, whose sentence begins with `where`, if there is none.
+    """
+    if size() == 1 or asked == "cpu":
+        return asked
+    if not asked.startswith("cuda"):
+        raise SpecError(f"{where}: {asked!r} is not allowed for several processes; allowed are 'cpu' and 'cuda'")
+    if local_rank() >= torch.cuda.device_count():
+        there = plural(torch.cuda.device_count(), "CUDA device")
+        raise SpecError(f"{where}: each process needs a CUDA device of its own, and this machine has {there}")
+    torch.cuda.set_device(local_rank())
+    return f"cuda:{local_rank()}"
+
+
+# -- tensors of the device
+
+
+def average_gradients(parameters: Sequence[nn.Parameter]) -> None:
+    """Replaces each gradient by its mean over the ranks.
+
+    A rank that has no gradient of a parameter counts as one with zeros. A parameter of which no rank has a gradient
+    keeps none; to know it, the rank waits for its device.
+    """
+    if size() == 1 or not parameters:
+        return
+    gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
+    missing = [index for index, p in enumerate(parameters) if p.grad is None]
+    has = gradients[0].new_ones(len(parameters))
+    for index in missing:
+        has[index] = 0
+    _average([*gradients, has])
+    if missing:
+        for p, gradient, share in zip(parameters, gradients, has.tolist(), strict=True):
+            p.grad = gradient if share else None
+
+
+def _average(tensors: Iterable[Tensor]) -> None:
+    """Replaces tensors by their means over the ranks. All buckets are on their way before the first is read."""
+    sent = []
+    with _connected():
+        for bucket in _buckets(tensors):
+            flat = torch.cat([tensor.reshape(-1) for tensor in bucket])
+            sent.append((bucket, flat, dist.all_reduce(flat, async_op=True)))
+        for bucket, flat, work in sent:
+            work.wait()
+            means = torch.split(flat.div_(size()), [tensor.numel() for tensor in bucket])
+            for tensor, mean in zip(bucket, means, strict=True):
+                tensor.copy_(mean.view(tensor.shape))
+
+
+def _buckets(tensors: Iterable[Tensor]) -> Iterator[list[Tensor]]:
+    bucket: list[Tensor] = []
+    for tensor in tensors:
+        if bucket and sum(each.nbytes for each in bucket) + tensor.nbytes > BUCKET:
+            yield bucket
+            bucket = []
+        bucket.append(tensor)
+    yield bucket
+
+
+def gather_rows(rows: Tensor) -> Tensor:
+    """Returns the rows of all ranks, those of rank 0 first. Every rank has as many."""
+    if size() == 1:
+        return rows
+    every = [torch.empty_like(rows, memory_format=torch.contiguous_format) for _ in range(size())]
+    with _connected():
+        dist.all_gather(every, rows.contiguous())
+    return torch.cat(every)
+
+
+# -- values of the host
+
+
+def broadcast(value: Value) -> Value:
+    """Returns rank 0's value. Values are pickled."""
+    if size() == 1:
+        return value
+    values = [value]
+    with _connected():
+        dist.broadcast_object_list(values, 0, _Group.hosts)
+    return values[0]
+
+
+def gather(value: Value) -> list[Value]:
+    """Returns the values of all ranks, in their order. Values are pickled."""
+    values: list[Any] = [value] * size()
+    if size() > 1:
+        with _connected():
+            dist.all_gather_object(values, value, _Group.hosts)
+    return values
+
+
+def highest(number: int) -> int:
+    """Returns the highest number of all ranks."""
+    if size() == 1:
+        return number
+    found = torch.tensor(number)
+    with _connected():
+        dist.all_reduce(found, dist.ReduceOp.MAX, _Group.hosts)
+    return int(found)
+
+
+def means(records: Sequence[dict[str, float]]) -> list[dict[str, float]]:
+    """Returns the mean of each value over the ranks that have it. Every rank has as many records."""
+    every = gather(records)
+    return [
+        {
+            name: sum(found) / len(found)
+            for name in dict.fromkeys(name for record in same for name in record)
+            if (found := [record[name] for record in same if name in record])
+        }
+        for same in zip(*every, strict=True)
+    ]
+
+
+@contextmanager
+def together() -> Iterator[Callable[[], None]]:
+    """Waits until every rank has done the block inside. If it fails in one rank, it fails in all of them.
+
+    Yields a function that ends the block before its last line. Until then the block must not call the other functions
+    of this module. The rank that failed raises its own error, the others raise Elsewhere.
+    """
+    ended = False
+
+    def end() -> None:
+        nonlocal ended
+        ended = True
+        _agree(None)
+
+    try:
+        yield end
+    except Exception as error:
+        if not ended:
+            _agree(error)
+        raise
+    if not ended:
+        _agree(None)
+
+
+def _agree(error: Exception | None) -> None:
+    """Raises Elsewhere if another rank has an error, and this one has none or the same."""
+    code = error.exit_code if isinstance(error, GanlabError) else GanlabError.exit_code
+    told = None if error is None else (str(error) if isinstance(error, GanlabError) else text_of(error), code)
+    every = gather(told)
+    if told is None or every.index(told) != rank():
+        for other in every:
+            if other is not None:
+                raise Elsewhere(*other) from error
+
+
+def reseed(seed: int, step: int) -> None:
+    """Gives torch's generator another state on every rank but 0 in each step.
+
+    Networks that draw from it, as dropout does, would otherwise draw the same for the images of all ranks. Rank 0 draws
+    as a run with one process does, and checkpoints keep its state. The other ranks' states depend on the run's random
+    seed, the rank and the step, so that a resumed run draws the same.
+    """
+    if rank():
+        torch.manual_seed(int(keyed(seed, "rank", rank(), step).integers(2**63)))
+
+
+@contextmanager
+def _connected() -> Iterator[None]:
+    """Raises Lost if another rank has ended."""
+    try:
+        yield
+    except RuntimeError as error:
+        raise Lost(
+            "another process of this run was killed or has failed, so this one stops; the same command resumes from"
+            " the newest checkpoint"
+        ) from error

@@ -1,0 +1,46 @@
+"""What is due after a step, in every process of a run alike. Rank 0 does it, and the others wait for it."""
+
+from __future__ import annotations
+
+from ganlab import distributed
+from ganlab.engine.trainer import Trainer
+
+
+class StepsDue:
+    """Knows what is due after a step."""
+
+    def __init__(self, trainer: Trainer) -> None:
+        self._trainer, self._first = trainer, trainer.state.step + 1
+
+    def _measured(self, step: int) -> bool:
+        every = self._trainer.system.spec.evaluation.every
+        return every is not None and (step == self._trainer.schedule.steps or step % every == 0)
+
+    def _drawn(self, step: int) -> bool:
+        return step == self._trainer.schedule.steps or step % self._trainer.system.spec.samples.every == 0
+
+    def _saved(self, step: int, last: bool) -> bool:
+        return last or self._measured(step) or step % self._trainer.system.spec.checkpoints.every == 0
+
+    def _read(self, step: int, last: bool) -> bool:
+        # the first one, so that nobody waits long to see what a step takes
+        every = self._trainer.system.spec.runtime.log_every
+        return self._saved(step, last) or self._drawn(step) or step % every == 0 or step == self._first
+
+
+class Follower(StepsDue):
+    """Writes nothing: the process of rank 0 writes the steps of all. Waits while it measures, draws and saves."""
+
+    stop_requested = None
+
+    def after_step(self, last: bool) -> None:
+        if self._read(self._trainer.state.step, last):
+            self.stop_early()
+
+    def stop_early(self) -> None:
+        self._trainer.log.read(self._trainer.state)
+        self.finish_last_step()
+
+    def finish_last_step(self) -> None:
+        with distributed.together():
+            pass

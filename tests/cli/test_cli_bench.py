@@ -1,0 +1,82 @@
+"""`ganlab bench`: its table, its JSON and its refusals."""
+
+from __future__ import annotations
+
+import io
+import json
+import platform
+from pathlib import Path
+
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from ganlab.cli import process
+from ganlab.cli.commands import app
+from ganlab.cli.tables import show_bench
+from ganlab.experiment.benching import fastest
+from ganlab.spec import devices
+
+
+def test_a_spec_is_timed_and_nothing_is_written(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = sorted(here.rglob("*"))
+    done = CliRunner().invoke(app, ["bench", "tiny.json", "--steps", "3", "--json"])
+    assert done.exit_code == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert sorted(here.rglob("*")) == before
+    step, images = found["step"], found["images_a_second"]
+    assert (found["spec"], found["size"], found["batch"], found["precision"]) == ("tiny", 16, 4, "float32")
+    assert (step["steps"], step["blocks"]) == (3, 3)
+    seconds = step["seconds"]["median"]
+    assert images["median"] == pytest.approx(4 / seconds)
+    assert images["quartiles"][0] <= images["median"] <= images["quartiles"][1]
+    assert found["share_of_peak"]["flops"] == pytest.approx(step["flops"] / seconds / found["peak"]["flops_a_second"])
+    assert [part["part"] for part in found["parts"]] == ["generator ab+ba", "discriminator ab+ba", "average"]
+    # a process that has torch in it takes more than 50 MiB
+    assert found["peak_memory_bytes"] > 50 * 2**20
+    assert found["hardware"]["torch"] == torch.__version__
+    assert found["hardware"]["platform"] == platform.platform()
+    monkeypatch.setattr(process.Output, "stream", written := io.StringIO())
+    show_bench(found)
+    for words in ("tiny: 16 pixels, batch 4", "images a second", "operators a step", "of a copy's", "generator ab+ba"):
+        assert words in written.getvalue()
+
+
+@pytest.mark.skipif(len(devices.precisions("cpu")) < 2, reason="this processor computes with float32 alone")
+def test_the_fastest_precision_is_kept_and_auto_means_it(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GANLAB_CACHE", str(here / "cache"))
+    auto = ["--set", "runtime.precision=auto"]
+    assert "--tune" not in CliRunner().invoke(app, ["check", "tiny.json", *auto]).stderr
+    done = CliRunner().invoke(app, ["bench", "tiny.json", "--tune", "--steps", "2"])
+    assert done.exit_code == 0, done.stderr
+    (entry,) = json.loads((here / "cache" / "tuned.json").read_text()).values()
+    assert entry["spec"] == "tiny"
+    assert list(entry["seconds_a_step"]) == ["float32", "bfloat16"]
+    assert entry["precision"] == fastest(entry["seconds_a_step"])
+    assert f"runtime.precision auto is {entry['precision']} on {devices.device_name('cpu')}" in done.stdout
+    for command in ("check", "run"):
+        done = CliRunner().invoke(app, [command, "tiny.json", *auto])
+        assert f"runtime.precision auto is {entry['precision']} here" in done.stderr
+        assert str(here / "cache" / "tuned.json") in done.stderr
+    # the run keeps it, whatever the file says later
+    (here / "cache" / "tuned.json").unlink()
+    assert json.loads((here / "runs" / "tiny" / "spec.json").read_text())["runtime"]["precision"] == entry["precision"]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "expected"),
+    [
+        ({"float32": 1.0, "bfloat16": 0.96}, "float32"),
+        ({"float32": 1.0, "bfloat16": 0.95}, "bfloat16"),
+        ({"float32": 1.0, "tf32": 0.5, "bfloat16": 0.49}, "tf32"),
+        ({"float32": 1.0, "tf32": 1.5, "bfloat16": 0.9}, "bfloat16"),
+        ({"float32": 1.0}, "float32"),
+    ],
+)
+def test_a_less_exact_precision_has_to_save_a_twentieth(seconds: dict[str, float], expected: str) -> None:
+    assert fastest(seconds) == expected
+
+
+def test_one_step_has_no_spread(here: Path) -> None:
+    done = CliRunner().invoke(app, ["bench", "tiny.json", "--steps", "1"])
+    assert (done.exit_code, done.stdout) == (2, "")
