@@ -43,13 +43,8 @@ from ganlab.spec.files import merge
 from ganlab.spec.models import Json, Runtime
 from ganlab.torch_utils import wait_for
 
-CAPTURE = "capture"
-"""The key of `runtime` that captures steps ("auto") or not (false)."""
-
-MODES: dict[str, Json] = {"eager": {CAPTURE: False}, "captured": {CAPTURE: "auto"}}
-if CAPTURE not in Runtime.model_fields:
-    # a ganlab without capture
-    MODES = {"eager": {}}
+MODES: dict[str, Json] = {"eager": {"capture": False}, "captured": {"capture": True}}
+"""{mode: the keys of `runtime` that choose it}."""
 
 FIRST = [(64, 16), (64, 64), (256, 1), (256, 32)]
 """(pixels, batch) of the cells that are measured first."""
@@ -116,15 +111,13 @@ def captured(part: Part) -> None:
             with reproducibly(trainer.system.spec):
                 for _ in range(steps):
                     take_step(trainer)
+            replayed = trainer.capture is not None and trainer.capture.possible
             states.append({name: module.state_dict() for name, module in trainer.state.modules().items()})
-    if len(states) < 2:
-        part.add(skipped=f"this ganlab has no runtime.{CAPTURE}")
-        return
     eager, other = states
     differing = [
         f"{name}.{key}" for name, kept in eager.items() for key in kept if not torch.equal(kept[key], other[name][key])
     ]
-    part.add(steps=steps, equal=not differing, differing=differing)
+    part.add(steps=steps, captured=replayed, equal=not differing, differing=differing)
 
 
 def table(part: Part) -> None:
@@ -157,6 +150,7 @@ def measured(part: Part, size: int, batch: int, runtime: Json, peaks: dict[str, 
         memory = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None
         flops = count(ours(batch, size, part.patch({**runtime, **MODES["eager"]}), sampled_noise).step).flops
     return {
+        "captured": trainer.capture is not None and trainer.capture.possible,
         "images_a_second": spread([batch / each for each in seconds]),
         "steps": steps * BLOCKS,
         "flops_a_step": flops,

@@ -49,7 +49,10 @@ class Trainer:
         self.numbers = HostNumbers(system.device)
         self._first_draw = 0
         self.capture: StepCapture | None = None
-        if system.device.type == "cuda" and system.spec.runtime.capture and distributed.size() == 1:
+        runtime = system.spec.runtime
+        # recomputing reads the state of the random generator, and the ranks wait for one another
+        alone = not runtime.checkpoint_activations and distributed.size() == 1
+        if system.device.type == "cuda" and runtime.capture and alone:
             self.capture = StepCapture(system, self.state, self.position, CudaGraphs(system.device), warn)
 
     def step(self) -> None:

@@ -10,20 +10,20 @@ from typing import Any
 import torch
 
 from ganlab.data.dataset import Dataset
-from ganlab.data.sampler import Sampler
 from ganlab.display.choice import showing
 from ganlab.engine.device_peak import Peak, measure_peak
 from ganlab.engine.step_cost import Counts, block_seconds, count, parts_of_steps, take_step
 from ganlab.engine.trainer import Trainer
 from ganlab.errors import SpecError
 from ganlab.evaluation.speed import peak_memory
-from ganlab.experiment.parts import domains_of, reproducibly
+from ganlab.experiment.parts import reproducibly
+from ganlab.experiment.processes import build_trainer
 from ganlab.experiment.specs import load_spec
 from ganlab.interfaces.callbacks import Callback
 from ganlab.runs.environment import describe_hardware
 from ganlab.spec import devices, tuning
 from ganlab.spec.models import Json, Spec
-from ganlab.system.build import build, build_data
+from ganlab.system.build import build_data
 
 BLOCKS = 10
 """The most blocks into which the timed steps are divided. The spread is that of the blocks."""
@@ -61,7 +61,7 @@ def bench(
     with showing(callback) as shown:
         resolved = load_spec(spec, set)
         with reproducibly(resolved):
-            return measure(_trainer(resolved, _datasets(resolved, shown)), steps, shown)
+            return measure(build_trainer(resolved, _datasets(resolved, shown), shown.warn), steps, shown)
 
 
 def tune(
@@ -90,7 +90,7 @@ def tune(
         trainers: dict[str, Trainer] = {}
         for each in formats:
             with reproducibly(specs[each]):
-                trainers[each] = _trainer(specs[each], datasets)
+                trainers[each] = build_trainer(specs[each], datasets, shown.warn)
                 block_seconds(trainers[each], few)
         seconds: dict[str, list[float]] = {each: [] for each in formats}
         for size in shown.progress(sizes, "timing steps", len(sizes)):
@@ -133,11 +133,6 @@ def _datasets(spec: Spec, callback: Callback) -> dict[str, Dataset]:
     return build_data(spec, callback.progress, most=max(IMAGES, 2 * spec.data.batch))
 
 
-def _trainer(spec: Spec, datasets: dict[str, Dataset]) -> Trainer:
-    data, system = spec.data, build(spec, domains_of(datasets))
-    return Trainer(system, Sampler(datasets, data.batch, data.flip, spec.seed, system.device, system.dtype))
-
-
 def measure(trainer: Trainer, steps: int, callback: Callback) -> Json:
     """Trains and returns what `bench` returns. Expects torch to be set as for a run."""
     system, spec = trainer.system, trainer.system.spec
@@ -152,6 +147,8 @@ def measure(trainer: Trainer, steps: int, callback: Callback) -> Json:
     before = trainer.state.draws
     seconds = [block_seconds(trainer, size) for size in callback.progress(sizes, "timing steps", len(sizes))]
     images = (trainer.state.draws - before) * spec.data.batch / steps
+    # a captured step is one operation to the host
+    trainer.capture = None
     parts = parts_of_steps(trainer, callback.progress(range(few), "timing turns", few))
     return {
         "spec": spec.name,

@@ -317,7 +317,8 @@ class Runtime(BaseModel):
     other devices."""
     capture: bool = True
     """On CUDA devices, capture the steps as CUDA graphs, which give the same bytes as steps launched one operation at a
-    time. If a component can't be captured, the run warns and continues without. No effect on other devices."""
+    time. If a component can't be captured, the run warns and continues without. No effect on other devices, in
+    several processes, and with checkpoint_activations."""
     checkpoint_activations: bool = False
     """Keep only what networks are given and return; the backward computes the activations inside them again. A step
     takes less memory and more time. On a CPU the results are the same to the byte."""

@@ -170,7 +170,7 @@ KINDS: dict[str, tuple[Json, int]] = {
         1,
     ),
     "a loss that fades out": ({"schedule": {"fade_out": {"cycle": 3}}}, 2),
-    "accumulated gradients": ({"schedule": {"accumulate": 2}, "losses": {"adversarial": {"type": "noisy_lsgan"}}}, 1),
+    "a batch in parts": ({"runtime": {"accumulate": 2}, "losses": {"adversarial": {"type": "noisy_lsgan"}}}, 1),
     "steps with more turns": (
         {
             "discriminators": {"image": {"type": "critic", "of": {"type": "patch", "width": 4, "layers": 1}}},
