@@ -51,7 +51,6 @@ ALLOWED = {
     "sharing/import_cyclegan.py": {"resnet", "folder", "cycle", "identity"},
     # a key of what `translate` returns
     "inference/files.py": {"folder"},
-    "comparison/page.py": {"folder"},
     "report/run_page.py": {"folder"},
     # the identity baseline
     "report/results.py": {"identity"},

@@ -17,6 +17,7 @@ DEFERRED = {
     "ganlab.cli.data": "the help of the command line imports no torch",
     "ganlab.cli.process": "only commands that need plugins import them, and torch with them",
     "ganlab.cli.sharing": "the help of the command line imports no torch",
+    "ganlab.cli.speed": "the help of the command line imports no torch",
     "ganlab.cli.starting": "the help of the command line imports no torch",
     "ganlab.cli.using": "the help of the command line imports no torch",
     "ganlab.components.scaffold": "`ganlab new` refuses a name without importing torch",

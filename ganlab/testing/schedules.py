@@ -35,11 +35,10 @@ def check_schedule(cls: type[Schedule], /, *, images: Domain = IMAGES, **options
         schedule.directions = directions
         return schedule
 
-    with requirement(cls, "has steps and batches, integers of at least 1") as check:
-        for name in ("steps", "batches"):
-            count = getattr(make(), name, None)
-            check(type(count) is int and count >= 1, f"{name} is {shown(count)}")
-        steps = make().steps
+    with requirement(cls, "has steps, an integer of at least 1") as check:
+        count = getattr(make(), "steps", None)
+        check(type(count) is int and count >= 1, f"steps is {shown(count)}")
+    steps = make().steps
     checked = sorted({*range(min(steps, STEPS)), steps - 1})
     with requirement(cls, "gives turns of known players, in directions that the core has set") as check:
         for directions in (DIRECTIONS, DIRECTIONS[:1]):

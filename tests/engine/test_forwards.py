@@ -289,7 +289,8 @@ def test_forwards_of_a_step(make_trainer: Make, system: str) -> None:
         trainer.step()
     assert witness.forwards == {name: steps * count for name, count in expected(system).items()}
     assert trainer.system.networks.forwards == witness.forwards
-    assert witness.images == {name: BATCH * count for name, count in witness.forwards.items()}
+    share = BATCH // len(trainer.parts)
+    assert witness.images == {name: share * count for name, count in witness.forwards.items()}
     assert witness.again() == scored_again(trainer, system, steps, shown)
 
 

@@ -145,7 +145,7 @@ def test_a_step_takes_less_memory_and_the_estimate_knows() -> None:
         with Live() as live:
             trainer.step()
         most.append(live.most)
-        estimated.append(activation_bytes(trainer, 4))
+        estimated.append(activation_bytes(trainer, 4, 1))
     assert most[1] < 0.6 * most[0]
     assert estimated[1] < 0.6 * estimated[0]
     # gradients are not part of the estimate

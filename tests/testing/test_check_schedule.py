@@ -31,10 +31,6 @@ class NoSteps(Valid):
     steps = 0
 
 
-class HalfBatches(Valid):
-    batches = 0.5  # type: ignore[assignment]
-
-
 class OwnDirections(Valid):
     def turns(self, step: int) -> Iterable[Turn]:
         return [Turn("generator", ("ab", "ba"))]
@@ -162,7 +158,6 @@ class LatePool(Valid):
 
 BROKEN: list[Broken] = [
     (testing.check_schedule, NoSteps, "has steps.* steps is 0"),
-    (testing.check_schedule, HalfBatches, "has steps and batches.* batches is 0.5"),
     (
         testing.check_schedule,
         OwnDirections,
