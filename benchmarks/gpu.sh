@@ -2,8 +2,8 @@
 # Measures what one GPU does, in at most eight minutes: benchmarks/gpu.sh [--peer DIR] [--tiny]
 #
 # Runs the tests that need CUDA and the parts of gpu.py, the most important first. Writes a JSON file after each
-# measurement into $OUT, or else into benchmarks/results/gpu. A part that takes too long is stopped; the next one begins.
-#   --peer DIR  a checkout of junyanz/pytorch-CycleGAN-and-pix2pix, to time beside
+# measurement into the folder $OUT, by default benchmarks/results/gpu. A part that takes too long is stopped.
+#   --peer DIR  a checkout of junyanz/pytorch-CycleGAN-and-pix2pix, to time its steps beside ours
 #   --tiny      small networks and few steps, on any device, to see that everything runs
 #
 # Uses no network and installs nothing. Needs bash, timeout (coreutils), and a Python with the dependencies of

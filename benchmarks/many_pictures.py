@@ -1,6 +1,6 @@
 """Writes many JPEG files of 178x218 pixels, cut out of three photographs at random places and sizes.
 
-scikit-image ships the photographs. Among many files there are near duplicates, and images of both domains.
+scikit-image ships the photographs. Among many files there are near duplicates, also of images in the other domain.
 
 To measure how long an inspection of 100,000 images takes, and its largest memory:
 

@@ -1,4 +1,4 @@
-"""CycleGAN at the defaults of junyanz/pytorch-CycleGAN-and-pix2pix, the field's reference code: in ganlab, and its own.
+"""CycleGAN at the defaults of junyanz/pytorch-CycleGAN-and-pix2pix, the field's reference code: in ganlab and there.
 
 Resnet of width 64, six blocks, 3-layer PatchGAN of width 64, LSGAN, cycle 10, identity 5, pool of 50, noise images.
 """

@@ -103,7 +103,7 @@ def untouched_settings() -> Iterator[None]:
 def reproducible(device: torch.device, precision: str, threads: int, deterministic: bool = True) -> Iterator[None]:
     """Sets the number of CPU threads, TF32 (only for the precision "tf32") and cuDNN's algorithms.
 
-    These are deterministic, or else those that cuDNN measures to be the fastest.
+    With `deterministic`, cuDNN takes deterministic algorithms, otherwise those that it measures to be the fastest.
 
     Restores the global random generators and these settings afterwards; the environment variable
     CUBLAS_WORKSPACE_CONFIG stays set.

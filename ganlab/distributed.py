@@ -32,7 +32,7 @@ Value = TypeVar("Value")
 
 
 class _Group:
-    """The process group of the host's values. None with one rank, which needs none."""
+    """Holds the process group for values of the host: None if there is one rank."""
 
     hosts: Any = None
 
@@ -94,7 +94,7 @@ def _attempt() -> int:
 def device(asked: str, where: str) -> str:
     """Returns the device of this rank, of the kind that a resolved spec asks for: a CUDA device of its own, or the CPU.
 
-    Raises SpecError, whose sentence begins with `where`, if there is none.
+    Raises SpecError, with a message that begins with `where`, if there is none.
     """
     if size() == 1 or asked == "cpu":
         return asked
@@ -113,8 +113,8 @@ def device(asked: str, where: str) -> str:
 def average_gradients(parameters: Sequence[nn.Parameter]) -> None:
     """Replaces each gradient by its mean over the ranks.
 
-    A rank that has no gradient of a parameter counts as one with zeros. A parameter of which no rank has a gradient
-    keeps none; to know it, the rank waits for its device.
+    A rank that has no gradient of a parameter counts as one with zeros. If no rank has a gradient of a parameter, none
+    is set. To find this out, a rank that lacks a gradient waits for its device.
     """
     if size() == 1 or not parameters:
         return
@@ -233,7 +233,7 @@ def together() -> Iterator[Callable[[], None]]:
 
 
 def _agree(error: Exception | None) -> None:
-    """Raises Elsewhere if another rank has an error, and this one has none or the same."""
+    """Raises Elsewhere if another rank reports an error. Of the ranks with the same error, the first reports it."""
     code = error.exit_code if isinstance(error, GanlabError) else GanlabError.exit_code
     told = None if error is None else (str(error) if isinstance(error, GanlabError) else text_of(error), code)
     every = gather(told)

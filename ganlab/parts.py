@@ -16,7 +16,7 @@ class Part(NamedTuple):
 
     @property
     def turn(self) -> Part:
-        """What all processes compute at the same time as one of them computes this part, itself a part of the batch."""
+        """The larger part of the batch that all processes compute at the same time; it includes this part."""
         return Part(self.number // distributed.size(), self.parts // distributed.size())
 
     def rows(self, images: int) -> slice:

@@ -115,7 +115,7 @@ def write_comparison(page: ComparisonPage, found: Json) -> Json:
     Raises RunError if the disk fails.
     """
     folder = page.folder
-    # a page is written again from any place, and a comparison may move with its runs
+    # relative, because a comparison may be moved with its runs, and its page written from another working folder
     trials = [{**trial, "path": os.path.relpath(trial["folder"], folder)} for trial in found["trials"]]
     found = {**found, "trials": trials}
     text = json.dumps(found, indent=2, ensure_ascii=False)

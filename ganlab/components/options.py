@@ -114,8 +114,7 @@ def _signature(component: Any) -> Signature:
 
 
 def _is_path(hint: Any) -> bool:
-    """Returns True for `Path`, and for types with no other parts than it, None, an ellipsis and the keys of a
-    mapping."""
+    """Returns True for `Path`, and for types made of `Path`, None, an ellipsis and the keys of a mapping alone."""
     hint = hint.__origin__ if typing.get_origin(hint) is Annotated else hint
     parts = typing.get_args(hint)
     if typing.get_origin(hint) in (dict, Mapping):

@@ -64,7 +64,7 @@ def facts_of(source: Source, keys: Sequence[str], layers: Tensor, labels: Tensor
 
 
 def begun_digest(keys: Sequence[str], shape: Sequence[int], extras: Mapping[str, Extra]) -> _Hash:
-    """Returns the hash of a set's keys, the shape (n, L, H, W) of its layers, and the names and kinds of its extras;
-    the layers come next."""
+    """Returns the hash of a set's keys, the shape (n, L, H, W) of its layers, and the names and kinds of its extras.
+    The caller adds the layers."""
     declared = [[[*extras], [*extras.values()]]] if extras else []
     return hashlib.sha256(json.dumps([[*keys], [*shape], *declared]).encode())

@@ -205,7 +205,7 @@ def _first(skipped: Sequence[str]) -> str:
 
 
 def read_layers(source: Source, domain: str, size: int, key: str) -> Pixels:
-    """Returns an image and its extras as (L, H, W). Those of a held-out image are 0, because no loss reads them.
+    """Returns an image and its extras as (L, H, W). Extras of a held-out image are 0, because no loss reads them.
 
     Raises OSError or ValueError if one can't be read, SpecError if it differs from what the source declares.
     """

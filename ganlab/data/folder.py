@@ -47,8 +47,8 @@ class Folder(Source):
     has a labels.csv of its own.
 
     Losses read masks and further pictures of the images as extras (`t.source_extras`). They are in folders of their
-    own. There the one of an image has the same path, apart from the suffix, and the same proportions. An image without
-    it is left out. Held-out images need none.
+    own. A mask or picture has the path of its image there, apart from the suffix, and the proportions of its image. An
+    image without one of them is left out. Held-out images need none.
 
     Args:
         path: the folder. A relative path starts at the folder of the spec file, or with --set at the working folder;

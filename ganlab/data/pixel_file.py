@@ -36,8 +36,7 @@ class PixelFile:
     def read(self, indices: Sequence[int]) -> Tensor:
         """Returns a copy of the arrays at `indices`, (len(indices), ...). Raises RunError if they can't be read.
 
-        Unlike reading the map, this leaves no pages in the memory of the process, and the system does not look for each
-        page by itself.
+        Unlike reading the map, this leaves no pages in the memory of the process and causes no page faults of the map.
         """
         if not hasattr(os, "preadv"):
             return self.mapped[list(indices)]

@@ -16,8 +16,8 @@ from ganlab.interfaces.sources import Extra
 from ganlab.parts import WHOLE, Part
 
 RELEASED = 64 * 2**20
-"""The bytes of drawn images after which a sampler releases the pages of mapped images. Otherwise those that an
-evaluation has read would stay in memory."""
+"""The bytes of drawn images after which a sampler releases the pages of mapped images. Otherwise the pages that
+an evaluation has read would stay in memory."""
 
 
 class Batch(NamedTuple):

@@ -22,8 +22,8 @@ _SAID = re.compile(
     "out of memory|can't allocate memory|not enough memory|bad_alloc|could not create a (primitive|memory)",
     re.IGNORECASE,
 )
-"""What torch's allocators say in a RuntimeError, and oneDNN, which computes convolutions on CPUs: it gives no reason,
-but the dry run has shown that it can compute these."""
+"""Parts of the messages of torch's allocators and of oneDNN in a RuntimeError. oneDNN computes convolutions on CPUs and
+gives no reason for an error. The dry run has shown that it can compute them, so the reason is taken to be memory."""
 
 
 @contextmanager

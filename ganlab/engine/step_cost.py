@@ -22,7 +22,7 @@ from ganlab.torch_utils import wait_for
 
 
 class Counts(NamedTuple):
-    """What one step does, whatever the device. Each is a number a step."""
+    """What one step does, whatever the device."""
 
     operators: int
     """The operators that torch dispatches, in forwards, backwards and optimizers."""
@@ -39,7 +39,7 @@ class PartOfStep(NamedTuple):
     part: str
     """For a turn its player and networks, such as "generator ab+ba"."""
     times: float
-    """How many of them a step has."""
+    """The number of these turns in a step."""
     seconds: float
     """Their time in one step. The first turn on a batch includes drawing it."""
 
@@ -123,7 +123,7 @@ class _Operators(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         made = func(*args, **(kwargs or {}))
         self.dispatched += 1
-        # `empty` and its kin write nothing
+        # `empty` and operators like it write nothing
         if not func.is_view and "empty" not in func.name():
             tensors = (x for x in tree_leaves((args, kwargs, made)) if isinstance(x, Tensor))
             self.bytes += sum(x.nbytes for x in tensors)

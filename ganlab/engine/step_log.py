@@ -56,7 +56,7 @@ class StepLog:
         self._values = {}
 
     def collected(self) -> Row | None:
-        """Returns the values added since `begin`. If several turns or batches have the same term, it is their mean."""
+        """Returns the values added since `begin`: the mean of each term that several turns or batches have."""
         if not self._values:
             return None
         means = [torch.stack(values).mean() for values in self._values.values()]

@@ -50,7 +50,7 @@ class Trainer:
         self._first_draw = 0
         self.capture: StepCapture | None = None
         runtime = system.spec.runtime
-        # recomputing reads the state of the random generator, and the ranks wait for one another
+        # neither can be captured: recomputing reads the state of the random generator, and ranks wait for one another
         alone = not runtime.checkpoint_activations and distributed.size() == 1
         if system.device.type == "cuda" and runtime.capture and alone:
             self.capture = StepCapture(system, self.state, self.position, CudaGraphs(system.device), warn)

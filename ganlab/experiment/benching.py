@@ -49,7 +49,7 @@ def bench(
     Args:
         spec: The path of a spec file, the name of a shipped experiment or a run folder; or a spec.
         steps: The number of timed steps, at least 2.
-        set: Changes to it, each "path.to.key=value".
+        set: Changes to the spec, each "path.to.key=value".
         callback: Shows the progress and the warnings, as for `run`.
 
     Returns {"spec", "size", "batch", "precision", "images_a_second", "step", "parts", "peak_memory_bytes", "peak",
@@ -77,7 +77,7 @@ def tune(
 
     Returns {"spec", "size", "batch", "steps", "precisions", "precision", "file", "hardware"}: "precisions" are
     {"precision", "seconds", "images_a_second"} with the spreads of `bench`, "precision" is the fastest, and "file" is
-    where it is kept. Raises SpecError if the device has one precision alone, and as `bench` does.
+    where it is kept. Raises SpecError if the device has one precision alone, and the errors of `bench`.
     """
     changes, sizes, few = [*set], _block_sizes(steps), _few(steps)
     with showing(callback) as shown:

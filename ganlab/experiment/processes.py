@@ -1,4 +1,4 @@
-"""What the processes of one run do alike: they agree on the spec, build the same trainer and train it together."""
+"""The processes of one run: they agree on the spec, build the same trainer and train it together."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def read(spec: Spec, callback: Callback) -> dict[str, Dataset]:
 
 
 def build_trainer(spec: Spec, datasets: dict[str, Dataset], warn: Callable[[str], object]) -> Trainer:
-    """Builds the trainer of a run, with the initial weights that the random seed gives. `warn` is the trainer's."""
+    """Builds the trainer of a run, with the initial weights that the random seed gives. `warn` is that of `Trainer`."""
     system = build(spec, domains_of(datasets))
     synchronise(system)
     data = spec.data

@@ -32,7 +32,7 @@ class Loss(nn.Module):
 
     every = 1
     """The number of steps from one in which the loss is computed to the next, at least 1. Its weight is multiplied by
-    this number, so that the mean over steps stays the same. The first step is one of those. A penalty that changes
+    this number, so that the mean over steps stays the same. It is computed in the first step. A penalty that changes
     slowly costs less in this way (lazy regularisation, arXiv:1912.04958, section 3.1)."""
 
     def prepare(self, t: Translation) -> None:
@@ -219,8 +219,8 @@ class Translation:
 
     @property
     def step(self) -> int:
-        """The step, counted from 0; also 0 in the calls before the first step. A step whose losses read it is not
-        captured as a CUDA graph."""
+        """The step, counted from 0; also 0 in the calls before the first step. If a loss reads it, the run's steps
+        are not captured as CUDA graphs."""
         return self._values.step
 
     def log(self, name: str, value: Tensor | float) -> None:

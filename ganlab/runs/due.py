@@ -1,4 +1,4 @@
-"""What is due after a step, in every process of a run alike. Rank 0 does it, and the others wait for it."""
+"""Decides what is due after a step, alike in every process of a run. Rank 0 does it, and the others wait for it."""
 
 from __future__ import annotations
 

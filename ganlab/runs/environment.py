@@ -56,7 +56,7 @@ def _device(runtime: Runtime) -> Json:
 
 
 def _driver() -> str | None:
-    """Returns the version of NVIDIA's driver; None if its command does not tell."""
+    """Returns the version of NVIDIA's driver; None if `nvidia-smi` does not tell it."""
     command = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=10)

@@ -72,7 +72,7 @@ def keep_manifest(
         kept = now
         folder.write_json("environment.json", now)
     if "processes" not in kept:
-        # of a run that was made before there was a choice
+        # the run was made when there was only one process and one part
         kept = {**kept, "processes": 1, "accumulate": 1}
     if "run_id" not in kept:
         # of a run that was made before runs had one

@@ -310,18 +310,19 @@ class Runtime(BaseModel):
     """The number of equal parts into which a batch is divided, to fit into less memory: they are computed one after the
     other, and each update averages their gradients. It has to divide data.batch. The update is that of the whole batch,
     except in the last digits, and unless a network or a loss compares the images of a batch, as batch norms do, or a
-    network draws random numbers. Less memory is needed only by schedules with the generators' turn first."""
+    network draws random numbers. A step needs no less memory if it begins with a discriminators' turn and the
+    generators' turn uses the same batch, as in the schedule alternating."""
     deterministic: bool = True
     """Let cuDNN compute with deterministic algorithms on CUDA devices, so that the same spec gives the same bytes. If
     false, it takes the algorithms that it measures to be the fastest. The gain has not been measured yet. No effect on
     other devices."""
     capture: bool = True
-    """On CUDA devices, capture the steps as CUDA graphs, which give the same bytes as steps launched one operation at a
-    time. If a component can't be captured, the run warns and continues without. No effect on other devices, in
-    several processes, and with checkpoint_activations."""
+    """On CUDA devices, capture the steps as CUDA graphs, which should give the same bytes as ordinary steps. This has
+    not been run on a GPU yet. If a component can't be captured, the run warns and continues with ordinary steps. No
+    effect on other devices, in several processes, or with checkpoint_activations."""
     checkpoint_activations: bool = False
-    """Keep only what networks are given and return; the backward computes the activations inside them again. A step
-    takes less memory and more time. On a CPU the results are the same to the byte."""
+    """Keep only the inputs and outputs of networks; the backward pass computes the activations inside them again. A
+    step takes less memory and more time. On a CPU the results are the same to the byte."""
     log_every: Annotated[int, Field(ge=1, le=10_000)] = 20
     """The number of steps from one reading of the losses to the next. Each reading waits for the device. The first step
     of a process is read at once."""
@@ -412,7 +413,7 @@ class Spec(BaseModel):
             # random weights, as of runs that were made before there was a choice
             del spec["init"]
         if self.runtime.deterministic:
-            # the only way there was before there was a choice
+            # runs that have no such key were deterministic
             del spec["runtime"]["deterministic"]
         return spec
 

@@ -38,7 +38,7 @@ def check_domain(direction: str, x: Tensor, images_of_source: Iterable[Tensor]) 
 
 
 class Extras(dict[str, Tensor]):
-    """The extras of a domain's images. Another name is a SpecError."""
+    """The extras of a domain's images. Raises SpecError for another name."""
 
     def __init__(self, domain: str, extras: Mapping[str, Tensor]) -> None:
         super().__init__(extras)

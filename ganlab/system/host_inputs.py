@@ -150,7 +150,7 @@ class HostNumbers:
         return self._tensors[name]
 
     def value(self, name: str) -> float:
-        """Returns a number without a look at the device."""
+        """Returns a number without reading the device."""
         return self._values[name]
 
     def __getitem__(self, name: str) -> Tensor:

@@ -21,7 +21,7 @@ _INDEXING = {"aten::index", "aten::index_put", "aten::index_put_", "aten::_unsaf
 
 
 class HostReads(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Inside this context, the first operation that no CUDA graph can repeat is noted. It is computed as always.
+    """Inside this context, the first operation that no CUDA graph can repeat is noted. It is computed as usual.
 
     Attributes:
         found: None, or (the place of the component at fault, what it does).

@@ -27,7 +27,7 @@ class _TensorKind(NamedTuple):
 class Networks:
     """Networks named `generator/DIRECTION`, `discriminator/LABEL/DOMAIN`, and `discriminator/LABEL` on embeddings.
 
-    With `recomputes`, the activations inside a network are not kept for the backward, which computes them again.
+    With `recomputes`, the activations inside a network are not kept for the backward pass, which computes them again.
 
     A network's version counts the updates of its parameters, including those it shares with other networks.
     """
@@ -123,7 +123,7 @@ class Networks:
 
     @contextmanager
     def keeping_activations(self) -> Iterator[None]:
-        """Keeps all activations inside, even if the backward is to compute them again."""
+        """Keeps all activations inside, even if the backward pass is to compute them again."""
         before, self._recomputes = self._recomputes, False
         try:
             yield

@@ -1,4 +1,4 @@
-"""Applies a network without keeping its activations: the backward computes them again (arXiv:1604.06174)."""
+"""Applies a network without keeping its activations: the backward pass computes them again (arXiv:1604.06174)."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def recomputed(network: nn.Module, method: Callable[[Tensor], Any], x: Tensor) -
 
 
 class _Buffers(AbstractContextManager[None]):
-    """Gives a network the buffers that it had when this was made, and takes them away again at the end."""
+    """Inside, a network has the buffers that it had when this object was made. Afterwards it has its own again."""
 
     def __init__(self, network: nn.Module) -> None:
         self._then = [

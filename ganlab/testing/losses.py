@@ -40,8 +40,8 @@ def check_loss(
     If `images.classes` is not 0, the images have labels. A network is passed as its class, or as (class, {option:
     value}): one as `generator`, and `discriminators` as {label: network}. By default they are simple ones, with the
     labels "image" and "embedding"; the first one's scores are (N, `scores`, h, w). `directions` are those of a spec:
-    ("ab",) for a loss that needs one direction alone. `extras` are those of both domains, {name: ganlab.Extra}: noise,
-    or the classes 0 and 1.
+    ("ab",) for a loss that needs one direction alone. `extras` are those of both domains, {name: ganlab.Extra};
+    their values are noise, or the classes 0 and 1.
     """
     check_class(cls, "loss", options)
     simple: dict[str, Given] = {

@@ -69,7 +69,7 @@ def check_source(cls: type[Source], /, *, size: int = 16, **options: Any) -> Non
 def _check_extras(source: Source, again: Source, keys: Sequence[str], size: int) -> None:
     """Checks the extras of some images. `again` is the same source, built once more."""
     for name, extra in source.extras.items():
-        with requirement(type(source), "declares its extras, and gives them so") as check:
+        with requirement(type(source), "declares its extras, and gives them as declared") as check:
             fits = isinstance(extra, Extra) and extra.channels > 0 and extra.values in ("picture", "classes")
             check(fits, f"the extra {name!r} is {extra!r}")
             arrays = [source.extra(name, key, size) for key in keys]
