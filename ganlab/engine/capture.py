@@ -184,6 +184,6 @@ class StepCapture:
         if self.possible:
             self.possible = False
             self._known.clear()
-            fault = f"{why}, so the steps are not captured as CUDA graphs; they compute the same, more slowly"
+            fault = f"{why}, so the steps are not captured as CUDA graphs"
             components, doing = self._system.components, self._position.doing or "the step"
             self._warn(components.sentence(place, fault) if components.at(place).name else f"{doing}: {fault}")

@@ -65,7 +65,7 @@ def _advice(trainer: Trainer) -> str:
         )
     if spec.runtime.checkpoint_activations:
         return f"{said}; {way_out}"
-    return f"{said}; {way_out}; --set runtime.checkpoint_activations=true keeps fewer and takes more time"
+    return f"{said}; {way_out}; --set runtime.checkpoint_activations=true keeps fewer activations and takes more time"
 
 
 def parts_that_fit(parts: int, kept: Mapping[int, int], room: int | None) -> int | None:

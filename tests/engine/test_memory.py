@@ -46,7 +46,7 @@ def test_a_step_without_memory_names_parts_that_fit_and_loses_nothing(
     expected = (
         r"OutOfMemory out of memory at step 3: data\.batch 64 keeps about (\d+) MiB of activations at a time; --set"
         r" runtime\.accumulate=2 makes the same update in 2 parts, with about (\d+) MiB; --set"
-        r" runtime\.checkpoint_activations=true keeps fewer and takes more time; the newest checkpoint is"
+        r" runtime\.checkpoint_activations=true keeps fewer activations and takes more time; the newest checkpoint is"
         r" that of step 2\n"
     )
     found = re.fullmatch(expected, done.said)
