@@ -53,7 +53,7 @@ def process_group() -> Iterator[None]:
         backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
         dist.init_process_group(backend, store=fresh, rank=number, world_size=count)
         _Group.hosts = dist.new_group(backend="gloo", timeout=_PATIENCE)
-    except RuntimeError as error:
+    except (RuntimeError, ValueError, OSError) as error:
         raise SpecError(f"the processes that torchrun started can't connect: {one_line(error)}") from error
     try:
         yield
@@ -62,6 +62,9 @@ def process_group() -> Iterator[None]:
         with suppress(Lost):
             gather(None)
         raise
+    # rank 0 may still measure, and destroying a group may need all ranks
+    with suppress(Lost):
+        gather(None)
     # after an error the group is left open, so that the others see this process end
     _Group.hosts = None
     dist.destroy_process_group()
@@ -131,16 +134,15 @@ def average_gradients(parameters: Sequence[nn.Parameter]) -> None:
 
 def _average(tensors: Iterable[Tensor]) -> None:
     """Replaces tensors by their means over the ranks. All buckets are on their way before the first is read."""
-    sent = []
+    flats = [(bucket, torch.cat([tensor.reshape(-1) for tensor in bucket])) for bucket in _buckets(tensors)]
     with _connected():
-        for bucket in _buckets(tensors):
-            flat = torch.cat([tensor.reshape(-1) for tensor in bucket])
-            sent.append((bucket, flat, dist.all_reduce(flat, async_op=True)))
-        for bucket, flat, work in sent:
+        works = [dist.all_reduce(flat, async_op=True) for _, flat in flats]
+        for work in works:
             work.wait()
-            means = torch.split(flat.div_(size()), [tensor.numel() for tensor in bucket])
-            for tensor, mean in zip(bucket, means, strict=True):
-                tensor.copy_(mean.view(tensor.shape))
+    for bucket, flat in flats:
+        means = torch.split(flat.div_(size()), [tensor.numel() for tensor in bucket])
+        for tensor, mean in zip(bucket, means, strict=True):
+            tensor.copy_(mean.view(tensor.shape))
 
 
 def _buckets(tensors: Iterable[Tensor]) -> Iterator[list[Tensor]]:
@@ -226,7 +228,8 @@ def together() -> Iterator[Callable[[], None]]:
         yield end
     except Exception as error:
         if not ended:
-            _agree(error)
+            with suppress(Lost):
+                _agree(error)
         raise
     if not ended:
         _agree(None)

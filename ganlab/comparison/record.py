@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Sequence
+from pathlib import Path
 
 from ganlab.comparison import tables
 from ganlab.comparison.numbers import Values, compare_values, half_of_the_largest
@@ -116,7 +117,10 @@ def write_comparison(page: ComparisonPage, found: Json) -> Json:
     """
     folder = page.folder
     # relative, because a comparison may be moved with its runs, and its page written from another working folder
-    trials = [{**trial, "path": os.path.relpath(trial["folder"], folder)} for trial in found["trials"]]
+    trials = [
+        {**trial, "path": os.path.relpath(Path(trial["folder"]).resolve(), folder.resolve())}
+        for trial in found["trials"]
+    ]
     found = {**found, "trials": trials}
     text = json.dumps(found, indent=2, ensure_ascii=False)
     write(folder / "comparison.md", tables.markdown(found).encode(errors="backslashreplace"))

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Callable, Hashable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Protocol
 
 import torch
+from torch import nn
 
 from ganlab.engine.optimizers import reads_rate_from_device
 from ganlab.engine.state import TrainingState
@@ -22,6 +24,7 @@ from ganlab.system.build import System
 from ganlab.system.error_attribution import Position, place_of_network
 from ganlab.system.host_inputs import HostInputs, StaticInputs
 from ganlab.system.host_reads import HostReads
+from ganlab.system.plain_state import Snapshot, overwritten, plain_state
 
 Step = Callable[[HostInputs], Row | None]
 """Takes the turns of one step with the given inputs."""
@@ -120,6 +123,7 @@ class StepCapture:
         if kind not in self._known:
             return self._record(kind, step)
         known, first = self._known[kind], self._state.draws
+        self._position.move("", "the next batch")
         known.inputs.refresh(self._state.step)
         if known.replay is None:
             known.replay = self._capture(known, step)
@@ -158,27 +162,48 @@ class StepCapture:
     def _record(self, kind: Hashable, step: Step) -> Row | None:
         reads = HostReads(self._system.device, self._system.components, self._position)
         inputs, first, addresses = StaticInputs(reads), self._state.draws, dict(self._addresses())
+        attributes = self._attributes()
         with reads:
             row = self._graphs.warm_up(lambda: step(inputs))
+        changed = [
+            (place, what)
+            for (place, name), state in self._attributes().items()
+            for what in overwritten(attributes.get((place, name), {}), state)
+        ]
         moved = [at for at, address in self._addresses() if addresses.get(at, address) != address]
         if reads.found is not None:
             self._give_up(*reads.found)
         elif moved:
             place, _, name = moved[0]
             self._give_up(place, f"replaces its tensor {name!r} instead of changing it in place")
+        elif changed:
+            place, what = changed[0]
+            self._give_up(place, f"changes {what}, which a graph does not repeat")
         else:
             self._known[kind] = _Known(inputs, self._state.draws - first)
         return row
 
     def _addresses(self) -> Iterator[tuple[tuple[str, str, str], int]]:
         """Yields ((place in the spec, module, name), address) of every tensor that lasts from step to step."""
-        networks, losses, pools = self._system.networks.modules, self._system.losses, self._state.pools
-        modules = [(place_of_network(name), name, module) for name, module in networks.items()]
-        modules += [(f"losses.{label}", label, loss) for label, loss in losses.items()]
-        modules += [("schedule", direction, pool) for direction, pool in pools.items()]
-        for place, module_name, module in modules:
+        for place, module_name, module in self._modules():
             for name, tensor in (*module.named_parameters(), *module.named_buffers()):
                 yield (place, module_name, name), tensor.data_ptr()
+
+    def _attributes(self) -> dict[tuple[str, str], dict[str, Snapshot]]:
+        """Returns {(place in the spec, module): its plain attributes}."""
+        found = {}
+        for place, name, module in self._modules():
+            # an attribute may be any object, and raise anything when it is looked at
+            with suppress(Exception):
+                found[place, name] = plain_state(module)
+        return found
+
+    def _modules(self) -> Iterator[tuple[str, str, nn.Module]]:
+        """Yields (place in the spec, name, module) of everything that a step may change."""
+        networks, losses, pools = self._system.networks.modules, self._system.losses, self._state.pools
+        yield from ((place_of_network(name), name, module) for name, module in networks.items())
+        yield from ((f"losses.{label}", label, loss) for label, loss in losses.items())
+        yield from (("schedule", direction, pool) for direction, pool in pools.items())
 
     def _give_up(self, place: str, why: str) -> None:
         if self.possible:

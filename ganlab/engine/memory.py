@@ -11,7 +11,7 @@ import torch
 from ganlab import distributed
 from ganlab.engine.summary import activation_bytes
 from ganlab.engine.trainer import Trainer
-from ganlab.errors import OutOfMemory, RunError
+from ganlab.errors import GanlabError, OutOfMemory, RunError
 from ganlab.spec import devices
 from ganlab.torch_utils import trainable
 
@@ -19,7 +19,8 @@ ROOM = 0.8
 """The share of the memory beside weights and optimizers that activations may take: allocators leave gaps."""
 
 _SAID = re.compile(
-    "out of memory|can't allocate memory|not enough memory|bad_alloc|could not create a (primitive|memory)",
+    "out of memory|can't allocate memory|not enough memory|bad_alloc|_STATUS_ALLOC_FAILED"
+    "|could not create a (primitive|memory)",
     re.IGNORECASE,
 )
 """Parts of the messages of torch's allocators and of oneDNN in a RuntimeError. oneDNN computes convolutions on CPUs and
@@ -41,7 +42,7 @@ def _is_out_of_memory(error: BaseException | None) -> bool:
     while error is not None:
         if isinstance(error, MemoryError | torch.OutOfMemoryError):
             return True
-        if type(error) is RuntimeError and _SAID.search(str(error)):
+        if isinstance(error, RuntimeError) and not isinstance(error, GanlabError) and _SAID.search(str(error)):
             return True
         error = error.__cause__
     return False

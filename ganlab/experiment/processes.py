@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from torch import Tensor
+from torch.utils._pytree import tree_map_only
+
 from ganlab import distributed
 from ganlab.data.dataset import Dataset
 from ganlab.data.sampler import Sampler
@@ -90,19 +93,23 @@ def read(spec: Spec, callback: Callback) -> dict[str, Dataset]:
 
 def build_trainer(spec: Spec, datasets: dict[str, Dataset], warn: Callable[[str], object]) -> Trainer:
     """Builds the trainer of a run, with the initial weights that the random seed gives. `warn` is that of `Trainer`."""
-    system = build(spec, domains_of(datasets))
+    system, data = build(spec, domains_of(datasets)), spec.data
+    sampler = Sampler(datasets, data.batch, data.flip, spec.seed, system.device, system.dtype)
+    trainer = Trainer(system, sampler, warn)
+    # after the dry run, in which no process may wait for another
     synchronise(system)
-    data = spec.data
-    return Trainer(system, Sampler(datasets, data.batch, data.flip, spec.seed, system.device, system.dtype), warn)
+    return trainer
 
 
 def share_state(trainer: Trainer) -> None:
     """Gives every process rank 0's weights and state of the training."""
+    if distributed.size() == 1:
+        return
     state = trainer.state
     modules = state.modules()
-    kept, weights = distributed.broadcast(
-        (state.state_dict(), {name: own_state(module) for name, module in modules.items()})
-    )
+    own = state.state_dict(), {name: own_state(module) for name, module in modules.items()}
+    # a tensor of rank 0's GPU would be unpickled on that GPU by every process
+    kept, weights = distributed.broadcast(tree_map_only(Tensor, Tensor.cpu, own))
     if distributed.rank():
         state.load_state_dict(kept)
         for name, module in modules.items():

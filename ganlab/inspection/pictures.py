@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from ganlab.data.folder import Folder
-from ganlab.data.image_files import picture
+from ganlab.data.image_files import declared_size, picture
 from ganlab.inspection.borders import letterbox, repeated_edge
 from ganlab.inspection.near_duplicates import Bytes, hashes, reduced, thumbnail
 from ganlab.interfaces.sources import Source
@@ -72,7 +72,7 @@ class LookedAt(Source):
 
     def is_picture(self, key: str) -> bool:
         """Returns True if a file begins as a picture, so that one which can't be read is damaged."""
-        return isinstance(self.source, Folder) and self.source.is_image(key)
+        return isinstance(self.source, Folder) and declared_size(self.source.files(key)[0]) is not None
 
     def is_held_out(self, key: str) -> bool:
         return self.source.is_held_out(key)

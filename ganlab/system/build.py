@@ -191,7 +191,7 @@ def make_schedule(
     steps = getattr(schedule, "steps", None)
     if type(steps) is not int or steps < 1:
         raise SpecError(f"schedule: {resolved.component.name!r} has steps {shown(steps)}, not a number from 1 up")
-    if (clip := schedule.clip) is not None and not (isinstance(clip, int | float) and clip > 0):
+    if (clip := schedule.clip) is not None and not (isinstance(clip, int | float) and clip > 0 and clip is not True):
         raise SpecError(f"schedule: {resolved.component.name!r} has clip {shown(clip)}, not a number above 0 or None")
     return schedule
 

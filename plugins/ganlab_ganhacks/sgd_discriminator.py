@@ -32,5 +32,7 @@ class SGDDiscriminator(ganlab.ScheduleWrapper):
 
     def optimizer(self, player: str, parameters: list[tuple[str, nn.Parameter]]) -> torch.optim.Optimizer:
         if player == "discriminator":
-            return torch.optim.SGD(parameters, lr=self.lr, momentum=self.momentum, fused=True)
+            # torch's fused SGD can't begin with a part of its momentum buffers, as if one turn updates fewer networks
+            fused = None if self.momentum else True
+            return torch.optim.SGD(parameters, lr=self.lr, momentum=self.momentum, fused=fused)
         return super().optimizer(player, parameters)
