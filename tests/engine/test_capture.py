@@ -223,7 +223,7 @@ class Spoils(ganlab.Loss):
 
     def __init__(self, how: str = "item") -> None:
         super().__init__()
-        self.how = how
+        self.how, self.calls = how, 0
         self.register_buffer("kept", torch.zeros(()))
 
     def generator(self, t: Translation) -> Tensor:
@@ -238,6 +238,9 @@ class Spoils(ganlab.Loss):
             value = value * (1 + t.step)
         elif self.how == "buffer":
             self.kept = self.kept + value.detach()
+        elif self.how == "attribute":
+            self.calls += 1
+            value = value * self.calls
         elif self.how == "host":
             value = value * torch.tensor(0.5)
         elif self.how == "numbers":
@@ -284,6 +287,7 @@ FAULTS = {
     "mask": r"losses\.spoiled: reads values of the device \(aten::index",
     "step": r"losses\.spoiled: reads t\.step, so",
     "buffer": r"losses\.spoiled: replaces its tensor 'kept' instead of changing it in place, so",
+    "attribute": r"losses\.spoiled: changes 'calls' \(\d+, then \d+\), which a graph does not repeat, so",
 }
 
 
