@@ -247,16 +247,25 @@ def test_prepared_extras_are_those_from_memory(
         assert found.fingerprint() == expected.fingerprint()
         assert found.warnings() == expected.warnings()
     assert [each.state for each in cache.prepared(verify=True)] == ["prepared"] * 2
-    # another mask
-    Image.new("L", (LARGE, LARGE), 9).save(numbered["masks"] / "inner/05.bmp")
+    # another mask, of none of the images that are read at every start
+    Image.new("L", (LARGE, LARGE), 9).save(numbered["masks"] / "inner/06.bmp")
     again = load(source_of(numbered), "a", SIZE, 0.2, identity="{}")
     assert len(cache.prepared()) == 3
-    assert (again.layers[again.keys.index("inner/05.png"), 3] == 9).all()
+    assert (again.layers[again.keys.index("inner/06.png"), 3] == 9).all()
 
 
-def test_names_and_kinds_of_extras_are_a_part_of_the_hash(numbered: dict[str, Path]) -> None:
+def test_names_and_kinds_of_extras_are_a_part_of_the_hash(
+    numbered: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GANLAB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(store, "KEPT_FROM", 0)
+
     def hashed(**extras: Any) -> str:
-        return load(Folder(numbered["images"], **extras), "a", SIZE, 0.2).sha256
+        source = Folder(numbered["images"], **extras)
+        # as of a plugin that declares other extras than before, with the same options
+        found, prepared = (load(source, "a", SIZE, 0.2, identity=identity).sha256 for identity in (None, "{}"))
+        assert found == prepared
+        return found
 
     masks, depths = numbered["masks"], numbered["depths"]
     different = [
