@@ -311,7 +311,7 @@ class Runtime(BaseModel):
     other, and each update averages their gradients. It has to divide data.batch. The update is that of the whole batch,
     except in the last digits, and unless a network or a loss compares the images of a batch, as batch norms do, or a
     network draws random numbers. A step needs no less memory if it begins with a discriminators' turn and the
-    generators' turn uses the same batch, as in the schedule alternating."""
+    generators' turn uses the same batch."""
     deterministic: bool = True
     """Let cuDNN compute with deterministic algorithms on CUDA devices, so that the same spec gives the same bytes. If
     false, it takes the algorithms that it measures to be the fastest. The gain has not been measured yet. No effect on
