@@ -1,9 +1,11 @@
-"""Helpers for torch: modules' mode, trainable parameters, lazy layers and output type; waiting for a device."""
+"""Helpers for torch: modules' mode, trainable parameters, lazy layers and output type; waiting for a device
+and timing it."""
 
 from __future__ import annotations
 
 import reprlib
-from collections.abc import Iterable, Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -21,6 +23,18 @@ def wait_for(device: torch.device) -> None:
         torch.cuda.synchronize(device)
     elif device.type == "mps":
         torch.mps.synchronize()
+
+
+def timed(operation: Callable[[], object], rounds: int, device: torch.device) -> list[float]:
+    """Returns the seconds of each of `rounds` calls, after one that is not timed. Waits for the device."""
+    seconds = []
+    for _ in range(rounds + 1):
+        wait_for(device)
+        started = time.perf_counter()
+        operation()
+        wait_for(device)
+        seconds.append(time.perf_counter() - started)
+    return seconds[1:]
 
 
 @contextmanager

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shlex
 from collections import deque
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -18,7 +17,7 @@ from ganlab.comparison.processes import End
 from ganlab.comparison.record import comparison, described, write_comparison
 from ganlab.comparison.running import TrialCallback, run_trials
 from ganlab.comparison.runs import MeasuredRun, read_run
-from ganlab.comparison.trials import Comparison, Plan, Trial, check_no_run, folder_name, plan
+from ganlab.comparison.trials import Comparison, Plan, Trial, check_no_run, folder_name, plan, shell_command
 from ganlab.components.options import nearest
 from ganlab.errors import GanlabError, Interrupted, SpecError
 from ganlab.evaluation.metric_suite import evaluator_for
@@ -158,9 +157,8 @@ def compare_runs(
     _check_measured(numbers, {result["number"] for run in read for result in run.results})
     folder = Path(out or Path("runs") / folder_name(systems))
     check_no_run(folder)
-    only = [word for number in numbers for word in ("--number", number)]
-    words = ["ganlab", "compare", "--from", *map(str, runs), "--baseline", systems[0], *only, "--out", str(folder)]
-    found = comparison(systems, read, numbers, [*map(described, read)], shlex.join(words), jobs=None)
+    command = shell_command(["--from", *runs], {"--baseline": [systems[0]], "--out": [folder], "--number": numbers})
+    found = comparison(systems, read, numbers, [*map(described, read)], command, jobs=None)
     with locking(folder, f"{folder}: another comparison is running here"):
         return write_comparison(ComparisonPage(folder), found)
 

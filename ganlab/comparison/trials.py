@@ -6,7 +6,7 @@ import itertools
 import json
 import re
 import shlex
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -21,6 +21,9 @@ from ganlab.system.build import build_schedule
 
 OWN = {"name": "the systems' names", "seed": "--seeds", "runtime.threads": "--jobs"}
 """{key of a spec that a comparison sets: the option that chooses it}."""
+
+Options = Mapping[str, Sequence[str | Path | int | None]]
+"""{option of `ganlab compare`: its values, which may be None}."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +57,7 @@ class Comparison:
     @property
     def command(self) -> str:
         """The shell command that makes the comparison."""
-        options: dict[str, Sequence[str | Path | int | None]] = {
+        options: Options = {
             "--seeds": [",".join(map(str, self.seeds))],
             "--steps": [self.steps],
             "--images": [self.images],
@@ -66,14 +69,15 @@ class Comparison:
             "--out": [self.out],
             "--number": self.numbers,
         }
-        words = [
-            word
-            for name, values in options.items()
-            for value in values
-            if value is not None
-            for word in (name, str(value))
-        ]
-        return shlex.join(["ganlab", "compare", *map(str, self.specs), *words])
+        return shell_command(self.specs, options)
+
+
+def shell_command(arguments: Iterable[str | Path], options: Options) -> str:
+    """Returns the shell command of a comparison. An option is repeated for each of its values that is not None."""
+    words = [
+        word for name, values in options.items() for value in values if value is not None for word in (name, str(value))
+    ]
+    return shlex.join(["ganlab", "compare", *map(str, arguments), *words])
 
 
 class Trial(NamedTuple):

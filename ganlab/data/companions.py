@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 
-from ganlab.data.image_files import FORMATS, Range, declared_size, found_below, picture
+from ganlab.data.image_files import FORMATS, Range, declared_size, found_below, opened, picture
 from ganlab.errors import SpecError
 from ganlab.files import home_expanded
 
@@ -73,19 +73,8 @@ def mask(path: Path) -> Image.Image:
     They are the grey values, or the indices of a palette. Raises ValueError if the file can't be read or has colours
     without a palette, more than 8 bits, or a format that is not in `EXACT`.
     """
-    if not path.is_file():
-        # opening a pipe would block
-        raise ValueError("is not a file")
-    try:
-        with Image.open(path, formats=EXACT) as opened:
-            if opened.mode not in ("1", "L", "P"):
-                raise ValueError(f"is no mask: expected 8-bit grey or a palette, got the mode {opened.mode} of Pillow")
-            # an array of a picture of 1 bit has 0 and 1
-            return Image.fromarray(np.asarray(ImageOps.exif_transpose(opened)).astype(np.uint8))
-    except UnidentifiedImageError as error:
-        raise ValueError(f"is no mask of a kind that is read ({', '.join(EXACT)})") from error
-    except ValueError:
-        raise
-    # Pillow's decoders raise many other errors than OSError for damaged files
-    except Exception as error:
-        raise ValueError(" ".join(str(error).split()) or type(error).__name__) from error
+    with opened(path, EXACT, "mask") as image:
+        if image.mode not in ("1", "L", "P"):
+            raise ValueError(f"is no mask: expected 8-bit grey or a palette, got the mode {image.mode} of Pillow")
+        # an array of a picture of 1 bit has 0 and 1
+        return Image.fromarray(np.asarray(ImageOps.exif_transpose(image)).astype(np.uint8))

@@ -5,12 +5,14 @@ from __future__ import annotations
 import logging
 import os
 import warnings
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import ExifTags, Image, ImageMode, ImageOps, UnidentifiedImageError
+from PIL.ImageFile import ImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 from torch import Tensor, uint8
 
@@ -69,25 +71,35 @@ def picture(path: str | Path, range: Range | None = None) -> Image.Image:
     Of several images in a file, the first is returned, with a Python warning. Raises ValueError if the file cannot be
     read, or if it holds floats, signed integers or integers of 32 bits and `range` is None.
     """
+    with opened(path, FORMATS, "image") as image:
+        if image.format == "PNG" and "transparency" in image.info and image.tile[0].args == "RGB;16B":
+            _make_transparent(image, path)
+        if isinstance(image, TiffImageFile):
+            _correct_planes(image)
+        pixels = upright_rgb(image, range)
+        # a damaged second image must not cost the first
+        with suppress(Exception):
+            if getattr(image, "is_animated", False):
+                warnings.warn("holds several images; the first is used", stacklevel=2)
+        return pixels
+
+
+@contextmanager
+def opened(path: str | Path, formats: tuple[str, ...], what: str) -> Iterator[ImageFile]:
+    """Opens a file of one of the formats with Pillow. Raises ValueError if it can't be read, also inside the context.
+
+    `what` is expected: "image" or "mask".
+    """
     if not os.path.isfile(path):
         # opening a pipe would block
         raise ValueError("is not a file")
     try:
         # given the path, Pillow maps a TIFF into memory, and swaps width and height of one that its orientation turns
-        with open(path, "rb") as file, Image.open(file, formats=FORMATS) as opened:
-            _check_bytes(opened)
-            if opened.format == "PNG" and "transparency" in opened.info and opened.tile[0].args == "RGB;16B":
-                _make_transparent(opened, path)
-            if isinstance(opened, TiffImageFile):
-                _correct_planes(opened)
-            pixels = upright_rgb(opened, range)
-            # a damaged second image must not cost the first
-            with suppress(Exception):
-                if getattr(opened, "is_animated", False):
-                    warnings.warn("holds several images; the first is used", stacklevel=2)
-            return pixels
+        with open(path, "rb") as file, Image.open(file, formats=formats) as image:
+            _check_bytes(image)
+            yield image
     except UnidentifiedImageError as error:
-        raise ValueError(f"is no image of a kind that is read ({', '.join(FORMATS)})") from error
+        raise ValueError(f"is no {what} of a kind that is read ({', '.join(formats)})") from error
     # Pillow's decoders raise many other errors than OSError for damaged files
     except Exception as error:
         # without the file's name, because the caller puts it before the text

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
 
-from ganlab.torch_utils import wait_for
+from ganlab.torch_utils import timed
 
 ROUNDS = 5
 """The number of timed operations. The fastest is the peak."""
@@ -37,20 +35,8 @@ def measure_peak(device: torch.device, dtype: torch.dtype) -> Peak:
     side = SIDES.get(device.type, SIDE)
     # random: a GPU multiplies constants at a higher clock, because they take less power
     one, other = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
-    product = _fastest(lambda: one @ other, device)
+    product = min(timed(lambda: one @ other, ROUNDS, device))
     source = torch.ones(COPIED, dtype=torch.uint8, device=device)
     target = torch.empty_like(source)
-    copy = _fastest(lambda: target.copy_(source), device)
+    copy = min(timed(lambda: target.copy_(source), ROUNDS, device))
     return Peak(2 * side**3 / product, 2 * COPIED / copy)
-
-
-def _fastest(operation: Callable[[], object], device: torch.device) -> float:
-    """Returns the seconds of the fastest of `ROUNDS` calls, after one that is not timed."""
-    found = []
-    for _ in range(ROUNDS + 1):
-        wait_for(device)
-        started = time.perf_counter()
-        operation()
-        wait_for(device)
-        found.append(time.perf_counter() - started)
-    return min(found[1:])

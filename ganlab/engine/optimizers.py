@@ -36,7 +36,7 @@ def set_rates(optimizer: torch.optim.Optimizer, rates: list[float], player: str,
             group["lr"] = numbers.set(f"learning rate {player} {index}", rate, torch.float32)
 
 
-def plain_state(optimizer: torch.optim.Optimizer, rates: list[float]) -> dict[str, Any]:
+def saved(optimizer: torch.optim.Optimizer, rates: list[float]) -> dict[str, Any]:
     """Returns the optimizer's state with its learning rates as plain numbers, as a checkpoint keeps them."""
     state = optimizer.state_dict()
     for group, rate in zip(state["param_groups"], rates, strict=True):
@@ -45,7 +45,7 @@ def plain_state(optimizer: torch.optim.Optimizer, rates: list[float]) -> dict[st
 
 
 def load(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
-    """Loads what `plain_state` returned, perhaps on another device. The optimizer keeps its own `capturable`."""
+    """Loads what `saved` returned, perhaps on another device. The optimizer keeps its own `capturable`."""
     groups = [
         {**then, **{name: own[name] for name in ("capturable",) if name in own}}
         for then, own in zip(state["param_groups"], optimizer.param_groups, strict=True)

@@ -130,7 +130,7 @@ class TrainingState:
     def _optimizer_state(self, player: str) -> dict[str, Any]:
         """Returns an optimizer's state, with the names of its parameters if it does not keep them itself."""
         optimizer = self.optimizers[player]
-        state = optimizers.plain_state(optimizer, self.rates[player])
+        state = optimizers.saved(optimizer, self.rates[player])
         names = {id(parameter): name for name, parameter in _parameters(self._system, player)}
         for group, held in zip(state["param_groups"], optimizer.param_groups, strict=True):
             group.setdefault("param_names", [names.get(id(parameter), "") for parameter in held["params"]])

@@ -5,9 +5,9 @@ Times differ between measurements, so they are kept apart from the reproducible 
 
 from __future__ import annotations
 
+import functools
 import statistics
 import sys
-import time
 from collections.abc import Mapping
 
 import torch
@@ -18,7 +18,7 @@ from ganlab.evaluation.translators import BATCH
 from ganlab.interfaces.networks import Domain
 from ganlab.spec.models import Json
 from ganlab.system.build import System
-from ganlab.torch_utils import evaluating, trainable, wait_for
+from ganlab.torch_utils import evaluating, timed, trainable
 
 ROUNDS = 5
 """The number of timed forwards."""
@@ -39,18 +39,11 @@ def measure(system: System, domains: Mapping[str, Domain]) -> Json:
         with torch.no_grad(), untouched_randomness(device), evaluating(generator), system.networks.computing():
             with FlopCounterMode(display=False) as counter:
                 generator(batch[:1])
-            seconds = []
-            # the first forward is a warm-up
-            for _ in range(ROUNDS + 1):
-                wait_for(device)
-                started = time.perf_counter()
-                generator(batch)
-                wait_for(device)
-                seconds.append(time.perf_counter() - started)
+            seconds = timed(functools.partial(generator, batch), ROUNDS, device)
         directions[direction] = {
             "parameters": sum(p.numel() for p in trainable([generator])),
             "flops_an_image": counter.get_total_flops(),
-            "images_a_second": round(BATCH / statistics.median(seconds[1:]), 1),
+            "images_a_second": round(BATCH / statistics.median(seconds), 1),
         }
     return {"directions": directions, "batch": BATCH, "device": str(device), "threads": torch.get_num_threads()}
 

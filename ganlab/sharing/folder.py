@@ -15,6 +15,7 @@ from ganlab.runs import shared
 from ganlab.runs.folder import RunFolder
 from ganlab.sharing.card import Model, card
 from ganlab.spec.models import Json, Spec
+from ganlab.spec.paths import each_path
 
 CARD, GRID, SPEC, EVALUATION = "README.md", "grid.png", "spec.json", "evaluation.json"
 
@@ -94,15 +95,7 @@ def _shorten(spec: Json, *place: str) -> None:
     within: Any = functools.reduce(
         lambda inside, part: inside[int(part) if isinstance(inside, list) else part], outer, spec
     )
-    within[key] = _last_parts(within[key])
-
-
-def _last_parts(value: Any) -> Any:
-    if isinstance(value, list):
-        return [_last_parts(path) for path in value]
-    if isinstance(value, dict):
-        return {name: _last_parts(path) for name, path in value.items()}
-    return value and Path(value).name
+    within[key] = each_path(within[key], lambda path: path and Path(path).name)
 
 
 def _json(value: Json) -> bytes:

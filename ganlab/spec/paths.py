@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -36,13 +36,22 @@ def anchored(value: Any, folder: Path, shape: Any = _SHAPE) -> Any:
     return value
 
 
+def each_path(value: Any, change: Callable[[Any], Any]) -> Any:
+    """Changes the value of an option that is a path, a list of paths or an object of paths: each path alone."""
+    if isinstance(value, list):
+        return [each_path(path, change) for path in value]
+    if isinstance(value, dict):
+        return {name: each_path(path, change) for name, path in value.items()}
+    return change(value)
+
+
 def absolute(value: Any, folder: Path) -> Any:
     """Returns a path, or each path of a list or an object, as an absolute one; "~" is the user's home folder. Returns
     any other value as it is. Raises SpecError if a spec can't hold the path."""
-    if isinstance(value, list):
-        return [absolute(path, folder) for path in value]
-    if isinstance(value, dict):
-        return {name: absolute(path, folder) for name, path in value.items()}
+    return each_path(value, lambda path: _absolute(path, folder))
+
+
+def _absolute(value: Any, folder: Path) -> Any:
     if not isinstance(value, str) or not value:
         return value
     try:

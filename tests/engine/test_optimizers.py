@@ -43,7 +43,7 @@ def test_an_optimizer_keeps_its_own_capturable(own: bool) -> None:
     saving.step()
     saving.param_groups[0]["capturable"] = not own
     loading.param_groups[0]["capturable"] = own
-    saved = optimizers.plain_state(saving, [0.25])
+    saved = optimizers.saved(saving, [0.25])
     before = copy.deepcopy(saved["param_groups"])
     optimizers.load(loading, saved)
     assert saved["param_groups"] == before
