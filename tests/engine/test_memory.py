@@ -71,6 +71,7 @@ def test_a_step_without_memory_names_parts_that_fit_and_loses_nothing(
         (9, 1, 100, None, 3),
         (7, 1, 100, None, 7),
         (12, 3, 40, 11, 12),
+        (12, 2, 60, None, 4),
         (8, 1, 100, 11, None),
         (8, 8, 10, None, None),
         (1, 1, 10, None, None),

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 
+from ganlab.engine import device_peak
 from ganlab.engine.step_cost import Counts, count, parts_of_steps
 from ganlab.engine.trainer import Trainer
 
@@ -71,3 +72,12 @@ def test_the_parts_of_a_step_are_the_schedules_turns(
     assert all(part.seconds > 0 for part in found)
     assert trainer.log is log
     assert trainer.state.step == 2
+
+
+def test_the_peak_counts_each_operation_and_each_byte(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By hand: a product of 8 x 8 matrices has 8 * 8 * 8 multiplications and as many additions; a copy of 64 bytes
+    reads 64 and writes 64. The clock alone is replaced."""
+    monkeypatch.setattr(device_peak, "SIDE", 8)
+    monkeypatch.setattr(device_peak, "COPIED", 64)
+    monkeypatch.setattr(device_peak, "timed", lambda operation, rounds, device: [operation(), [4.0, 2.0, 8.0]][1])
+    assert device_peak.measure_peak(torch.device("cpu"), torch.float32) == (1024 / 2, 128 / 2)
