@@ -131,6 +131,17 @@ class Stirring(ganlab.Callback):
         self._fail()
 
 
+def test_the_first_step_of_a_process_is_read_at_once(cheap: Json, tmp_path: Path) -> None:
+    class Steps(ganlab.Callback):
+        def records(self, records: Sequence[dict[str, float]]) -> None:
+            read.append([int(record["step"]) for record in records])
+
+    read: list[list[int]] = []
+    never = ["runtime.log_every=1000", "samples.every=1000", "checkpoints.every=1000", "evaluation.every=null"]
+    ganlab.run(cheap, [*never, "schedule.steps=3"], tmp_path / "run", callbacks=[Steps()])
+    assert read == [[1], [2, 3]]
+
+
 def test_a_callback_that_fails_is_named_once_and_changes_nothing(cheap: Json, tmp_path: Path) -> None:
     shown, after = Recording(), Told()
     whole = ganlab.run(cheap, out=tmp_path / "whole")
