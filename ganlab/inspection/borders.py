@@ -58,7 +58,7 @@ def repeated_edge(pixels: np.ndarray[Any, np.dtype[np.uint8]]) -> bool:
 
     Cutting a square around a face that is near the edge of its picture leaves such a border, as in IMDB-WIKI.
     """
-    return any(_repeats(side) >= max(_PIXELS, _LEAST_REPEATED * len(side)) for side in _sides(pixels))
+    return any(_repeats(side) >= max(_PIXELS, _LEAST_REPEATED * side.shape[1]) for side in _sides(pixels))
 
 
 def letterbox(pixels: np.ndarray[Any, np.dtype[np.uint8]]) -> bool:
@@ -74,22 +74,23 @@ def letterbox(pixels: np.ndarray[Any, np.dtype[np.uint8]]) -> bool:
 
 
 def _sides(pixels: np.ndarray[Any, np.dtype[np.uint8]]) -> Iterator[Floats]:
-    """Yields the picture four times, turned so that its top, bottom, left and right side comes first.
+    """Yields the picture four times as (3, rows, columns), turned so that its top, bottom, left and right side comes
+    first.
 
     A picture that is too small to have a border and something inside it is one of black pixels.
     """
     if min(pixels.shape[:2]) <= 2 * _PIXELS:
         pixels = np.zeros((4 * _PIXELS, 4 * _PIXELS, 3), np.uint8)
-    values = pixels.astype(np.float32)
-    across = values.transpose(1, 0, 2)
-    yield from (values, values[::-1], across, across[::-1])
+    values = np.ascontiguousarray(pixels.transpose(2, 0, 1), np.float32)
+    across = np.ascontiguousarray(values.transpose(0, 2, 1))
+    yield from (values, values[:, ::-1], across, across[:, ::-1])
 
 
 def _repeats(side: Floats) -> int:
     """Returns the number of rows that repeat the first one."""
-    outer = side[: len(side) // 2 + 1]
-    across = np.abs(np.diff(outer, axis=0)).mean((1, 2))
-    neighbours = np.abs(np.diff(outer[:-1], axis=1)).mean(2)
+    outer = side[:, : side.shape[1] // 2 + 1]
+    across = np.abs(np.diff(outer, axis=1)).mean((0, 2))
+    neighbours = np.abs(np.diff(outer[:, :-1], axis=2)).mean(0)
     along = neighbours.clip(max=_EDGE).mean(1)
     apart = np.flatnonzero(across > _ROW * along)
     end = apart[0] if len(apart) else len(along)
@@ -104,13 +105,13 @@ def _repeats(side: Floats) -> int:
 def _bar(side: Floats) -> tuple[Floats, float]:
     """Returns the colour of the first row, and the share of the columns in which a bar of that colour ends on one
     straight line; 0 if there is no bar."""
-    colour = np.median(side[0], axis=0)
-    apart = np.abs(side[: len(side) // 2 + 2 * _BLOCK] - colour).max(2)
+    rows, colour = side.shape[1], np.median(side[:, 0], axis=1)
+    apart = np.abs(side[:, : rows // 2 + 2 * _BLOCK] - colour[:, None, None]).max(0)
     differs = apart > _STEP
-    ends = np.where(differs.any(0), differs.argmax(0), len(side))
+    ends = np.where(differs.any(0), differs.argmax(0), rows)
     first = int(np.quantile(ends, _SPECKS))
     flat = apart[: max(1, first - _BLOCK)].mean() <= _FLAT
-    if not flat or not max(_PIXELS, _LEAST_BAR * len(side)) <= first < len(apart):
+    if not flat or not max(_PIXELS, _LEAST_BAR * rows) <= first < len(apart):
         return colour, 0.0
     shares = [((ends >= line) & (ends <= line + _MIXED)).mean() for line in range(first, first + _BLOCK + 1)]
     line = first + int(np.argmax(shares))
