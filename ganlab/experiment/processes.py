@@ -11,9 +11,10 @@ from ganlab import distributed
 from ganlab.data.dataset import Dataset
 from ganlab.data.sampler import Sampler
 from ganlab.distributed import together
-from ganlab.engine.loop import train
+from ganlab.engine.loop import stop_signals, train
 from ganlab.engine.trainer import Trainer
-from ganlab.errors import Elsewhere, Interrupted, SpecError
+from ganlab.errors import Elsewhere, Interrupted, Lost, SpecError
+from ganlab.evaluation.worker import EvaluationWorker
 from ganlab.experiment.parts import domains_of, images_of, reproducibly
 from ganlab.interfaces.callbacks import Callback
 from ganlab.parts import check_parts
@@ -23,10 +24,12 @@ from ganlab.spec.resolve import resolve
 from ganlab.system.batch_norms import synchronise
 from ganlab.system.build import build
 from ganlab.system.module_state import load_own_state, own_state
+from ganlab.workers import serve
 
 
 def follow() -> None:
-    """Takes part in the training of a run, in a process of another rank than 0. Writes and shows nothing.
+    """Takes part in the training and the evaluations of a run, in a process of another rank than 0. Writes and shows
+    nothing.
 
     Rank 0 calls `ganlab.run`. Raises Elsewhere if rank 0 fails or is interrupted, Lost if another process ends.
     """
@@ -42,11 +45,25 @@ def follow() -> None:
             # rank 0 locks the run folder, reads the newest checkpoint and starts the callbacks
             _wait()
             share_state(trainer)
-            train(trainer, Follower(trainer), lambda sentence: None)
+            worker = EvaluationWorker(trainer.system, domains_of(datasets))
+            train(trainer, Follower(trainer, worker), lambda sentence: None)
+            if spec.evaluation.metrics:
+                _serve_at_the_end(worker)
     except Interrupted as stopped:
         raise Elsewhere(str(stopped), stopped.exit_code) from stopped
     except KeyboardInterrupt as stopped:
         raise Elsewhere("interrupted", 130) from stopped
+
+
+def _serve_at_the_end(worker: EvaluationWorker) -> None:
+    """Serves rank 0 while it measures the trained run. Ctrl-C, which every process gets, is left to rank 0."""
+    with stop_signals() as received:
+        try:
+            serve(worker)
+        except Lost as lost:
+            if received:
+                raise Elsewhere("interrupted", 130) from lost
+            raise
 
 
 def _wait() -> None:
