@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ganlab import workers
-from ganlab.data.image_files import to_uint8
+from ganlab.data.image_files import as_uint8
 from ganlab.data.sampler import to_device
 from ganlab.determinism import keyed, untouched_randomness
 from ganlab.errors import Unavailable
@@ -65,8 +65,10 @@ class Translators:
         return outputs, self._translated(reverse, outputs) if reverse in self._generators else None
 
     def _translated(self, direction: str, images: Images) -> Images:
-        pixels = self._each_batch(Task(self._given, direction, embeds=False), images)
-        pixels.setflags(write=False)
+        outputs = self._each_batch(Task(self._given, direction, embeds=False), images)
+        count, _, height, width = outputs.shape
+        # a view, which is read-only
+        pixels = np.broadcast_to(outputs, (count, 3, height, width)).transpose(0, 2, 3, 1)
         return Images(list(pixels), direction[1])
 
     def encode(self, direction: str, images: Images) -> Tensor:
@@ -84,7 +86,7 @@ class Translators:
         return np.concatenate([*workers.each(task, partial(self.results, task), batches)])
 
     def results(self, task: Task, batches: Iterable[Batch]) -> Iterator[np.ndarray[Any, Any]]:
-        """Yields the translations of each batch, (N, H, W, 3) uint8, or its embeddings, (N, E, h, w) float32."""
+        """Yields the translations of each batch, (N, C, H, W) uint8, or its embeddings, (N, E, h, w) float32."""
         system, direction = self._system, task.direction
         generator = self._generators[direction]
         with torch.no_grad(), untouched_randomness(system.device), evaluating(nn.ModuleDict(self._generators)):
@@ -92,10 +94,12 @@ class Translators:
                 # a generator may draw in eval mode too: the same whatever was drawn before, and by whom
                 torch.manual_seed(int(keyed("translations", direction, start).integers(2**63)))
                 images = Images(pixels).tensor()[:, : self._channels[direction[0]]]
+                # in one layout, because the last bits depend on it; pickling may change it
+                images = to_device(images.contiguous(), system.device).to(system.dtype)
                 with system.networks.computing():
-                    compute = generator.encode if task.embeds else generator
-                    computed = as_float(generator, compute(to_device(images, system.device).to(system.dtype)))
-                yield computed.float().cpu().numpy() if task.embeds else to_uint8(computed)
+                    computed = as_float(generator, generator.encode(images) if task.embeds else generator(images))
+                computed = computed.float() if task.embeds else as_uint8(computed)
+                yield computed.cpu().contiguous().numpy()
 
 
 def copied_generators(system: System) -> dict[str, Generator]:
