@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from torch import Tensor
 from torch.utils._pytree import tree_map_only
@@ -53,6 +55,25 @@ def follow() -> None:
         raise Elsewhere(str(stopped), stopped.exit_code) from stopped
     except KeyboardInterrupt as stopped:
         raise Elsewhere("interrupted", 130) from stopped
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Lets SIGTERM raise KeyboardInterrupt if there are several processes: torchrun sends it if one of them ends.
+
+    Then, or if another process is lost, SIGTERM is ignored from then on: this process is ending, and has to say why.
+    """
+    if distributed.size() == 1:
+        yield
+        return
+    after = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    except (KeyboardInterrupt, Lost):
+        after = signal.SIG_IGN
+        raise
+    finally:
+        signal.signal(signal.SIGTERM, after)
 
 
 def _serve_at_the_end(worker: EvaluationWorker) -> None:

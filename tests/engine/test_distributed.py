@@ -251,7 +251,7 @@ def test_an_evaluation_that_was_killed_gives_the_same_bytes_with_one_process_and
 ) -> None:
     """Rank 1 is killed while it measures the last step, which is saved. What is left is then measured twice."""
     run, words = tmp_path / "run", ("run", str(measured), "--out")
-    done = in_ranks(forker, 2, tmp_path / "killed", *words, str(run), trouble="1 2 kill")
+    done = in_ranks(forker, 2, tmp_path / "killed", *words, str(run), trouble="1 2 SIGKILL")
     assert done.codes == [1, -signal.SIGKILL]
     assert done.said[0].endswith(LOST)
     assert "Traceback" not in done.said[0]
@@ -303,12 +303,13 @@ def test_a_generator_that_fails_in_the_evaluation_is_named_as_by_one_process(
     assert both.said[1] == ""
 
 
-def test_ctrl_c_in_the_last_evaluation_stops_all_with_one_sentence(
-    forker: Forker, measured: Path, tmp_path: Path
+@pytest.mark.parametrize("how", ["SIGINT", pytest.param("SIGTERM", marks=pytest.mark.faults)])
+def test_a_signal_in_the_last_evaluation_stops_all_with_one_sentence(
+    forker: Forker, measured: Path, tmp_path: Path, how: str
 ) -> None:
     """Each process gets the signal at its first batch. One process resumes."""
     words = ("run", str(measured), "--out", str(tmp_path / "run"), "--set", "evaluation.every=null")
-    done = in_ranks(forker, 2, tmp_path / "ranks", *words, trouble="01 1 interrupt")
+    done = in_ranks(forker, 2, tmp_path / "ranks", *words, trouble=f"01 1 {how}")
     assert done.codes == [130, 130]
     assert "\nganlab: all 8 steps are saved, not yet measured; resume with: ganlab run " in done.said[0]
     assert done.said[1] == ""
@@ -321,7 +322,7 @@ def test_a_process_that_is_killed_in_the_last_evaluation_ends_torchrun(
 ) -> None:
     """Rank 0 says why it stops, before or after torchrun has told it to."""
     words = ("-m", "ganlab", "run", str(measured), "--out", str(tmp_path / "run"), "--set", "evaluation.every=null")
-    environment = {"GANLAB_CACHE": str(tmp_path / "cache"), "TRIAL_TROUBLE": "1 1 kill"}
+    environment = {"GANLAB_CACHE": str(tmp_path / "cache"), "TRIAL_TROUBLE": "1 1 SIGKILL"}
     done = forker.run(*TORCHRUN, "2", *words, python=True, environment=environment)
     assert done.code != 0
     assert LOST in done.said or "\nganlab: all 8 steps are saved, not yet measured; resume with: " in done.said

@@ -256,7 +256,7 @@ class Noted(Averages):
         if self.batches == int(batch) and os.environ.get("RANK", "0") in rank:
             if how == "error":
                 raise ValueError("trouble")
-            os.kill(os.getpid(), signal.SIGKILL if how == "kill" else signal.SIGINT)
+            os.kill(os.getpid(), signal.Signals[how])
         return super().forward(images)
 
 
