@@ -26,6 +26,14 @@ BATCH = 32
 """The number of images in a forward. It is fixed, because the last bits of the outputs depend on it."""
 
 
+class Given(NamedTuple):
+    """What the workers need for the translators of rank 0."""
+
+    weights: dict[str, dict[str, Tensor]]
+    """{direction: the generator's own state, on the CPU}."""
+    channels: dict[str, int]
+
+
 class Task(NamedTuple):
     """What is computed from batches of images."""
 
@@ -52,7 +60,7 @@ class Translators:
 
     def __init__(self, system: System, generators: Mapping[str, Generator], channels: Mapping[str, int]) -> None:
         self._system, self._generators, self._channels = system, generators, channels
-        self._given = workers.give(lambda: _weights(generators))
+        self._given = workers.give(lambda: Given(_weights(generators), dict(channels)))
 
     def translate(self, direction: str, inputs: Images) -> tuple[Images, Images | None]:
         """Returns the translations of `inputs`, and the translations translated back or None without that direction.

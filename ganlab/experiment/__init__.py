@@ -3,7 +3,7 @@
 from ganlab.experiment.benching import bench, tune
 from ganlab.experiment.checking import check
 from ganlab.experiment.measuring import evaluate, newest_run
-from ganlab.experiment.processes import follow
+from ganlab.experiment.processes import follow, follow_evaluation
 from ganlab.experiment.specs import layout, load_spec, spec_json
 from ganlab.experiment.training import is_complete, run
 
@@ -12,6 +12,7 @@ __all__ = [
     "check",
     "evaluate",
     "follow",
+    "follow_evaluation",
     "is_complete",
     "layout",
     "load_spec",

@@ -273,6 +273,12 @@ def test_an_evaluation_that_was_killed_gives_the_same_bytes_with_one_process_and
         assert whole.count(4) > 1
         assert (by_two[what]["0"].count(32), by_two[what]["0"].count(4)) == (whole.count(32), 0)
         assert (by_two[what]["1"].count(32), by_two[what]["1"].count(4)) == (0, whole.count(4))
+    (both / "evaluation.json").unlink()
+    done = in_ranks(forker, 2, tmp_path / "eval", "eval", str(both))
+    assert done.codes == [0, 0], done.said
+    assert done.said[1] == ""
+    assert (both / "evaluation.json").read_bytes() == (alone / "evaluation.json").read_bytes()
+    assert noted(tmp_path / "eval")["translations"]["1"] == [4] * 4
 
 
 def test_what_fails_in_one_process_is_measured_by_the_first(forker: Forker, measured: Path, tmp_path: Path) -> None:
@@ -330,3 +336,34 @@ def test_a_process_that_is_killed_in_the_last_evaluation_ends_torchrun(
     done = forker.run(*TORCHRUN, "2", *words, python=True, environment=environment)
     assert done.code == 0
     assert (tmp_path / "run/evaluation.json").exists()
+
+
+def test_two_processes_measure_folders_as_one_does(forker: Forker, trial: None, tmp_path: Path) -> None:
+    folders = [str(folder) for folder in draw(tmp_path, 40).values()]
+    words = ("eval", "--images", *folders, "--metric", "kid", "--features", "noted", "--json")
+    both, alone = (in_ranks(forker, count, tmp_path / f"ranks-{count}", *words) for count in (2, 1))
+    assert both.codes == [0, 0], both.said
+    assert both.said == [alone.said[0], ""]
+    assert noted(tmp_path / "ranks-2")["vectors"]["1"] == [8, 8]
+
+
+@pytest.mark.parametrize(
+    ("words", "trouble", "codes", "sentence"),
+    [
+        (["missing"], "", [2, 2], "missing is not a run"),
+        (["--images", "A", "missing"], "", [2, 2], "missing does not exist"),
+        (["--images", "A", "A"], "1 1 SIGKILL", [1, -signal.SIGKILL], "another process of this evaluation was killed"),
+    ],
+)
+def test_an_evaluation_in_two_processes_fails_with_one_sentence(
+    forker: Forker, trial: None, tmp_path: Path, words: list[str], trouble: str, codes: list[int], sentence: str
+) -> None:
+    folder = str(draw(tmp_path, 40)["a"])
+    words = [{"A": folder, "missing": str(tmp_path / "missing")}.get(word, word) for word in words]
+    metric = ("--metric", "kid", "--features", "noted")
+    done = in_ranks(forker, 2, tmp_path / "ranks", "eval", *words, *metric, trouble=trouble)
+    assert done.codes == codes
+    assert done.said[0].startswith("ganlab: ")
+    assert len(done.said[0].splitlines()) == 1
+    assert sentence in done.said[0]
+    assert done.said[1] == ""
