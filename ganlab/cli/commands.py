@@ -240,8 +240,9 @@ def evaluate(
             if distributed.rank():
                 experiment.follow_evaluation()
                 return
+            asked = run, list(metrics), features, folders, inputs, set_ or (), to
             with Console() as callback:
-                found = experiment.evaluate(run, list(metrics), features, folders, inputs, callback, set_ or (), to)
+                found = experiment.evaluate_together(lambda: experiment.asked_evaluation(*asked), callback)
             print_json(found) if as_json else show_evaluation(found)
 
 

@@ -40,6 +40,10 @@ PIXELS = 4 * 224 * 224
 pixels takes 1.5 times as long an image as one of 4 (benchmarks/test_features.py)."""
 
 
+SHARE = 256
+"""The most images that a process is dealt at once, so that they take little memory until they are sent."""
+
+
 def resized(image: Pixels, size: int) -> Floats:
     """(H, W, 3) uint8 -> (size, size, 3) in [0, 255] by clean-fid's rule (arXiv:2104.11222), bit for bit.
 
@@ -149,7 +153,8 @@ class Extractor:
     def _compute(self, pixels: Sequence[Pixels], progress: Progress) -> Floats:
         places = (range(start, min(start + self._batch, len(pixels))) for start in range(0, len(pixels), self._batch))
         batches = (LazyPixels(pixels.__getitem__, part) for part in places)
-        vectors = workers.each(Task(self._identity), self.vectors, batches, torch.get_num_threads())
+        at_once = max(1, min(torch.get_num_threads(), SHARE // self._batch))
+        vectors = workers.each(Task(self._identity), self.vectors, batches, at_once)
         return np.stack([*progress(chain.from_iterable(vectors), "feature vectors", len(pixels))])
 
     def vectors(self, batches: Iterable[Sequence[Pixels]]) -> Iterator[Floats]:

@@ -58,38 +58,53 @@ def evaluate(
     Returns {"protocol", "results", "left_out"}. Raises SpecError, before anything is written, if an argument is wrong
     or something that it names is missing; Unavailable if no number could be measured.
     """
-    with showing(callback) as shown, measuring_again():
+    with showing(callback) as shown:
+        return _measured(asked_evaluation(run, metrics, features, images, inputs, set, to), shown)
+
+
+def evaluate_together(ask: Callable[[], AskedEvaluation], callback: Callback) -> Json:
+    """Does what `evaluate` does in the first of the processes that torchrun started, or in the only one.
+
+    The others call `follow_evaluation`. `ask` calls `asked_evaluation`. Raises Lost if another process ends.
+    """
+    with measuring_again():
         with together():
-            asked = _asked(run, tuple(metrics), features, images, inputs, tuple(set), to)
+            asked = ask()
         share_evaluation(asked.evaluation, asked.device, asked.spec)
-        with interruptible(), served(shown.warn):
-            found = asked.measure(shown)
+        with interruptible(), served(callback.warn):
+            return _measured(asked, callback)
+
+
+def _measured(asked: AskedEvaluation, callback: Callback) -> Json:
+    found = asked.measure(callback)
     if not found["results"]:
         reasons = "; ".join(dict.fromkeys(f"{left['metric']} {left['why']}" for left in found["left_out"]))
         raise Unavailable(f"nothing could be measured: {reasons}")
     return found
 
 
-class _Asked(NamedTuple):
-    """What is measured, with the feature networks of a resolved evaluation."""
+class AskedEvaluation(NamedTuple):
+    """What `evaluate` is asked to measure."""
 
     evaluation: Evaluation
+    """Its metrics and feature networks, resolved."""
     device: str
     spec: Spec | None
-    """That of the generators that are measured on the run's own images."""
+    """The spec of a run that is measured on its own images."""
     measure: Callable[[Callback], Json]
 
 
-def _asked(
+def asked_evaluation(
     run: str | Path | None,
     metrics: Sequence[str | Options],
     features: str | Options | None,
     images: tuple[str | Path, str | Path] | str | Path | None,
     inputs: str | Path | None,
-    changes: Sequence[str],
+    set: Iterable[str],
     to: str | None,
-) -> _Asked:
-    """Checks the arguments of `evaluate`. Reads no image."""
+) -> AskedEvaluation:
+    """Checks arguments, those of `evaluate`, and says what they ask for. Reads no image. Raises SpecError."""
+    changes = tuple(set)
     if to is not None and (run is None or images is None):
         raise SpecError(f"--to {to}: goes with a run and --images")
     if images is None:
@@ -109,7 +124,7 @@ def _asked(
     if changes:
         raise SpecError(f"--set {changes[0]}: goes with a run, not with --images")
     asked, folders = resolve_evaluation(Evaluation(metrics=tuple(metrics), features=features), "eval"), images
-    return _Asked(
+    return AskedEvaluation(
         asked,
         devices.device("auto", "eval"),
         None,
@@ -130,7 +145,7 @@ def newest_run(where: str | Path = "runs") -> RunFolder:
 
 def _asked_of_run(
     folder: RunFolder, metrics: Sequence[str | Options], features: str | Options | None, changes: Sequence[str]
-) -> _Asked:
+) -> AskedEvaluation:
     spec = load_run(folder.path).spec
     if changes:
         spec, trained = load_spec(spec.as_json(), changes), spec
@@ -143,7 +158,9 @@ def _asked_of_run(
         )
     if not folder.steps:
         raise SpecError(f"{folder.path} has no checkpoint yet; train it with `ganlab run`")
-    return _Asked(asked, spec.runtime.device, spec, lambda callback: _evaluate_run(folder, spec, asked, callback))
+    return AskedEvaluation(
+        asked, spec.runtime.device, spec, lambda callback: _evaluate_run(folder, spec, asked, callback)
+    )
 
 
 def _evaluate_run(folder: RunFolder, spec: Spec, asked: Evaluation, callback: Callback) -> Json:
@@ -177,7 +194,7 @@ def _asked_of_translations(
     real: str | Path,
     inputs: str | Path,
     to: str | None,
-) -> _Asked:
+) -> AskedEvaluation:
     translator = translator_of(load_run(folder.path))
     spec = translator.spec
     asked = _asked_evaluation(spec, metrics, features, folder)
@@ -187,7 +204,7 @@ def _asked_of_translations(
         with reproducibly(spec):
             return evaluate_translations(translator, direction, inputs, real, asked, callback.progress, callback.warn)
 
-    return _Asked(asked, spec.runtime.device, None, measure)
+    return AskedEvaluation(asked, spec.runtime.device, None, measure)
 
 
 def _asked_evaluation(
