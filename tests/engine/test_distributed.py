@@ -249,9 +249,9 @@ def measured(spec: Path) -> Path:
 def test_an_evaluation_that_was_killed_gives_the_same_bytes_with_one_process_and_with_two(
     forker: Forker, measured: Path, tmp_path: Path
 ) -> None:
-    """Rank 1 is killed while it measures the last step, which is saved. What is left is then measured twice."""
+    """Rank 1 is killed in the last direction at the last step, which is saved. What is left is then measured twice."""
     run, words = tmp_path / "run", ("run", str(measured), "--out")
-    done = in_ranks(forker, 2, tmp_path / "killed", *words, str(run), trouble="1 2 SIGKILL")
+    done = in_ranks(forker, 2, tmp_path / "killed", *words, str(run), trouble="1 4 SIGKILL")
     assert done.codes == [1, -signal.SIGKILL]
     assert done.said[0].endswith(LOST)
     assert "Traceback" not in done.said[0]
