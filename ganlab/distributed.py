@@ -187,6 +187,26 @@ def gather(value: Value) -> list[Value]:
     return values
 
 
+def scatter(*values: Value) -> Value:
+    """Returns the value of this rank. Rank 0 gives one for each rank, the others any. Values are pickled."""
+    if size() == 1:
+        return values[0]
+    found: list[Any] = [None]
+    with _connected():
+        dist.scatter_object_list(found, list(values) if rank() == 0 else None, 0, _Group.hosts)
+    return found[0]  # type: ignore[no-any-return]
+
+
+def collect(value: Value) -> list[Value]:
+    """Returns the values of all ranks to rank 0, in their order, and none to the others. Values are pickled."""
+    if size() == 1:
+        return [value]
+    values: list[Any] | None = [None] * size() if rank() == 0 else None
+    with _connected():
+        dist.gather_object(value, values, 0, _Group.hosts)
+    return values or []
+
+
 def highest(number: int) -> int:
     """Returns the highest number of all ranks."""
     if size() == 1:
@@ -237,13 +257,19 @@ def together() -> Iterator[Callable[[], None]]:
 
 def _agree(error: Exception | None) -> None:
     """Raises Elsewhere if another rank reports an error. Of the ranks with the same error, the first reports it."""
-    code = error.exit_code if isinstance(error, GanlabError) else GanlabError.exit_code
-    told = None if error is None else (str(error) if isinstance(error, GanlabError) else text_of(error), code)
-    every = gather(told)
-    if told is None or every.index(told) != rank():
+    own = None if error is None else told(error)
+    every = gather(own)
+    if own is None or every.index(own) != rank():
         for other in every:
             if other is not None:
                 raise Elsewhere(*other) from error
+
+
+def told(error: Exception) -> tuple[str, int]:
+    """Returns the arguments of the `Elsewhere` that other ranks raise if this one fails."""
+    if isinstance(error, GanlabError):
+        return str(error), error.exit_code
+    return text_of(error), GanlabError.exit_code
 
 
 def reseed(seed: int, step: int) -> None:

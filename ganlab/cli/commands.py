@@ -223,21 +223,27 @@ def evaluate(
     evaluation.json. Without options, the metrics of the run's spec are measured.
     """
     with errors():
-        from ganlab import experiment
+        from ganlab import distributed, experiment
         from ganlab.cli.tables import show_evaluation
         from ganlab.display.terminal import Console
 
-        finish_imports()
         short = {"kid": kid, "fid": fid, "prdc": prdc, "lpips": lpips, "content": content}
         metrics = dict.fromkeys([*(name for name, asked in short.items() if asked), *(metric or [])])
-        if run is None and images is None and inputs is None:
-            run = experiment.newest_run().path
-            # stdout is for the results
-            print(printable(f"measures {run}, the newest run with a checkpoint"), file=sys.stderr)
-        folders = one_or_two(images or [])
-        with Console() as callback:
-            found = experiment.evaluate(run, list(metrics), features, folders, inputs, callback, set_ or (), to)
-        print_json(found) if as_json else show_evaluation(found)
+        with distributed.process_group():
+            finish_imports()
+            with distributed.together():
+                folders = one_or_two(images or [])
+                if distributed.rank() == 0 and run is None and images is None and inputs is None:
+                    run = experiment.newest_run().path
+                    # stdout is for the results
+                    print(printable(f"measures {run}, the newest run with a checkpoint"), file=sys.stderr)
+            if distributed.rank():
+                experiment.follow_evaluation()
+                return
+            asked = run, list(metrics), features, folders, inputs, set_ or (), to
+            with Console() as callback:
+                found = experiment.evaluate_together(lambda: experiment.asked_evaluation(*asked), callback)
+            print_json(found) if as_json else show_evaluation(found)
 
 
 app.command()(using.translate)

@@ -223,6 +223,12 @@ def _overlaid(image: Image.Image) -> Image.Image:
 
 def to_uint8(images: Tensor) -> np.ndarray[Any, np.dtype[np.uint8]]:
     """(N, C, H, W) in [-1, 1] -> (N, H, W, 3), 0 to 255. A single channel is repeated three times."""
-    scaled = ((images.detach().float().clamp(-1, 1) + 1) * 127.5).round().to(uint8)
-    pixels: np.ndarray[Any, np.dtype[np.uint8]] = scaled.expand(-1, 3, -1, -1).permute(0, 2, 3, 1).cpu().numpy()
+    pixels: np.ndarray[Any, np.dtype[np.uint8]] = (
+        as_uint8(images).expand(-1, 3, -1, -1).permute(0, 2, 3, 1).cpu().numpy()
+    )
     return pixels
+
+
+def as_uint8(images: Tensor) -> Tensor:
+    """(N, C, H, W) in [-1, 1] -> (N, C, H, W) uint8, 0 to 255."""
+    return ((images.detach().float().clamp(-1, 1) + 1) * 127.5).round().to(uint8)

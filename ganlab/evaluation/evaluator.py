@@ -13,7 +13,7 @@ import torch
 
 from ganlab.components.options import nearest
 from ganlab.determinism import keyed
-from ganlab.errors import SpecError, Unavailable
+from ganlab.errors import Lost, SpecError, Unavailable
 from ganlab.interfaces.metrics import Estimate, Images, Metric, MetricInfo, MetricInputs, Vectors, no_encoder
 
 UNPAIRED = "compares each output with its partner, and these images are not paired"
@@ -208,6 +208,9 @@ class Evaluator:
             except Unavailable as error:
                 left_out[kind, "", data.direction] = str(error)
                 continue
+            except Lost:
+                # no metric is at fault
+                raise
             # an error in one metric must not stop the training or lose the results of the others
             except Exception as error:
                 text = " ".join(str(error).split())

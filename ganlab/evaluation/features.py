@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -18,12 +18,12 @@ import PIL
 import torch
 from PIL import Image
 
-from ganlab import files
+from ganlab import files, workers
 from ganlab.data.reading import Progress, in_threads, silent
 from ganlab.determinism import keyed, one_thread
 from ganlab.errors import GanlabError, SpecError, Unavailable
 from ganlab.files import hashes, opened, tidy, write
-from ganlab.interfaces.metrics import Images, Pixels, Vectors, image_digest
+from ganlab.interfaces.metrics import Images, LazyPixels, Pixels, Vectors, image_digest
 from ganlab.interfaces.networks import Features
 from ganlab.torch_utils import evaluating
 
@@ -38,6 +38,10 @@ BATCH = 32
 PIXELS = 4 * 224 * 224
 """The most pixels of a forward on a CPU: activations of more leave the core's cache, and a forward of 32 images of 224
 pixels takes 1.5 times as long an image as one of 4 (benchmarks/test_features.py)."""
+
+
+SHARE = 256
+"""The most images that a process is dealt at once, so that they take little memory until they are sent."""
 
 
 def resized(image: Pixels, size: int) -> Floats:
@@ -56,6 +60,13 @@ def _planes(image: Pixels) -> Floats:
 def cache_folder() -> Path | None:
     """Returns the folder that keeps the vectors of real images. None if the user has no home folder."""
     return files.cache_folder("features")
+
+
+class Task(NamedTuple):
+    """Feature vectors of batches of images."""
+
+    identity: str
+    """The `identity` of the extractor."""
 
 
 class Extractor:
@@ -140,15 +151,21 @@ class Extractor:
         return vector
 
     def _compute(self, pixels: Sequence[Pixels], progress: Progress) -> Floats:
-        starts = range(0, len(pixels), self._batch)
-        batches = in_threads(lambda start: self._vectors_of(pixels, start), starts, torch.get_num_threads())
-        with self._exactly(), one_thread():
-            return np.stack([*progress(chain.from_iterable(batches), "feature vectors", len(pixels))])
+        places = (range(start, min(start + self._batch, len(pixels))) for start in range(0, len(pixels), self._batch))
+        batches = (LazyPixels(pixels.__getitem__, part) for part in places)
+        at_once = max(1, min(torch.get_num_threads(), SHARE // self._batch))
+        vectors = workers.each(Task(self._identity), self.vectors, batches, at_once)
+        return np.stack([*progress(chain.from_iterable(vectors), "feature vectors", len(pixels))])
 
-    def _vectors_of(self, pixels: Sequence[Pixels], start: int) -> Floats:
-        """Computes the vectors (N, D) of the batch that begins at `start`. Images of a folder are read here."""
-        places = range(start, min(start + self._batch, len(pixels)))
-        batch = np.stack([resized(pixels[place], self._network.size) for place in places])
+    def vectors(self, batches: Iterable[Sequence[Pixels]]) -> Iterator[Floats]:
+        """Yields the vectors (N, D) of each batch, float32. Raises as the extractor does."""
+        threads = torch.get_num_threads()
+        with self._exactly(), one_thread():
+            yield from in_threads(self._vectors_of, batches, threads)
+
+    def _vectors_of(self, pixels: Sequence[Pixels]) -> Floats:
+        """Computes the vectors (N, D) of a batch. Images of a folder are read here."""
+        batch = np.stack([resized(image, self._network.size) for image in pixels])
         images = torch.from_numpy(batch).to(self._device).permute(0, 3, 1, 2).div_(127.5).sub_(1)
         try:
             # both hold for the calling thread alone

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -16,7 +15,7 @@ from ganlab.evaluation.best import PREFIX, Best, best_of
 from ganlab.evaluation.evaluator import LeftOut, Measured, fewer, reasons
 from ganlab.evaluation.metric_suite import SEED, MetricSuite, evaluator_for
 from ganlab.evaluation.splits import every_image, split
-from ganlab.evaluation.translators import BATCH, Translators
+from ganlab.evaluation.translators import BATCH, Translators, copied_generators
 from ganlab.interfaces.metrics import Images, MetricInputs
 from ganlab.interfaces.networks import Generator
 from ganlab.runs import checkpoint
@@ -117,16 +116,12 @@ class RunEvaluator:
             "left_out": reasons(self.left_out),
         }
 
-    def _load(self, folder: RunFolder, step: int) -> tuple[dict[str, nn.Module], str]:
+    def _load(self, folder: RunFolder, step: int) -> tuple[dict[str, Generator], str]:
         """Returns {direction: generator} of a checkpoint, and the SHA-256 of the file that holds them."""
         spec = folder.trained(self._system.spec)
         manifest = checkpoint.verify(folder.checkpoints, step, spec, self._system.schedule.steps)
         check_same_data(folder, manifest, self._datasets, self._system.spec)
-        generators: dict[str, nn.Module] = {
-            direction: self._system.networks.generator(direction) for direction in self._directions
-        }
-        # copied together, because they may share layers
-        generators = copy.deepcopy(generators)
+        generators = copied_generators(self._system)
         averaged = self._system.spec.ema_halflife_images is not None
         checkpoint.load_generators(checkpoint.path_of(folder.checkpoints, step), generators, averaged)
         return generators, manifest["files"][checkpoint.NETWORKS]["sha256"]

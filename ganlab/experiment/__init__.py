@@ -2,16 +2,19 @@
 
 from ganlab.experiment.benching import bench, tune
 from ganlab.experiment.checking import check
-from ganlab.experiment.measuring import evaluate, newest_run
-from ganlab.experiment.processes import follow
+from ganlab.experiment.measuring import asked_evaluation, evaluate, evaluate_together, newest_run
+from ganlab.experiment.processes import follow, follow_evaluation
 from ganlab.experiment.specs import layout, load_spec, spec_json
 from ganlab.experiment.training import is_complete, run
 
 __all__ = [
+    "asked_evaluation",
     "bench",
     "check",
     "evaluate",
+    "evaluate_together",
     "follow",
+    "follow_evaluation",
     "is_complete",
     "layout",
     "load_spec",

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from ganlab.components.registry import registry
 from ganlab.display.choice import showing
+from ganlab.distributed import together
 from ganlab.errors import SpecError, Unavailable
 from ganlab.evaluation.image_folders import evaluate_folders
 from ganlab.evaluation.results import measure_run
 from ganlab.experiment.parts import callbacks_of, domains_of, evaluator_of, images_of, reproducibly
+from ganlab.experiment.processes import interruptible, measuring_again, share_evaluation
 from ganlab.experiment.specs import load_spec
 from ganlab.inference.measure import evaluate_translations
 from ganlab.inference.run import load_run, translator_of
@@ -18,9 +21,11 @@ from ganlab.interfaces.callbacks import Callback
 from ganlab.report.run_page import RunPage
 from ganlab.runs.folder import RunFolder
 from ganlab.runs.manifest import changed_code
+from ganlab.spec import devices
 from ganlab.spec.models import Evaluation, Json, Options, Spec, differences
 from ganlab.spec.resolve import resolve_evaluation
 from ganlab.system.build import build
+from ganlab.workers import served
 
 
 def evaluate(
@@ -53,35 +58,78 @@ def evaluate(
     Returns {"protocol", "results", "left_out"}. Raises SpecError, before anything is written, if an argument is wrong
     or something that it names is missing; Unavailable if no number could be measured.
     """
+    with showing(callback) as shown:
+        return _measured(asked_evaluation(run, metrics, features, images, inputs, set, to), shown)
+
+
+def evaluate_together(ask: Callable[[], AskedEvaluation], callback: Callback) -> Json:
+    """Does what `evaluate` does in the first of the processes that torchrun started, or in the only one.
+
+    The others call `follow_evaluation`. `ask` calls `asked_evaluation`. Raises Lost if another process ends.
+    """
+    with measuring_again():
+        with together():
+            asked = ask()
+        share_evaluation(asked.evaluation, asked.device, asked.spec)
+        with interruptible(), served(callback.warn):
+            return _measured(asked, callback)
+
+
+def _measured(asked: AskedEvaluation, callback: Callback) -> Json:
+    found = asked.measure(callback)
+    if not found["results"]:
+        reasons = "; ".join(dict.fromkeys(f"{left['metric']} {left['why']}" for left in found["left_out"]))
+        raise Unavailable(f"nothing could be measured: {reasons}")
+    return found
+
+
+class AskedEvaluation(NamedTuple):
+    """What `evaluate` is asked to measure."""
+
+    evaluation: Evaluation
+    """Its metrics and feature networks, resolved."""
+    device: str
+    spec: Spec | None
+    """The spec of a run that is measured on its own images."""
+    measure: Callable[[Callback], Json]
+
+
+def asked_evaluation(
+    run: str | Path | None,
+    metrics: Sequence[str | Options],
+    features: str | Options | None,
+    images: tuple[str | Path, str | Path] | str | Path | None,
+    inputs: str | Path | None,
+    set: Iterable[str],
+    to: str | None,
+) -> AskedEvaluation:
+    """Checks arguments, those of `evaluate`, and says what they ask for. Reads no image. Raises SpecError."""
+    changes = tuple(set)
     if to is not None and (run is None or images is None):
         raise SpecError(f"--to {to}: goes with a run and --images")
     if images is None:
         if inputs is not None:
             raise SpecError("--inputs goes with --images")
-        folder = RunFolder(run) if run is not None else newest_run()
-        with showing(callback) as shown:
-            found = _evaluate_run(folder, metrics, features, shown, tuple(set))
-    elif run is not None:
+        return _asked_of_run(RunFolder(run) if run is not None else newest_run(), metrics, features, changes)
+    if run is not None:
         if isinstance(images, tuple):
             raise SpecError(f"either a run ({run}) or two folders of --images are measured, not both")
         if inputs is None:
             raise SpecError(f"--images {images}: needs --inputs, the pictures that {run} translates")
-        if changes := tuple(set):
+        if changes:
             raise SpecError(f"--set {changes[0]}: goes with the run's own images, not with --images")
-        with showing(callback) as shown:
-            found = _evaluate_translations(RunFolder(run), metrics, features, images, inputs, to, shown)
-    elif not isinstance(images, tuple):
+        return _asked_of_translations(RunFolder(run), metrics, features, images, inputs, to)
+    if not isinstance(images, tuple):
         raise SpecError(f"--images {images}: needs a run that translates --inputs, or a second folder")
-    elif changes := tuple(set):
+    if changes:
         raise SpecError(f"--set {changes[0]}: goes with a run, not with --images")
-    else:
-        asked = resolve_evaluation(Evaluation(metrics=tuple(metrics), features=features), "eval")
-        with showing(callback) as shown:
-            found = evaluate_folders(images, inputs, asked, shown.progress, shown.warn)
-    if not found["results"]:
-        reasons = "; ".join(dict.fromkeys(f"{left['metric']} {left['why']}" for left in found["left_out"]))
-        raise Unavailable(f"nothing could be measured: {reasons}")
-    return found
+    asked, folders = resolve_evaluation(Evaluation(metrics=tuple(metrics), features=features), "eval"), images
+    return AskedEvaluation(
+        asked,
+        devices.device("auto", "eval"),
+        None,
+        lambda callback: evaluate_folders(folders, inputs, asked, callback.progress, callback.warn),
+    )
 
 
 def newest_run(where: str | Path = "runs") -> RunFolder:
@@ -95,13 +143,9 @@ def newest_run(where: str | Path = "runs") -> RunFolder:
     return max(runs, key=lambda folder: folder.metrics.stat().st_mtime_ns)
 
 
-def _evaluate_run(
-    folder: RunFolder,
-    metrics: Sequence[str | Options],
-    features: str | Options | None,
-    callback: Callback,
-    changes: Sequence[str],
-) -> Json:
+def _asked_of_run(
+    folder: RunFolder, metrics: Sequence[str | Options], features: str | Options | None, changes: Sequence[str]
+) -> AskedEvaluation:
     spec = load_run(folder.path).spec
     if changes:
         spec, trained = load_spec(spec.as_json(), changes), spec
@@ -114,6 +158,12 @@ def _evaluate_run(
         )
     if not folder.steps:
         raise SpecError(f"{folder.path} has no checkpoint yet; train it with `ganlab run`")
+    return AskedEvaluation(
+        asked, spec.runtime.device, spec, lambda callback: _evaluate_run(folder, spec, asked, callback)
+    )
+
+
+def _evaluate_run(folder: RunFolder, spec: Spec, asked: Evaluation, callback: Callback) -> Json:
     with reproducibly(spec):
         try:
             datasets = images_of(spec, callback)
@@ -137,21 +187,24 @@ def _evaluate_run(
         return found
 
 
-def _evaluate_translations(
+def _asked_of_translations(
     folder: RunFolder,
     metrics: Sequence[str | Options],
     features: str | Options | None,
     real: str | Path,
     inputs: str | Path,
     to: str | None,
-    callback: Callback,
-) -> Json:
+) -> AskedEvaluation:
     translator = translator_of(load_run(folder.path))
     spec = translator.spec
     asked = _asked_evaluation(spec, metrics, features, folder)
     direction = translator.direction(to or spec.directions[0][1])
-    with reproducibly(spec):
-        return evaluate_translations(translator, direction, inputs, real, asked, callback.progress, callback.warn)
+
+    def measure(callback: Callback) -> Json:
+        with reproducibly(spec):
+            return evaluate_translations(translator, direction, inputs, real, asked, callback.progress, callback.warn)
+
+    return AskedEvaluation(asked, spec.runtime.device, None, measure)
 
 
 def _asked_evaluation(

@@ -30,7 +30,7 @@ from ganlab.experiment.parts import (
     warn_of_few,
     warn_of_missing,
 )
-from ganlab.experiment.processes import agreed, build_trainer, read, share_state
+from ganlab.experiment.processes import agreed, build_trainer, interruptible, read, share_state
 from ganlab.inference.run import Run, read_run
 from ganlab.interfaces.callbacks import Callback, TrainingStart
 from ganlab.report.grids import png, sample_grid
@@ -46,6 +46,7 @@ from ganlab.runs.writer import RunWriter, restore
 from ganlab.spec.files import explaining
 from ganlab.spec.models import Json, Spec, check_json, differences
 from ganlab.spec.resolve import checked, resolve
+from ganlab.workers import served
 
 
 def run(
@@ -171,7 +172,8 @@ def _run(asked: _Asked, fresh: bool) -> Run:
                 _train(trainer, datasets, folder, kept, callback, evaluator, initial, asked, ready)
                 if evaluator is not None:
                     try:
-                        measure_run(folder, evaluator, system, domains_of(datasets), callback)
+                        with interruptible(), served(callback.warn):
+                            measure_run(folder, evaluator, system, domains_of(datasets), callback)
                     except KeyboardInterrupt as interrupt:
                         message = f"all {trainer.state.step} steps are saved, not yet measured"
                         raise Interrupted(message, signal.SIGINT) from interrupt

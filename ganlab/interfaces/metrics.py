@@ -156,6 +156,10 @@ class LazyPixels(Sequence[Pixels]):
             return LazyPixels(self._read, self._indices[place])
         return self._read(self._indices[place])
 
+    def __reduce__(self) -> tuple[type[list[Pixels]], tuple[list[Pixels]]]:
+        # another process gets the images themselves
+        return list, ([*self],)
+
 
 def image_digest(image: Pixels) -> bytes:
     """Returns a SHA-256 of an image's shape and values."""

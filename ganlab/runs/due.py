@@ -1,8 +1,8 @@
-"""Decides what is due after a step, alike in every process of a run. Rank 0 does it, and the others wait for it."""
+"""Decides what is due after a step, alike in every process of a run. Rank 0 does it, and the others serve it."""
 
 from __future__ import annotations
 
-from ganlab import distributed
+from ganlab import workers
 from ganlab.engine.trainer import Trainer
 
 
@@ -29,9 +29,14 @@ class StepsDue:
 
 
 class Follower(StepsDue):
-    """Writes nothing: the process of rank 0 writes the steps of all. Waits while it measures, draws and saves."""
+    """Writes nothing: the process of rank 0 writes the steps of all. Serves it, with `tools`, until it has measured,
+    drawn and saved."""
 
     stop_requested = None
+
+    def __init__(self, trainer: Trainer, tools: workers.Tools) -> None:
+        super().__init__(trainer)
+        self._tools = tools
 
     def after_step(self, last: bool) -> None:
         if self._read(self._trainer.state.step, last):
@@ -42,5 +47,4 @@ class Follower(StepsDue):
         self.finish_last_step()
 
     def finish_last_step(self) -> None:
-        with distributed.together():
-            pass
+        workers.serve(self._tools)

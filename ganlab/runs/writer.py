@@ -9,7 +9,7 @@ from typing import Protocol
 
 from pydantic import ValidationError
 
-from ganlab import distributed
+from ganlab import workers
 from ganlab.engine.monitors import SaturatedDiscriminator, first_non_finite, non_finite_state
 from ganlab.engine.step_log import Record
 from ganlab.engine.trainer import Trainer
@@ -75,7 +75,7 @@ class RunWriter(StepsDue):
         if self._read(step, last):
             records = self._trainer.log.read(self._trainer.state)
             measure = self._measured(step)
-            with distributed.together():
+            with workers.served(self._callback.warn):
                 self._folder.check_lock()
                 self._check_records(records)
                 if not measure:
@@ -89,7 +89,7 @@ class RunWriter(StepsDue):
     def stop_early(self) -> None:
         step = self._trainer.state.step
         records = self._trainer.log.read(self._trainer.state)
-        with distributed.together():
+        with workers.served(self._callback.warn):
             self._folder.check_lock()
             self._check_records(records)
             self._record(records)
@@ -98,7 +98,7 @@ class RunWriter(StepsDue):
 
     def finish_last_step(self) -> None:
         step = self._trainer.state.step
-        with distributed.together():
+        with workers.served(self._callback.warn):
             self._show(self._unrecorded or None, self._drawn(step) and not self._folder.sample(step).exists())
 
     def _complete(self, records: list[Record] | None, draw: bool, save: bool) -> None:

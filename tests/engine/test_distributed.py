@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,7 +15,7 @@ from safetensors.torch import load_file
 import ganlab
 from ganlab.spec.files import merge
 from ganlab.spec.models import Json
-from helpers.folders import names
+from helpers.folders import draw, names
 from helpers.paths import TESTS
 from helpers.processes import Forker, records
 from helpers.ranks import SYSTEMS, TRAINED, train
@@ -33,11 +34,13 @@ class Ranks(NamedTuple):
     said: list[str]
 
 
-def in_ranks(forker: Forker, count: int, folder: Path, *words: str) -> Ranks:
-    """Starts ganlab in several processes."""
+def in_ranks(forker: Forker, count: int, folder: Path, *words: str, trouble: str = "") -> Ranks:
+    """Starts ganlab in several processes. The cache of features is folder/cache; what the plugin notes, folder/log."""
     folder.mkdir(exist_ok=True)
     script = (str(TESTS / "helpers/ranks.py"), str(count), str(folder), *words)
-    done = forker.run(*script, python=True, paths=[str(TESTS)])
+    environment = {"GANLAB_CACHE": str(folder / "cache"), "TRIAL_LOG": str(folder / "log")}
+    environment |= {"TRIAL_TROUBLE": trouble} if trouble else {}
+    done = forker.run(*script, python=True, paths=[str(TESTS)], environment=environment)
     assert done.code == 0, done.said
     said = [(folder / f"rank-{rank}.txt").read_text() for rank in range(count)]
     return Ranks(json.loads(done.said.splitlines()[-1]), said)
@@ -199,3 +202,168 @@ def test_torchrun_starts_a_killed_run_again(forker: Forker, spec: Path, tmp_path
         assert "tiny resumes after step 4" in done.said
     assert forker.run("run", str(path), "--out", str(alone)).code == 0
     check_same(run, alone, 8)
+
+
+def test_pieces_of_work_are_dealt_to_every_process(forker: Forker, tmp_path: Path) -> None:
+    """Three processes: rank 0 deals one or two pieces to each at once, and computes what another can't."""
+    done = in_ranks(forker, 3, tmp_path, "pieces")
+    assert done.codes == [0, 0, 0], done.said
+    zero, one, two = (json.loads((tmp_path / f"pieces-{rank}.json").read_text()) for rank in range(3))
+    assert zero["before, 3"] == [[piece, 0, []] for piece in range(3)]
+    assert zero["everywhere, 11"] == [[piece, piece % 3, []] for piece in range(11)]
+    assert zero["numbers"] == [1, 2]
+    assert zero["everywhere, 3"] == [[0, 0, []], [1, 1, [[2, "two"]]], [2, 2, [[2, "two"]]]]
+    assert zero["everywhere, 1"] == [[0, 0, []]]
+    assert zero["only in rank 0, 8"] == [[piece, 0, []] for piece in range(8)]
+    assert zero["only in rank 0, 7"] == [[piece, 0, []] for piece in range(7)]
+    why = "KeyError: 'only in rank 0'"
+    assert zero["warned"] == [f"process 1 of 3, counted from 0, failed to measure its share, so process 0 does: {why}"]
+    # the first piece that fails is the one at which a single process would stop
+    assert zero["nowhere, 8"] == "piece 3 of rank 0"
+    assert zero["everywhere, 2"] == [[0, 0, []], [1, 1, [[2, "two"]]]]
+    assert zero["end"] == "the end"
+    assert one == two == {"forgotten": True, "end": ["the end", 2]}
+
+
+def noted(folder: Path) -> dict[str, dict[str, list[int]]]:
+    """Returns {what the plugin noted: {rank: the images of each batch}}."""
+    found: dict[str, dict[str, list[int]]] = {}
+    for line in (folder / "log").read_text().splitlines():
+        rank, what, count = line.split()
+        found.setdefault(what, {}).setdefault(rank, []).append(int(count))
+    return found
+
+
+@pytest.fixture
+def measured(spec: Path) -> Path:
+    """The same spec with 72 held-out images, which are measured after the last step, and generators that draw then."""
+    folders = draw(spec.parent / "many", 80)
+    patch = {
+        "data": {"a": {"path": str(folders["a"]), "channels": 1}, "b": {"path": str(folders["b"])}, "holdout": 0.9},
+        "generator": {"type": "restless", "width": None, "blocks": None},
+        "evaluation": {"every": 8, "metrics": ["kid", "embedded", "brightness"], "features": "noted"},
+    }
+    return patched(spec, patch)
+
+
+def test_an_evaluation_that_was_killed_gives_the_same_bytes_with_one_process_and_with_two(
+    forker: Forker, measured: Path, tmp_path: Path
+) -> None:
+    """Rank 1 is killed in the last direction at the last step, which is saved. What is left is then measured twice."""
+    run, words = tmp_path / "run", ("run", str(measured), "--out")
+    done = in_ranks(forker, 2, tmp_path / "killed", *words, str(run), trouble="1 4 SIGKILL")
+    assert done.codes == [1, -signal.SIGKILL]
+    assert done.said[0].endswith(LOST)
+    assert "Traceback" not in done.said[0]
+    assert names(run / "checkpoints") == ["step-000004", "step-000008"]
+    assert not any("evaluation/ab/brightness" in record for record in records(run))
+    runs = [shutil.copytree(run, tmp_path / f"run-{count}") for count in (1, 2)]
+    for count, each in enumerate(runs, 1):
+        assert in_ranks(forker, count, tmp_path / f"ranks-{count}", *words, str(each)).codes == [0] * count
+    alone, both = runs
+    for name in ("metrics.jsonl", "evaluation.json"):
+        assert (alone / name).read_bytes() == (both / name).read_bytes()
+    assert "evaluation/ab/kid-noted" in records(both)[-1]
+    found = {result["number"] for result in json.loads((both / "evaluation.json").read_text())["results"]}
+    assert found == {"kid-noted", "embedded", "brightness"}
+    by_one, by_two = noted(tmp_path / "ranks-1"), noted(tmp_path / "ranks-2")
+    # each set has 36 images, and rank 1 has their second batch
+    for what in ("translations", "embeddings", "vectors"):
+        whole = by_one[what]["0"]
+        assert whole.count(4) > 1
+        assert (by_two[what]["0"].count(32), by_two[what]["0"].count(4)) == (whole.count(32), 0)
+        assert (by_two[what]["1"].count(32), by_two[what]["1"].count(4)) == (0, whole.count(4))
+    (both / "evaluation.json").unlink()
+    done = in_ranks(forker, 2, tmp_path / "eval", "eval", str(both))
+    assert done.codes == [0, 0], done.said
+    assert done.said[1] == ""
+    assert (both / "evaluation.json").read_bytes() == (alone / "evaluation.json").read_bytes()
+    assert noted(tmp_path / "eval")["translations"]["1"] == [4] * 4
+
+
+def test_what_fails_in_one_process_is_measured_by_the_first(forker: Forker, measured: Path, tmp_path: Path) -> None:
+    run, other = tmp_path / "run", tmp_path / "other"
+    said = "process 1 of 2, counted from 0, failed to measure its share, so process 0 does: features"
+    for out, trouble, expected in ((run, "1 1 error", 1), (other, "", 0)):
+        done = in_ranks(forker, 2, tmp_path / "ranks", "run", str(measured), "--out", str(out), trouble=trouble)
+        assert done.codes == [0, 0]
+        assert done.said[0].count(f'warning: {said} {{"type": "noted"}}: ValueError: trouble\n') == expected
+        assert done.said[1] == ""
+    assert (run / "evaluation.json").read_bytes() == (other / "evaluation.json").read_bytes()
+
+
+def test_a_generator_that_fails_in_the_evaluation_is_named_as_by_one_process(
+    forker: Forker, measured: Path, tmp_path: Path
+) -> None:
+    words = ("run", str(measured), "--out", str(tmp_path / "run"))
+    both = in_ranks(forker, 2, tmp_path / "both", *words, trouble="dark")
+    assert both.codes == [1, 1]
+    assert names(tmp_path / "run/checkpoints") == ["step-000004", "step-000008"]
+    alone = in_ranks(forker, 1, tmp_path / "alone", *words, trouble="dark")
+    sentence = both.said[0].splitlines()[-1]
+    assert sentence == alone.said[0].splitlines()[-1]
+    assert sentence == (
+        "ganlab: generator, in the evaluation at step 8: too dark (generator 'restless' of plugin 'trial' of"
+        " ganlab-trial 1.0; images (32, 1, 16, 16), embedding (32, 4, 16, 16))"
+    )
+    assert both.said[1] == ""
+
+
+@pytest.mark.parametrize("how", ["SIGINT", pytest.param("SIGTERM", marks=pytest.mark.faults)])
+def test_a_signal_in_the_last_evaluation_stops_all_with_one_sentence(
+    forker: Forker, measured: Path, tmp_path: Path, how: str
+) -> None:
+    """Each process gets the signal at its first batch. One process resumes."""
+    words = ("run", str(measured), "--out", str(tmp_path / "run"), "--set", "evaluation.every=null")
+    done = in_ranks(forker, 2, tmp_path / "ranks", *words, trouble=f"01 1 {how}")
+    assert done.codes == [130, 130]
+    assert "\nganlab: all 8 steps are saved, not yet measured; resume with: ganlab run " in done.said[0]
+    assert done.said[1] == ""
+    assert forker.run(*words, environment={"GANLAB_CACHE": str(tmp_path)}).code == 0
+
+
+@pytest.mark.faults
+def test_a_process_that_is_killed_in_the_last_evaluation_ends_torchrun(
+    forker: Forker, measured: Path, tmp_path: Path
+) -> None:
+    """Rank 0 says why it stops, before or after torchrun has told it to."""
+    words = ("-m", "ganlab", "run", str(measured), "--out", str(tmp_path / "run"), "--set", "evaluation.every=null")
+    environment = {"GANLAB_CACHE": str(tmp_path / "cache"), "TRIAL_TROUBLE": "1 1 SIGKILL"}
+    done = forker.run(*TORCHRUN, "2", *words, python=True, environment=environment)
+    assert done.code != 0
+    assert LOST in done.said or "\nganlab: all 8 steps are saved, not yet measured; resume with: " in done.said
+    environment["TRIAL_TROUBLE"] = "0 0 nothing"
+    done = forker.run(*TORCHRUN, "2", *words, python=True, environment=environment)
+    assert done.code == 0
+    assert (tmp_path / "run/evaluation.json").exists()
+
+
+def test_two_processes_measure_folders_as_one_does(forker: Forker, trial: None, tmp_path: Path) -> None:
+    folders = [str(folder) for folder in draw(tmp_path, 40).values()]
+    words = ("eval", "--images", *folders, "--metric", "kid", "--features", "noted", "--json")
+    both, alone = (in_ranks(forker, count, tmp_path / f"ranks-{count}", *words) for count in (2, 1))
+    assert both.codes == [0, 0], both.said
+    assert both.said == [alone.said[0], ""]
+    assert noted(tmp_path / "ranks-2")["vectors"]["1"] == [8, 8]
+
+
+@pytest.mark.parametrize(
+    ("words", "trouble", "codes", "sentence"),
+    [
+        (["missing"], "", [2, 2], "missing is not a run"),
+        (["--images", "A", "missing"], "", [2, 2], "missing does not exist"),
+        (["--images", "A", "A"], "1 1 SIGKILL", [1, -signal.SIGKILL], "another process of this evaluation was killed"),
+    ],
+)
+def test_an_evaluation_in_two_processes_fails_with_one_sentence(
+    forker: Forker, trial: None, tmp_path: Path, words: list[str], trouble: str, codes: list[int], sentence: str
+) -> None:
+    folder = str(draw(tmp_path, 40)["a"])
+    words = [{"A": folder, "missing": str(tmp_path / "missing")}.get(word, word) for word in words]
+    metric = ("--metric", "kid", "--features", "noted")
+    done = in_ranks(forker, 2, tmp_path / "ranks", "eval", *words, *metric, trouble=trouble)
+    assert done.codes == codes
+    assert done.said[0].startswith("ganlab: ")
+    assert len(done.said[0].splitlines()) == 1
+    assert sentence in done.said[0]
+    assert done.said[1] == ""

@@ -11,14 +11,14 @@ from PIL import Image
 from helpers.systems import SIZE
 
 
-def draw(folder: Path) -> dict[str, Path]:
-    """Returns {domain: a new folder of a dozen pictures of noise}."""
+def draw(folder: Path, count: int = 12) -> dict[str, Path]:
+    """Returns {domain: a new folder of `count` pictures of noise}."""
     folders = {}
     for index, domain in enumerate("ab"):
         folders[domain] = folder / f"pictures-{domain}"
-        folders[domain].mkdir()
+        folders[domain].mkdir(parents=True)
         random = np.random.default_rng(index)
-        for number in range(12):
+        for number in range(count):
             pixels = random.integers(0, 256, (SIZE + 4, SIZE, 3), dtype=np.uint8)
             Image.fromarray(pixels).save(folders[domain] / f"{number:02}.png")
     return folders

@@ -1,6 +1,7 @@
 """Starts the processes of one run, as torchrun does, in forks: python ranks.py COUNT FOLDER WORD...
 
-The words are ganlab's, or `systems`: trains those in TRAINED. What the process of rank N prints is FOLDER/rank-N.txt.
+The words are ganlab's, or `systems`: trains those in TRAINED, or `pieces`: shares pieces of work. What the process of
+rank N prints is FOLDER/rank-N.txt.
 Prints the exit codes as JSON, minus the signal's number for a process that a signal ended.
 """
 
@@ -10,16 +11,20 @@ import json
 import os
 import socket
 import sys
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from ganlab import distributed
+import ganlab
+from ganlab import distributed, workers
 from ganlab.cli.commands import main
 from ganlab.components.registry import registry
 from ganlab.engine.trainer import Trainer
+from ganlab.errors import Elsewhere
 from ganlab.spec.files import merge
 from ganlab.spec.models import Json
 from ganlab.spec.resolve import resolve
@@ -92,6 +97,68 @@ def train_all(folder: Path, batch: int) -> None:
             torch.save(train(name, batch, accumulate), folder / f"{name}-{accumulate}-{distributed.rank()}.pt")
 
 
+class Tools:
+    """Computes (number of the piece, rank, what was given)."""
+
+    def __init__(self) -> None:
+        self.given: list[tuple[int, str]] = []
+
+    def receive(self, number: int, value: str) -> None:
+        self.given = [(number, value)]
+
+    def forget(self) -> None:
+        self.given = []
+
+    def __call__(self, task: str) -> Callable[[Iterable[int]], Iterator[Any]]:
+        if task == "only in rank 0" and distributed.rank():
+            raise KeyError(task)
+        return partial(self._results, task)
+
+    def _results(self, task: str, pieces: Iterable[int]) -> Iterator[Any]:
+        for piece in pieces:
+            if task == "nowhere" and piece > 2:
+                raise ValueError(f"piece {piece} of rank {distributed.rank()}")
+            yield piece, distributed.rank(), self.given
+
+
+def share_pieces(folder: Path) -> None:
+    """Rank 0 shares tasks with the others, then fails. Each process writes what it has."""
+    tools, found = Tools(), dict[str, Any]()
+
+    def share(task: str, count: int, at_once: int = 1) -> None:
+        try:
+            found[f"{task}, {count}"] = [*workers.each(task, tools(task), iter(range(count)), at_once)]
+        except ValueError as error:
+            found[f"{task}, {count}"] = str(error)
+
+    with distributed.process_group():
+        try:
+            if distributed.rank():
+                workers.serve(tools)
+                found["forgotten"] = tools.given == []
+                workers.serve(tools)
+            else:
+                share("before", 3)
+                warned: list[str] = []
+                with workers.served(warned.append):
+                    share("everywhere", 11, 2)
+                    found["numbers"] = [workers.give(lambda: "one"), workers.give(lambda: "two")]
+                    share("everywhere", 3)
+                    share("everywhere", 1)
+                    share("only in rank 0", 8)
+                    share("only in rank 0", 7)
+                    share("nowhere", 8)
+                    share("everywhere", 2)
+                found["warned"] = warned
+                with workers.served(warned.append):
+                    raise ganlab.SpecError("the end")
+        except ganlab.SpecError as error:
+            found["end"] = str(error)
+        except Elsewhere as error:
+            found["end"] = [str(error), error.exit_code]
+        (folder / f"pieces-{distributed.rank()}.json").write_text(json.dumps(found))
+
+
 def in_ranks(count: int, folder: Path, words: list[str]) -> list[int]:
     """Does what the words say in `count` processes. Returns their exit codes."""
     with socket.socket() as free:
@@ -106,7 +173,10 @@ def in_ranks(count: int, folder: Path, words: list[str]) -> list[int]:
             os.environ |= {**address, "RANK": str(rank), "LOCAL_RANK": str(rank)}
             code: Any = 70
             try:
-                code = train_all(folder, int(words[1])) if words[0] == "systems" else main(words)
+                if words[0] == "systems":
+                    code = train_all(folder, int(words[1]))
+                else:
+                    code = share_pieces(folder) if words[0] == "pieces" else main(words)
             except SystemExit as ended:
                 code = ended.code
             except BaseException:

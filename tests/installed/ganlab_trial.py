@@ -49,6 +49,37 @@ class Sharing(ganlab.Generator):
         return images
 
 
+def _note(what: str, images: Tensor) -> None:
+    """Adds a line with the process's rank to the file that the variable TRIAL_LOG names, if it is set."""
+    if path := os.environ.get("TRIAL_LOG"):
+        with open(path, "a") as file:
+            file.write(f"{os.environ.get('RANK', 0)} {what} {len(images)}\n")
+
+
+class Restless(ganlab.Generator):
+    """Two convolutions. In eval mode its embeddings are noisy, and what it computes is noted."""
+
+    def __init__(self, source: Domain, target: Domain) -> None:
+        super().__init__()
+        self.encoder = nn.Conv2d(source.channels, 4, 3, 1, 1)
+        self.decoder = nn.Conv2d(4, target.channels, 3, 1, 1)
+
+    def encode(self, images: Tensor) -> Tensor:
+        embedding: Tensor = self.encoder(images)
+        if self.training:
+            return embedding
+        _note("embeddings", images)
+        if len(images) == 32 and "dark" in os.environ.get("TRIAL_TROUBLE", ""):
+            raise ValueError("too dark")
+        return embedding + torch.rand_like(embedding)
+
+    def decode(self, embedding: Tensor) -> Tensor:
+        if not self.training:
+            _note("translations", embedding)
+        images: Tensor = self.decoder(embedding).tanh()
+        return images
+
+
 class Forgetful(ganlab.Discriminator):
     """Has batch norm, and dropout, which draws from torch's global generator."""
 
@@ -211,6 +242,24 @@ class Averages(ganlab.Features):
         return adaptive_avg_pool2d(images, 2).flatten(1)
 
 
+class Noted(Averages):
+    """The same vectors, which are noted. What TRIAL_TROUBLE says happens at a batch of this process."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.batches = 0
+
+    def forward(self, images: Tensor) -> Tensor:
+        _note("vectors", images)
+        self.batches += 1
+        rank, batch, how = os.environ.get("TRIAL_TROUBLE", "0 0 nothing").split()
+        if self.batches == int(batch) and os.environ.get("RANK", "0") in rank:
+            if how == "error":
+                raise ValueError("trouble")
+            os.kill(os.getpid(), signal.Signals[how])
+        return super().forward(images)
+
+
 class Weighed(ganlab.Features):
     """The mean colour of an image, multiplied by weights that are read from a file, (N, 3)."""
 
@@ -248,6 +297,17 @@ class Brightness(ganlab.Metric):
         return {"brightness": Estimate(sum(values) / len(values), min(values), max(values), {"outputs": len(values)})}
 
 
+class Embedded(ganlab.Metric):
+    """The mean of the embeddings of the inputs."""
+
+    numbers = {"embedded": MetricInfo("the mean activation", "")}  # noqa: RUF012  (an interface's attribute)
+
+    def measure(self, data: MetricInputs) -> dict[str, Estimate]:
+        assert data.inputs is not None
+        value = float(data.encode(data.direction, data.inputs).mean())
+        return {"embedded": Estimate(value, value, value, {})}
+
+
 class Numberless(ganlab.Metric):
     """Has no `numbers`."""
 
@@ -257,17 +317,17 @@ class Numberless(ganlab.Metric):
 
 @ganlab.hookimpl
 def ganlab_features() -> dict[str, type[ganlab.Features]]:
-    return {"averages": Averages, "weighed": Weighed}
+    return {"averages": Averages, "noted": Noted, "weighed": Weighed}
 
 
 @ganlab.hookimpl
 def ganlab_metrics() -> dict[str, type[ganlab.Metric]]:
-    return {"brightness": Brightness, "numberless": Numberless}
+    return {"brightness": Brightness, "embedded": Embedded, "numberless": Numberless}
 
 
 @ganlab.hookimpl
 def ganlab_generators() -> dict[str, type[ganlab.Generator]]:
-    return {"sharing": Sharing}
+    return {"restless": Restless, "sharing": Sharing}
 
 
 @ganlab.hookimpl
