@@ -91,6 +91,7 @@ def test_several_processes_and_parts_take_the_steps_of_one(
         assert second.tolist() == pytest.approx([1 / ranks] * 2)
         assert third is None
         assert found["records"] == [{"every": (ranks - 1) / 2, "one": 5.0}]
+        check_overlap(tmp_path, ranks, rank)
     expected = {name: train(name, batch) for name in SYSTEMS}
     for name, accumulate in TRAINED:
         every = [torch.load(tmp_path / f"{name}-{accumulate}-{rank}.pt") for rank in range(ranks)]
@@ -100,6 +101,20 @@ def test_several_processes_and_parts_take_the_steps_of_one(
             assert found["draws"] == expected[name]["draws"]
             for record, whole in zip(found["records"], expected[name]["records"], strict=True):
                 assert record | {"seconds": 0} == pytest.approx(whole | {"seconds": 0}, rel=0, abs=1e-8)
+
+
+def check_overlap(folder: Path, ranks: int, rank: int) -> None:
+    """A gradient is sent within the backward pass if this rank has it and has sent all later parameters' gradients.
+
+    The first parameter's gradient waits for the end, as does what rank 1 lacks, and all that precedes it.
+    """
+    for lacking, rank_1_sends in ((None, 3), (0, 3), (2, 1)):
+        found = torch.load(folder / f"lacking-{lacking}-{rank}.pt")
+        assert found["sent"] == (rank_1_sends if rank == 1 else 3)
+        # rank r's gradient is r + 1 in each of two passes
+        every, but_one = (2 * (sum(range(1, ranks + 1)) - less) / ranks for less in (0, 2))
+        for index, gradient in enumerate(found["gradients"]):
+            assert gradient.tolist() == pytest.approx([but_one if index == lacking else every] * 1000)
 
 
 def test_torchrun_trains_a_run_in_two_processes(forker: Forker, spec: Path, tmp_path: Path) -> None:
