@@ -7,10 +7,12 @@ functions in the same order: each function waits for the other ranks.
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import timedelta
 from typing import Any, TypeVar
+from uuid import uuid4
 
 import torch
 import torch.distributed as dist
@@ -32,9 +34,11 @@ Value = TypeVar("Value")
 
 
 class _Group:
-    """Holds the process group for values of the host: None if there is one rank."""
+    """Holds the process group for values of the host, None if there is one rank, and how often torchrun has started
+    the ranks."""
 
     hosts: Any = None
+    attempt = 1
 
 
 @contextmanager
@@ -48,8 +52,9 @@ def process_group() -> Iterator[None]:
         return
     try:
         store, number, count = next(rendezvous("env://"))
+        _Group.attempt = _agree_on_attempt(store, number, count)
         # torchrun may keep the store when it starts the processes again, with the addresses of those that have ended
-        fresh = dist.PrefixStore(f"attempt-{_attempt()}", store)  # type: ignore[attr-defined]
+        fresh = dist.PrefixStore(f"attempt-{_Group.attempt}", store)  # type: ignore[attr-defined]
         backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
         dist.init_process_group(backend, store=fresh, rank=number, world_size=count)
         _Group.hosts = dist.new_group(backend="gloo", timeout=_PATIENCE)
@@ -87,11 +92,26 @@ def local_rank() -> int:
 
 def restarted() -> bool:
     """True if torchrun has started the processes again, after one of them ended."""
-    return _attempt() > 0
+    # torchrun counts its restarts on each machine alone
+    return _Group.attempt > 1 or os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0"
 
 
-def _attempt() -> int:
-    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
+def _agree_on_attempt(store: Any, number: int, count: int) -> int:
+    """Returns how often the ranks have met in a store: the same number to all of them.
+
+    The store may hold what earlier processes left there, which torchrun has ended.
+    """
+    if number == 0:
+        attempt = store.add("attempts", 1)
+        for other in range(1, count):
+            store.set(store.get(f"attempts/{attempt}/{other}"), str(attempt))
+        return int(attempt)
+    # an earlier rank 0 never answers to this name
+    own = uuid4().hex
+    while not store.check([own]):
+        store.set(f"attempts/{store.add('attempts', 0)}/{number}", own)
+        time.sleep(0.05)
+    return int(store.get(own))
 
 
 def device(asked: str, where: str) -> str:
