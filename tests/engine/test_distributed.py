@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
+import socket
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,9 +18,9 @@ from safetensors.torch import load_file
 import ganlab
 from ganlab.spec.files import merge
 from ganlab.spec.models import Json
-from helpers.folders import names
+from helpers.folders import draw, names
 from helpers.paths import TESTS
-from helpers.processes import Forker, records
+from helpers.processes import ENVIRONMENT, Forker, records
 from helpers.ranks import SYSTEMS, TRAINED, train
 
 LOST = (
@@ -214,3 +218,41 @@ def test_torchrun_starts_a_killed_run_again(forker: Forker, spec: Path, tmp_path
         assert "tiny resumes after step 4" in done.said
     assert forker.run("run", str(path), "--out", str(alone)).code == 0
     check_same(run, alone, 8)
+
+
+@pytest.mark.faults
+def test_machines_without_a_shared_folder_train_a_run_again_after_a_kill(
+    forker: Forker, spec: Path, tmp_path: Path
+) -> None:
+    """Two torchruns stand for two machines. The one whose process lives on does not count the restart."""
+    patch = {
+        "data": {domain: {"path": f"pictures-{domain}"} for domain in "ab"},
+        "losses": {"troubled": {"type": "troubled", "step": 5, "how": "kill"}},
+    }
+    path, machines = patched(spec, patch), [tmp_path / name for name in ("one", "two")]
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        rendezvous = ("--rdzv-backend", "c10d", "--rdzv-endpoint", f"127.0.0.1:{free.getsockname()[1]}")
+    words = (*TORCHRUN, "1", "--nnodes", "2", "--max-restarts", "1", *rendezvous, "-m", "ganlab", "run", "spec.json")
+    started = []
+    for machine in machines:
+        machine.mkdir()
+        draw(machine)
+        shutil.copy(path, machine / "spec.json")
+        environment = ENVIRONMENT | {"GANLAB_CACHE": str(machine / "cache")}
+        command = [sys.executable, *words, "--out", "run", "--fresh"]
+        with (machine / "log").open("w") as log:
+            started.append(subprocess.Popen(command, cwd=machine, env=environment, stdout=log, stderr=log))
+    try:
+        codes = [process.wait(timeout=600) for process in started]
+    finally:
+        for process in started:
+            process.terminate()
+    said = "".join((machine / "log").read_text() for machine in machines)
+    assert codes == [0, 0], said
+    assert said.count("trained: 8 steps") == 1
+    assert "tiny resumes after step 4" in said
+    # rank 0 is on either machine
+    (run,) = (machine / "run" for machine in machines if names(machine / "run"))
+    assert forker.run("run", str(path), "--out", str(tmp_path / "alone"), folder=str(machines[0])).code == 0
+    check_same(run, tmp_path / "alone", 8)
