@@ -52,7 +52,7 @@ def process_group() -> Iterator[None]:
         return
     try:
         store, number, count = next(rendezvous("env://"))
-        _Group.attempt = _agree_on_attempt(store, number, count)
+        _Group.attempt = agree_on_attempt(store, number, count)
         # torchrun may keep the store when it starts the processes again, with the addresses of those that have ended
         fresh = dist.PrefixStore(f"attempt-{_Group.attempt}", store)  # type: ignore[attr-defined]
         backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
@@ -96,7 +96,7 @@ def restarted() -> bool:
     return _Group.attempt > 1 or os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0"
 
 
-def _agree_on_attempt(store: Any, number: int, count: int) -> int:
+def agree_on_attempt(store: Any, number: int, count: int) -> int:
     """Returns how often the ranks have met in a store: the same number to all of them.
 
     The store may hold what earlier processes left there, which torchrun has ended.
@@ -106,8 +106,8 @@ def _agree_on_attempt(store: Any, number: int, count: int) -> int:
         for other in range(1, count):
             store.set(store.get(f"attempts/{attempt}/{other}"), str(attempt))
         return int(attempt)
-    # an earlier rank 0 never answers to this name
     own = uuid4().hex
+    # only this attempt's rank 0 answers to the name; until it has come, the store has the number of the last attempt
     while not store.check([own]):
         store.set(f"attempts/{store.add('attempts', 0)}/{number}", own)
         time.sleep(0.05)

@@ -8,14 +8,17 @@ import signal
 import socket
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
 import torch
+import torch.distributed as dist
 from safetensors.torch import load_file
 
 import ganlab
+from ganlab import distributed
 from ganlab.spec.files import merge
 from ganlab.spec.models import Json
 from helpers.folders import draw, names
@@ -119,6 +122,20 @@ def check_overlap(folder: Path, ranks: int, rank: int) -> None:
         every, but_one = (2 * (sum(range(1, ranks + 1)) - less) / ranks for less in (0, 2))
         for index, gradient in enumerate(found["gradients"]):
             assert gradient.tolist() == pytest.approx([but_one if index == lacking else every] * 1000)
+
+
+def test_the_processes_of_one_attempt_agree_on_its_number() -> None:
+    """The store, which torchrun keeps, has what those of earlier attempts left there. Rank 0 may come last."""
+    store = dist.HashStore()
+    for number in range(1, 4):
+        for rank in (1, 2):
+            store.set(f"attempts/{number - 1}/{rank}", "ended")
+        with ThreadPoolExecutor() as threads:
+            others = [threads.submit(distributed.agree_on_attempt, store, rank, 3) for rank in (1, 2)]
+            while any(store.get(f"attempts/{number - 1}/{rank}") == b"ended" for rank in (1, 2)):
+                assert not any(other.done() for other in others)
+            assert distributed.agree_on_attempt(store, 0, 3) == number
+            assert [other.result(timeout=60) for other in others] == [number] * 2
 
 
 def test_torchrun_trains_a_run_in_two_processes(forker: Forker, spec: Path, tmp_path: Path) -> None:
