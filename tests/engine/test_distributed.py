@@ -8,8 +8,8 @@ import signal
 import socket
 import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Thread
 from typing import Any, NamedTuple
 
 import pytest
@@ -130,12 +130,20 @@ def test_the_processes_of_one_attempt_agree_on_its_number() -> None:
     for number in range(1, 4):
         for rank in (1, 2):
             store.set(f"attempts/{number - 1}/{rank}", "ended")
-        with ThreadPoolExecutor() as threads:
-            others = [threads.submit(distributed.agree_on_attempt, store, rank, 3) for rank in (1, 2)]
-            while any(store.get(f"attempts/{number - 1}/{rank}") == b"ended" for rank in (1, 2)):
-                assert not any(other.done() for other in others)
-            assert distributed.agree_on_attempt(store, 0, 3) == number
-            assert [other.result(timeout=60) for other in others] == [number] * 2
+        met: dict[int, int] = {}
+
+        def meet(rank: int, met: dict[int, int] = met) -> None:
+            met[rank] = distributed.agree_on_attempt(store, rank, 3)
+
+        others = [Thread(target=meet, args=(rank,), daemon=True) for rank in (1, 2)]
+        for other in others:
+            other.start()
+        while any(store.get(f"attempts/{number - 1}/{rank}") == b"ended" for rank in (1, 2)):
+            assert not met
+        meet(0)
+        for other in others:
+            other.join(60)
+        assert met == dict.fromkeys(range(3), number)
 
 
 def test_torchrun_trains_a_run_in_two_processes(forker: Forker, spec: Path, tmp_path: Path) -> None:
