@@ -59,7 +59,10 @@ def process_group() -> Iterator[None]:
         dist.init_process_group(backend, store=fresh, rank=number, world_size=count)
         _Group.hosts = dist.new_group(backend="gloo", timeout=_PATIENCE)
     except (RuntimeError, ValueError, OSError) as error:
-        raise SpecError(f"the processes that torchrun started can't connect: {one_line(error)}") from error
+        raise SpecError(
+            f"the processes that torchrun started can't connect: {one_line(error)}; if they are on several machines,"
+            " set GLOO_SOCKET_IFNAME to the interface of their network"
+        ) from error
     try:
         yield
     except Elsewhere:
