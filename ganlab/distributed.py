@@ -7,10 +7,12 @@ functions in the same order: each function waits for the other ranks.
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import timedelta
 from typing import Any, TypeVar
+from uuid import uuid4
 
 import torch
 import torch.distributed as dist
@@ -32,9 +34,11 @@ Value = TypeVar("Value")
 
 
 class _Group:
-    """Holds the process group for values of the host: None if there is one rank."""
+    """Holds the process group for values of the host, None if there is one rank, and how often torchrun has started
+    the ranks."""
 
     hosts: Any = None
+    attempt = 1
 
 
 @contextmanager
@@ -48,13 +52,17 @@ def process_group() -> Iterator[None]:
         return
     try:
         store, number, count = next(rendezvous("env://"))
+        _Group.attempt = agree_on_attempt(store, number, count)
         # torchrun may keep the store when it starts the processes again, with the addresses of those that have ended
-        fresh = dist.PrefixStore(f"attempt-{_attempt()}", store)  # type: ignore[attr-defined]
+        fresh = dist.PrefixStore(f"attempt-{_Group.attempt}", store)  # type: ignore[attr-defined]
         backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
         dist.init_process_group(backend, store=fresh, rank=number, world_size=count)
         _Group.hosts = dist.new_group(backend="gloo", timeout=_PATIENCE)
     except (RuntimeError, ValueError, OSError) as error:
-        raise SpecError(f"the processes that torchrun started can't connect: {one_line(error)}") from error
+        raise SpecError(
+            f"the processes that torchrun started can't connect: {one_line(error)}; if they are on several machines,"
+            " set GLOO_SOCKET_IFNAME to the interface of their network"
+        ) from error
     try:
         yield
     except Elsewhere:
@@ -87,11 +95,26 @@ def local_rank() -> int:
 
 def restarted() -> bool:
     """True if torchrun has started the processes again, after one of them ended."""
-    return _attempt() > 0
+    # torchrun counts its restarts on each machine alone
+    return _Group.attempt > 1 or os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0"
 
 
-def _attempt() -> int:
-    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
+def agree_on_attempt(store: Any, number: int, count: int) -> int:
+    """Returns how often the ranks have met in a store: the same number to all of them.
+
+    The store may hold what earlier processes left there, which torchrun has ended.
+    """
+    if number == 0:
+        attempt = store.add("attempts", 1)
+        for other in range(1, count):
+            store.set(store.get(f"attempts/{attempt}/{other}"), str(attempt))
+        return int(attempt)
+    own = uuid4().hex
+    # only this attempt's rank 0 answers to the name; until it has come, the store has the number of the last attempt
+    while not store.check([own]):
+        store.set(f"attempts/{store.add('attempts', 0)}/{number}", own)
+        time.sleep(0.05)
+    return int(store.get(own))
 
 
 def device(asked: str, where: str) -> str:
@@ -113,45 +136,91 @@ def device(asked: str, where: str) -> str:
 # -- tensors of the device
 
 
-def average_gradients(parameters: Sequence[nn.Parameter]) -> None:
-    """Replaces each gradient by its mean over the ranks.
+@contextmanager
+def averaged_gradients(parameters: Sequence[nn.Parameter]) -> Iterator[None]:
+    """Replaces each gradient by its mean over the ranks. The block inside is the backward pass that completes them.
+
+    Sends a bucket of gradients as soon as they are complete, while the pass computes others (Li et al.,
+    arXiv:2006.15704, section 3.2.3).
 
     A rank that has no gradient of a parameter counts as one with zeros. If no rank has a gradient of a parameter, none
     is set. To find this out, a rank that lacks a gradient waits for its device.
     """
     if size() == 1 or not parameters:
+        yield
         return
-    gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
-    missing = [index for index, p in enumerate(parameters) if p.grad is None]
-    has = gradients[0].new_ones(len(parameters))
-    for index in missing:
-        has[index] = 0
-    _average([*gradients, has])
-    if missing:
-        for p, gradient, share in zip(parameters, gradients, has.tolist(), strict=True):
-            p.grad = gradient if share else None
+    average = _GradientAverage(parameters)
+    hooks: list[Any] = [
+        p.register_post_accumulate_grad_hook(average.add)  # type: ignore[no-untyped-call]
+        for p in parameters
+    ]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+    average.finish()
 
 
-def _average(tensors: Iterable[Tensor]) -> None:
-    """Replaces tensors by their means over the ranks. All buckets are on their way before the first is read."""
-    flats = [(bucket, torch.cat([tensor.reshape(-1) for tensor in bucket])) for bucket in _buckets(tensors)]
-    with _connected():
-        works = [dist.all_reduce(flat, async_op=True) for _, flat in flats]
-        for work in works:
-            work.wait()
-    for bucket, flat in flats:
-        means = torch.split(flat.div_(size()), [tensor.numel() for tensor in bucket])
-        for tensor, mean in zip(bucket, means, strict=True):
-            tensor.copy_(mean.view(tensor.shape))
+class _GradientAverage:
+    """Sends gradients in buckets. Every rank sends the same buckets in the same order.
+
+    A backward pass computes the gradients of the last parameters first, so the first bucket has those.
+    """
+
+    def __init__(self, parameters: Sequence[nn.Parameter]) -> None:
+        self._parameters = parameters
+        self._buckets = list(_buckets(reversed(parameters)))
+        self._bucket_of = {p: number for number, bucket in enumerate(self._buckets) for p in bucket}
+        self._incomplete = [set(bucket) for bucket in self._buckets]
+        self._sent: list[tuple[list[Tensor], Tensor, Any]] = []
+        """(tensors, the same in one, what waits for the other ranks) of each bucket."""
+
+    def add(self, p: nn.Parameter) -> None:
+        """Takes note that a parameter's gradient is complete. Sends the next buckets if they are complete."""
+        self._incomplete[self._bucket_of[p]].remove(p)
+        # the last bucket also says which gradients this rank has, which the end of the pass shows
+        while len(self._sent) < len(self._buckets) - 1 and not self._incomplete[len(self._sent)]:
+            self._send()
+
+    def _send(self, *also: Tensor) -> None:
+        gradients = [p.grad for p in self._buckets[len(self._sent)] if p.grad is not None]
+        tensors = [*gradients, *also]
+        flat = torch.cat([tensor.reshape(-1) for tensor in tensors])
+        with _connected():
+            self._sent.append((tensors, flat, dist.all_reduce(flat, async_op=True)))
+
+    def finish(self) -> None:
+        """Sends what is left, and replaces the gradients by the means."""
+        missing = [(index, p) for index, p in enumerate(self._parameters) if p.grad is None]
+        has = self._parameters[0].new_ones(len(self._parameters))
+        for index, p in missing:
+            has[index] = 0
+            p.grad = torch.zeros_like(p)
+        while len(self._sent) < len(self._buckets) - 1:
+            self._send()
+        self._send(has)
+        with _connected():
+            for _, _, work in self._sent:
+                work.wait()
+        for tensors, flat, _ in self._sent:
+            means = torch.split(flat.div_(size()), [tensor.numel() for tensor in tensors])
+            for tensor, mean in zip(tensors, means, strict=True):
+                tensor.copy_(mean.view(tensor.shape))
+        if missing:
+            shares = has.tolist()
+            for index, p in missing:
+                if not shares[index]:
+                    p.grad = None
 
 
-def _buckets(tensors: Iterable[Tensor]) -> Iterator[list[Tensor]]:
-    bucket: list[Tensor] = []
-    for tensor in tensors:
-        if bucket and sum(each.nbytes for each in bucket) + tensor.nbytes > BUCKET:
+def _buckets(parameters: Iterable[nn.Parameter]) -> Iterator[list[nn.Parameter]]:
+    bucket: list[nn.Parameter] = []
+    for p in parameters:
+        if bucket and sum(each.nbytes for each in bucket) + p.nbytes > BUCKET:
             yield bucket
             bucket = []
-        bucket.append(tensor)
+        bucket.append(p)
     yield bucket
 
 

@@ -62,13 +62,20 @@ class CudaGraphs:
 
     def capture(self, step: Callable[[], Row | None]) -> Callable[[], Row | None]:
         graph = torch.cuda.CUDAGraph()
-        # the outer contexts restore the stream also after a capture that fails
-        with (
-            torch.cuda.device(self._device),
-            torch.cuda.stream(self._stream),
-            torch.cuda.graph(graph, pool=self._pool, stream=self._stream),
-        ):
-            row = step()
+        generator = torch.cuda.default_generators[self._stream.device.index]
+        before = generator.clone_state()
+        try:
+            # the outer contexts restore the stream also after a capture that fails
+            with (
+                torch.cuda.device(self._device),
+                torch.cuda.stream(self._stream),
+                torch.cuda.graph(graph, pool=self._pool, stream=self._stream),
+            ):
+                row = step()
+        except BaseException:
+            # in torch 2.6 its own state would wait for the end of the capture, and refuse to draw
+            generator.graphsafe_set_state(before)
+            raise
 
         def replay() -> Row | None:
             graph.replay()

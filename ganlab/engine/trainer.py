@@ -83,7 +83,9 @@ class Trainer:
             for cache in caches:
                 cache.begin(turn.player, (self.state.step, index), turn.with_graph)
                 terms = self.loss_terms(turn, cache)
-                self.backward(turn, terms)
+                # the last part completes the gradients
+                with distributed.averaged_gradients(turn.parameters if cache is caches[-1] else ()):
+                    self.backward(turn, terms)
                 self.log.add(turn, terms)
             self.log.add_norm(turn, self.update(turn))
         self.update_average()
@@ -143,7 +145,6 @@ class Trainer:
 
         Returns the gradient's norm before clipping, or None if no parameter of the turn has a gradient.
         """
-        distributed.average_gradients(turn.parameters)
         updated = [p for p in turn.parameters if p.grad is not None]
         if not updated:
             return None

@@ -5,19 +5,25 @@ from __future__ import annotations
 import json
 import shutil
 import signal
+import socket
+import subprocess
+import sys
 from pathlib import Path
+from threading import Thread
 from typing import Any, NamedTuple
 
 import pytest
 import torch
+import torch.distributed as dist
 from safetensors.torch import load_file
 
 import ganlab
+from ganlab import distributed
 from ganlab.spec.files import merge
 from ganlab.spec.models import Json
 from helpers.folders import draw, names
 from helpers.paths import TESTS
-from helpers.processes import Forker, records
+from helpers.processes import ENVIRONMENT, Forker, records
 from helpers.ranks import SYSTEMS, TRAINED, train
 
 LOST = (
@@ -94,6 +100,7 @@ def test_several_processes_and_parts_take_the_steps_of_one(
         assert second.tolist() == pytest.approx([1 / ranks] * 2)
         assert third is None
         assert found["records"] == [{"every": (ranks - 1) / 2, "one": 5.0}]
+        check_overlap(tmp_path, ranks, rank)
     expected = {name: train(name, batch) for name in SYSTEMS}
     for name, accumulate in TRAINED:
         every = [torch.load(tmp_path / f"{name}-{accumulate}-{rank}.pt") for rank in range(ranks)]
@@ -103,6 +110,42 @@ def test_several_processes_and_parts_take_the_steps_of_one(
             assert found["draws"] == expected[name]["draws"]
             for record, whole in zip(found["records"], expected[name]["records"], strict=True):
                 assert record | {"seconds": 0} == pytest.approx(whole | {"seconds": 0}, rel=0, abs=1e-8)
+
+
+def check_overlap(folder: Path, ranks: int, rank: int) -> None:
+    """A gradient is sent within the backward pass if this rank has it and has sent all later parameters' gradients.
+
+    The first parameter's gradient waits for the end, as does what rank 1 lacks, and all that precedes it.
+    """
+    for lacking, rank_1_sends in ((None, 3), (0, 3), (2, 1)):
+        found = torch.load(folder / f"lacking-{lacking}-{rank}.pt")
+        assert found["sent"] == (rank_1_sends if rank == 1 else 3)
+        # rank r's gradient is r + 1 in each of two passes
+        every, but_one = (2 * (sum(range(1, ranks + 1)) - less) / ranks for less in (0, 2))
+        for index, gradient in enumerate(found["gradients"]):
+            assert gradient.tolist() == pytest.approx([but_one if index == lacking else every] * 1000)
+
+
+def test_the_processes_of_one_attempt_agree_on_its_number() -> None:
+    """The store, which torchrun keeps, has what those of earlier attempts left there. Rank 0 may come last."""
+    store = dist.HashStore()
+    for number in range(1, 4):
+        for rank in (1, 2):
+            store.set(f"attempts/{number - 1}/{rank}", "ended")
+        met: dict[int, int] = {}
+
+        def meet(rank: int, met: dict[int, int] = met) -> None:
+            met[rank] = distributed.agree_on_attempt(store, rank, 3)
+
+        others = [Thread(target=meet, args=(rank,), daemon=True) for rank in (1, 2)]
+        for other in others:
+            other.start()
+        while any(store.get(f"attempts/{number - 1}/{rank}") == b"ended" for rank in (1, 2)):
+            assert not met
+        meet(0)
+        for other in others:
+            other.join(60)
+        assert met == dict.fromkeys(range(3), number)
 
 
 def test_torchrun_trains_a_run_in_two_processes(forker: Forker, spec: Path, tmp_path: Path) -> None:
@@ -367,3 +410,41 @@ def test_an_evaluation_in_two_processes_fails_with_one_sentence(
     assert len(done.said[0].splitlines()) == 1
     assert sentence in done.said[0]
     assert done.said[1] == ""
+
+
+@pytest.mark.faults
+def test_machines_without_a_shared_folder_train_a_run_again_after_a_kill(
+    forker: Forker, spec: Path, tmp_path: Path
+) -> None:
+    """Two torchruns stand for two machines. The one whose process lives on does not count the restart."""
+    patch = {
+        "data": {domain: {"path": f"pictures-{domain}"} for domain in "ab"},
+        "losses": {"troubled": {"type": "troubled", "step": 5, "how": "kill"}},
+    }
+    path, machines = patched(spec, patch), [tmp_path / name for name in ("one", "two")]
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        rendezvous = ("--rdzv-backend", "c10d", "--rdzv-endpoint", f"127.0.0.1:{free.getsockname()[1]}")
+    words = (*TORCHRUN, "1", "--nnodes", "2", "--max-restarts", "1", *rendezvous, "-m", "ganlab", "run", "spec.json")
+    started = []
+    for machine in machines:
+        machine.mkdir()
+        draw(machine)
+        shutil.copy(path, machine / "spec.json")
+        environment = ENVIRONMENT | {"GANLAB_CACHE": str(machine / "cache")}
+        command = [sys.executable, *words, "--out", "run", "--fresh"]
+        with (machine / "log").open("w") as log:
+            started.append(subprocess.Popen(command, cwd=machine, env=environment, stdout=log, stderr=log))
+    try:
+        codes = [process.wait(timeout=600) for process in started]
+    finally:
+        for process in started:
+            process.terminate()
+    said = "".join((machine / "log").read_text() for machine in machines)
+    assert codes == [0, 0], said
+    assert said.count("trained: 8 steps") == 1
+    assert "tiny resumes after step 4" in said
+    # rank 0 is on either machine
+    (run,) = (machine / "run" for machine in machines if names(machine / "run"))
+    assert forker.run("run", str(path), "--out", str(tmp_path / "alone"), folder=str(machines[0])).code == 0
+    check_same(run, tmp_path / "alone", 8)

@@ -15,8 +15,10 @@ from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import torch
+import torch.distributed as dist
 from torch import nn
 
 import ganlab
@@ -83,8 +85,35 @@ def means() -> Json:
     record = {"every": float(rank)}
     if rank == 1:
         parameters[1].grad, record["one"] = torch.ones(2), 5.0
-    distributed.average_gradients(parameters)
+    with distributed.averaged_gradients(parameters):
+        pass
     return {"gradients": [p.grad for p in parameters], "records": distributed.means([record])}
+
+
+def overlapping(lacking: int | None) -> Json:
+    """Averages the gradients of four parameters, which are sent one by one, after two backward passes.
+
+    Rank 1 has no gradient of the parameter `lacking`. Returns the gradients, and how many were sent within the last
+    pass.
+    """
+    rank = distributed.rank()
+    parameters = [nn.Parameter(torch.ones(1000)) for _ in range(4)]
+    used = [p for index, p in enumerate(parameters) if (rank, index) != (1, lacking)]
+
+    def backward() -> None:
+        x = torch.tensor(rank + 1.0)
+        for p in used:
+            x = x * p
+        torch.autograd.backward(x.sum(), inputs=parameters)
+
+    backward()
+    with (
+        mock.patch.object(dist, "all_reduce", wraps=dist.all_reduce) as sending,
+        distributed.averaged_gradients(parameters),
+    ):
+        backward()
+        sent = sending.call_count
+    return {"gradients": [p.grad for p in parameters], "sent": sent}
 
 
 def train_all(folder: Path, batch: int) -> None:
@@ -92,7 +121,8 @@ def train_all(folder: Path, batch: int) -> None:
     # gradients of small networks go in several buckets too
     distributed.BUCKET = 2000
     with distributed.process_group():
-        torch.save(means(), folder / f"means-{distributed.rank()}.pt")
+        for found, of in ((means(), "means"), *((overlapping(p), f"lacking-{p}") for p in (None, 0, 2))):
+            torch.save(found, folder / f"{of}-{distributed.rank()}.pt")
         for name, accumulate in TRAINED:
             torch.save(train(name, batch, accumulate), folder / f"{name}-{accumulate}-{distributed.rank()}.pt")
 
