@@ -248,7 +248,7 @@ def _without_auto(asked: Json, here: Spec, device: str) -> Iterator[str]:
 
     `here` is the spec as this machine reads it. The precision of a device that it does not have stays "auto".
     """
-    chosen: dict[str, object] = {"device": device, "threads": 1}
+    chosen: dict[str, object] = {"device": device, "threads": 1, "compile": "true" if here.runtime.compile else "false"}
     if device in devices():
         chosen["precision"] = here.runtime.precision
     yield from (f"runtime.{name}={value}" for name, value in chosen.items() if asked.get(name, "auto") == "auto")

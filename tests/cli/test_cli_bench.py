@@ -52,8 +52,9 @@ def test_the_fastest_precision_is_kept_and_auto_means_it(here: Path, monkeypatch
     (entry,) = json.loads((here / "cache" / "tuned.json").read_text()).values()
     assert entry["spec"] == "tiny"
     assert list(entry["seconds_a_step"]) == ["float32", "bfloat16"]
-    assert entry["precision"] == fastest(entry["seconds_a_step"])
-    assert f"runtime.precision auto is {entry['precision']} on {devices.device_name('cpu')}" in done.stdout
+    assert (entry["precision"], entry["compile"]) == (fastest(entry["seconds_a_step"]), False)
+    sentence = f"runtime.precision auto is {entry['precision']}, runtime.compile auto is false on"
+    assert f"{sentence} {devices.device_name('cpu')} from now on" in done.stdout
     for command in ("check", "run"):
         done = CliRunner().invoke(app, [command, "tiny.json", *auto])
         assert f"runtime.precision auto is {entry['precision']} here" in done.stderr
@@ -73,7 +74,7 @@ def test_the_fastest_precision_is_kept_and_auto_means_it(here: Path, monkeypatch
         ({"float32": 1.0}, "float32"),
     ],
 )
-def test_a_less_exact_precision_has_to_save_a_twentieth(seconds: dict[str, float], expected: str) -> None:
+def test_a_way_that_is_less_plain_has_to_save_a_twentieth(seconds: dict[str, float], expected: str) -> None:
     assert fastest(seconds) == expected
 
 
