@@ -75,7 +75,11 @@ class Trainer:
     def step(self) -> None:
         """Takes one step. Does not synchronise with the device."""
         self.position.step = self.state.step + 1
-        with self.system.components.attributing(self.position), self.log.step(self.state, self.batches.batch):
+        with (
+            self.system.components.attributing(self.position),
+            self.log.step(self.state, self.batches.batch),
+            self.networks.settings(),
+        ):
             distributed.reseed(self.system.spec.seed, self.state.step)
             turns = self.plan(self.state.step, self.position)
             self._first_draw = self.state.draws

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch._functorch import config
 from torch.utils._pytree import tree_leaves
 
 from ganlab.errors import MOST, SpecError, shortened
@@ -59,12 +61,13 @@ TRACER = Compiler("eager")
 def compiler_for(device: torch.device, deterministic: bool) -> Compiler:
     """Returns the compiler of a training. Each process makes the same code, so a resumed run has the same bytes.
 
-    Networks that draw random numbers take them from torch's generators, as they do without a compiler. With
-    `deterministic`, the code is chosen without measuring how fast it is. Raises SpecError if torch can't compile here.
+    Networks draw random numbers from torch's generators, which the run seeds and keeps, as without a compiler. A tensor
+    may get the numbers in another order, because the compiler chooses its layout in memory. With `deterministic`, the
+    code is chosen without measuring how fast it is. Raises SpecError if torch can't compile here.
     """
     if "isolate_recompiles" not in inspect.signature(torch.compile).parameters:
         raise SpecError(f"runtime.compile: true is not allowed with torch {torch.__version__}, which is too old")
-    # inductor's own generator would draw other numbers than torch's
+    # fallback_random: inductor's own generator would draw other numbers than torch's
     compiler = Compiler(
         BACKEND, **({"fallback_random": True, "deterministic": deterministic} if BACKEND == "inductor" else {})
     )
@@ -85,6 +88,13 @@ def _reason(error: BaseException) -> str:
     return shortened(str(inner).strip().partition("\n")[0], MOST)
 
 
+def settings() -> AbstractContextManager[object]:
+    """Returns the settings of torch in which steps with compiled networks are taken."""
+    # the backward pass is compiled with the forward pass, where an error tells the network; a loss may use a graph twice
+    patched: AbstractContextManager[object] = config.patch(force_non_lazy_backward_lowering=True, donated_buffer=False)
+    return patched
+
+
 def _double(x: Tensor) -> Tensor:
     return 2 * x
 
@@ -92,9 +102,7 @@ def _double(x: Tensor) -> Tensor:
 def _called(network: nn.Module, compiled: Callable[[Tensor], Any], ordinary: Callable[[Tensor], Any], x: Tensor) -> Any:
     # `network` is the first argument so that error attribution finds it
     try:
-        # the backward pass is compiled now, where an error tells the network; a loss may use the graph more than once
-        with torch._functorch.config.patch(force_non_lazy_backward_lowering=True, donated_buffer=False):
-            return compiled(x)
+        return compiled(x)
     except Exception as error:
         # the network's own errors are raised here
         ordinary(x)

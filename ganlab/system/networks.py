@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, NamedTuple
 
 import torch
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ganlab.errors import SpecError, text_of
 from ganlab.interfaces.networks import Discriminator, Generator
-from ganlab.system.compiling import Compiler, watched
+from ganlab.system.compiling import Compiler, settings, watched
 from ganlab.system.recomputing import recomputed
 from ganlab.torch_utils import as_float, checked_activations
 
@@ -139,6 +139,10 @@ class Networks:
             network = self[name]
             for method in ("features", "decode") if isinstance(network, Generator) else ("features",):
                 self._compiled[name, method] = compiler(name, network, method)
+
+    def settings(self) -> AbstractContextManager[object]:
+        """Returns the settings of torch in which a step is taken."""
+        return settings() if self._compiled else nullcontext()
 
     @contextmanager
     def uncompiled(self) -> Iterator[None]:
