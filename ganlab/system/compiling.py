@@ -90,7 +90,7 @@ def _reason(error: BaseException) -> str:
 
 def settings() -> AbstractContextManager[object]:
     """Returns the settings of torch in which steps with compiled networks are taken."""
-    # the backward pass is compiled with the forward pass, where an error tells the network; a loss may use a graph twice
+    # compile the backward pass with the forward pass, where an error tells the network, and let losses retain graphs
     patched: AbstractContextManager[object] = config.patch(force_non_lazy_backward_lowering=True, donated_buffer=False)
     return patched
 
