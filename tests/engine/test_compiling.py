@@ -14,7 +14,6 @@ from typing import Any
 
 import pytest
 import torch
-from engine.test_capture import capturing, experiment
 from torch import Tensor, nn
 
 import ganlab
@@ -25,6 +24,7 @@ from ganlab.errors import RunError, SpecError
 from ganlab.spec.files import merge
 from ganlab.spec.models import Json
 from ganlab.system import compiling
+from helpers.capturing import capturing, experiment
 from helpers.experiments import FILES
 from helpers.systems import make_trainer
 from helpers.trained import assert_same, state_of
