@@ -26,7 +26,7 @@ from ganlab.system.build import System, build
 from ganlab.system.forward_cache import ForwardCache
 from ganlab.system.host_inputs import StaticInputs
 from ganlab.system.host_reads import HostReads
-from helpers.capturing import Again, capturing, experiment
+from helpers.capturing import Again, Replay, capturing, experiment
 from helpers.experiments import FILES
 from helpers.systems import RandomImages, make_trainer
 from helpers.trained import assert_same
