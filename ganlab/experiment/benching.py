@@ -32,6 +32,9 @@ BLOCKS = 10
 LEAST_SAVED = 0.05
 """The share of a step's time that a less exact precision, or a compiler, has to save to be chosen."""
 
+COMPILED_ON = ("cuda",)
+"""The types of devices on which `tune` times compiled networks. On CPUs they took more time in every measurement."""
+
 IMAGES = 64
 """The fewest images of each domain that are read; two batches, if these are more."""
 
@@ -81,8 +84,7 @@ def tune(
     fastest way.
 
     The "auto" of `runtime.precision` and `runtime.compile` means that way from then on, for all specs on devices of
-    this name with this version of torch. Compiled networks are timed on CUDA devices alone: on CPUs they took more time
-    in every measurement. The arguments are those of `bench`; each way takes `steps` timed steps.
+    this name with this version of torch. The arguments are those of `bench`; each way takes `steps` timed steps.
 
     Returns {"spec", "size", "batch", "steps", "ways", "precision", "compile", "file", "hardware"}: "ways" are
     {"precision", "compile", "seconds", "images_a_second"} with the spreads of `bench`, "precision" and "compile" are
@@ -96,7 +98,7 @@ def tune(
         base = load_spec(spec, changes)
         device = base.runtime.device
         ways = [tuning.Tuned(each) for each in devices.precisions(device)]
-        compiles = device.startswith("cuda") and not base.runtime.checkpoint_activations
+        compiles = torch.device(device).type in COMPILED_ON and not base.runtime.checkpoint_activations
         if len(ways) < 2 and not compiles:
             raise SpecError(f"--tune: {device} computes with {ways[0]} alone, so there is nothing to choose")
         specs = {

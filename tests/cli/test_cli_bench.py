@@ -14,8 +14,10 @@ from typer.testing import CliRunner
 from ganlab.cli import process
 from ganlab.cli.commands import app
 from ganlab.cli.tables import show_bench
+from ganlab.experiment import benching
 from ganlab.experiment.benching import fastest
 from ganlab.spec import devices
+from ganlab.system import compiling
 
 
 def test_a_spec_is_timed_and_nothing_is_written(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -62,6 +64,33 @@ def test_the_fastest_precision_is_kept_and_auto_means_it(here: Path, monkeypatch
     # the run keeps it, whatever the file says later
     (here / "cache" / "tuned.json").unlink()
     assert json.loads((here / "runs" / "tiny" / "spec.json").read_text())["runtime"]["precision"] == entry["precision"]
+
+
+@pytest.mark.skipif(len(devices.precisions("cpu")) < 2, reason="this processor computes with float32 alone")
+@pytest.mark.parametrize("generator", ["dropout", pytest.param("resnet", marks=pytest.mark.faults)])
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor")
+def test_compiled_networks_are_timed_where_they_may_save_time(
+    generator: str, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Here on a CPU. A generator that can't be compiled, as one with `dropout`, is left out with a warning."""
+    monkeypatch.setenv("GANLAB_CACHE", str(here / "cache"))
+    monkeypatch.setattr(benching, "COMPILED_ON", ("cpu",))
+    monkeypatch.setattr(compiling, "BACKEND", "aot_eager")
+    resnet = {"type": "resnet", "width": 4, "blocks": 2}
+    asked = {"dropout": {"type": "dropout", "of": resnet}, "resnet": resnet}[generator]
+    words = ["bench", "tiny.json", "--tune", "--steps", "2", "--json", "--set", f"generator={json.dumps(asked)}"]
+    done = CliRunner().invoke(app, words)
+    assert done.exit_code == 0, done.stderr
+    found = json.loads(done.stdout)
+    plain = [("float32", False), ("bfloat16", False)]
+    ways = [(way["precision"], way["compile"]) for way in found["ways"]]
+    if generator == "dropout":
+        assert ways == plain
+        assert "compiled networks are not timed: generator: can't translate" in done.stderr
+    else:
+        assert sorted(ways) == sorted([*plain, (found["precision"], True)])
+    (entry,) = json.loads((here / "cache" / "tuned.json").read_text()).values()
+    assert (entry["precision"], entry["compile"]) == (found["precision"], found["compile"])
 
 
 @pytest.mark.parametrize(
