@@ -65,12 +65,15 @@ class Trainer:
         """
         twice = self.dry_run.differentiated_twice
         names = [name for name in self.networks.modules if name not in twice]
+        if not names:
+            warn("runtime.compile: no network is compiled, because losses differentiate all of them twice")
+            return
         compiler = compiler_for(self.system.device, self.system.spec.runtime.deterministic)
         self.networks.compile(names, TRACER)
         check_forwards(self.system, example)
         self.networks.compile(names, compiler)
         left = f"; not {', '.join(sorted(twice))}, which a loss differentiates twice" if twice else ""
-        warn(f"the first steps take up to some minutes, to compile {', '.join(names) or 'no network'}{left}")
+        warn(f"the first steps take up to some minutes, to compile {', '.join(names)}{left}")
 
     def step(self) -> None:
         """Takes one step. Does not synchronise with the device."""
