@@ -4,6 +4,7 @@ Each part writes FOLDER/PART.json after every measurement, so that a stop loses 
 
 - captured: a run of captured steps has the bytes of a run of eager steps.
 - table: images a second at 64, 128 and 256 pixels, batch 1 to 64, in each precision, eager and captured.
+- compiled: the same for a few sizes in bfloat16, captured, without and with compiled networks.
 - peer: our step beside that of junyanz/pytorch-CycleGAN-and-pix2pix, in turn in one process.
 - long: 2,000 steps of paper/emb, extrapolated to its 55,000.
 - evaluation: the time of emb's evaluation.
@@ -13,13 +14,12 @@ from __future__ import annotations
 
 import argparse
 import functools
-import gc
 import itertools
 import json
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,8 @@ from peer import ours, peers
 from systems import RandomImages, make_trainer, sampled_noise
 
 import ganlab
-from ganlab.engine.device_peak import measure_peak
+from ganlab.determinism import reproducible
+from ganlab.engine.device_peak import Peak, measure_peak
 from ganlab.engine.step_cost import block_seconds, count, take_step
 from ganlab.engine.trainer import Trainer
 from ganlab.errors import OutOfMemory
@@ -41,13 +42,20 @@ from ganlab.runs.environment import describe_hardware
 from ganlab.spec import devices
 from ganlab.spec.files import merge
 from ganlab.spec.models import Json, Runtime
-from ganlab.torch_utils import wait_for
+from ganlab.torch_utils import free_memory, wait_for
 
-MODES: dict[str, Json] = {"eager": {"capture": False}, "captured": {"capture": True}}
+MODES: dict[str, Json] = {
+    "eager": {"capture": False, "compile": False},
+    "captured": {"capture": True, "compile": False},
+    "compiled": {"capture": True, "compile": True},
+}
 """{mode: the keys of `runtime` that choose it}."""
 
 FIRST = [(64, 16), (64, 64), (256, 1), (256, 32)]
 """(pixels, batch) of the cells that are measured first."""
+
+COMPILED = [(256, 32), (64, 16), (64, 64)]
+"""(pixels, batch) of the cells that are compiled, each of which takes up to a minute."""
 
 CELLS = [*FIRST, *(cell for cell in itertools.product((64, 128, 256), (1, 8, 16, 64)) if cell not in FIRST)]
 WARM_UP, BLOCKS, SECONDS = 4, 5, 0.6
@@ -87,12 +95,10 @@ class Part:
 
 
 @contextmanager
-def freed() -> Iterator[None]:
+def freed(part: Part) -> Iterator[None]:
     """Frees the device's memory afterwards."""
     yield
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
+    free_memory(torch.device(part.device))
 
 
 def settled(trainer: Trainer) -> int:
@@ -105,9 +111,9 @@ def settled(trainer: Trainer) -> int:
 def captured(part: Part) -> None:
     steps = 4 if part.tiny else 40
     states = []
-    for runtime in MODES.values():
-        with freed():
-            trainer = make_trainer("emb.json", {"runtime": runtime}, sampled_noise)
+    for mode in ("eager", "captured"):
+        with freed(part):
+            trainer = make_trainer("emb.json", {"runtime": MODES[mode]}, sampled_noise)
             with reproducibly(trainer.system.spec):
                 for _ in range(steps):
                     take_step(trainer)
@@ -121,31 +127,53 @@ def captured(part: Part) -> None:
 
 
 def table(part: Part) -> None:
-    peaks: dict[str, Any] = {}
     cells = [(16, 1), (16, 2)] if part.tiny else CELLS
-    for (size, batch), precision in itertools.product(cells, devices.precisions(part.device)):
-        for mode, runtime in MODES.items():
-            cell = {"size": size, "batch": batch, "precision": precision, "mode": mode}
-            if part.seconds_left < 5:
-                part.add(**cell, skipped="no time was left")
-                continue
-            with freed():
-                try:
-                    part.add(**cell, **measured(part, size, batch, {"precision": precision, **runtime}, peaks))
-                except (OutOfMemory, torch.OutOfMemoryError) as error:
-                    part.add(**cell, skipped=f"out of memory: {str(error).splitlines()[0]}")
+    fill(part, cells, devices.precisions(part.device), ("eager", "captured"), 5)
 
 
-def measured(part: Part, size: int, batch: int, runtime: Json, peaks: dict[str, Any]) -> Json:
-    """Returns the speed and the memory of a cell. `peaks`, {precision: peak of the device}, is filled."""
+def compiled(part: Part) -> None:
+    cells, precision = ([(16, 2)], "float32") if part.tiny else (COMPILED, "bfloat16")
+    fill(part, cells, [precision], ("captured", "compiled"), 5 if part.tiny else 25)
+
+
+def fill(
+    part: Part, cells: Iterable[tuple[int, int]], precisions: Sequence[str], modes: Sequence[str], needed: float
+) -> None:
+    """Measures each cell in each precision and mode, as long as `needed` seconds are left."""
+    peaks: dict[str, Peak] = {}
+    for (size, batch), precision, mode in itertools.product(cells, precisions, modes):
+        cell = {"size": size, "batch": batch, "precision": precision, "mode": mode}
+        if part.seconds_left < needed:
+            part.add(**cell, skipped="no time was left")
+            continue
+        with freed(part):
+            if precision not in peaks:
+                # before a trainer fills the memory
+                peaks[precision] = peak_of(part, precision)
+                free_memory(torch.device(part.device))
+            try:
+                runtime = {"precision": precision, **MODES[mode]}
+                part.add(**cell, **measured(part, size, batch, runtime, peaks[precision]))
+            except (OutOfMemory, torch.OutOfMemoryError) as error:
+                part.add(**cell, skipped=f"out of memory: {str(error).splitlines()[0]}")
+
+
+def peak_of(part: Part, precision: str) -> Peak:
+    device = torch.device(part.device)
+    with reproducible(device, precision, torch.get_num_threads()):
+        return measure_peak(device, torch.bfloat16 if precision == "bfloat16" else torch.float32)
+
+
+def measured(part: Part, size: int, batch: int, runtime: Json, peak: Peak) -> Json:
+    """Returns the speed and the memory of a cell."""
     trainer = ours(batch, size, part.patch(runtime), sampled_noise)
-    device, precision = trainer.system.device, runtime["precision"]
+    device = trainer.system.device
     with reproducibly(trainer.system.spec):
-        if precision not in peaks:
-            peaks[precision] = measure_peak(device, torch.bfloat16 if precision == "bfloat16" else torch.float32)
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(device)
+        started = time.perf_counter()
         steps = settled(trainer)
+        settling = time.perf_counter() - started
         seconds = [block_seconds(trainer, steps) for _ in range(BLOCKS)]
         memory = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None
         flops = count(ours(batch, size, part.patch({**runtime, **MODES["eager"]}), sampled_noise).step).flops
@@ -153,9 +181,10 @@ def measured(part: Part, size: int, batch: int, runtime: Json, peaks: dict[str, 
         "captured": trainer.capture is not None and trainer.capture.possible,
         "images_a_second": spread([batch / each for each in seconds]),
         "steps": steps * BLOCKS,
+        "seconds_to_settle": settling,
         "flops_a_step": flops,
-        "peak_flops_a_second": peaks[precision].flops,
-        "share_of_peak": flops / statistics.median(seconds) / peaks[precision].flops,
+        "peak_flops_a_second": peak.flops,
+        "share_of_peak": flops / statistics.median(seconds) / peak.flops,
         "peak_memory_bytes": memory,
     }
 
@@ -168,18 +197,20 @@ def peer(part: Part) -> None:
         return
     device = torch.device(part.device)
     cells = [(32, 1)] if part.tiny else FIRST
-    for (size, batch), precision in itertools.product(cells, ("auto", "bfloat16")):
-        cell = {"size": size, "batch": batch, "precision": precision, "mode": [*MODES][-1]}
+    modes = [("auto", "captured"), ("bfloat16", "captured")]
+    rows = [*itertools.product(cells, modes), *((cell, ("bfloat16", "compiled")) for cell in COMPILED if not part.tiny)]
+    for (size, batch), (precision, mode) in rows:
+        cell = {"size": size, "batch": batch, "precision": precision, "mode": mode}
         if part.seconds_left < 8:
             part.add(**cell, skipped="no time was left")
             continue
-        with freed(), tempfile.TemporaryDirectory() as work:
+        with freed(part), tempfile.TemporaryDirectory() as work:
             try:
                 # the same batches again: the host must not be what the peer waits for
                 noise = RandomImages(batch, {name: Domain(name, 3, size, size) for name in "ab"}, "cpu")
                 drawn = itertools.cycle([noise(draw).images for draw in range(4)])
                 theirs = peers(part.peer, functools.partial(next, drawn), Path(work), 4 if part.tiny else 64)
-                runtime = {"precision": precision, **[*MODES.values()][-1]}
+                runtime = {"precision": precision, **MODES[mode]}
                 own = ours(batch, size, part.patch(runtime), sampled_noise)
                 part.add(**cell, **beside(own, theirs, device, 1 if part.tiny else WARM_UP))
             except (OutOfMemory, torch.OutOfMemoryError) as error:
@@ -211,7 +242,7 @@ def long(part: Part) -> None:
     left out."""
     steps, whole = 4 if part.tiny else 2000, 55_000
     folder = {"type": "folder", "path": "."}
-    patch = merge(part.patch([*MODES.values()][-1]), {"data": {"a": folder, "b": folder}})
+    patch = merge(part.patch(MODES["captured"]), {"data": {"a": folder, "b": folder}})
     if part.tiny:
         patch = merge(patch, {"data": {"size": 32, "batch": 1}})
     trainer = make_trainer("paper/emb.json", patch, sampled_noise)
@@ -227,7 +258,7 @@ def long(part: Part) -> None:
         size=spec.data.size,
         batch=spec.data.batch,
         precision=spec.runtime.precision,
-        mode=[*MODES][-1],
+        mode="captured",
         measured_steps=taken,
         seconds=spent,
         steps=whole,
@@ -270,7 +301,7 @@ def evaluation(part: Part) -> None:
     )
 
 
-PARTS = {each.__name__: each for each in (captured, table, peer, long, evaluation)}
+PARTS = {each.__name__: each for each in (captured, table, compiled, peer, long, evaluation)}
 
 
 def main() -> None:

@@ -1,8 +1,9 @@
-"""Helpers for torch: modules' mode, trainable parameters, lazy layers and output type; waiting for a device
-and timing it."""
+"""Helpers for torch: modules' mode, trainable parameters, lazy layers and output type; waiting for a device,
+timing it and freeing its memory."""
 
 from __future__ import annotations
 
+import gc
 import reprlib
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -23,6 +24,13 @@ def wait_for(device: torch.device) -> None:
         torch.cuda.synchronize(device)
     elif device.type == "mps":
         torch.mps.synchronize()
+
+
+def free_memory(device: torch.device) -> None:
+    """Gives back the memory of a device that no tensor needs, also tensors that refer to one another."""
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
 
 
 def timed(operation: Callable[[], object], rounds: int, device: torch.device) -> list[float]:

@@ -26,8 +26,8 @@ def bench(
         bool,
         typer.Option(
             "--tune",
-            help="Instead, time each precision that the device has, and keep the fastest: runtime.precision auto means"
-            " it from then on.",
+            help="Instead, time each precision that the device has, and on a GPU compiled networks; keep the fastest:"
+            " the auto of runtime.precision and runtime.compile means it from then on.",
         ),
     ] = False,
     as_json: AsJson = False,
@@ -35,7 +35,7 @@ def bench(
     """Measure how fast a spec trains on this machine.
 
     Prints images a second, the time of each turn, operators, memory, and the share of the device's peak that a step
-    reaches. The peak is that of a product of two matrices and of a copy, measured before the steps are timed. Trains on
+    reaches. The peak is that of a product of two matrices and of a copy, measured before the training begins. Trains on
     the first images of the spec's data and writes nothing but what --tune keeps. Give it a quiet machine.
     """
     with errors():

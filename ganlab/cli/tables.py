@@ -209,7 +209,7 @@ def show_bench(found: dict[str, Any]) -> None:
     seconds = step["seconds"]["median"]
     rows = {
         "spec": f"{found['spec']}: {found['size']} pixels, batch {found['batch']}",
-        "device": f"{hardware['device']} ({hardware['device_name']}), {found['precision']},"
+        "device": f"{hardware['device']} ({hardware['device_name']}), {_way(found)},"
         f" {hardware['threads']} CPU threads, torch {hardware['torch']}",
         "images a second": _median(found["images_a_second"], 1),
         "milliseconds a step": f"{_median(step['seconds'], 1000)}; {step['steps']} steps in {step['blocks']} blocks",
@@ -237,12 +237,19 @@ def show_bench(found: dict[str, Any]) -> None:
 def show_tuning(found: dict[str, Any]) -> None:
     """Prints the table of `ganlab bench --tune`, given what `experiment.tune` returns."""
     terminal = _terminal()
-    table = Table("precision", "images a second", "milliseconds a step", box=None, header_style="bold")
-    for each in found["precisions"]:
-        table.add_row(*_cells(each["precision"], _median(each["images_a_second"], 1), _median(each["seconds"], 1000)))
+    table = Table("way to train", "images a second", "milliseconds a step", box=None, header_style="bold")
+    for each in found["ways"]:
+        table.add_row(*_cells(_way(each), _median(each["images_a_second"], 1), _median(each["seconds"], 1000)))
     terminal.print(table)
-    sentence = f"runtime.precision auto is {found['precision']} on {found['hardware']['device_name']} from now on"
+    compiles = f", runtime.compile auto is {str(found['compile']).lower()}"
+    sentence = (
+        f"runtime.precision auto is {found['precision']}{compiles} on {found['hardware']['device_name']} from now on"
+    )
     terminal.print(printable(f"{sentence}; kept in {found['file']}"), highlight=False, markup=False, soft_wrap=True)
+
+
+def _way(found: dict[str, Any]) -> str:
+    return f"{found['precision']}, compiled" if found["compile"] else str(found["precision"])
 
 
 def _median(spread: dict[str, Any], factor: float) -> str:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.flop_counter import flop_registry
 
 from ganlab.engine.memory import explaining_memory
 from ganlab.engine.state import TrainingState
@@ -80,9 +80,9 @@ def parts_of_steps(trainer: Trainer, steps: Iterable[object]) -> list[PartOfStep
 
 def count(step: Callable[[], object]) -> Counts:
     """Takes one step and counts what it does."""
-    with FlopCounterMode(display=False) as flops, _Operators() as operators:
+    with _Operators() as operators:
         step()
-    return Counts(operators.dispatched, int(flops.get_total_flops()), operators.bytes)
+    return Counts(operators.dispatched, operators.flops, operators.bytes)
 
 
 class _TimedLog(StepLog):
@@ -114,15 +114,18 @@ class _TimedLog(StepLog):
 
 
 class _Operators(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Counts operators and the bytes of their tensors."""
+    """Counts operators, their floating-point operations and the bytes of their tensors."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.dispatched = self.bytes = 0
+        self.dispatched = self.flops = self.bytes = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         made = func(*args, **(kwargs or {}))
         self.dispatched += 1
+        # not FlopCounterMode: it also tells modules apart, with hooks at which gradient penalties fail
+        if (flops := flop_registry.get(func.overloadpacket)) is not None:
+            self.flops += int(flops(*args, **(kwargs or {}), out_val=made))
         # `empty` and operators like it write nothing
         if not func.is_view and "empty" not in func.name():
             tensors = (x for x in tree_leaves((args, kwargs, made)) if isinstance(x, Tensor))

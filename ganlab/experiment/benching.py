@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
@@ -14,8 +14,8 @@ from ganlab.display.choice import showing
 from ganlab.engine.device_peak import Peak, measure_peak
 from ganlab.engine.step_cost import Counts, block_seconds, count, parts_of_steps, take_step
 from ganlab.engine.trainer import Trainer
-from ganlab.errors import SpecError
-from ganlab.evaluation.speed import peak_memory
+from ganlab.errors import RunError, SpecError
+from ganlab.evaluation.speed import forget_peak_memory, peak_memory
 from ganlab.experiment.parts import reproducibly
 from ganlab.experiment.processes import build_trainer
 from ganlab.experiment.specs import load_spec
@@ -23,16 +23,23 @@ from ganlab.interfaces.callbacks import Callback
 from ganlab.runs.environment import describe_hardware
 from ganlab.spec import devices, tuning
 from ganlab.spec.models import Json, Spec
-from ganlab.system.build import build_data
+from ganlab.system.build import build_data, dtype_of
+from ganlab.torch_utils import free_memory
 
 BLOCKS = 10
 """The most blocks into which the timed steps are divided. The spread is that of the blocks."""
 
 LEAST_SAVED = 0.05
-"""The share of a step's time that a less exact precision has to save to be chosen."""
+"""The share of a step's time that a less exact precision, or a compiler, has to save to be chosen."""
+
+COMPILED_ON = ("cuda",)
+"""The types of devices on which `tune` times compiled networks. On CPUs they took more time in every measurement."""
 
 IMAGES = 64
 """The fewest images of each domain that are read; two batches, if these are more."""
+
+
+Way = TypeVar("Way")
 
 
 def bench(
@@ -52,8 +59,8 @@ def bench(
         set: Changes to the spec, each "path.to.key=value".
         callback: Shows the progress and the warnings, as for `run`.
 
-    Returns {"spec", "size", "batch", "precision", "images_a_second", "step", "parts", "peak_memory_bytes", "peak",
-    "share_of_peak", "hardware"}. "step" and "images_a_second" have the "median" over blocks of steps and their
+    Returns {"spec", "size", "batch", "precision", "compile", "images_a_second", "step", "parts", "peak_memory_bytes",
+    "peak", "share_of_peak", "hardware"}. "step" and "images_a_second" have the "median" over blocks of steps and their
     "quartiles"; "images" are those of each domain. "parts" are as in `PartOfStep`, the numbers in "step" as in
     `Counts`; "hardware" says what was measured. Raises SpecError if the spec can't be trained, RunError if a step
     fails.
@@ -61,7 +68,10 @@ def bench(
     with showing(callback) as shown:
         resolved = load_spec(spec, set)
         with reproducibly(resolved):
-            return measure(build_trainer(resolved, _datasets(resolved, shown), shown.warn), steps, shown)
+            datasets = _datasets(resolved, shown)
+            # before a trainer fills the memory
+            peak = _peak(resolved)
+            return measure(build_trainer(resolved, datasets, shown.warn), peak, steps, shown)
 
 
 def tune(
@@ -70,56 +80,100 @@ def tune(
     set: Iterable[str] = (),
     callback: Callback | None = None,
 ) -> Json:
-    """Trains a spec in each precision of its device, a few steps of each in turn, and keeps the fastest.
+    """Trains a spec in each precision of its device, then in the fastest one with compiled networks, and keeps the
+    fastest way.
 
-    `runtime.precision` "auto" means that precision from then on, for all specs on devices of this name with this
-    version of torch. The arguments are those of `bench`.
+    The "auto" of `runtime.precision` and `runtime.compile` means that way from then on, for all specs on devices of
+    this name with this version of torch. The arguments are those of `bench`; each way takes `steps` timed steps.
 
-    Returns {"spec", "size", "batch", "steps", "precisions", "precision", "file", "hardware"}: "precisions" are
-    {"precision", "seconds", "images_a_second"} with the spreads of `bench`, "precision" is the fastest, and "file" is
-    where it is kept. Raises SpecError if the device has one precision alone, and the errors of `bench`.
+    Returns {"spec", "size", "batch", "steps", "ways", "precision", "compile", "file", "hardware"}: "ways" are
+    {"precision", "compile", "seconds", "images_a_second"} with the spreads of `bench`, "precision" and "compile" are
+    the fastest way, and "file" is where it is kept. Raises SpecError if the device has one way alone, and the errors of
+    `bench`.
     """
-    changes, sizes, few = [*set], _block_sizes(steps), _few(steps)
+    changes = [*set]
+    # before anything is read
+    _block_sizes(steps)
     with showing(callback) as shown:
         base = load_spec(spec, changes)
         device = base.runtime.device
-        if len(formats := devices.precisions(device)) < 2:
-            raise SpecError(f"--tune: {device} computes with {formats[0]} alone, so there is nothing to choose")
+        ways = [tuning.Tuned(each) for each in devices.precisions(device)]
+        compiles = torch.device(device).type in COMPILED_ON and not base.runtime.checkpoint_activations
+        if len(ways) < 2 and not compiles:
+            raise SpecError(f"--tune: {device} computes with {ways[0]} alone, so there is nothing to choose")
+        specs = {
+            way: load_spec(
+                spec, [*changes, f"runtime.precision={way.precision}", f"runtime.compile={str(way.compiled).lower()}"]
+            )
+            for way in (*ways, *(tuning.Tuned(way.precision, compiled=True) for way in ways if compiles))
+        }
         datasets = _datasets(base, shown)
-        specs = {each: load_spec(spec, [*changes, f"runtime.precision={each}"]) for each in formats}
-        trainers: dict[str, Trainer] = {}
-        for each in formats:
-            with reproducibly(specs[each]):
-                trainers[each] = build_trainer(specs[each], datasets, shown.warn)
-                block_seconds(trainers[each], few)
-        seconds: dict[str, list[float]] = {each: [] for each in formats}
-        for size in shown.progress(sizes, "timing steps", len(sizes)):
-            for each in formats:
-                with reproducibly(specs[each]):
-                    seconds[each].append(block_seconds(trainers[each], size))
-    medians = {each: statistics.median(seconds[each]) for each in formats}
-    chosen = fastest(medians)
-    # of each domain, in a step
-    images = base.data.batch * trainers[chosen].state.draws / (few + steps)
+        seconds, images = _timed({way: specs[way] for way in ways}, datasets, steps, shown)
+        chosen = fastest(_medians(seconds))
+        if compiles:
+            ways = [chosen, tuning.Tuned(chosen.precision, compiled=True)]
+            try:
+                both, _ = _timed({way: specs[way] for way in ways}, datasets, steps, shown)
+            except (SpecError, RunError) as error:
+                shown.warn(f"compiled networks are not timed: {error}")
+            else:
+                seconds |= both
+                chosen = fastest(_medians(both))
     return {
         "spec": base.name,
         "size": base.data.size,
         "batch": base.data.batch,
         "steps": steps,
-        "precisions": [
-            {"precision": each, "seconds": spread(times), "images_a_second": spread([images / time for time in times])}
-            for each, times in seconds.items()
+        "ways": [
+            {
+                "precision": way.precision,
+                "compile": way.compiled,
+                "seconds": spread(times),
+                "images_a_second": spread([images / time for time in times]),
+            }
+            for way, times in seconds.items()
         ],
-        "precision": chosen,
-        "file": str(tuning.keep(devices.device_name(device), chosen, medians, base.name)),
+        "precision": chosen.precision,
+        "compile": chosen.compiled,
+        "file": str(tuning.keep(devices.device_name(device), chosen, _medians(seconds), base.name)),
         "hardware": describe_hardware(base.runtime),
     }
 
 
-def fastest(seconds: Mapping[str, float]) -> str:
-    """Returns the precision with the shortest step, of {precision: seconds a step} with the most exact first.
+def _timed(
+    specs: Mapping[tuning.Tuned, Spec], datasets: dict[str, Dataset], steps: int, callback: Callback
+) -> tuple[dict[tuning.Tuned, list[float]], float]:
+    """Times each way to train twice, in order and then in reverse: a steady drift of the machine's speed cancels out.
+    One trainer exists at a time.
 
-    A less exact one is chosen only if it saves at least `LEAST_SAVED` of the time.
+    Returns {way: seconds a step of each block}, and the images of each domain that a step draws.
+    """
+    sizes, few = _block_sizes(steps), _few(steps)
+    half = len(sizes) // 2
+    seconds: dict[tuning.Tuned, list[float]] = {way: [] for way in specs}
+    visits = [*((way, sizes[:half]) for way in specs), *((way, sizes[half:]) for way in reversed([*specs]))]
+    images = 0.0
+    for way, blocks in callback.progress(visits, "timing steps", len(visits)):
+        spec = specs[way]
+        with reproducibly(spec):
+            trainer = build_trainer(spec, datasets, callback.warn)
+            block_seconds(trainer, few)
+            seconds[way] += [block_seconds(trainer, size) for size in blocks]
+            images = spec.data.batch * trainer.state.draws / (few + sum(blocks))
+            device = trainer.system.device
+            del trainer
+            free_memory(device)
+    return seconds, images
+
+
+def _medians(seconds: Mapping[tuning.Tuned, list[float]]) -> dict[tuning.Tuned, float]:
+    return {way: statistics.median(times) for way, times in seconds.items()}
+
+
+def fastest(seconds: Mapping[Way, float]) -> Way:
+    """Returns the way to train with the shortest step, of {way: seconds a step} with the plainest way first.
+
+    A later way is chosen only if it saves at least `LEAST_SAVED` of the time.
     """
     chosen, *others = seconds
     for each in others:
@@ -133,34 +187,43 @@ def _datasets(spec: Spec, callback: Callback) -> dict[str, Dataset]:
     return build_data(spec, callback.progress, most=max(IMAGES, 2 * spec.data.batch))
 
 
-def measure(trainer: Trainer, steps: int, callback: Callback) -> Json:
-    """Trains and returns what `bench` returns. Expects torch to be set as for a run."""
+def _peak(spec: Spec) -> Peak:
+    """Measures the peak of a spec's device in its precision, and gives the memory back."""
+    device = torch.device(spec.runtime.device)
+    peak = measure_peak(device, torch.bfloat16 if spec.runtime.precision == "bfloat16" else dtype_of(spec))
+    free_memory(device)
+    forget_peak_memory(device)
+    return peak
+
+
+def measure(trainer: Trainer, peak: Peak, steps: int, callback: Callback) -> Json:
+    """Trains and returns what `bench` returns, given the device's peak. Expects torch to be set as for a run."""
     system, spec = trainer.system, trainer.system.spec
     sizes, few = _block_sizes(steps), _few(steps)
-    if system.device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(system.device)
     for _ in callback.progress(range(few), "warming up", few):
         take_step(trainer)
-    # before matrices for the peak take memory
-    memory = peak_memory(system.device)
-    peak = measure_peak(system.device, torch.bfloat16 if spec.runtime.precision == "bfloat16" else system.dtype)
     before = trainer.state.draws
     seconds = [block_seconds(trainer, size) for size in callback.progress(sizes, "timing steps", len(sizes))]
     images = (trainer.state.draws - before) * spec.data.batch / steps
+    memory = peak_memory(system.device)
     # a captured step is one operation to the host
     trainer.capture = None
     parts = parts_of_steps(trainer, callback.progress(range(few), "timing turns", few))
+    # the counters see no operator inside compiled code
+    with trainer.networks.uncompiled():
+        counts = count(lambda: take_step(trainer))
     return {
         "spec": spec.name,
         "size": spec.data.size,
         "batch": spec.data.batch,
         "precision": spec.runtime.precision,
+        "compile": spec.runtime.compile,
         "images_a_second": spread([images / each for each in seconds]),
         "step": {
             "seconds": spread(seconds),
             "steps": steps,
             "blocks": len(sizes),
-            **(counts := count(lambda: take_step(trainer)))._asdict(),
+            **counts._asdict(),
         },
         "parts": [part._asdict() for part in parts],
         "peak_memory_bytes": memory,

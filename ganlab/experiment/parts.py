@@ -73,13 +73,15 @@ def reproducibly(spec: Spec) -> AbstractContextManager[None]:
 
 
 def note_tuned(asked: Json, resolved: Spec, callback: Callback) -> None:
-    """Tells that a file chose the precision, if the spec `asked` leaves it to the machine."""
+    """Tells what a file chose for the precision and for `runtime.compile`, if the spec `asked` leaves them to the
+    machine."""
     runtime = resolved.runtime
-    if asked.get("runtime", {}).get("precision", "auto") == "auto":
-        found = tuning.tuned(devices.device_name(runtime.device), devices.precisions(runtime.device))
-        if found is not None:
+    found = tuning.tuned(devices.device_name(runtime.device), devices.precisions(runtime.device))
+    chosen = {"precision": None if found is None else found.precision, "compile": runtime.compile and "true"}
+    for key, value in chosen.items():
+        if value and asked.get("runtime", {}).get(key, "auto") == "auto":
             callback.warn(
-                f"runtime.precision auto is {found} here, the fastest that `ganlab bench --tune` measured"
+                f"runtime.{key} auto is {value} here, the fastest that `ganlab bench --tune` measured"
                 f" ({tuning.place()})"
             )
 

@@ -1,4 +1,4 @@
-"""The devices of this machine, and what a spec's `runtime.device` and `runtime.precision` mean on it."""
+"""The devices of this machine, and what "auto" means on it in a spec's `runtime`."""
 
 from __future__ import annotations
 
@@ -59,8 +59,14 @@ def precision(runs_on: str) -> str:
     """Returns the precision that "auto" means on a device: the one that `ganlab bench --tune` has found to be the
     fastest, or else "tf32" on CUDA devices and the last of `precisions` on others."""
     if (found := tuning.tuned(device_name(runs_on), precisions(runs_on))) is not None:
-        return found
+        return found.precision
     return "tf32" if runs_on.startswith("cuda") else precisions(runs_on)[-1]
+
+
+def compiles(runs_on: str, precision: str) -> bool:
+    """Returns what "auto" means for `runtime.compile`: True if `ganlab bench --tune` has found compiled networks to be
+    the fastest on a device, in this precision."""
+    return tuning.tuned(device_name(runs_on), precisions(runs_on)) == tuning.Tuned(precision, compiled=True)
 
 
 def device_name(runs_on: str) -> str:

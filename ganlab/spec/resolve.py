@@ -289,7 +289,7 @@ def _runtime(asked: Runtime, where: str, like: Runtime) -> Runtime:
     """Returns the runtime without "auto": each is `like`'s value, or this machine's if `like` has "auto" too."""
     runs_on = devices.device(asked.device, where)
     on_cuda = runs_on.startswith("cuda")
-    here = {"precision": devices.precision(runs_on), "threads": torch.get_num_threads()}
+    here: dict[str, Any] = {"precision": devices.precision(runs_on), "threads": torch.get_num_threads()}
 
     def chosen(name: str) -> Any:
         return next(value for value in (getattr(asked, name), getattr(like, name), here[name]) if value != "auto")
@@ -299,4 +299,11 @@ def _runtime(asked: Runtime, where: str, like: Runtime) -> Runtime:
         raise SpecError(f"{where}.precision: 'float64' is not allowed: mps has no float64")
     if precision == "tf32" and not on_cuda:
         raise SpecError(f"{where}.precision: 'tf32' is not allowed: only CUDA devices have it, not {runs_on!r}")
-    return asked.model_copy(update={"device": runs_on, "precision": precision, "threads": chosen("threads")})
+    here["compile"] = devices.compiles(runs_on, precision) and not asked.checkpoint_activations
+    if (compiles := chosen("compile")) and asked.checkpoint_activations:
+        raise SpecError(
+            f"{where}.compile: true is not allowed with checkpoint_activations: true; a compiled network keeps what its"
+            " backward pass needs"
+        )
+    update = {"device": runs_on, "precision": precision, "threads": chosen("threads"), "compile": compiles}
+    return asked.model_copy(update=update)

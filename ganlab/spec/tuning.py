@@ -1,4 +1,4 @@
-"""Keeps the precision that is the fastest on each device of this machine, as `ganlab bench --tune` has measured it.
+"""Keeps what is the fastest on each device of this machine, as `ganlab bench --tune` has measured it.
 
 The file lies in the user's cache folder and may be deleted at any time.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 
@@ -15,30 +16,43 @@ from ganlab import files
 from ganlab.errors import RunError
 
 
+class Tuned(NamedTuple):
+    """A way to compute the steps of a training."""
+
+    precision: str
+    compiled: bool = False
+    """Whether the networks are compiled."""
+
+    def __str__(self) -> str:
+        return f"{self.precision}, compiled" if self.compiled else self.precision
+
+
 def place() -> Path | None:
     """Returns the file; None for a user without a home folder."""
     return files.cache_folder("tuned.json")
 
 
-def tuned(device_name: str, known: Collection[str]) -> str | None:
-    """Returns the precision that was the fastest on a device with this version of torch.
+def tuned(device_name: str, known: Collection[str]) -> Tuned | None:
+    """Returns what was the fastest on a device with this version of torch.
 
-    Returns None if none was measured, if it is not one of `known`, or if the file can't be read.
+    Returns None if nothing was measured, if the precision is not one of `known`, or if the file can't be read.
     """
     found = _kept().get(_key(device_name))
-    chosen = found.get("precision") if isinstance(found, Mapping) else None
-    return chosen if isinstance(chosen, str) and chosen in known else None
+    if not isinstance(found, Mapping) or not isinstance(precision := found.get("precision"), str):
+        return None
+    return Tuned(precision, found.get("compile") is True) if precision in known else None
 
 
-def keep(device_name: str, precision: str, seconds: Mapping[str, float], spec: str) -> Path:
-    """Writes the fastest precision of a device and returns the file.
+def keep(device_name: str, fastest: Tuned, seconds: Mapping[Tuned, float], spec: str) -> Path:
+    """Writes what is the fastest on a device and returns the file.
 
-    `seconds` are those of a step in each precision, and `spec` names what was measured; people may read both. Raises
-    RunError if the file can't be written.
+    `seconds` are those of a step in each way, and `spec` names what was measured; people may read both. Raises RunError
+    if the file can't be written.
     """
     if (path := place()) is None:
         raise RunError("the user has no home folder to keep the result in; name a folder in $GANLAB_CACHE")
-    entry = {"precision": precision, "seconds_a_step": dict(seconds), "spec": spec}
+    measured = {str(each): time for each, time in seconds.items()}
+    entry = {"precision": fastest.precision, "compile": fastest.compiled, "seconds_a_step": measured, "spec": spec}
     with files.writing(path):
         files.write(path, json.dumps({**_kept(), _key(device_name): entry}, indent=2).encode())
     return path

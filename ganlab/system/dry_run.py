@@ -51,6 +51,8 @@ class DryRun(NamedTuple):
     """{player: bytes that autograd and the forward cache keep for one image, summed over the directions}.
 
     If activations are computed again, those of one use of each network are included."""
+    differentiated_twice: set[str]
+    """The names of the networks through which a loss differentiates twice, as gradient penalties do."""
     warnings: list[str]
     """A sentence for each fault that may be none: terms without a gradient, state that no checkpoint keeps."""
 
@@ -97,15 +99,31 @@ def dry_run(system: System, batch: Batch) -> DryRun:
             checks.forward_is_decode_of_features(direction, batch.images[direction[0]])
         # some networks normalise their weights in every forward
         checks.may_change_own_weights(checks.weights.changed())
-        found = DryRun({}, {}, [])
         state = _PlainState(system)
-        for turn, player in enumerate(PLAYERS):
-            _run_turn(system, batch, turn, player, checks, found, state)
-            if system.spec.runtime.checkpoint_activations:
-                found.saved_bytes[player] += recomputed
+        with system.networks.noting_second_derivatives() as twice:
+            found = DryRun({}, {}, twice, [])
+            for turn, player in enumerate(PLAYERS):
+                _run_turn(system, batch, turn, player, checks, found, state)
+                if system.spec.runtime.checkpoint_activations:
+                    found.saved_bytes[player] += recomputed
         found.warnings.extend(state.warnings())
     system.networks.forwards.clear()
     return found
+
+
+def check_forwards(system: System, batch: Batch) -> None:
+    """Calls every network and leaves the system unchanged. Raises SpecError if a network does not fit, as `dry_run`
+    does."""
+    checks = _Checks(system)
+    with (
+        system.components.attributing(checks.position),
+        buffers_restored(system),
+        checks.weights.restored(),
+        untouched_randomness(system.device),
+    ):
+        for direction in system.schedule.directions:
+            checks.shapes_fit(direction, batch)
+    system.networks.forwards.clear()
 
 
 def _run_turn(

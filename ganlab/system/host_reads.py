@@ -33,6 +33,12 @@ class HostReads(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._looks = True
         self._device, self._components, self._position = device, components, position
 
+    @classmethod
+    def ignore_compile_internals(cls) -> bool:
+        """Lets torch run compiled networks inside this context; otherwise it would compute them as if they were not
+        compiled."""
+        return True
+
     def __torch_dispatch__(
         self, operation: Any, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:

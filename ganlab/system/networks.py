@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, NamedTuple
 
 import torch
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from ganlab.errors import SpecError, text_of
 from ganlab.interfaces.networks import Discriminator, Generator
+from ganlab.system.compiling import Compiler, settings, watched
 from ganlab.system.recomputing import recomputed
 from ganlab.torch_utils import as_float, checked_activations
 
@@ -51,6 +52,10 @@ class Networks:
         """{(network, verb): the kinds of tensors that it has been given for it}."""
         self._autocast = autocast
         self._recomputes = recomputes
+        self._compiled: dict[tuple[str, str], Callable[[Tensor], Any]] = {}
+        """{(network, method): the compiled method}."""
+        self._twice: set[str] | None = None
+        """The networks that were differentiated twice, while they are noted."""
 
     def __getitem__(self, name: str) -> Generator | Discriminator:
         module = self.modules[name]
@@ -91,17 +96,17 @@ class Networks:
     def features(self, direction: str, images: Tensor) -> list[Tensor]:
         """The activations of a generator's encoder, the last of them the embedding. Raises SpecError as `activations`
         does."""
-        self.forwards[f"generator/{direction}.features"] += 1
-        with self._asked(f"generator/{direction}", "encode", images), self.computing():
-            network = self.generator(direction)
-            activations = checked_activations(network, self._apply(network, network.features, images))
+        name, network = f"generator/{direction}", self.generator(direction)
+        self.forwards[f"{name}.features"] += 1
+        with self._asked(name, "encode", images), self.computing():
+            activations = checked_activations(network, self._apply(name, "features", images))
             return [as_float(network, activation) for activation in activations]
 
     def decode(self, direction: str, embedding: Tensor) -> Tensor:
-        self.forwards[f"generator/{direction}.decode"] += 1
-        with self._asked(f"generator/{direction}", "decode", embedding), self.computing():
-            network = self.generator(direction)
-            return as_float(network, self._apply(network, network.decode, embedding))
+        name = f"generator/{direction}"
+        self.forwards[f"{name}.decode"] += 1
+        with self._asked(name, "decode", embedding), self.computing():
+            return as_float(self.generator(direction), self._apply(name, "decode", embedding))
 
     def score(self, name: str, x: Tensor) -> Tensor:
         """A discriminator's scores. Raises SpecError as `activations` does."""
@@ -116,10 +121,46 @@ class Networks:
         self.forwards[f"{name}.forward"] += 1
         network = self.discriminator(name)
         with self._asked(name, "score", x), self.computing():
-            return checked_activations(network, self._apply(network, network.features, x))
+            return checked_activations(network, self._apply(name, "features", x))
 
-    def _apply(self, network: nn.Module, method: Callable[[Tensor], Any], x: Tensor) -> Any:
-        return recomputed(network, method, x) if self._recomputes and torch.is_grad_enabled() else method(x)
+    def _apply(self, name: str, method: str, x: Tensor) -> Any:
+        if (name, method) in self._compiled:
+            return self._compiled[name, method](x)
+        network = self.modules[name]
+        ordinary = getattr(network, method)
+        outputs = recomputed(network, ordinary, x) if self._recomputes and torch.is_grad_enabled() else ordinary(x)
+        if (twice := self._twice) is not None:
+            watched(outputs, lambda: twice.add(name))
+        return outputs
+
+    def compile(self, names: Iterable[str], compiler: Compiler) -> None:
+        """Compiles networks for the methods of this class. The modules stay as they are."""
+        for name in names:
+            network = self[name]
+            for method in ("features", "decode") if isinstance(network, Generator) else ("features",):
+                self._compiled[name, method] = compiler(name, network, method)
+
+    def settings(self) -> AbstractContextManager[object]:
+        """Returns the settings of torch in which a step is taken."""
+        return settings() if self._compiled else nullcontext()
+
+    @contextmanager
+    def uncompiled(self) -> Iterator[None]:
+        """Computes inside as if no network were compiled."""
+        before, self._compiled = self._compiled, {}
+        try:
+            yield
+        finally:
+            self._compiled = before
+
+    @contextmanager
+    def noting_second_derivatives(self) -> Iterator[set[str]]:
+        """Notes the names of the networks through which a gradient passes inside that has a graph of its own."""
+        self._twice = found = set[str]()
+        try:
+            yield found
+        finally:
+            self._twice = None
 
     @contextmanager
     def keeping_activations(self) -> Iterator[None]:

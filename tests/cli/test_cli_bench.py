@@ -14,8 +14,10 @@ from typer.testing import CliRunner
 from ganlab.cli import process
 from ganlab.cli.commands import app
 from ganlab.cli.tables import show_bench
+from ganlab.experiment import benching
 from ganlab.experiment.benching import fastest
 from ganlab.spec import devices
+from ganlab.system import compiling
 
 
 def test_a_spec_is_timed_and_nothing_is_written(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -52,8 +54,9 @@ def test_the_fastest_precision_is_kept_and_auto_means_it(here: Path, monkeypatch
     (entry,) = json.loads((here / "cache" / "tuned.json").read_text()).values()
     assert entry["spec"] == "tiny"
     assert list(entry["seconds_a_step"]) == ["float32", "bfloat16"]
-    assert entry["precision"] == fastest(entry["seconds_a_step"])
-    assert f"runtime.precision auto is {entry['precision']} on {devices.device_name('cpu')}" in done.stdout
+    assert (entry["precision"], entry["compile"]) == (fastest(entry["seconds_a_step"]), False)
+    sentence = f"runtime.precision auto is {entry['precision']}, runtime.compile auto is false on"
+    assert f"{sentence} {devices.device_name('cpu')} from now on" in done.stdout
     for command in ("check", "run"):
         done = CliRunner().invoke(app, [command, "tiny.json", *auto])
         assert f"runtime.precision auto is {entry['precision']} here" in done.stderr
@@ -61,6 +64,33 @@ def test_the_fastest_precision_is_kept_and_auto_means_it(here: Path, monkeypatch
     # the run keeps it, whatever the file says later
     (here / "cache" / "tuned.json").unlink()
     assert json.loads((here / "runs" / "tiny" / "spec.json").read_text())["runtime"]["precision"] == entry["precision"]
+
+
+@pytest.mark.skipif(len(devices.precisions("cpu")) < 2, reason="this processor computes with float32 alone")
+@pytest.mark.parametrize("generator", ["dropout", pytest.param("resnet", marks=pytest.mark.faults)])
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor")
+def test_compiled_networks_are_timed_where_they_may_save_time(
+    generator: str, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Here on a CPU. A generator that can't be compiled, as one with `dropout`, is left out with a warning."""
+    monkeypatch.setenv("GANLAB_CACHE", str(here / "cache"))
+    monkeypatch.setattr(benching, "COMPILED_ON", ("cpu",))
+    monkeypatch.setattr(compiling, "BACKEND", "aot_eager")
+    resnet = {"type": "resnet", "width": 4, "blocks": 2}
+    asked = {"dropout": {"type": "dropout", "of": resnet}, "resnet": resnet}[generator]
+    words = ["bench", "tiny.json", "--tune", "--steps", "2", "--json", "--set", f"generator={json.dumps(asked)}"]
+    done = CliRunner().invoke(app, words)
+    assert done.exit_code == 0, done.stderr
+    found = json.loads(done.stdout)
+    plain = [("float32", False), ("bfloat16", False)]
+    ways = [(way["precision"], way["compile"]) for way in found["ways"]]
+    if generator == "dropout":
+        assert ways == plain
+        assert "compiled networks are not timed: generator: can't translate" in done.stderr
+    else:
+        assert sorted(ways) == sorted([*plain, (found["precision"], True)])
+    (entry,) = json.loads((here / "cache" / "tuned.json").read_text()).values()
+    assert (entry["precision"], entry["compile"]) == (found["precision"], found["compile"])
 
 
 @pytest.mark.parametrize(
@@ -73,7 +103,7 @@ def test_the_fastest_precision_is_kept_and_auto_means_it(here: Path, monkeypatch
         ({"float32": 1.0}, "float32"),
     ],
 )
-def test_a_less_exact_precision_has_to_save_a_twentieth(seconds: dict[str, float], expected: str) -> None:
+def test_a_way_that_is_less_plain_has_to_save_a_twentieth(seconds: dict[str, float], expected: str) -> None:
     assert fastest(seconds) == expected
 
 

@@ -189,3 +189,17 @@ def test_an_evaluation_gives_the_same_bytes_again_and_the_cpus_results(
 
 def hash_of(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def test_compiled_networks_train_as_ordinary_ones_do_and_give_the_same_bytes_again() -> None:
+    """Also from CUDA graphs and after a resume. The last test of the file, because it takes long."""
+    patch = merge(EVERYTHING, {"schedule": {"steps": 8}, "runtime": {"precision": "float32"}})
+    compiled = merge(patch, {"runtime": {"compile": True}})
+    ordinary, _ = trained(patch, True, 6)
+    captured, warnings = trained(compiled, True, 6)
+    half, _ = trained(compiled, True, 3)
+    assert (len(warnings), captured.capture is not None and captured.capture.possible) == (1, True)
+    assert_same(captured, trained(compiled, False, 6)[0], trained(compiled, True, 3, half)[0])
+    for name, module in ordinary.state.modules().items():
+        for key, tensor in module.state_dict().items():
+            torch.testing.assert_close(captured.state.modules()[name].state_dict()[key], tensor, rtol=1e-2, atol=1e-3)

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from ganlab.engine import device_peak
 from ganlab.engine.step_cost import Counts, count, parts_of_steps
@@ -37,6 +38,15 @@ def test_a_step_of_known_operators() -> None:
     assert found.bytes >= 4 * (products + sums)
     assert found.bytes <= 4 * (products + sums + 10)
     assert 3 + 2 <= found.operators <= 3 + 10
+
+
+def test_a_step_with_a_penalty_is_counted(make_trainer: Callable[..., Trainer]) -> None:
+    """torch's own counter fails at a penalty on the input of a network; without one it gives the same number."""
+    plain, penalised = make_trainer(), make_trainer({"losses": {"r1": {"type": "r1"}}})
+    with FlopCounterMode(display=False) as counter:
+        plain.step()
+    assert count(plain.step).flops == counter.get_total_flops() > 0
+    assert count(penalised.step).flops > count(plain.step).flops
 
 
 def test_views_and_empty_tensors_move_no_bytes() -> None:
