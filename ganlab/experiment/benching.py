@@ -101,19 +101,20 @@ def tune(
         compiles = torch.device(device).type in COMPILED_ON and not base.runtime.checkpoint_activations
         if len(ways) < 2 and not compiles:
             raise SpecError(f"--tune: {device} computes with {ways[0]} alone, so there is nothing to choose")
-        specs = {
-            way: load_spec(
-                spec, [*changes, f"runtime.precision={way.precision}", f"runtime.compile={str(way.compiled).lower()}"]
-            )
-            for way in (*ways, *(tuning.Tuned(way.precision, compiled=True) for way in ways if compiles))
-        }
+
+        def specs(*ways: tuning.Tuned) -> dict[tuning.Tuned, Spec]:
+            keys = [
+                (f"runtime.precision={way.precision}", f"runtime.compile={str(way.compiled).lower()}") for way in ways
+            ]
+            return {way: load_spec(spec, [*changes, *own]) for way, own in zip(ways, keys, strict=True)}
+
         datasets = _datasets(base, shown)
-        seconds, images = _timed({way: specs[way] for way in ways}, datasets, steps, shown)
+        seconds, images = _timed(specs(*ways), datasets, steps, shown)
         chosen = fastest(_medians(seconds))
         if compiles:
-            ways = [chosen, tuning.Tuned(chosen.precision, compiled=True)]
+            pair = specs(chosen, tuning.Tuned(chosen.precision, compiled=True))
             try:
-                both, _ = _timed({way: specs[way] for way in ways}, datasets, steps, shown)
+                both, _ = _timed(pair, datasets, steps, shown)
             except (SpecError, RunError) as error:
                 shown.warn(f"compiled networks are not timed: {error}")
             else:

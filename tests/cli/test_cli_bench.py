@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import platform
+import sys
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from typer.testing import CliRunner
 from ganlab.cli import process
 from ganlab.cli.commands import app
 from ganlab.cli.tables import show_bench
+from ganlab.evaluation.speed import forget_peak_memory, peak_memory
 from ganlab.experiment import benching
 from ganlab.experiment.benching import fastest
 from ganlab.spec import devices
@@ -110,3 +112,16 @@ def test_a_way_that_is_less_plain_has_to_save_a_twentieth(seconds: dict[str, flo
 def test_one_step_has_no_spread(here: Path) -> None:
     done = CliRunner().invoke(app, ["bench", "tiny.json", "--steps", "1"])
     assert (done.exit_code, done.stdout) == (2, "")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux can forget the peak of a process's memory")
+def test_memory_that_was_given_back_is_no_part_of_a_later_peak() -> None:
+    cpu = torch.device("cpu")
+    del (held := [torch.ones(2**26)])[:]
+    before = peak_memory(cpu)
+    forget_peak_memory(cpu)
+    after = peak_memory(cpu)
+    assert held == []
+    assert before is not None
+    assert after is not None
+    assert before - after > 2**27

@@ -265,11 +265,10 @@ def test_a_run_that_resumes_in_a_new_process_and_compiles_again_has_the_same_byt
     # one direction, which takes less time to compile
     small = {"directions": ["ab"], "losses": {"cycle": None}, "generator": {"blocks": 1}}
     spec = merge(tiny, {**small, "runtime": {"compile": True}, "schedule": {"decay_from": 1.0}})
-    for number, (out, steps) in enumerate((("once", 4), ("twice", 2), ("twice", 4))):
+    # the process that resumes finds no compiled code
+    for out, steps, cache in (("once", 4, "cache"), ("twice", 2, "cache"), ("twice", 4, "empty")):
         words = [sys.executable, "-c", STEPS, json.dumps(spec), str(tmp_path / out), str(steps)]
-        # each process has an empty cache of compiled code
-        cache = {"TORCHINDUCTOR_CACHE_DIR": str(tmp_path / f"cache{number}")}
-        subprocess.run(words, env=os.environ | cache, check=True)
+        subprocess.run(words, env=os.environ | {"TORCHINDUCTOR_CACHE_DIR": str(tmp_path / cache)}, check=True)
     one, other = (
         (tmp_path / out / "checkpoints" / "step-000004" / "networks.safetensors").read_bytes()
         for out in ("once", "twice")
