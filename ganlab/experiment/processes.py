@@ -28,7 +28,8 @@ from ganlab.system.module_state import load_own_state, own_state
 def follow() -> None:
     """Takes part in the training of a run, in a process of another rank than 0. Writes and shows nothing.
 
-    Rank 0 calls `ganlab.run`. Raises Elsewhere if rank 0 fails or is interrupted, Lost if another process ends.
+    Rank 0 calls `ganlab.run`. Raises Elsewhere if rank 0 fails or if all stop after a step, Lost if another process
+    ends, KeyboardInterrupt if this one is interrupted at once: the others then wait for it, so it must end.
     """
     try:
         # rank 0 reads the spec and the run folder
@@ -45,8 +46,6 @@ def follow() -> None:
             train(trainer, Follower(trainer), lambda sentence: None)
     except Interrupted as stopped:
         raise Elsewhere(str(stopped), stopped.exit_code) from stopped
-    except KeyboardInterrupt as stopped:
-        raise Elsewhere("interrupted", 130) from stopped
 
 
 def _wait() -> None:
