@@ -132,6 +132,28 @@ def average_gradients(parameters: Sequence[nn.Parameter]) -> None:
             p.grad = gradient if share else None
 
 
+def average_buffers(modules: Iterable[nn.Module]) -> None:
+    """Gives every rank the same buffers: means over the ranks, and rank 0's values of integers and booleans.
+
+    Values that are the same on all ranks keep their bits. A buffer may follow the images, of which each rank has
+    others.
+    """
+    if size() == 1:
+        return
+    of_type: dict[torch.dtype, list[Tensor]] = {}
+    for module in modules:
+        for buffer in module.buffers():
+            of_type.setdefault(buffer.dtype, []).append(buffer)
+    with torch.no_grad():
+        for dtype, buffers in of_type.items():
+            every = gather_rows(torch.cat([buffer.reshape(-1) for buffer in buffers])[None])  # (ranks, values)
+            values = every[0]
+            if dtype.is_floating_point:
+                values = torch.where((every == values).all(dim=0), values, every.mean(dim=0))
+            for buffer, own in zip(buffers, torch.split(values, [b.numel() for b in buffers]), strict=True):
+                buffer.copy_(own.view(buffer.shape))
+
+
 def _average(tensors: Iterable[Tensor]) -> None:
     """Replaces tensors by their means over the ranks. All buckets are on their way before the first is read."""
     flats = [(bucket, torch.cat([tensor.reshape(-1) for tensor in bucket])) for bucket in _buckets(tensors)]

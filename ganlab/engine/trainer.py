@@ -86,6 +86,7 @@ class Trainer:
                 self.backward(turn, terms)
                 self.log.add(turn, terms)
             self.log.add_norm(turn, self.update(turn))
+        distributed.average_buffers([*self.networks.modules.values(), *self.system.losses.values()])
         self.update_average()
         return self.log.collected()
 
@@ -119,16 +120,27 @@ class Trainer:
         Returns {(direction, label, part): (weight, scalar)}.
         """
         terms: Terms = {}
-        for direction, label in turn.terms:
+        computed = [term for term in turn.terms if self.numbers.value(_weight(turn.player, term[1])) != 0]
+        self.fill_pools(turn.player, computed, cache)
+        for direction, label in computed:
             weight = _weight(turn.player, label)
-            if self.numbers.value(weight) == 0:
-                continue
             self.position.move_to_term(label, turn.player, direction)
             parts = checked_terms(self.system.losses[label], turn.player, Translation(direction, cache))
             for part, value in parts.items():
                 terms[direction, label, part] = self.numbers[weight], value
             self.log.add_logged(turn.player, label, cache.take_logged())
         return terms
+
+    def fill_pools(self, player: str, terms: Sequence[tuple[str, str]], cache: ForwardCache) -> None:
+        """Fills the pools of past fakes that the terms read in the dry run.
+
+        Filling one waits for all processes, and a loss that looks at its images may read a pool in one process alone.
+        """
+        for direction, label in terms if distributed.size() > 1 else ():
+            self.position.move_to_term(label, player, direction)
+            for way in self.state.pools:
+                if f"{way}.fake_for_discriminator" in self.dry_run.requests[player, direction, label].values:
+                    cache.fill_pool(way)
 
     def backward(self, turn: PlannedTurn, terms: Terms) -> None:
         """Adds the gradient of the weighted sum of one part's terms to the turn's parameters."""

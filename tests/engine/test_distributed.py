@@ -79,7 +79,7 @@ def check_same(one: Path, other: Path, step: int) -> None:
 
 @pytest.mark.parametrize(("ranks", "batch"), [(2, 16), pytest.param(3, 12, marks=pytest.mark.faults)])
 def test_several_processes_and_parts_take_the_steps_of_one(
-    forker: Forker, tmp_path: Path, ranks: int, batch: int
+    forker: Forker, trial: None, tmp_path: Path, ranks: int, batch: int
 ) -> None:
     """Two processes, which see 8 images each, and three, which see 4; also in two parts in each."""
     done = in_ranks(forker, ranks, tmp_path, "systems", str(batch))
@@ -90,6 +90,10 @@ def test_several_processes_and_parts_take_the_steps_of_one(
         assert first.tolist() == [(ranks - 1) / 2] * 2
         assert second.tolist() == pytest.approx([1 / ranks] * 2)
         assert third is None
+        buffers = found["buffers"]
+        # 0.1 is the same in all processes: its bits are kept, and a mean of three would have others
+        assert buffers["running_mean"].tolist() == [(ranks - 1) / 2, torch.tensor(0.1).item()]
+        assert buffers["num_batches_tracked"].item() == 10
         assert found["records"] == [{"every": (ranks - 1) / 2, "one": 5.0}]
     expected = {name: train(name, batch) for name in SYSTEMS}
     for name, accumulate in TRAINED:
@@ -148,22 +152,41 @@ def test_what_several_processes_can_not_train_is_one_sentence(
     assert names(tmp_path / "run") == []
 
 
-@pytest.mark.parametrize("how", ["kill", "error"])
-def test_the_others_stop_if_a_process_ends(forker: Forker, spec: Path, tmp_path: Path, how: str) -> None:
+@pytest.mark.parametrize(("how", "code"), [("kill", -signal.SIGKILL), ("error", 1), ("interrupt", 130)])
+def test_the_others_stop_if_a_process_ends(forker: Forker, spec: Path, tmp_path: Path, how: str, code: int) -> None:
     """What the newest checkpoint has is kept: one process resumes from it, and has the weights of an unstopped run."""
     run, alone = tmp_path / "run", tmp_path / "alone"
     path = patched(spec, {"losses": {"troubled": {"type": "troubled", "step": 5, "how": how}}})
     done = in_ranks(forker, 2, tmp_path / "ranks", "run", str(path), "--out", str(run))
-    assert done.codes == [1, -signal.SIGKILL if how == "kill" else 1]
+    assert done.codes == [1, code]
     assert done.said[0].endswith(LOST)
     assert "Traceback" not in "".join(done.said)
-    assert done.said[1] == "" if how == "kill" else "trouble" in done.said[1]
+    assert {"kill": "", "error": "trouble", "interrupt": "ganlab: interrupted\n"}[how] in done.said[1]
     assert names(run / "checkpoints") == ["step-000004"]
     for out in (run, alone):
         assert forker.run("run", str(path), "--out", str(out)).code == 0
     check_same(run, alone, 8)
     (continued,) = json.loads((run / "environment.json").read_text())["continued"]
     assert continued == {"step": 4, "processes": 1}
+
+
+def test_a_loss_need_not_read_the_pool_in_every_process(
+    forker: Forker, trial: None, spec: Path, tmp_path: Path
+) -> None:
+    """The pools are those of one process. A loss that begins to read them after the dry run ends the run."""
+    alone = tmp_path / "alone"
+    for how, codes in (("cease", [0, 0]), ("begin", [1, 1])):
+        path = patched(spec, {"losses": {"adversarial": None, "troubled": {"type": "troubled", "step": 3, "how": how}}})
+        done = in_ranks(forker, 2, tmp_path / "ranks", "run", str(path), "--out", str(tmp_path / how))
+        assert done.codes == codes, done.said
+        if how == "cease":
+            ganlab.run(path, out=alone)
+            mine, theirs = (
+                torch.load(run / "checkpoints/step-000008/state.pt")["pools"] for run in (tmp_path / how, alone)
+            )
+            torch.testing.assert_close(mine, theirs, rtol=0, atol=1e-8)
+    sentence = "losses.troubled's discriminator term in direction ab at step 4: reads t.fake_for_discriminator, which"
+    assert sentence in done.said[1]
 
 
 @pytest.mark.faults
