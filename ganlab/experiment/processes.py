@@ -12,6 +12,7 @@ from ganlab.data.dataset import Dataset
 from ganlab.data.sampler import Sampler
 from ganlab.distributed import together
 from ganlab.engine.loop import train
+from ganlab.engine.memory import explaining_memory_of_two
 from ganlab.engine.trainer import Trainer
 from ganlab.errors import Elsewhere, Interrupted, SpecError
 from ganlab.experiment.parts import domains_of, images_of, reproducibly
@@ -92,9 +93,10 @@ def read(spec: Spec, callback: Callback) -> dict[str, Dataset]:
 
 def build_trainer(spec: Spec, datasets: dict[str, Dataset], warn: Callable[[str], object]) -> Trainer:
     """Builds the trainer of a run, with the initial weights that the random seed gives. `warn` is that of `Trainer`."""
-    system, data = build(spec, domains_of(datasets)), spec.data
-    sampler = Sampler(datasets, data.batch, data.flip, spec.seed, system.device, system.dtype)
-    trainer = Trainer(system, sampler, warn)
+    with explaining_memory_of_two(spec.runtime):
+        system, data = build(spec, domains_of(datasets)), spec.data
+        sampler = Sampler(datasets, data.batch, data.flip, spec.seed, system.device, system.dtype)
+        trainer = Trainer(system, sampler, warn)
     # after the dry run, in which no process may wait for another
     synchronise(system)
     return trainer
