@@ -43,7 +43,7 @@ def process_group() -> Iterator[None]:
 
     Raises SpecError if they can't be reached.
     """
-    if not os.environ.keys() >= _SET_BY_TORCHRUN or os.environ["WORLD_SIZE"] == "1":
+    if not launched():
         yield
         return
     try:
@@ -68,6 +68,11 @@ def process_group() -> Iterator[None]:
     # after an error the group is left open, so that the others see this process end
     _Group.hosts = None
     dist.destroy_process_group()
+
+
+def launched() -> bool:
+    """True if torchrun started this process as one of several."""
+    return os.environ.keys() >= _SET_BY_TORCHRUN and os.environ["WORLD_SIZE"] != "1"
 
 
 def rank() -> int:

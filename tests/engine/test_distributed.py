@@ -152,6 +152,13 @@ def test_what_several_processes_can_not_train_is_one_sentence(
     assert names(tmp_path / "run") == []
 
 
+def test_other_commands_take_one_process(forker: Forker, spec: Path, tmp_path: Path) -> None:
+    done = in_ranks(forker, 2, tmp_path / "ranks", "bench", str(spec))
+    assert done.codes == [2, 2]
+    sentence = "ganlab: start `ganlab bench` without torchrun: only `ganlab run` takes several processes\n"
+    assert done.said == [sentence, ""]
+
+
 @pytest.mark.parametrize(("how", "code"), [("kill", -signal.SIGKILL), ("error", 1), ("interrupt", 130)])
 def test_the_others_stop_if_a_process_ends(forker: Forker, spec: Path, tmp_path: Path, how: str, code: int) -> None:
     """What the newest checkpoint has is kept: one process resumes from it, and has the weights of an unstopped run."""
