@@ -118,7 +118,7 @@ def run(
 
 
 def _run(spec: Path, changes: Sequence[str], out: Path | None, fresh: bool, as_json: bool) -> None:
-    from ganlab import experiment
+    from ganlab import distributed, experiment
     from ganlab.cli.tables import show_evaluation
     from ganlab.display.terminal import Console
 
@@ -126,7 +126,9 @@ def _run(spec: Path, changes: Sequence[str], out: Path | None, fresh: bool, as_j
         with Console() as callback:
             result = experiment.run(spec, changes, out, fresh, callback)
     except Interrupted as stopped:
-        stopped.args = (f"{stopped}; resume with: {_command(spec, changes, out)}",)
+        alone = distributed.size() == 1
+        how = f"resume with: {_command(spec, changes, out)}" if alone else "the same command resumes it"
+        stopped.args = (f"{stopped}; {how}",)
         raise
     if as_json:
         last = result.records[-1] if result.records else {}

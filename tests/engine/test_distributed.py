@@ -207,7 +207,7 @@ def test_a_run_resumes_with_another_number_of_processes(forker: Forker, spec: Pa
     words = ("run", str(path), "--out", str(run))
     done = torchrun(forker, "2", "-m", "ganlab", *words)
     assert done.code != 0
-    assert "stopped after step 3 of 8; everything is saved" in done.said
+    assert "stopped after step 3 of 8; everything is saved; the same command resumes it\n" in done.said
     assert names(run / "checkpoints") == ["step-000003"]
     done = torchrun(forker, "3", "-m", "ganlab", *words, "--set", "checkpoints.every=5", "--set", "samples.every=5")
     assert done.code == 0, done.said
