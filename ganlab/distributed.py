@@ -147,11 +147,13 @@ def average_buffers(modules: Iterable[nn.Module]) -> None:
         return
     of_type: dict[torch.dtype, list[Tensor]] = {}
     for module in modules:
-        for buffer in module.buffers():
+        for buffer in (b for b in module.buffers() if b.layout == torch.strided):
             of_type.setdefault(buffer.dtype, []).append(buffer)
     with torch.no_grad():
         for dtype, buffers in of_type.items():
-            every = gather_rows(torch.cat([buffer.reshape(-1) for buffer in buffers])[None])  # (ranks, values)
+            own_values = torch.cat([buffer.reshape(-1) for buffer in buffers])
+            # as bytes, because gloo sends few types
+            every = gather_rows(own_values.view(torch.uint8)[None]).view(dtype)  # (ranks, values)
             values = every[0]
             if dtype.is_floating_point:
                 values = torch.where((every == values).all(dim=0), values, every.mean(dim=0))

@@ -94,6 +94,7 @@ def test_several_processes_and_parts_take_the_steps_of_one(
         # 0.1 is the same in all processes: its bits are kept, and a mean of three would have others
         assert buffers["running_mean"].tolist() == [(ranks - 1) / 2, torch.tensor(0.1).item()]
         assert buffers["num_batches_tracked"].item() == 10
+        assert buffers["first"].tolist() == [True, False]
         assert found["records"] == [{"every": (ranks - 1) / 2, "one": 5.0}]
     expected = {name: train(name, batch) for name in SYSTEMS}
     for name, accumulate in TRAINED:

@@ -87,6 +87,7 @@ def means() -> Json:
     buffers = nn.BatchNorm1d(2)
     buffers.running_mean = torch.tensor([float(rank), 0.1])
     buffers.num_batches_tracked = torch.tensor(10 + rank)
+    buffers.register_buffer("first", torch.tensor([rank == 0, False]))
     distributed.average_buffers([buffers])
     return {
         "gradients": [p.grad for p in parameters],
