@@ -63,6 +63,7 @@ class Trainer:
             turns = self.plan(self.state.step, self.position)
             self._first_draw = self.state.draws
             self.set_numbers(turns)
+            self.check_alike(turns)
             take = functools.partial(self.take, turns)
             self.log.row = take(HostInputs()) if self.capture is None else self.capture(self.kind(turns), take)
             self.state.step += 1
@@ -98,6 +99,15 @@ class Trainer:
         for player in dict.fromkeys(turn.player for turn in turns):
             self.set_learning_rate(player)
         self.numbers.set("average", self.state.average_rate(), dtype)
+
+    def check_alike(self, turns: Sequence[PlannedTurn]) -> None:
+        """Raises ValueError if the schedule gives the processes different steps: they would wait for ever."""
+        self.position.move_to_schedule("turns")
+        planned = [turn._replace(parameters=()) for turn in turns]
+        if not distributed.alike((planned, self.numbers.values(), self.state.rates)):
+            raise ValueError(
+                "gives the processes different turns, weights or learning rates: they may depend on the step alone"
+            )
 
     def next_batch(self, inputs: HostInputs) -> list[ForwardCache]:
         """Draws the next batch of both domains, in the parts over which gradients are averaged."""

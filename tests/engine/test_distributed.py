@@ -153,6 +153,20 @@ def test_what_several_processes_can_not_train_is_one_sentence(
     assert names(tmp_path / "run") == []
 
 
+@pytest.mark.parametrize("what", ["turns", "rate"])
+def test_a_schedule_that_differs_between_processes_is_named(
+    forker: Forker, spec: Path, tmp_path: Path, what: str
+) -> None:
+    schedule = {"type": "uneven", "what": what, "of": {"type": "simultaneous", "steps": 8}}
+    path = patched(spec, {"schedule": {**schedule, "steps": None, "pool": None}})
+    done = in_ranks(forker, 2, tmp_path / "ranks", "run", str(path), "--out", str(tmp_path / "run"))
+    assert done.codes == [1, 1]
+    sentence = "ganlab: schedule's turns at step 4: gives the processes different turns, weights or learning rates"
+    for said in done.said:
+        assert said.splitlines()[-1].startswith(sentence)
+    assert "Traceback" not in "".join(done.said)
+
+
 def test_other_commands_take_one_process(forker: Forker, spec: Path, tmp_path: Path) -> None:
     done = in_ranks(forker, 2, tmp_path / "ranks", "bench", str(spec))
     assert done.codes == [2, 2]

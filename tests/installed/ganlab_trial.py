@@ -215,6 +215,23 @@ class Exploding(ganlab.Schedule):
         return 2.0 if (player, step + 1) == (self.player, self.at) else 1.0
 
 
+class Uneven(ganlab.ScheduleWrapper):
+    """In the process of rank 1, from step 3 on, steps have no second turn, or another learning rate."""
+
+    def __init__(self, of: ganlab.Schedule, what: Literal["turns", "rate"] = "turns") -> None:
+        super().__init__(of)
+        self.what = what
+
+    def turns(self, step: int) -> list[Turn]:
+        return [*super().turns(step)][: 1 if self._differs("turns", step) else None]
+
+    def learning_rate(self, player: str, step: int) -> float:
+        return 0.5 if self._differs("rate", step) else 1.0
+
+    def _differs(self, what: str, step: int) -> bool:
+        return self.what == what and os.environ.get("RANK") == "1" and step >= 3
+
+
 class _Bursting(torch.optim.SGD):
     """Makes the weights infinite if the learning rate is above its initial value."""
 
@@ -307,4 +324,4 @@ def ganlab_losses() -> dict[str, type[ganlab.Loss]]:
 
 @ganlab.hookimpl
 def ganlab_schedules() -> dict[str, type[ganlab.Schedule]]:
-    return {"exploding": Exploding}
+    return {"exploding": Exploding, "uneven": Uneven}
