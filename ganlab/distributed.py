@@ -7,7 +7,6 @@ functions in the same order: each function waits for the other ranks.
 from __future__ import annotations
 
 import os
-import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import timedelta
@@ -225,17 +224,6 @@ def highest(number: int) -> int:
     with _connected():
         dist.all_reduce(found, dist.ReduceOp.MAX, _Group.hosts)
     return int(found)
-
-
-def alike(value: object) -> bool:
-    """Returns True if all ranks have the same value, as `repr` writes it."""
-    if size() == 1:
-        return True
-    digest = zlib.crc32(repr(value).encode())
-    ends = torch.tensor([digest, -digest])
-    with _connected():
-        dist.all_reduce(ends, dist.ReduceOp.MAX, _Group.hosts)
-    return bool(ends[0] == -ends[1])
 
 
 def means(records: Sequence[dict[str, float]]) -> list[dict[str, float]]:

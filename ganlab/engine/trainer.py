@@ -63,7 +63,6 @@ class Trainer:
             turns = self.plan(self.state.step, self.position)
             self._first_draw = self.state.draws
             self.set_numbers(turns)
-            self.check_alike(turns)
             take = functools.partial(self.take, turns)
             self.log.row = take(HostInputs()) if self.capture is None else self.capture(self.kind(turns), take)
             self.state.step += 1
@@ -100,15 +99,6 @@ class Trainer:
             self.set_learning_rate(player)
         self.numbers.set("average", self.state.average_rate(), dtype)
 
-    def check_alike(self, turns: Sequence[PlannedTurn]) -> None:
-        """Raises ValueError if the schedule gives the processes different steps: they would wait for ever."""
-        self.position.move_to_schedule("turns")
-        planned = [turn._replace(parameters=()) for turn in turns]
-        if not distributed.alike((planned, self.numbers.values(), self.state.rates)):
-            raise ValueError(
-                "gives the processes different turns, weights or learning rates: they may depend on the step alone"
-            )
-
     def next_batch(self, inputs: HostInputs) -> list[ForwardCache]:
         """Draws the next batch of both domains, in the parts over which gradients are averaged."""
         self.position.move("", "the next batch")
@@ -130,27 +120,16 @@ class Trainer:
         Returns {(direction, label, part): (weight, scalar)}.
         """
         terms: Terms = {}
-        computed = [term for term in turn.terms if self.numbers.value(_weight(turn.player, term[1])) != 0]
-        self.fill_pools(turn.player, computed, cache)
-        for direction, label in computed:
+        for direction, label in turn.terms:
             weight = _weight(turn.player, label)
+            if self.numbers.value(weight) == 0:
+                continue
             self.position.move_to_term(label, turn.player, direction)
             parts = checked_terms(self.system.losses[label], turn.player, Translation(direction, cache))
             for part, value in parts.items():
                 terms[direction, label, part] = self.numbers[weight], value
             self.log.add_logged(turn.player, label, cache.take_logged())
         return terms
-
-    def fill_pools(self, player: str, terms: Sequence[tuple[str, str]], cache: ForwardCache) -> None:
-        """Fills the pools of past fakes that the terms read in the dry run.
-
-        Filling one waits for all processes, and a loss that looks at its images may read a pool in one process alone.
-        """
-        for direction, label in terms if distributed.size() > 1 else ():
-            self.position.move_to_term(label, player, direction)
-            for way in self.state.pools:
-                if f"{way}.fake_for_discriminator" in self.dry_run.requests[player, direction, label].values:
-                    cache.fill_pool(way)
 
     def backward(self, turn: PlannedTurn, terms: Terms) -> None:
         """Adds the gradient of the weighted sum of one part's terms to the turn's parameters."""

@@ -230,28 +230,18 @@ class ForwardCache:
 
     def fake_for_discriminator(self, direction: str) -> Tensor:
         self.requests.add(f"{direction}.fake_for_discriminator")
-        if direction not in self.pools:
-            return self.leaf(self.get(direction, "fake", up_to_date=False).tensors[-1])
-        if direction not in self._pooled and distributed.size() > 1:
-            raise SpecError(
-                "reads t.fake_for_discriminator, which it did not read in the dry run: in several processes with a pool"
-                " of past fakes, it has to read it in every step"
-            )
-        self.fill_pool(direction)
-        return self._pooled[direction]
-
-    def fill_pool(self, direction: str) -> None:
-        """Gives the fakes of all processes to the pool of a direction, which chooses those for the discriminators."""
-        if direction in self._pooled:
-            return
         fake = self.get(direction, "fake", up_to_date=False).tensors[-1]
-        # every process has the same pool, which sees the fakes of all of them
-        fakes = distributed.gather_rows(fake.detach())
-        turn, own = self.part.turn.rows(len(fakes)), Part(distributed.rank(), distributed.size()).rows(len(fake))
-        rolls = self._draw((len(fake) * self.part.parts, 2), turn, "pool", direction).uniform
-        with torch.no_grad():
-            pooled = checked_pool(self.pools[direction], fakes, self._inputs(rolls, self.position[0]))
-        self._pooled[direction] = pooled[own].detach().requires_grad_()
+        if direction not in self.pools:
+            return self.leaf(fake)
+        if direction not in self._pooled:
+            # every process has the same pool, which sees the fakes of all of them
+            fakes = distributed.gather_rows(fake.detach())
+            turn, own = self.part.turn.rows(len(fakes)), Part(distributed.rank(), distributed.size()).rows(len(fake))
+            rolls = self._draw((len(fake) * self.part.parts, 2), turn, "pool", direction).uniform
+            with torch.no_grad():
+                pooled = checked_pool(self.pools[direction], fakes, self._inputs(rolls, self.position[0]))
+            self._pooled[direction] = pooled[own].detach().requires_grad_()
+        return self._pooled[direction]
 
     def score(self, direction: str, sees: str, label: str | None, x: Tensor) -> Tensor:
         return self.scored(direction, sees, label, x).scores

@@ -153,9 +153,5 @@ class HostNumbers:
         """Returns a number without reading the device."""
         return self._values[name]
 
-    def values(self) -> dict[str, float]:
-        """Returns {name: number}."""
-        return dict(self._values)
-
     def __getitem__(self, name: str) -> Tensor:
         return self._tensors[name]

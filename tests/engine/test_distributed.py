@@ -153,20 +153,6 @@ def test_what_several_processes_can_not_train_is_one_sentence(
     assert names(tmp_path / "run") == []
 
 
-@pytest.mark.parametrize("what", ["turns", "rate"])
-def test_a_schedule_that_differs_between_processes_is_named(
-    forker: Forker, spec: Path, tmp_path: Path, what: str
-) -> None:
-    schedule = {"type": "uneven", "what": what, "of": {"type": "simultaneous", "steps": 8}}
-    path = patched(spec, {"schedule": {**schedule, "steps": None, "pool": None}})
-    done = in_ranks(forker, 2, tmp_path / "ranks", "run", str(path), "--out", str(tmp_path / "run"))
-    assert done.codes == [1, 1]
-    sentence = "ganlab: schedule's turns at step 4: gives the processes different turns, weights or learning rates"
-    for said in done.said:
-        assert said.splitlines()[-1].startswith(sentence)
-    assert "Traceback" not in "".join(done.said)
-
-
 def test_other_commands_take_one_process(forker: Forker, spec: Path, tmp_path: Path) -> None:
     done = in_ranks(forker, 2, tmp_path / "ranks", "bench", str(spec))
     assert done.codes == [2, 2]
@@ -190,25 +176,6 @@ def test_the_others_stop_if_a_process_ends(forker: Forker, spec: Path, tmp_path:
     check_same(run, alone, 8)
     (continued,) = json.loads((run / "environment.json").read_text())["continued"]
     assert continued == {"step": 4, "processes": 1}
-
-
-def test_a_loss_need_not_read_the_pool_in_every_process(
-    forker: Forker, trial: None, spec: Path, tmp_path: Path
-) -> None:
-    """The pools are those of one process. A loss that begins to read them after the dry run ends the run."""
-    alone = tmp_path / "alone"
-    for how, codes in (("cease", [0, 0]), ("begin", [1, 1])):
-        path = patched(spec, {"losses": {"adversarial": None, "troubled": {"type": "troubled", "step": 3, "how": how}}})
-        done = in_ranks(forker, 2, tmp_path / "ranks", "run", str(path), "--out", str(tmp_path / how))
-        assert done.codes == codes, done.said
-        if how == "cease":
-            ganlab.run(path, out=alone)
-            mine, theirs = (
-                torch.load(run / "checkpoints/step-000008/state.pt")["pools"] for run in (tmp_path / how, alone)
-            )
-            torch.testing.assert_close(mine, theirs, rtol=0, atol=1e-8)
-    sentence = "losses.troubled's discriminator term in direction ab at step 4: reads t.fake_for_discriminator, which"
-    assert sentence in done.said[1]
 
 
 @pytest.mark.faults

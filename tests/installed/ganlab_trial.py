@@ -142,10 +142,10 @@ class Painted(ganlab.Loss):
 
 class Troubled(ganlab.Loss):
     """In the process of rank 1 something happens at a step: its term is no number, it raises an error, it is killed or
-    interrupted, torchrun, which started it, gets a signal, or it begins or ceases to read the pool of past fakes.
-    Nothing happens if torchrun has started the processes again."""
+    interrupted, or torchrun, which started it, gets a signal. Nothing happens if torchrun has started the processes
+    again."""
 
-    def __init__(self, step: int, how: Literal["nan", "error", "kill", "interrupt", "stop", "begin", "cease"]) -> None:
+    def __init__(self, step: int, how: Literal["nan", "error", "kill", "interrupt", "stop"]) -> None:
         super().__init__()
         self.step, self.how = step, how
 
@@ -168,12 +168,6 @@ class Troubled(ganlab.Loss):
             signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGTERM])
             os.kill(os.getpid(), signal.SIGTERM)
         return term * float("nan") if self.how == "nan" else term
-
-    def discriminator(self, t: Translation) -> Tensor | None:
-        there = os.environ.get("RANK") == "1" and t.step >= self.step
-        if self.how not in ("begin", "cease") or there != (self.how == "begin"):
-            return None
-        return 0 * t.score(t.fake_for_discriminator).mean()
 
 
 class Following(ganlab.Loss):
@@ -213,23 +207,6 @@ class Exploding(ganlab.Schedule):
 
     def learning_rate(self, player: str, step: int) -> float:
         return 2.0 if (player, step + 1) == (self.player, self.at) else 1.0
-
-
-class Uneven(ganlab.ScheduleWrapper):
-    """In the process of rank 1, from step 3 on, steps have no second turn, or another learning rate."""
-
-    def __init__(self, of: ganlab.Schedule, what: Literal["turns", "rate"] = "turns") -> None:
-        super().__init__(of)
-        self.what = what
-
-    def turns(self, step: int) -> list[Turn]:
-        return [*super().turns(step)][: 1 if self._differs("turns", step) else None]
-
-    def learning_rate(self, player: str, step: int) -> float:
-        return 0.5 if self._differs("rate", step) else 1.0
-
-    def _differs(self, what: str, step: int) -> bool:
-        return self.what == what and os.environ.get("RANK") == "1" and step >= 3
 
 
 class _Bursting(torch.optim.SGD):
@@ -324,4 +301,4 @@ def ganlab_losses() -> dict[str, type[ganlab.Loss]]:
 
 @ganlab.hookimpl
 def ganlab_schedules() -> dict[str, type[ganlab.Schedule]]:
-    return {"exploding": Exploding, "uneven": Uneven}
+    return {"exploding": Exploding}
