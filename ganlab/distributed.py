@@ -47,7 +47,7 @@ def process_group() -> Iterator[None]:
 
     Raises SpecError if they can't be reached.
     """
-    if not os.environ.keys() >= _SET_BY_TORCHRUN or os.environ["WORLD_SIZE"] == "1":
+    if not launched():
         yield
         return
     try:
@@ -76,6 +76,11 @@ def process_group() -> Iterator[None]:
     # after an error the group is left open, so that the others see this process end
     _Group.hosts = None
     dist.destroy_process_group()
+
+
+def launched() -> bool:
+    """True if torchrun started this process as one of several."""
+    return os.environ.keys() >= _SET_BY_TORCHRUN and os.environ["WORLD_SIZE"] != "1"
 
 
 def rank() -> int:
@@ -222,6 +227,30 @@ def _buckets(parameters: Iterable[nn.Parameter]) -> Iterator[list[nn.Parameter]]
             bucket = []
         bucket.append(p)
     yield bucket
+
+
+def average_buffers(modules: Iterable[nn.Module]) -> None:
+    """Gives every rank the same buffers: means over the ranks, and rank 0's values of integers and booleans.
+
+    Values that are the same on all ranks keep their bits. A buffer may follow the images, of which each rank has
+    others.
+    """
+    if size() == 1:
+        return
+    of_type: dict[torch.dtype, list[Tensor]] = {}
+    for module in modules:
+        for buffer in (b for b in module.buffers() if b.layout == torch.strided):
+            of_type.setdefault(buffer.dtype, []).append(buffer)
+    with torch.no_grad():
+        for dtype, buffers in of_type.items():
+            own_values = torch.cat([buffer.reshape(-1) for buffer in buffers])
+            # as bytes, because gloo sends few types
+            every = gather_rows(own_values.view(torch.uint8)[None]).view(dtype)  # (ranks, values)
+            values = every[0]
+            if dtype.is_floating_point:
+                values = torch.where((every == values).all(dim=0), values, every.mean(dim=0))
+            for buffer, own in zip(buffers, torch.split(values, [b.numel() for b in buffers]), strict=True):
+                buffer.copy_(own.view(buffer.shape))
 
 
 def gather_rows(rows: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import shlex
 import signal
 import sys
@@ -27,7 +28,7 @@ from ganlab.cli.process import (
     say,
     to_stderr,
 )
-from ganlab.errors import Interrupted, SpecError, printable
+from ganlab.errors import Elsewhere, Interrupted, SpecError, printable
 
 if TYPE_CHECKING:
     from ganlab.inference.run import Run
@@ -55,6 +56,7 @@ def _version(asked: bool) -> None:
 
 @app.callback()
 def options(
+    context: typer.Context,
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
     show_version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
@@ -66,6 +68,21 @@ def options(
     one run folder. `ganlab COMMAND --help` describes a command.
     """
     Debug.on = debug
+    # torch, which takes seconds to import, is needed only to say so
+    if context.invoked_subcommand not in ("run", "eval") and "WORLD_SIZE" in os.environ:
+        with errors():
+            _refuse_several_processes(str(context.invoked_subcommand))
+
+
+def _refuse_several_processes(command: str) -> None:
+    """Raises SpecError in the first of the processes that torchrun has started, Elsewhere in the others."""
+    from ganlab import distributed
+
+    if distributed.launched():
+        refused = SpecError(
+            f"start `ganlab {command}` without torchrun: only `ganlab run` and `ganlab eval` take several processes"
+        )
+        raise refused if os.environ["RANK"] == "0" else Elsewhere(str(refused), refused.exit_code)
 
 
 @app.command()
@@ -103,7 +120,7 @@ def run(
 
 
 def _run(spec: Path, changes: Sequence[str], out: Path | None, fresh: bool, as_json: bool) -> None:
-    from ganlab import experiment
+    from ganlab import distributed, experiment
     from ganlab.cli.tables import show_evaluation
     from ganlab.display.terminal import Console
 
@@ -111,7 +128,9 @@ def _run(spec: Path, changes: Sequence[str], out: Path | None, fresh: bool, as_j
         with Console() as callback:
             result = experiment.run(spec, changes, out, fresh, callback)
     except Interrupted as stopped:
-        stopped.args = (f"{stopped}; resume with: {_command(spec, changes, out)}",)
+        alone = distributed.size() == 1
+        how = f"resume with: {_command(spec, changes, out)}" if alone else "the same command resumes it"
+        stopped.args = (f"{stopped}; {how}",)
         raise
     if as_json:
         last = result.records[-1] if result.records else {}

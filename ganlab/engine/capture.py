@@ -197,12 +197,15 @@ class StepCapture:
                 yield (place, module_name, name), tensor.data_ptr()
 
     def _attributes(self) -> dict[tuple[str, str], dict[str, Snapshot]]:
-        """Returns {(place in the spec, module): its plain attributes}."""
+        """Returns {(place in the spec, module, or player of an optimizer): its plain attributes}."""
         found = {}
         for place, name, module in self._modules():
             # an attribute may be any object, and raise anything when it is looked at
             with suppress(Exception):
                 found[place, name] = plain_state(module)
+        for player, optimizer in self._state.optimizers.items():
+            with suppress(Exception):
+                found["schedule", player] = plain_state(optimizer)
         return found
 
     def _modules(self) -> Iterator[tuple[str, str, nn.Module]]:

@@ -11,8 +11,9 @@ import torch
 from ganlab import distributed
 from ganlab.engine.summary import activation_bytes
 from ganlab.engine.trainer import Trainer
-from ganlab.errors import GanlabError, OutOfMemory, RunError
+from ganlab.errors import GanlabError, OutOfMemory, RunError, SpecError
 from ganlab.spec import devices
+from ganlab.spec.models import Runtime
 from ganlab.torch_utils import trainable
 
 ROOM = 0.8
@@ -20,11 +21,11 @@ ROOM = 0.8
 
 _SAID = re.compile(
     "out of memory|can't allocate memory|not enough memory|bad_alloc|_STATUS_ALLOC_FAILED"
-    "|could not create a (primitive|memory)",
+    "|could not create a (primitive(?! descriptor)|memory)",
     re.IGNORECASE,
 )
 """Parts of the messages of torch's allocators and of oneDNN in a RuntimeError. oneDNN computes convolutions on CPUs and
-gives no reason for an error. The dry run has shown that it can compute them, so the reason is taken to be memory."""
+gives no reason for an error. What it can't compute has no descriptor, so the reason is taken to be memory."""
 
 
 @contextmanager
@@ -35,6 +36,19 @@ def explaining_memory(trainer: Trainer) -> Iterator[None]:
     except RunError as error:
         if _is_out_of_memory(error):
             raise OutOfMemory(_advice(trainer)) from error
+        raise
+
+
+@contextmanager
+def explaining_memory_of_two(runtime: Runtime) -> Iterator[None]:
+    """Raises a SpecError that says what to do if a failed allocation ends the block, which builds the networks and
+    tries them on two images."""
+    try:
+        yield
+    except GanlabError as error:
+        if _is_out_of_memory(error):
+            said = "out of memory when the networks are tried on two images: lower data.size or the networks' widths"
+            raise SpecError(_with_recomputing(said, runtime)) from error
         raise
 
 
@@ -64,9 +78,13 @@ def _advice(trainer: Trainer) -> str:
             f"--set runtime.accumulate={more} makes the same update in {more} parts, with about"
             f" {kept[more] / 2**20:,.0f} MiB"
         )
-    if spec.runtime.checkpoint_activations:
-        return f"{said}; {way_out}"
-    return f"{said}; {way_out}; --set runtime.checkpoint_activations=true keeps fewer activations and takes more time"
+    return _with_recomputing(f"{said}; {way_out}", spec.runtime)
+
+
+def _with_recomputing(said: str, runtime: Runtime) -> str:
+    if runtime.checkpoint_activations:
+        return said
+    return f"{said}; --set runtime.checkpoint_activations=true keeps fewer activations and takes more time"
 
 
 def parts_that_fit(parts: int, kept: Mapping[int, int], room: int | None) -> int | None:

@@ -112,6 +112,7 @@ class Trainer:
                     self.backward(turn, terms)
                 self.log.add(turn, terms)
             self.log.add_norm(turn, self.update(turn))
+        distributed.average_buffers([*self.networks.modules.values(), *self.system.losses.values()])
         self.update_average()
         return self.log.collected()
 

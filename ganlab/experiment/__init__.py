@@ -3,7 +3,8 @@
 from ganlab.experiment.benching import bench, tune
 from ganlab.experiment.checking import check
 from ganlab.experiment.measuring import asked_evaluation, evaluate, evaluate_together, newest_run
-from ganlab.experiment.processes import follow, follow_evaluation
+from ganlab.experiment.processes import follow
+from ganlab.experiment.shared_evaluation import follow_evaluation
 from ganlab.experiment.specs import layout, load_spec, spec_json
 from ganlab.experiment.training import is_complete, run
 

@@ -13,6 +13,7 @@ from ganlab.data.sampler import Sampler
 from ganlab.data.store import is_kept
 from ganlab.display.choice import showing
 from ganlab.engine import summary
+from ganlab.engine.memory import explaining_memory_of_two
 from ganlab.engine.trainer import Trainer
 from ganlab.evaluation.metric_suite import evaluator_for
 from ganlab.evaluation.splits import every_image
@@ -59,8 +60,9 @@ def _check(resolved: Spec, callback: Callback) -> Json:
     callbacks_of(resolved, callback)
     with reproducibly(resolved):
         datasets = build_data(resolved, most=4)
-        system = build(resolved, domains_of(datasets))
-        trainer = Trainer(system, Sampler(datasets, 2, False, resolved.seed, system.device, system.dtype))
+        with explaining_memory_of_two(resolved.runtime):
+            system = build(resolved, domains_of(datasets))
+            trainer = Trainer(system, Sampler(datasets, 2, False, resolved.seed, system.device, system.dtype))
         if (initial := initial_of(resolved)) is not None:
             begin_with(trainer, initial, callback.warn)
         keys = _keys_of_images(datasets, callback)

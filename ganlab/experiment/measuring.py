@@ -13,7 +13,7 @@ from ganlab.errors import SpecError, Unavailable
 from ganlab.evaluation.image_folders import evaluate_folders
 from ganlab.evaluation.results import measure_run
 from ganlab.experiment.parts import callbacks_of, domains_of, evaluator_of, images_of, reproducibly
-from ganlab.experiment.processes import interruptible, measuring_again, share_evaluation
+from ganlab.experiment.shared_evaluation import interruptible, measuring_again, share_evaluation
 from ganlab.experiment.specs import load_spec
 from ganlab.inference.measure import evaluate_translations
 from ganlab.inference.run import load_run, translator_of

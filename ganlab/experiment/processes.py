@@ -1,12 +1,9 @@
-"""The processes of one run: they agree on the spec, build the same trainer, train it together and measure it."""
+"""The processes of one run: they agree on the spec, build the same trainer and train it together."""
 
 from __future__ import annotations
 
-import signal
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable
 
-import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map_only
 
@@ -14,27 +11,29 @@ from ganlab import distributed
 from ganlab.data.dataset import Dataset
 from ganlab.data.sampler import Sampler
 from ganlab.distributed import together
-from ganlab.engine.loop import stop_signals, train
+from ganlab.engine.loop import train
+from ganlab.engine.memory import explaining_memory_of_two
 from ganlab.engine.trainer import Trainer
-from ganlab.errors import Elsewhere, Interrupted, Lost, SpecError
+from ganlab.errors import Elsewhere, Interrupted, SpecError
 from ganlab.evaluation.worker import EvaluationWorker
 from ganlab.experiment.parts import domains_of, images_of, reproducibly
+from ganlab.experiment.shared_evaluation import serve_at_the_end
 from ganlab.interfaces.callbacks import Callback
 from ganlab.parts import check_parts
 from ganlab.runs.due import Follower
-from ganlab.spec.models import Evaluation, Spec
-from ganlab.spec.resolve import resolve, resolve_evaluation
+from ganlab.spec.models import Spec
+from ganlab.spec.resolve import resolve
 from ganlab.system.batch_norms import synchronise
-from ganlab.system.build import build, build_domains
+from ganlab.system.build import build
 from ganlab.system.module_state import load_own_state, own_state
-from ganlab.workers import serve
 
 
 def follow() -> None:
     """Takes part in the training and the evaluations of a run, in a process of another rank than 0. Writes and shows
     nothing.
 
-    Rank 0 calls `ganlab.run`. Raises Elsewhere if rank 0 fails or is interrupted, Lost if another process ends.
+    Rank 0 calls `ganlab.run`. Raises Elsewhere if rank 0 fails or if all stop after a step, Lost if another process
+    ends, KeyboardInterrupt if this one is interrupted at once: the others then wait for it, so it must end.
     """
     try:
         # rank 0 reads the spec and the run folder
@@ -51,102 +50,9 @@ def follow() -> None:
             worker = EvaluationWorker(spec.evaluation, trainer.system.device, trainer.system)
             train(trainer, Follower(trainer, worker), lambda sentence: None)
             if spec.evaluation.metrics:
-                _serve_at_the_end(worker)
+                serve_at_the_end(worker)
     except Interrupted as stopped:
         raise Elsewhere(str(stopped), stopped.exit_code) from stopped
-    except KeyboardInterrupt as stopped:
-        raise Elsewhere("interrupted", 130) from stopped
-
-
-def follow_evaluation() -> None:
-    """Takes part in an evaluation, in a process of another rank than 0. Writes and shows nothing.
-
-    Rank 0 calls `ganlab.evaluate`. Raises Elsewhere if rank 0 fails or is interrupted, Lost if another process ends.
-    """
-    try:
-        with measuring_again():
-            # rank 0 checks what is asked for
-            _wait()
-            evaluation, device, spec = _shared(None)
-            with reproducibly(spec) if spec is not None else nullcontext():
-                with together():
-                    system = None if spec is None else build(spec, build_domains(spec))
-                _serve_at_the_end(EvaluationWorker(evaluation, device, system))
-    except KeyboardInterrupt as stopped:
-        raise Elsewhere("interrupted", 130) from stopped
-
-
-@contextmanager
-def measuring_again() -> Iterator[None]:
-    """Says of a lost process what that means for an evaluation, which has no checkpoints."""
-    try:
-        yield
-    except Lost as lost:
-        raise Lost(
-            "another process of this evaluation was killed or has failed, so this one stops; the same command measures"
-            " again"
-        ) from lost
-
-
-def share_evaluation(evaluation: Evaluation, device: str, spec: Spec | None) -> None:
-    """Tells the other processes, which call `follow_evaluation`, what rank 0 will measure, and waits for them.
-
-    `evaluation` is resolved. `spec` is that of the generators that translate, if they do; it gets the device of this
-    process.
-    """
-    if distributed.size() == 1:
-        return
-    _shared((evaluation, device, spec))
-    _wait()
-
-
-def _shared(given: tuple[Evaluation, str, Spec | None] | None) -> tuple[Evaluation, torch.device, Spec | None]:
-    """Returns what rank 0 has given, with the device of this process."""
-    as_json = None
-    if given is not None:
-        evaluation, device, spec = given
-        as_json = evaluation.model_dump_json(), device, None if spec is None else spec.as_json()
-    as_json = distributed.broadcast(as_json)
-    assert as_json is not None
-    with together():
-        asked, device, trained = as_json
-        if given is None:
-            evaluation = resolve_evaluation(Evaluation.model_validate_json(asked), "eval")
-            spec = None if trained is None else resolve(trained)
-        device = distributed.device(device, "eval")
-        if spec is not None:
-            spec.runtime.device = device
-    return evaluation, torch.device(device), spec
-
-
-@contextmanager
-def interruptible() -> Iterator[None]:
-    """Lets SIGTERM raise KeyboardInterrupt if there are several processes: torchrun sends it if one of them ends.
-
-    Then, or if another process is lost, SIGTERM is ignored from then on: this process is ending, and has to say why.
-    """
-    if distributed.size() == 1:
-        yield
-        return
-    after = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        yield
-    except (KeyboardInterrupt, Lost):
-        after = signal.SIG_IGN
-        raise
-    finally:
-        signal.signal(signal.SIGTERM, after)
-
-
-def _serve_at_the_end(worker: EvaluationWorker) -> None:
-    """Serves rank 0 while it measures the trained run. Ctrl-C, which every process gets, is left to rank 0."""
-    with stop_signals() as received:
-        try:
-            serve(worker)
-        except Lost as lost:
-            if received:
-                raise Elsewhere("interrupted", 130) from lost
-            raise
 
 
 def _wait() -> None:
@@ -193,9 +99,10 @@ def read(spec: Spec, callback: Callback) -> dict[str, Dataset]:
 
 def build_trainer(spec: Spec, datasets: dict[str, Dataset], warn: Callable[[str], object]) -> Trainer:
     """Builds the trainer of a run, with the initial weights that the random seed gives. `warn` is that of `Trainer`."""
-    system, data = build(spec, domains_of(datasets)), spec.data
-    sampler = Sampler(datasets, data.batch, data.flip, spec.seed, system.device, system.dtype)
-    trainer = Trainer(system, sampler, warn)
+    with explaining_memory_of_two(spec.runtime):
+        system, data = build(spec, domains_of(datasets)), spec.data
+        sampler = Sampler(datasets, data.batch, data.flip, spec.seed, system.device, system.dtype)
+        trainer = Trainer(system, sampler, warn)
     # after the dry run, in which no process may wait for another
     synchronise(system)
     return trainer

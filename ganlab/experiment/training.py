@@ -30,7 +30,8 @@ from ganlab.experiment.parts import (
     warn_of_few,
     warn_of_missing,
 )
-from ganlab.experiment.processes import agreed, build_trainer, interruptible, read, share_state
+from ganlab.experiment.processes import agreed, build_trainer, read, share_state
+from ganlab.experiment.shared_evaluation import interruptible
 from ganlab.inference.run import Run, read_run
 from ganlab.interfaces.callbacks import Callback, TrainingStart
 from ganlab.report.grids import png, sample_grid

@@ -32,8 +32,9 @@ class Loss(nn.Module):
 
     every = 1
     """The number of steps from one in which the loss is computed to the next, at least 1. Its weight is multiplied by
-    this number, so that the mean over steps stays the same. It is computed in the first step. A penalty that changes
-    slowly costs less in this way (lazy regularisation, arXiv:1912.04958, section 3.1)."""
+    this number, so that the mean over steps stays the same. It is computed in the first step, and only in steps with a
+    turn of its player. A penalty that changes slowly costs less in this way (lazy regularisation, arXiv:1912.04958,
+    section 3.1)."""
 
     def prepare(self, t: Translation) -> None:
         """Called once for each direction of the spec with an example batch, before the optimizers exist. Create

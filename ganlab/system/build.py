@@ -158,8 +158,10 @@ def build(spec: Spec, domains: Mapping[str, Domain]) -> System:
             " are not paired; set data.paired to true, or remove the loss"
         )
     for label, loss in losses.items():
-        if type(loss.every) is not int or loss.every < 1:
-            raise SpecError(f"losses.{label}: its `every` is {shown(loss.every)}, not a number from 1 up")
+        with _attributing(spec.components[f"losses.{label}"]):
+            every = loss.every
+        if type(every) is not int or every < 1:
+            raise SpecError(f"losses.{label}: its `every` is {shown(every)}, not a number from 1 up")
         for part in loss.modules():
             if isinstance(part, Loss) and part is not loss and part.every != 1:
                 raise SpecError(
@@ -176,9 +178,10 @@ def build(spec: Spec, domains: Mapping[str, Domain]) -> System:
 def build_schedule(spec: Spec, components: Components | None = None) -> Schedule:
     """Builds the schedule, which needs no data, and adds it to `components`."""
     schedule = make_schedule(spec.components["schedule"], spec.directions, components)
-    for name in schedule.fade_out:
-        if name not in spec.losses:
-            raise SpecError(f"schedule.fade_out: there is no loss {name!r}{nearest(name, spec.losses)}")
+    with _attributing(spec.components["schedule"]):
+        for name in schedule.fade_out:
+            if name not in spec.losses:
+                raise SpecError(f"schedule.fade_out: there is no loss {name!r}{nearest(name, spec.losses)}")
     return schedule
 
 
@@ -187,11 +190,13 @@ def make_schedule(
 ) -> Schedule:
     """Builds a schedule for these directions. Raises SpecError if it has no valid number of steps, or no valid clip."""
     schedule = _make(resolved, Schedule, components)
-    schedule.directions = directions
-    steps = getattr(schedule, "steps", None)
+    # an author's class may compute its attributes, and fail
+    with _attributing(resolved):
+        schedule.directions = directions
+        steps, clip = getattr(schedule, "steps", None), schedule.clip
     if type(steps) is not int or steps < 1:
         raise SpecError(f"schedule: {resolved.component.name!r} has steps {shown(steps)}, not a number from 1 up")
-    if (clip := schedule.clip) is not None and not (isinstance(clip, int | float) and clip > 0 and clip is not True):
+    if clip is not None and not (isinstance(clip, int | float) and clip > 0 and clip is not True):
         raise SpecError(f"schedule: {resolved.component.name!r} has clip {shown(clip)}, not a number above 0 or None")
     return schedule
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from ganlab.system.error_attribution import Components, Position
+from ganlab.system.plain_state import host_random_states
 
 _READS = (torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape)
 """torch's marks of operations whose result, or its shape, is read from the device: `item`, `equal`, `nonzero`, ..."""
@@ -32,6 +33,7 @@ class HostReads(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.found: tuple[str, str] | None = None
         self._looks = True
         self._device, self._components, self._position = device, components, position
+        self._random = host_random_states()
 
     @classmethod
     def ignore_compile_internals(cls) -> bool:
@@ -44,8 +46,10 @@ class HostReads(TorchDispatchMode):  # type: ignore[no-untyped-call]
     ) -> Any:
         kwargs = kwargs or {}
         result = operation(*args, **kwargs)
-        if self._looks and (what := self._fault(operation, (*args, *kwargs.values()), result)) is not None:
-            self.note(what)
+        if self._looks:
+            what = self._fault(operation, (*args, *kwargs.values()), result) or self._drawn()
+            if what is not None:
+                self.note(what)
         return result
 
     def note(self, what: str) -> None:
@@ -62,7 +66,7 @@ class HostReads(TorchDispatchMode):  # type: ignore[no-untyped-call]
         try:
             yield
         finally:
-            self._looks = True
+            self._looks, self._random = True, host_random_states()
 
     def _fault(self, operation: Any, given: Sequence[Any], result: Any) -> str | None:
         name = operation.name()
@@ -76,12 +80,18 @@ class HostReads(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if name == "aten::lift_fresh" and self._device.type != "cpu" and any(made):
             return "makes a tensor on the device from Python numbers"
         if not any(here):
-            return None
+            draws = torch.Tag.nondeterministic_seeded in operation.tags and not any(made)
+            return f"draws random numbers on the host ({name})" if draws else None
         if name.partition(".")[0] in _INDEXING:
             reads = any(tensor.dtype in (torch.bool, torch.uint8) for tensor in tensors[1:] if tensor.dim())
         else:
             reads = any(mark in operation.tags for mark in _READS)
         return f"reads values of the device ({name})" if reads else None
+
+    def _drawn(self) -> str | None:
+        before, self._random = self._random, host_random_states()
+        drawn = [name for name, state in self._random.items() if state != before[name]]
+        return f"draws from {drawn[0]}, and a graph repeats the number" if drawn else None
 
 
 def _tensors(values: Any) -> Iterator[Tensor]:

@@ -96,8 +96,12 @@ def drawn_by(use: Callable[[], object]) -> list[str]:
 
 
 def _random_states() -> dict[str, Any]:
+    return {TORCH: _comparable(torch.get_rng_state()), **host_random_states()}
+
+
+def host_random_states() -> dict[str, Any]:
+    """Returns {name: state} of the process's random generators that draw without torch."""
     return {
-        TORCH: _comparable(torch.get_rng_state()),
         "Python's random": random.getstate(),
         "numpy's global generator": _comparable(np.random.get_state(legacy=False)),  # noqa: NPY002 (plugins use it)
     }

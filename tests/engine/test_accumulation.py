@@ -85,6 +85,12 @@ class Rates(ganlab.ScheduleWrapper):
         return torch.optim.AdamW([{"params": others}, {"params": biases, "weight_decay": 0.0}], lr=1e-3)
 
 
+class Computed(ganlab.ScheduleWrapper):
+    """Fails when it is asked for its largest norm."""
+
+    clip = property(lambda self: 1 / 0, lambda self, value: None)  # type: ignore[assignment]
+
+
 @ganlab.hookimpl
 def ganlab_losses() -> dict[str, type[ganlab.Loss]]:
     return {"drawn": Drawn}
@@ -97,7 +103,7 @@ def ganlab_generators() -> dict[str, type[ganlab.Generator]]:
 
 @ganlab.hookimpl
 def ganlab_schedules() -> dict[str, type[ganlab.Schedule]]:
-    return {"rates": Rates}
+    return {"rates": Rates, "computed": Computed}
 
 
 REGISTRY = Registry([*installed(), EntryPoint("probes", __name__, "ganlab")])
@@ -204,6 +210,12 @@ def test_every_shipped_schedule_clips(schedule: dict[str, Any]) -> None:
 def test_a_clip_that_is_no_norm_is_refused(clip: Any) -> None:
     schedule = {"type": "rates", "of": {"type": "simultaneous"}, "steps": None, "largest": clip}
     with pytest.raises(SpecError, match=f"schedule: 'rates' has clip {clip!r}, not a number above 0 or None"):
+        make_trainer({"schedule": schedule}, known=REGISTRY)
+
+
+def test_a_clip_that_fails_names_the_schedule() -> None:
+    schedule = {"type": "computed", "of": {"type": "simultaneous"}, "steps": None}
+    with pytest.raises(SpecError, match=r"schedule: schedule 'computed' of plugin 'probes' .*division by zero"):
         make_trainer({"schedule": schedule}, known=REGISTRY)
 
 

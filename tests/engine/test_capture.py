@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import random
 import re
 from importlib.metadata import EntryPoint
 from pathlib import Path
@@ -185,6 +186,10 @@ class Spoils(ganlab.Loss):
         elif self.how == "attribute":
             self.calls += 1
             value = value * self.calls
+        elif self.how == "random":
+            value = value * random.random()
+        elif self.how == "drawn":
+            value = value * torch.rand(2)[0].item()
         elif self.how == "host":
             value = value * torch.tensor(0.5)
         elif self.how == "numbers":
@@ -214,6 +219,29 @@ class WithLion(ganlab.ScheduleWrapper):
         return Lion(parameters, 1e-3)
 
 
+class LookAhead(torch.optim.Adam):
+    """Adam that takes back half of the way of five steps, which it counts itself (arXiv:1907.08610)."""
+
+    def __init__(self, parameters: Any) -> None:
+        super().__init__(parameters, fused=True)
+        self.taken = 0
+        self.slow = [p.detach().clone() for group in self.param_groups for p in group["params"]]
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+        super().step(closure)
+        self.taken += 1
+        if self.taken % 5 == 0:
+            for slow, fast in zip(self.slow, self.param_groups[0]["params"], strict=True):
+                slow.lerp_(fast, 0.5)
+                fast.copy_(slow)
+
+
+class WithLookAhead(ganlab.ScheduleWrapper):
+    def optimizer(self, player: str, parameters: list[tuple[str, nn.Parameter]]) -> torch.optim.Optimizer:
+        return LookAhead(parameters)
+
+
 @ganlab.hookimpl
 def ganlab_losses() -> dict[str, type[ganlab.Loss]]:
     return {"spoils": Spoils}
@@ -221,7 +249,7 @@ def ganlab_losses() -> dict[str, type[ganlab.Loss]]:
 
 @ganlab.hookimpl
 def ganlab_schedules() -> dict[str, type[ganlab.Schedule]]:
-    return {"counted": Counted, "with_lion": WithLion}
+    return {"counted": Counted, "with_lion": WithLion, "with_look_ahead": WithLookAhead}
 
 
 REGISTRY = Registry([*installed(), EntryPoint("kinds", __name__, "ganlab")])
@@ -231,6 +259,7 @@ FAULTS = {
     "mask": r"losses\.spoiled: reads values of the device \(aten::index",
     "step": r"losses\.spoiled: reads t\.step, so",
     "buffer": r"losses\.spoiled: replaces its tensor 'kept' instead of changing it in place, so",
+    "random": r"losses\.spoiled: draws from Python's random, and a graph repeats the number, so",
     "attribute": r"losses\.spoiled: changes 'calls' \(\d+, then \d+\), which a graph does not repeat, so",
 }
 
@@ -240,8 +269,9 @@ def test_a_loss_that_no_graph_repeats_is_named_once_and_the_run_continues(how: s
     patch = {"losses": {"spoiled": {"type": "spoils", "how": how}}}
     ordinary, captured = (make_trainer(patch, known=REGISTRY) for _ in range(2))
     graphs, warnings = capturing(captured)
-    take(ordinary, 3)
-    take(captured, 3)
+    for trainer in (ordinary, captured):
+        random.seed(1)
+        take(trainer, 3)
     (warning,) = warnings
     assert re.match(FAULTS[how], warning)
     assert "the steps are not captured as CUDA graphs" in warning
@@ -255,6 +285,7 @@ def test_a_loss_that_no_graph_repeats_is_named_once_and_the_run_continues(how: s
     [
         ("host", r"uses a tensor of the host beside tensors of the device \(aten::mul.Tensor\)"),
         ("numbers", r"makes a tensor on the device from Python numbers"),
+        ("drawn", r"draws random numbers on the host \(aten::rand\)"),
         ("copy", r"copies a tensor between the host and the device \(aten::_to_copy\)"),
     ],
 )
@@ -274,6 +305,17 @@ def test_an_optimizer_that_reads_its_rate_from_the_host_is_named() -> None:
     (warning,) = warnings
     assert warning.startswith("schedule: the generator's optimizer, Lion, reads its learning rate from the host, so")
     assert "(schedule 'with_lion'" in warning
+
+
+def test_an_optimizer_that_counts_its_steps_is_named() -> None:
+    schedule = {"type": "with_look_ahead", "of": {"type": "simultaneous", "steps": 6}}
+    captured = make_trainer({"schedule": schedule}, known=REGISTRY)
+    graphs, warnings = capturing(captured)
+    take(captured, 3)
+    (warning,) = warnings
+    assert warning.startswith("schedule: changes 'taken' (0, then 1), which a graph does not repeat, so the steps are")
+    assert "(schedule 'with_look_ahead'" in warning
+    assert graphs.replays == 0
 
 
 class Breaks(Again):

@@ -88,7 +88,7 @@ def check_same(one: Path, other: Path, step: int) -> None:
 
 @pytest.mark.parametrize(("ranks", "batch"), [(2, 16), pytest.param(3, 12, marks=pytest.mark.faults)])
 def test_several_processes_and_parts_take_the_steps_of_one(
-    forker: Forker, tmp_path: Path, ranks: int, batch: int
+    forker: Forker, trial: None, tmp_path: Path, ranks: int, batch: int
 ) -> None:
     """Two processes, which see 8 images each, and three, which see 4; also in two parts in each."""
     done = in_ranks(forker, ranks, tmp_path, "systems", str(batch))
@@ -99,6 +99,11 @@ def test_several_processes_and_parts_take_the_steps_of_one(
         assert first.tolist() == [(ranks - 1) / 2] * 2
         assert second.tolist() == pytest.approx([1 / ranks] * 2)
         assert third is None
+        buffers = found["buffers"]
+        # 0.1 is the same in all processes: its bits are kept, and a mean of three would have others
+        assert buffers["running_mean"].tolist() == [(ranks - 1) / 2, torch.tensor(0.1).item()]
+        assert buffers["num_batches_tracked"].item() == 10
+        assert buffers["first"].tolist() == [True, False]
         assert found["records"] == [{"every": (ranks - 1) / 2, "one": 5.0}]
         check_overlap(tmp_path, ranks, rank)
     expected = {name: train(name, batch) for name in SYSTEMS}
@@ -194,16 +199,23 @@ def test_what_several_processes_can_not_train_is_one_sentence(
     assert names(tmp_path / "run") == []
 
 
-@pytest.mark.parametrize("how", ["kill", "error"])
-def test_the_others_stop_if_a_process_ends(forker: Forker, spec: Path, tmp_path: Path, how: str) -> None:
+def test_other_commands_take_one_process(forker: Forker, spec: Path, tmp_path: Path) -> None:
+    done = in_ranks(forker, 2, tmp_path / "ranks", "bench", str(spec))
+    assert done.codes == [2, 2]
+    sentence = "ganlab: start `ganlab bench` without torchrun: only `ganlab run` takes several processes\n"
+    assert done.said == [sentence, ""]
+
+
+@pytest.mark.parametrize(("how", "code"), [("kill", -signal.SIGKILL), ("error", 1), ("interrupt", 130)])
+def test_the_others_stop_if_a_process_ends(forker: Forker, spec: Path, tmp_path: Path, how: str, code: int) -> None:
     """What the newest checkpoint has is kept: one process resumes from it, and has the weights of an unstopped run."""
     run, alone = tmp_path / "run", tmp_path / "alone"
     path = patched(spec, {"losses": {"troubled": {"type": "troubled", "step": 5, "how": how}}})
     done = in_ranks(forker, 2, tmp_path / "ranks", "run", str(path), "--out", str(run))
-    assert done.codes == [1, -signal.SIGKILL if how == "kill" else 1]
+    assert done.codes == [1, code]
     assert done.said[0].endswith(LOST)
     assert "Traceback" not in "".join(done.said)
-    assert done.said[1] == "" if how == "kill" else "trouble" in done.said[1]
+    assert {"kill": "", "error": "trouble", "interrupt": "ganlab: interrupted\n"}[how] in done.said[1]
     assert names(run / "checkpoints") == ["step-000004"]
     for out in (run, alone):
         assert forker.run("run", str(path), "--out", str(out)).code == 0
@@ -223,7 +235,7 @@ def test_a_run_resumes_with_another_number_of_processes(forker: Forker, spec: Pa
     words = ("run", str(path), "--out", str(run))
     done = torchrun(forker, "2", "-m", "ganlab", *words)
     assert done.code != 0
-    assert "stopped after step 3 of 8; everything is saved" in done.said
+    assert "stopped after step 3 of 8; everything is saved; the same command resumes it\n" in done.said
     assert names(run / "checkpoints") == ["step-000003"]
     done = torchrun(forker, "3", "-m", "ganlab", *words, "--set", "checkpoints.every=5", "--set", "samples.every=5")
     assert done.code == 0, done.said

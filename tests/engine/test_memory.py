@@ -30,6 +30,19 @@ except ganlab.RunError as error:
     print(type(error).__name__, error)
 """
 
+LIMITED_FROM_THE_START = """
+import resource, sys
+from pathlib import Path
+import ganlab
+
+pages = int(Path("/proc/self/statm").read_text().split()[0])
+resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + 2**25, -1))
+try:
+    ganlab.run(sys.argv[1], ["schedule.steps=1"], sys.argv[2])
+except ganlab.SpecError as error:
+    print(type(error).__name__, error)
+"""
+
 
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="the system does not tell a process its size")
 def test_a_step_without_memory_names_parts_that_fit_and_loses_nothing(
@@ -59,6 +72,22 @@ def test_a_step_without_memory_names_parts_that_fit_and_loses_nothing(
     other = ganlab.run(spec, ["schedule.steps=4"], tmp_path / "other")
     one, two = (each.folder / "checkpoints" / "step-000004" / "networks.safetensors" for each in (again, other))
     assert one.read_bytes() == two.read_bytes()
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="the system does not tell a process its size")
+@pytest.mark.parametrize(("size", "width"), [(16, 256), (256, 8)])
+def test_networks_that_do_not_fit_are_refused_in_one_sentence(
+    forker: Forker, tiny: Json, tmp_path: Path, size: int, width: int
+) -> None:
+    """The weights do not fit, or what autograd keeps of two images."""
+    spec, script = tmp_path / "large.json", tmp_path / "limited.py"
+    spec.write_text(json.dumps(merge(tiny, {"data": {"size": size}, "generator": {"width": width}})))
+    script.write_text(LIMITED_FROM_THE_START)
+    done = forker.run(str(script), str(spec), str(tmp_path / "run"), python=True)
+    assert done.said == (
+        "SpecError out of memory when the networks are tried on two images: lower data.size or the networks' widths;"
+        " --set runtime.checkpoint_activations=true keeps fewer activations and takes more time\n"
+    )
 
 
 @pytest.mark.parametrize(

@@ -42,10 +42,14 @@ SYSTEMS: dict[str, Json] = {
         "schedule": {"pool": 20, "clip": 0.5},
         "ema_halflife_images": 30,
     },
-    # new batches within a step, and gradients of gradients
+    # new batches within a step, gradients of gradients, and a buffer that follows the images
     "wgan": {
         "discriminators": CRITICS,
-        "losses": {"adversarial": {"type": "wasserstein"}, "penalty": {"type": "gradient_penalty", "weight": 10}},
+        "losses": {
+            "adversarial": {"type": "wasserstein"},
+            "penalty": {"type": "gradient_penalty", "weight": 10},
+            "following": {"type": "following"},
+        },
         "schedule": {"type": "wgan", "pool": None},
     },
     # a turn of one direction, in which the losses' own parameters for the other direction have no gradient
@@ -78,7 +82,8 @@ def train(name: str, batch: int, accumulate: int = 1) -> dict[str, Any]:
 
 
 def means() -> Json:
-    """Averages gradients and records. Rank 1 alone has the second gradient and the second value, no rank the third."""
+    """Averages gradients, buffers and records. Rank 1 alone has the second gradient and the second value, no rank the
+    third."""
     rank = distributed.rank()
     parameters = [nn.Parameter(torch.zeros(2)) for _ in range(3)]
     parameters[0].grad = torch.full((2,), float(rank))
@@ -87,7 +92,16 @@ def means() -> Json:
         parameters[1].grad, record["one"] = torch.ones(2), 5.0
     with distributed.averaged_gradients(parameters):
         pass
-    return {"gradients": [p.grad for p in parameters], "records": distributed.means([record])}
+    buffers = nn.BatchNorm1d(2)
+    buffers.running_mean = torch.tensor([float(rank), 0.1])
+    buffers.num_batches_tracked = torch.tensor(10 + rank)
+    buffers.register_buffer("first", torch.tensor([rank == 0, False]))
+    distributed.average_buffers([buffers])
+    return {
+        "gradients": [p.grad for p in parameters],
+        "buffers": dict(buffers.named_buffers()),
+        "records": distributed.means([record]),
+    }
 
 
 def overlapping(lacking: int | None) -> Json:

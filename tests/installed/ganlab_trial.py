@@ -172,10 +172,11 @@ class Painted(ganlab.Loss):
 
 
 class Troubled(ganlab.Loss):
-    """In the process of rank 1 something happens at a step: its term is no number, it raises an error, it is killed, or
-    torchrun, which started it, gets a signal. Nothing happens if torchrun has started the processes again."""
+    """In the process of rank 1 something happens at a step: its term is no number, it raises an error, it is killed or
+    interrupted, or torchrun, which started it, gets a signal. Nothing happens if torchrun has started the processes
+    again."""
 
-    def __init__(self, step: int, how: Literal["nan", "error", "kill", "stop"]) -> None:
+    def __init__(self, step: int, how: Literal["nan", "error", "kill", "interrupt", "stop"]) -> None:
         super().__init__()
         self.step, self.how = step, how
 
@@ -186,6 +187,8 @@ class Troubled(ganlab.Loss):
             return term
         if self.how == "error":
             raise ValueError("trouble")
+        if self.how == "interrupt":
+            raise KeyboardInterrupt
         if self.how == "kill":
             os.kill(os.getpid(), signal.SIGKILL)
         if self.how == "stop":
@@ -196,6 +199,22 @@ class Troubled(ganlab.Loss):
             signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGTERM])
             os.kill(os.getpid(), signal.SIGTERM)
         return term * float("nan") if self.how == "nan" else term
+
+
+class Following(ganlab.Loss):
+    """The distance of a translation from the moving mean of its direction's targets, kept in a buffer."""
+
+    mean: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(2))
+
+    def generator(self, t: Translation) -> Tensor:
+        mean = self.mean[("ab", "ba").index(t.direction)]
+        term = (t.fake - mean.clone()).square().mean()
+        mean.lerp_(t.target.mean(), 0.5)
+        return term
 
 
 class Exploding(ganlab.Schedule):
@@ -337,7 +356,7 @@ def ganlab_discriminators() -> dict[str, type[ganlab.Discriminator]]:
 
 @ganlab.hookimpl
 def ganlab_losses() -> dict[str, type[ganlab.Loss]]:
-    return {"learned": Learned, "painted": Painted, "scripted": Scripted, "troubled": Troubled}
+    return {"following": Following, "learned": Learned, "painted": Painted, "scripted": Scripted, "troubled": Troubled}
 
 
 @ganlab.hookimpl
