@@ -18,8 +18,8 @@ from ganlab.engine.turns import Plan, PlannedTurn, finite_number
 from ganlab.interfaces.losses import Translation
 from ganlab.parts import Part, own_parts
 from ganlab.system.build import System
-from ganlab.system.compiling import TRACER, compiler_for
-from ganlab.system.dry_run import check_forwards, dry_run, prepare_losses
+from ganlab.system.compile_networks import compile_networks
+from ganlab.system.dry_run import dry_run, prepare_losses
 from ganlab.system.error_attribution import Position
 from ganlab.system.forward_cache import ForwardCache
 from ganlab.system.host_inputs import HostInputs, HostNumbers
@@ -31,7 +31,8 @@ class Trainer:
     """Trains a system step by step.
 
     `position` follows what the step does. `attributing` catches an exception inside a plugin and names the plugin and
-    the position in one sentence. `warn` receives a sentence if steps can't be captured as CUDA graphs.
+    the position in one sentence. `warn` receives sentences about the networks that are compiled, and about steps that
+    can't be captured as CUDA graphs.
     """
 
     def __init__(self, system: System, batches: BatchSource, warn: Callable[[str], object] = str) -> None:
@@ -52,28 +53,11 @@ class Trainer:
         self.capture: StepCapture | None = None
         runtime = system.spec.runtime
         if runtime.compile:
-            self.compile(example, warn)
+            compile_networks(system, self.dry_run.differentiated_twice, example, warn)
         # neither can be captured: recomputing reads the state of the random generator, and ranks wait for one another
         alone = not runtime.checkpoint_activations and distributed.size() == 1
         if system.device.type == "cuda" and runtime.capture and alone:
             self.capture = StepCapture(system, self.state, self.position, CudaGraphs(system.device), warn)
-
-    def compile(self, example: Batch, warn: Callable[[str], object]) -> None:
-        """Compiles the networks that no loss differentiates twice, each when it is first called with a batch.
-
-        Raises SpecError if a network can't be compiled, as far as two images tell.
-        """
-        twice = self.dry_run.differentiated_twice
-        names = [name for name in self.networks.modules if name not in twice]
-        if not names:
-            warn("runtime.compile: no network is compiled, because losses differentiate all of them twice")
-            return
-        compiler = compiler_for(self.system.device, self.system.spec.runtime.deterministic)
-        self.networks.compile(names, TRACER)
-        check_forwards(self.system, example)
-        self.networks.compile(names, compiler)
-        left = f"; not {', '.join(sorted(twice))}, which a loss differentiates twice" if twice else ""
-        warn(f"the first steps take up to some minutes, to compile {', '.join(names)}{left}")
 
     def step(self) -> None:
         """Takes one step. Does not synchronise with the device."""
