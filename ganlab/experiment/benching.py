@@ -33,7 +33,7 @@ LEAST_SAVED = 0.05
 """The share of a step's time that a less exact precision, or a compiler, has to save to be chosen."""
 
 COMPILED_ON = ("cuda",)
-"""The types of devices on which `tune` times compiled networks. On CPUs they took more time in every measurement."""
+"""The types of devices on which `tune` times compiled networks. On a CPU they took more time: docs/gpus.md."""
 
 IMAGES = 64
 """The fewest images of each domain that are read; two batches, if these are more."""
