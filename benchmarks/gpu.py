@@ -55,7 +55,7 @@ FIRST = [(64, 16), (64, 64), (256, 1), (256, 32)]
 """(pixels, batch) of the cells that are measured first."""
 
 COMPILED = [(256, 32), (64, 16), (64, 64)]
-"""(pixels, batch) of the cells that are compiled, each of which takes up to a minute."""
+"""(pixels, batch) of the cells with compiled networks. Each takes up to a minute to compile."""
 
 CELLS = [*FIRST, *(cell for cell in itertools.product((64, 128, 256), (1, 8, 16, 64)) if cell not in FIRST)]
 WARM_UP, BLOCKS, SECONDS = 4, 5, 0.6

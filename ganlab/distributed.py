@@ -34,11 +34,12 @@ Value = TypeVar("Value")
 
 
 class _Group:
-    """Holds the process group for values of the host, None if there is one rank, and how often torchrun has started
-    the ranks."""
+    """Holds how this process is connected to the other ranks."""
 
     hosts: Any = None
+    """The process group for values of the host. None if there is one rank."""
     attempt = 1
+    """How often torchrun has started the ranks."""
 
 
 @contextmanager
@@ -61,7 +62,7 @@ def process_group() -> Iterator[None]:
     except (RuntimeError, ValueError, OSError) as error:
         raise SpecError(
             f"the processes that torchrun started can't connect: {one_line(error)}; if they are on several machines,"
-            " set GLOO_SOCKET_IFNAME to the interface of their network"
+            " set GLOO_SOCKET_IFNAME to the network interface that connects them"
         ) from error
     try:
         yield
@@ -100,14 +101,15 @@ def local_rank() -> int:
 
 def restarted() -> bool:
     """True if torchrun has started the processes again, after one of them ended."""
-    # torchrun counts its restarts on each machine alone
+    # torchrun does not count a restart on a machine whose own processes were still alive
     return _Group.attempt > 1 or os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0"
 
 
 def agree_on_attempt(store: Any, number: int, count: int) -> int:
-    """Returns how often the ranks have met in a store: the same number to all of them.
+    """Returns how often torchrun has started the ranks. All ranks get the same number.
 
-    The store may hold what earlier processes left there, which torchrun has ended.
+    `number` is this rank, and `count` the number of ranks. They meet in `store`, which may still hold the entries of
+    earlier processes, because torchrun may keep it.
     """
     if number == 0:
         attempt = store.add("attempts", 1)
@@ -115,7 +117,8 @@ def agree_on_attempt(store: Any, number: int, count: int) -> int:
             store.set(store.get(f"attempts/{attempt}/{other}"), str(attempt))
         return int(attempt)
     own = uuid4().hex
-    # only this attempt's rank 0 answers to the name; until it has come, the store has the number of the last attempt
+    # only this attempt's rank 0 answers to the name; until then, the store has the number of the last attempt, so the
+    # name has to be written again
     while not store.check([own]):
         store.set(f"attempts/{store.add('attempts', 0)}/{number}", own)
         time.sleep(0.05)
@@ -143,7 +146,7 @@ def device(asked: str, where: str) -> str:
 
 @contextmanager
 def averaged_gradients(parameters: Sequence[nn.Parameter]) -> Iterator[None]:
-    """Replaces each gradient by its mean over the ranks. The block inside is the backward pass that completes them.
+    """Replaces each gradient by its mean over the ranks. The block is the backward pass that completes them.
 
     Sends a bucket of gradients as soon as they are complete, while the pass computes others (Li et al.,
     arXiv:2006.15704, section 3.2.3).
@@ -179,12 +182,12 @@ class _GradientAverage:
         self._bucket_of = {p: number for number, bucket in enumerate(self._buckets) for p in bucket}
         self._incomplete = [set(bucket) for bucket in self._buckets]
         self._sent: list[tuple[list[Tensor], Tensor, Any]] = []
-        """(tensors, the same in one, what waits for the other ranks) of each bucket."""
+        """(tensors, their values in one tensor, handle that waits for the other ranks) of each bucket that was sent."""
 
     def add(self, p: nn.Parameter) -> None:
-        """Takes note that a parameter's gradient is complete. Sends the next buckets if they are complete."""
+        """Notes that a parameter's gradient is complete. Sends the next buckets if they are complete."""
         self._incomplete[self._bucket_of[p]].remove(p)
-        # the last bucket also says which gradients this rank has, which the end of the pass shows
+        # the last bucket also says which gradients this rank has, which is known at the end of the pass
         while len(self._sent) < len(self._buckets) - 1 and not self._incomplete[len(self._sent)]:
             self._send()
 
@@ -230,10 +233,9 @@ def _buckets(parameters: Iterable[nn.Parameter]) -> Iterator[list[nn.Parameter]]
 
 
 def average_buffers(modules: Iterable[nn.Module]) -> None:
-    """Gives every rank the same buffers: means over the ranks, and rank 0's values of integers and booleans.
+    """Gives every rank the same buffers: the means over the ranks, and for integers and booleans the values of rank 0.
 
-    Values that are the same on all ranks keep their bits. A buffer may follow the images, of which each rank has
-    others.
+    Buffers may differ before, because each rank computes other images. A value that all ranks have keeps its bits.
     """
     if size() == 1:
         return
@@ -244,7 +246,7 @@ def average_buffers(modules: Iterable[nn.Module]) -> None:
     with torch.no_grad():
         for dtype, buffers in of_type.items():
             own_values = torch.cat([buffer.reshape(-1) for buffer in buffers])
-            # as bytes, because gloo sends few types
+            # as bytes, because gloo does not send every type
             every = gather_rows(own_values.view(torch.uint8)[None]).view(dtype)  # (ranks, values)
             values = every[0]
             if dtype.is_floating_point:
@@ -286,7 +288,8 @@ def gather(value: Value) -> list[Value]:
 
 
 def scatter(*values: Value) -> Value:
-    """Returns the value of this rank. Rank 0 gives one for each rank, the others any. Values are pickled."""
+    """Returns this rank's value. Rank 0 gives one value for each rank; those of other ranks are ignored. Values are
+    pickled."""
     if size() == 1:
         return values[0]
     found: list[Any] = [None]
@@ -296,7 +299,8 @@ def scatter(*values: Value) -> Value:
 
 
 def collect(value: Value) -> list[Value]:
-    """Returns the values of all ranks to rank 0, in their order, and none to the others. Values are pickled."""
+    """Returns the values of all ranks, in their order, on rank 0, and an empty list on the others. Values are
+    pickled."""
     if size() == 1:
         return [value]
     values: list[Any] | None = [None] * size() if rank() == 0 else None

@@ -27,7 +27,7 @@ def wait_for(device: torch.device) -> None:
 
 
 def free_memory(device: torch.device) -> None:
-    """Gives back the memory of a device that no tensor needs, also tensors that refer to one another."""
+    """Gives back the memory of a device that no tensor needs. Also frees tensors in reference cycles."""
     gc.collect()
     if device.type == "cuda":
         torch.cuda.empty_cache()

@@ -1,4 +1,4 @@
-"""Spreads the pieces of a task over the ranks of a run. Rank 0 deals and collects them, the others are its workers.
+"""Spreads the pieces of a task over the ranks. Rank 0 deals them and collects the results; the others are its workers.
 
 Rank 0 enters `served`, and the other ranks call `serve` at the same time. The number of ranks decides only who computes
 a piece: the pieces and their results are the same. Without `served`, or with one rank, rank 0 computes all of them.
@@ -24,13 +24,13 @@ class Tools(Protocol):
     """Computes pieces in a worker."""
 
     def receive(self, number: int, value: Any) -> None:
-        """Keeps what rank 0 gave to `give`, which returned `number` there. Must not fail."""
+        """Keeps a value that rank 0 gave with `give`, and the number that `give` returned. Must not fail."""
 
     def forget(self) -> None:
-        """Called when rank 0 needs no more pieces for now: drops what `receive` kept."""
+        """Drops what `receive` kept. Called when rank 0 leaves `served`."""
 
     def __call__(self, task: Any) -> Callable[[Iterable[Any]], Iterable[Any]]:
-        """Returns what computes the results of pieces of a task, in their order."""
+        """Returns the function that computes the results of pieces of a task, in their order."""
 
 
 class _Given(NamedTuple):
@@ -53,18 +53,18 @@ class _Ended(NamedTuple):
 
 
 class _Failure(NamedTuple):
-    """Takes the place of a rank's results if it could not compute them."""
+    """What a rank returns instead of results if it could not compute them."""
 
     why: str
 
 
 class _Served:
-    """Says whether the other ranks serve this one."""
+    """Holds what rank 0 knows about its workers."""
 
     warn: Callable[[str], object] | None = None
     """Receives a sentence if a worker can't compute its pieces. None if there are no workers."""
     warned = ""
-    """The last of those sentences. An evaluation that is repeated does not repeat it."""
+    """The last of these sentences. It is not repeated in each evaluation of a run."""
     given = 0
     """The number of values that the workers were given."""
 
@@ -133,11 +133,11 @@ def give(make: Callable[[], Any]) -> int:
 def each(
     task: Any, compute: Callable[[Iterable[Piece]], Iterable[Result]], pieces: Iterable[Piece], at_once: int = 1
 ) -> Iterator[Result]:
-    """Yields the result of each piece, in their order: those of `compute(pieces)`.
+    """Yields the result of each piece, in their order, as `compute(pieces)` does.
 
-    If the ranks share the work, each of them computes up to `at_once` pieces at a time, a worker with what its tools
-    return for `task`. Tasks and pieces are pickled. If a rank fails, rank 0 computes the rest alone, and so raises the
-    error that it would raise without workers.
+    Inside `served`, each rank computes up to `at_once` pieces at a time: rank 0 with `compute`, a worker with the
+    function that its tools return for `task`. Tasks and pieces are pickled. If a rank fails, rank 0 computes the rest
+    alone, and so raises the error that it would raise without workers.
     """
     ranks = 1 if _Served.warn is None else distributed.size()
     left, taken = iter(pieces), list[Piece]()
@@ -163,7 +163,7 @@ def _first_failure(every: Sequence[list[Any] | _Failure]) -> str:
     for rank, found in enumerate(every):
         if isinstance(found, _Failure):
             return (
-                f"process {rank} of {len(every)}, counted from 0, failed to measure its share, so process 0 does:"
+                f"process {rank} of {len(every)}, counted from 0, failed to compute its share, so process 0 does:"
                 f" {found.why}"
             )
     return ""

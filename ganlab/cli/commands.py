@@ -68,7 +68,7 @@ def options(
     one run folder. `ganlab COMMAND --help` describes a command.
     """
     Debug.on = debug
-    # torch, which takes seconds to import, is needed only to say so
+    # the check imports torch, which takes seconds
     if context.invoked_subcommand not in ("run", "eval") and "WORLD_SIZE" in os.environ:
         with errors():
             _refuse_several_processes(str(context.invoked_subcommand))
@@ -129,7 +129,7 @@ def _run(spec: Path, changes: Sequence[str], out: Path | None, fresh: bool, as_j
             result = experiment.run(spec, changes, out, fresh, callback)
     except Interrupted as stopped:
         alone = distributed.size() == 1
-        how = f"resume with: {_command(spec, changes, out)}" if alone else "the same command resumes it"
+        how = f"resume with: {_command(spec, changes, out)}" if alone else "the same command resumes the run"
         stopped.args = (f"{stopped}; {how}",)
         raise
     if as_json:

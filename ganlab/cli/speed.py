@@ -26,8 +26,8 @@ def bench(
         bool,
         typer.Option(
             "--tune",
-            help="Instead, time each precision that the device has, and on a GPU compiled networks; keep the fastest:"
-            " the auto of runtime.precision and runtime.compile means it from then on.",
+            help="Instead, find the fastest precision, and on a GPU whether compiled networks are faster. From then on,"
+            " auto in runtime.precision and runtime.compile means this result.",
         ),
     ] = False,
     as_json: AsJson = False,

@@ -237,11 +237,11 @@ def show_bench(found: dict[str, Any]) -> None:
 def show_tuning(found: dict[str, Any]) -> None:
     """Prints the table of `ganlab bench --tune`, given what `experiment.tune` returns."""
     terminal = _terminal()
-    table = Table("way to train", "images a second", "milliseconds a step", box=None, header_style="bold")
+    table = Table("setting", "images a second", "milliseconds a step", box=None, header_style="bold")
     for each in found["ways"]:
         table.add_row(*_cells(_way(each), _median(each["images_a_second"], 1), _median(each["seconds"], 1000)))
     terminal.print(table)
-    compiles = f", runtime.compile auto is {str(found['compile']).lower()}"
+    compiles = f" and runtime.compile auto is {str(found['compile']).lower()}"
     sentence = (
         f"runtime.precision auto is {found['precision']}{compiles} on {found['hardware']['device_name']} from now on"
     )

@@ -246,8 +246,8 @@ def make_system(
 def _without_auto(asked: Json, here: Spec, device: str) -> Iterator[str]:
     """Yields the changes that give each "auto" of `runtime` one meaning on all machines: this one's, and one thread.
 
-    `here` is the spec as this machine reads it. On a device that it does not have, the precision stays "auto" and
-    networks are not compiled.
+    `here` is the spec as this machine reads it. On a device that this machine does not have, the precision stays "auto"
+    and networks are not compiled.
     """
     chosen: dict[str, object] = {"device": device, "threads": 1, "compile": "false"}
     if device in devices():

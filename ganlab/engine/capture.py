@@ -73,7 +73,7 @@ class CudaGraphs:
             ):
                 row = step()
         except BaseException:
-            # in torch 2.6 its own state would wait for the end of the capture, and refuse to draw
+            # otherwise the generator of torch 2.6 still waits for the end of the capture and refuses to draw
             generator.graphsafe_set_state(before)
             raise
 
@@ -197,7 +197,7 @@ class StepCapture:
                 yield (place, module_name, name), tensor.data_ptr()
 
     def _attributes(self) -> dict[tuple[str, str], dict[str, Snapshot]]:
-        """Returns {(place in the spec, module, or player of an optimizer): its plain attributes}."""
+        """Returns {(place in the spec, name of a module or player of an optimizer): its plain attributes}."""
         found = {}
         for place, name, module in self._modules():
             # an attribute may be any object, and raise anything when it is looked at

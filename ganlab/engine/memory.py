@@ -25,7 +25,8 @@ _SAID = re.compile(
     re.IGNORECASE,
 )
 """Parts of the messages of torch's allocators and of oneDNN in a RuntimeError. oneDNN computes convolutions on CPUs and
-gives no reason for an error. What it can't compute has no descriptor, so the reason is taken to be memory."""
+gives no reason for an error. If it can't compute an operation, the descriptor fails, so the reason for other errors is
+taken to be memory."""
 
 
 @contextmanager
@@ -41,8 +42,8 @@ def explaining_memory(trainer: Trainer) -> Iterator[None]:
 
 @contextmanager
 def explaining_memory_of_two(runtime: Runtime) -> Iterator[None]:
-    """Raises a SpecError that says what to do if a failed allocation ends the block, which builds the networks and
-    tries them on two images."""
+    """Raises SpecError instead of an error that a failed allocation has caused. The block builds the networks and tries
+    them on two images."""
     try:
         yield
     except GanlabError as error:

@@ -123,7 +123,7 @@ class _Operators(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         made = func(*args, **(kwargs or {}))
         self.dispatched += 1
-        # not FlopCounterMode: it also tells modules apart, with hooks at which gradient penalties fail
+        # not FlopCounterMode, because gradient penalties fail at the hooks with which it tells modules apart
         if (flops := flop_registry.get(func.overloadpacket)) is not None:
             self.flops += int(flops(*args, **(kwargs or {}), out_val=made))
         # `empty` and operators like it write nothing

@@ -209,7 +209,7 @@ class Evaluator:
                 left_out[kind, "", data.direction] = str(error)
                 continue
             except Lost:
-                # no metric is at fault
+                # another process has ended: no metric is at fault
                 raise
             # an error in one metric must not stop the training or lose the results of the others
             except Exception as error:

@@ -41,7 +41,7 @@ pixels takes 1.5 times as long an image as one of 4 (benchmarks/test_features.py
 
 
 SHARE = 256
-"""The most images that a process is dealt at once, so that they take little memory until they are sent."""
+"""The most images that a process gets at once, because rank 0 keeps the images of all in memory until they are sent."""
 
 
 def resized(image: Pixels, size: int) -> Floats:
@@ -63,7 +63,7 @@ def cache_folder() -> Path | None:
 
 
 class Task(NamedTuple):
-    """Feature vectors of batches of images."""
+    """Asks for the feature vectors of batches of images."""
 
     identity: str
     """The `identity` of the extractor."""

@@ -65,7 +65,7 @@ def peak_memory(device: torch.device) -> int | None:
 
 
 def forget_peak_memory(device: torch.device) -> None:
-    """Lets `peak_memory` count from now on. Without effect for memory of the machine on systems other than Linux."""
+    """Makes `peak_memory` count from now on. Has no effect on the memory of a process on systems other than Linux."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     else:

@@ -27,7 +27,7 @@ BATCH = 32
 
 
 class Given(NamedTuple):
-    """What the workers need for the translators of rank 0."""
+    """What the workers need to translate as rank 0 does."""
 
     weights: dict[str, dict[str, Tensor]]
     """{direction: the generator's own state, on the CPU}."""
@@ -35,7 +35,7 @@ class Given(NamedTuple):
 
 
 class Task(NamedTuple):
-    """What is computed from batches of images."""
+    """Asks for translations or embeddings of batches of images."""
 
     given: int
     """The number under which the workers have the weights of the generators."""
@@ -45,7 +45,7 @@ class Task(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """Images of one size, and the place of the first in its set."""
+    """Images of one size, and the place of the first of them in their set."""
 
     start: int
     pixels: Sequence[Pixels]
@@ -55,7 +55,7 @@ class Translators:
     """The generators of one checkpoint, which translate sets of images to 8-bit images.
 
     `generators` is {direction: generator}. `channels` is {domain: channels of the images that the generators take}. The
-    generators must keep their weights as long as this object is used: the workers get the present ones.
+    weights of the generators must not change while this object is used, because the workers get a copy now.
     """
 
     def __init__(self, system: System, generators: Mapping[str, Generator], channels: Mapping[str, int]) -> None:
@@ -75,7 +75,7 @@ class Translators:
     def _translated(self, direction: str, images: Images) -> Images:
         outputs = self._each_batch(Task(self._given, direction, embeds=False), images)
         count, _, height, width = outputs.shape
-        # a view, which is read-only
+        # a read-only view: metrics share the images
         pixels = np.broadcast_to(outputs, (count, 3, height, width)).transpose(0, 2, 3, 1)
         return Images(list(pixels), direction[1])
 
@@ -99,7 +99,7 @@ class Translators:
         generator = self._generators[direction]
         with torch.no_grad(), untouched_randomness(system.device), evaluating(nn.ModuleDict(self._generators)):
             for start, pixels in batches:
-                # a generator may draw in eval mode too: the same whatever was drawn before, and by whom
+                # a generator may draw in eval mode too: the same numbers after any other draws, and in any process
                 torch.manual_seed(int(keyed("translations", direction, start).integers(2**63)))
                 images = Images(pixels).tensor()[:, : self._channels[direction[0]]]
                 # in one layout, because the last bits depend on it; pickling may change it

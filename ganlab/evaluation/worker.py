@@ -61,7 +61,7 @@ class EvaluationWorker:
         if identity not in self._extractors:
             used = filter(None, map(self._evaluation.features_of, self._evaluation.metric_components))
             known = {json.dumps(resolved.as_json(), sort_keys=True): resolved for resolved in used}
-            # as in rank 0, training must not depend on what a constructor draws
+            # training must not depend on what a constructor draws
             with untouched_randomness(self._device):
                 network = build_features(known[identity])
             self._extractors[identity] = Extractor(network, identity, self._device)

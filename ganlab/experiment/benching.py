@@ -30,7 +30,7 @@ BLOCKS = 10
 """The most blocks into which the timed steps are divided. The spread is that of the blocks."""
 
 LEAST_SAVED = 0.05
-"""The share of a step's time that a less exact precision, or a compiler, has to save to be chosen."""
+"""The share of a step's time that a less exact precision, or compiled networks, have to save to be chosen."""
 
 COMPILED_ON = ("cuda",)
 """The types of devices on which `tune` times compiled networks. On a CPU they took more time: docs/gpus.md."""
@@ -80,19 +80,19 @@ def tune(
     set: Iterable[str] = (),
     callback: Callback | None = None,
 ) -> Json:
-    """Trains a spec in each precision of its device, then in the fastest one with compiled networks, and keeps the
-    fastest way.
+    """Times a spec in each precision of its device, then in the fastest one with compiled networks where these may save
+    time (`COMPILED_ON`), and keeps the fastest setting.
 
-    The "auto" of `runtime.precision` and `runtime.compile` means that way from then on, for all specs on devices of
-    this name with this version of torch. The arguments are those of `bench`; each way takes `steps` timed steps.
+    From then on, "auto" in `runtime.precision` and `runtime.compile` means this setting, for all specs on devices of
+    this name with this version of torch. The arguments are those of `bench`; each setting takes `steps` timed steps.
 
-    Returns {"spec", "size", "batch", "steps", "ways", "precision", "compile", "file", "hardware"}: "ways" are
-    {"precision", "compile", "seconds", "images_a_second"} with the spreads of `bench`, "precision" and "compile" are
-    the fastest way, and "file" is where it is kept. Raises SpecError if the device has one way alone, and the errors of
-    `bench`.
+    Returns {"spec", "size", "batch", "steps", "ways", "precision", "compile", "file", "hardware"}: "ways" are the
+    settings, each {"precision", "compile", "seconds", "images_a_second"} with the spreads of `bench`, "precision" and
+    "compile" are the fastest setting, and "file" is where it is kept. Raises SpecError if the device has only one
+    setting, and the errors of `bench`.
     """
     changes = [*set]
-    # before anything is read
+    # refuses too few steps before anything is read
     _block_sizes(steps)
     with showing(callback) as shown:
         base = load_spec(spec, changes)
@@ -144,10 +144,10 @@ def tune(
 def _timed(
     specs: Mapping[tuning.Tuned, Spec], datasets: dict[str, Dataset], steps: int, callback: Callback
 ) -> tuple[dict[tuning.Tuned, list[float]], float]:
-    """Times each way to train twice, in order and then in reverse: a steady drift of the machine's speed cancels out.
-    One trainer exists at a time.
+    """Times each setting twice, in order and then in reverse, so that a steady drift of the machine's speed cancels
+    out. One trainer exists at a time.
 
-    Returns {way: seconds a step of each block}, and the images of each domain that a step draws.
+    Returns {setting: seconds a step of each block}, and the images of each domain that a step draws.
     """
     sizes, few = _block_sizes(steps), _few(steps)
     half = len(sizes) // 2
@@ -172,9 +172,9 @@ def _medians(seconds: Mapping[tuning.Tuned, list[float]]) -> dict[tuning.Tuned, 
 
 
 def fastest(seconds: Mapping[Way, float]) -> Way:
-    """Returns the way to train with the shortest step, of {way: seconds a step} with the plainest way first.
+    """Returns the setting with the shortest step, of {setting: seconds a step} with the most exact precision first.
 
-    A later way is chosen only if it saves at least `LEAST_SAVED` of the time.
+    A later setting is chosen only if it saves at least `LEAST_SAVED` of the time.
     """
     chosen, *others = seconds
     for each in others:

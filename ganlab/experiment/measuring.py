@@ -63,9 +63,10 @@ def evaluate(
 
 
 def evaluate_together(ask: Callable[[], AskedEvaluation], callback: Callback) -> Json:
-    """Does what `evaluate` does in the first of the processes that torchrun started, or in the only one.
+    """Does what `evaluate` does, in rank 0 of several processes or in the only process.
 
-    The others call `follow_evaluation`. `ask` calls `asked_evaluation`. Raises Lost if another process ends.
+    The other ranks call `follow_evaluation`. `ask` returns the result of `asked_evaluation`. Raises Lost if another
+    process ends.
     """
     with measuring_again():
         with together():
@@ -103,7 +104,8 @@ def asked_evaluation(
     set: Iterable[str],
     to: str | None,
 ) -> AskedEvaluation:
-    """Checks arguments, those of `evaluate`, and says what they ask for. Reads no image. Raises SpecError."""
+    """Checks the arguments of `evaluate` and returns what they ask for. Reads no image. Raises SpecError if an argument
+    is wrong."""
     changes = tuple(set)
     if to is not None and (run is None or images is None):
         raise SpecError(f"--to {to}: goes with a run and --images")

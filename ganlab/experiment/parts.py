@@ -73,8 +73,8 @@ def reproducibly(spec: Spec) -> AbstractContextManager[None]:
 
 
 def note_tuned(asked: Json, resolved: Spec, callback: Callback) -> None:
-    """Tells what a file chose for the precision and for `runtime.compile`, if the spec `asked` leaves them to the
-    machine."""
+    """Tells which `runtime.precision` and `runtime.compile` come from `ganlab bench --tune`, if the spec `asked` leaves
+    them to the machine."""
     runtime = resolved.runtime
     found = tuning.tuned(devices.device_name(runtime.device), devices.precisions(runtime.device))
     chosen = {"precision": None if found is None else found.precision, "compile": runtime.compile and "true"}

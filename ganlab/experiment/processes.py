@@ -33,7 +33,7 @@ def follow() -> None:
     nothing.
 
     Rank 0 calls `ganlab.run`. Raises Elsewhere if rank 0 fails or if all stop after a step, Lost if another process
-    ends, KeyboardInterrupt if this one is interrupted at once: the others then wait for it, so it must end.
+    ends, KeyboardInterrupt if this one is interrupted at once. It must then end, because the others wait for it.
     """
     try:
         # rank 0 reads the spec and the run folder

@@ -38,7 +38,7 @@ def follow_evaluation() -> None:
 
 @contextmanager
 def measuring_again() -> Iterator[None]:
-    """Says of a lost process what that means for an evaluation, which has no checkpoints."""
+    """Raises Lost with another sentence: an evaluation has no checkpoints from which the command could resume."""
     try:
         yield
     except Lost as lost:
@@ -51,8 +51,8 @@ def measuring_again() -> Iterator[None]:
 def share_evaluation(evaluation: Evaluation, device: str, spec: Spec | None) -> None:
     """Tells the other processes, which call `follow_evaluation`, what rank 0 will measure, and waits for them.
 
-    `evaluation` is resolved. `spec` is that of the generators that translate, if they do; it gets the device of this
-    process.
+    `evaluation` is resolved. `spec` is that of the generators, None if no other process translates. Its device becomes
+    that of this process.
     """
     if distributed.size() == 1:
         return
@@ -61,7 +61,7 @@ def share_evaluation(evaluation: Evaluation, device: str, spec: Spec | None) -> 
 
 
 def _shared(given: tuple[Evaluation, str, Spec | None] | None) -> tuple[Evaluation, torch.device, Spec | None]:
-    """Returns what rank 0 has given, with the device of this process."""
+    """Returns what rank 0 gives, with the device of this process. The other ranks give None."""
     as_json = None
     if given is not None:
         evaluation, device, spec = given
@@ -83,7 +83,7 @@ def _shared(given: tuple[Evaluation, str, Spec | None] | None) -> tuple[Evaluati
 def interruptible() -> Iterator[None]:
     """Lets SIGTERM raise KeyboardInterrupt if there are several processes: torchrun sends it if one of them ends.
 
-    Then, or if another process is lost, SIGTERM is ignored from then on: this process is ending, and has to say why.
+    After an interrupt, or if another process is lost, SIGTERM is ignored, so that this process can say why it ends.
     """
     if distributed.size() == 1:
         yield
@@ -99,7 +99,7 @@ def interruptible() -> Iterator[None]:
 
 
 def serve_at_the_end(worker: EvaluationWorker) -> None:
-    """Serves rank 0 while it measures the trained run. Ctrl-C, which every process gets, is left to rank 0."""
+    """Computes pieces for rank 0 while it measures. Ctrl-C, which every process gets, is left to rank 0."""
     with stop_signals() as received:
         try:
             serve(worker)

@@ -74,7 +74,7 @@ def letterbox(pixels: np.ndarray[Any, np.dtype[np.uint8]]) -> bool:
 
 
 def _sides(pixels: np.ndarray[Any, np.dtype[np.uint8]]) -> Iterator[Floats]:
-    """Yields the picture four times as (3, rows, columns), turned so that its top, bottom, left and right side comes
+    """Yields the picture four times, (3, rows, columns), turned so that its top, bottom, left and right side comes
     first.
 
     A picture that is too small to have a border and something inside it is one of black pixels.

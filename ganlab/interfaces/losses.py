@@ -31,10 +31,9 @@ class Loss(nn.Module):
     """True if the loss compares `t.fake` with `t.target`, its partner. A spec whose data are not paired is refused."""
 
     every = 1
-    """The number of steps from one in which the loss is computed to the next, at least 1. Its weight is multiplied by
-    this number, so that the mean over steps stays the same. It is computed in the first step, and only in steps with a
-    turn of its player. A penalty that changes slowly costs less in this way (lazy regularisation, arXiv:1912.04958,
-    section 3.1)."""
+    """At least 1. The loss is computed only in the first step and in every `every`-th step after it, for the players
+    that have a turn in that step. Its weight is multiplied by this number, so that the mean over steps stays the same.
+    A penalty that changes slowly then costs less (lazy regularisation, arXiv:1912.04958, section 3.1)."""
 
     def prepare(self, t: Translation) -> None:
         """Called once for each direction of the spec with an example batch, before the optimizers exist. Create

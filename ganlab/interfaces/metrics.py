@@ -157,7 +157,7 @@ class LazyPixels(Sequence[Pixels]):
         return self._read(self._indices[place])
 
     def __reduce__(self) -> tuple[type[list[Pixels]], tuple[list[Pixels]]]:
-        # another process gets the images themselves
+        # another process may not be able to call `_read`, so it gets the images themselves
         return list, ([*self],)
 
 

@@ -1,4 +1,4 @@
-"""Decides what is due after a step, alike in every process of a run. Rank 0 does it, and the others serve it."""
+"""Decides what is due after a step, alike in every process of a run. Rank 0 does it, and the others compute for it."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class StepsDue:
 
 
 class Follower(StepsDue):
-    """Writes nothing: the process of rank 0 writes the steps of all. Serves it, with `tools`, until it has measured,
+    """Writes nothing: rank 0 writes the steps of all. Computes pieces for rank 0, with `tools`, until it has measured,
     drawn and saved."""
 
     stop_requested = None

@@ -325,9 +325,10 @@ class Runtime(BaseModel):
     step takes less memory and more time. On a CPU the results are the same to the byte."""
     compile: Literal["auto"] | bool = "auto"
     """Compile the networks with `torch.compile`, which fuses norms, activations and padding. The first steps then take
-    up to some minutes. Networks that a loss differentiates twice, as gradient penalties do, are not compiled, nor are
-    samples and evaluations. The last digits of the results depend on it. "auto" is false unless `ganlab bench --tune`
-    has measured that it saves time, in this precision on such a device. Not together with checkpoint_activations."""
+    up to a few minutes. Networks that a loss differentiates twice, as gradient penalties do, are not compiled. Samples
+    and evaluations use the networks without the compiler. The last digits of the results depend on this key. "auto" is
+    false unless `ganlab bench --tune` has measured that true saves time, in this precision on such a device. Not
+    together with checkpoint_activations."""
     log_every: Annotated[int, Field(ge=1, le=10_000)] = 20
     """The number of steps from one reading of the losses to the next. Each reading waits for the device. The first step
     of a process is read at once."""

@@ -1,4 +1,4 @@
-"""Keeps what is the fastest on each device of this machine, as `ganlab bench --tune` has measured it.
+"""Keeps the fastest setting for each device of this machine, as `ganlab bench --tune` has measured it.
 
 The file lies in the user's cache folder and may be deleted at any time.
 """
@@ -17,11 +17,11 @@ from ganlab.errors import RunError
 
 
 class Tuned(NamedTuple):
-    """A way to compute the steps of a training."""
+    """A setting of `runtime` that `ganlab bench --tune` times."""
 
     precision: str
     compiled: bool = False
-    """Whether the networks are compiled."""
+    """True if the networks are compiled."""
 
     def __str__(self) -> str:
         return f"{self.precision}, compiled" if self.compiled else self.precision
@@ -33,7 +33,7 @@ def place() -> Path | None:
 
 
 def tuned(device_name: str, known: Collection[str]) -> Tuned | None:
-    """Returns what was the fastest on a device with this version of torch.
+    """Returns the fastest setting of a device with this version of torch.
 
     Returns None if nothing was measured, if the precision is not one of `known`, or if the file can't be read.
     """
@@ -44,10 +44,10 @@ def tuned(device_name: str, known: Collection[str]) -> Tuned | None:
 
 
 def keep(device_name: str, fastest: Tuned, seconds: Mapping[Tuned, float], spec: str) -> Path:
-    """Writes what is the fastest on a device and returns the file.
+    """Writes the fastest setting of a device and returns the file.
 
-    `seconds` are those of a step in each way, and `spec` names what was measured; people may read both. Raises RunError
-    if the file can't be written.
+    `seconds` are those of a step in each setting, and `spec` names what was measured; people may read both. Raises
+    RunError if the file can't be written.
     """
     if (path := place()) is None:
         raise RunError("the user has no home folder to keep the result in; name a folder in $GANLAB_CACHE")

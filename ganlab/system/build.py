@@ -190,7 +190,7 @@ def make_schedule(
 ) -> Schedule:
     """Builds a schedule for these directions. Raises SpecError if it has no valid number of steps, or no valid clip."""
     schedule = _make(resolved, Schedule, components)
-    # an author's class may compute its attributes, and fail
+    # in a plugin's class they may be properties, which may fail
     with _attributing(resolved):
         schedule.directions = directions
         steps, clip = getattr(schedule, "steps", None), schedule.clip

@@ -25,4 +25,4 @@ def compile_networks(system: System, twice: Collection[str], example: Batch, war
     check_forwards(system, example)
     system.networks.compile(names, compiler)
     left = f"; not {', '.join(sorted(twice))}, which a loss differentiates twice" if twice else ""
-    warn(f"the first steps take up to some minutes, to compile {', '.join(names)}{left}")
+    warn(f"the first steps take up to a few minutes, to compile {', '.join(names)}{left}")

@@ -22,7 +22,7 @@ MOST_KINDS = 16
 
 
 class Compiler:
-    """Compiles methods of networks. The compiler runs when a method is called in a way that is new to it."""
+    """Compiles methods of networks. The compiler runs at the first call of each kind (see `MOST_KINDS`)."""
 
     def __init__(self, backend: str, **options: bool) -> None:
         self._settings: dict[str, Any] = {
@@ -71,7 +71,7 @@ def compiler_for(device: torch.device, deterministic: bool) -> Compiler:
     compiler = Compiler(
         BACKEND, **({"fallback_random": True, "deterministic": deterministic} if BACKEND == "inductor" else {})
     )
-    # what an earlier training of this process has compiled counts among the kinds of calls
+    # otherwise what an earlier training of this process has compiled would count towards MOST_KINDS
     torch.compiler.reset()
     try:
         compiler.compiled(_double)(torch.zeros(1, device=device))
@@ -89,7 +89,7 @@ def _reason(error: BaseException) -> str:
 
 
 def settings() -> AbstractContextManager[object]:
-    """Returns the settings of torch in which steps with compiled networks are taken."""
+    """Returns a context with the settings of torch for steps with compiled networks."""
     # compile the backward pass with the forward pass, where an error tells the network, and let losses retain graphs
     patched: AbstractContextManager[object] = config.patch(force_non_lazy_backward_lowering=True, donated_buffer=False)
     return patched
@@ -110,8 +110,8 @@ def _called(network: nn.Module, compiled: Callable[[Tensor], Any], ordinary: Cal
 
 
 def watched(outputs: Any, act: Callable[[], None]) -> Any:
-    """Returns a network's outputs. Calls `act` when a gradient with a graph of its own passes through them: such a
-    gradient is differentiated once more."""
+    """Returns a network's outputs. Calls `act` when a gradient that has a graph of its own flows back to them: a loss
+    will differentiate the network a second time."""
 
     def look(gradient: Tensor) -> None:
         if torch.is_grad_enabled():

@@ -52,7 +52,7 @@ class DryRun(NamedTuple):
 
     If activations are computed again, those of one use of each network are included."""
     differentiated_twice: set[str]
-    """The names of the networks through which a loss differentiates twice, as gradient penalties do."""
+    """The names of the networks that a loss differentiates twice, as gradient penalties do."""
     warnings: list[str]
     """A sentence for each fault that may be none: terms without a gradient, state that no checkpoint keeps."""
 

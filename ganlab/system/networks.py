@@ -55,7 +55,7 @@ class Networks:
         self._compiled: dict[tuple[str, str], Callable[[Tensor], Any]] = {}
         """{(network, method): the compiled method}."""
         self._twice: set[str] | None = None
-        """The networks that were differentiated twice, while they are noted."""
+        """Receives the names of networks that are differentiated twice. None outside `noting_second_derivatives`."""
 
     def __getitem__(self, name: str) -> Generator | Discriminator:
         module = self.modules[name]
@@ -141,7 +141,7 @@ class Networks:
                 self._compiled[name, method] = compiler(name, network, method)
 
     def settings(self) -> AbstractContextManager[object]:
-        """Returns the settings of torch in which a step is taken."""
+        """Returns a context with the settings of torch for a step."""
         return settings() if self._compiled else nullcontext()
 
     @contextmanager
@@ -155,7 +155,7 @@ class Networks:
 
     @contextmanager
     def noting_second_derivatives(self) -> Iterator[set[str]]:
-        """Notes the names of the networks through which a gradient passes inside that has a graph of its own."""
+        """Yields a set that receives the names of the networks that are differentiated twice inside."""
         self._twice = found = set[str]()
         try:
             yield found

@@ -57,7 +57,7 @@ def test_the_fastest_precision_is_kept_and_auto_means_it(here: Path, monkeypatch
     assert entry["spec"] == "tiny"
     assert list(entry["seconds_a_step"]) == ["float32", "bfloat16"]
     assert (entry["precision"], entry["compile"]) == (fastest(entry["seconds_a_step"]), False)
-    sentence = f"runtime.precision auto is {entry['precision']}, runtime.compile auto is false on"
+    sentence = f"runtime.precision auto is {entry['precision']} and runtime.compile auto is false on"
     assert f"{sentence} {devices.device_name('cpu')} from now on" in done.stdout
     for command in ("check", "run"):
         done = CliRunner().invoke(app, [command, "tiny.json", *auto])
@@ -74,7 +74,7 @@ def test_the_fastest_precision_is_kept_and_auto_means_it(here: Path, monkeypatch
 def test_compiled_networks_are_timed_where_they_may_save_time(
     generator: str, here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Here on a CPU. A generator that can't be compiled, as one with `dropout`, is left out with a warning."""
+    """On a CPU here. If the generator can't be compiled, as with `dropout`, a warning says that this is not timed."""
     monkeypatch.setenv("GANLAB_CACHE", str(here / "cache"))
     monkeypatch.setattr(benching, "COMPILED_ON", ("cpu",))
     monkeypatch.setattr(compiling, "BACKEND", "aot_eager")
@@ -105,7 +105,7 @@ def test_compiled_networks_are_timed_where_they_may_save_time(
         ({"float32": 1.0}, "float32"),
     ],
 )
-def test_a_way_that_is_less_plain_has_to_save_a_twentieth(seconds: dict[str, float], expected: str) -> None:
+def test_a_less_exact_setting_has_to_save_a_twentieth(seconds: dict[str, float], expected: str) -> None:
     assert fastest(seconds) == expected
 
 

@@ -220,7 +220,7 @@ class WithLion(ganlab.ScheduleWrapper):
 
 
 class LookAhead(torch.optim.Adam):
-    """Adam that takes back half of the way of five steps, which it counts itself (arXiv:1907.08610)."""
+    """Adam that takes back half of every five steps, which it counts itself (arXiv:1907.08610)."""
 
     def __init__(self, parameters: Any) -> None:
         super().__init__(parameters, fused=True)

@@ -40,7 +40,7 @@ class Small(ganlab.Generator):
 
     def __init__(self, source: ganlab.Domain, target: ganlab.Domain) -> None:
         super().__init__()
-        # the norm takes a bias away, and Adam would blow up the rounding errors of its gradient
+        # the norm removes a bias, and Adam would enlarge the rounding errors of its gradient
         self.down = nn.Conv2d(source.channels, 4, 1, bias=False)
         self.norm = nn.BatchNorm2d(4)
         self.up = nn.Conv2d(4, target.channels, 1)
@@ -94,7 +94,7 @@ class Late(ganlab.Loss):
 
 
 class Twice(ganlab.Loss):
-    """Differentiates a network in a way that keeps the graph, and if `of` names it, twice."""
+    """Differentiates a network and keeps the graph. With `of`, differentiates the decoder or both networks twice."""
 
     def __init__(self, of: str = "") -> None:
         super().__init__()
@@ -248,7 +248,7 @@ def test_a_shipped_experiment_is_compiled(name: str, traced: None) -> None:
         said = refusal(lambda: experiment(name, COMPILED), SpecError)
         assert said.startswith("generator: can't translate images of (3, 32, 32): can't be compiled, so set")
         return
-    # one step: Adam blows up the rounding errors of gradients that are 0
+    # one step, because Adam enlarges the rounding errors of gradients that are 0
     assert_close(take(experiment(name), 1), take(experiment(name, COMPILED), 1), rtol=1e-3, atol=1e-3)
 
 

@@ -140,7 +140,7 @@ REGISTRY = Registry([*installed(), EntryPoint("waiting", __name__, "ganlab")])
 
 @pytest.mark.parametrize("how", ["item", "synchronize"])
 def test_a_component_that_waits_is_named_and_the_run_continues(how: str) -> None:
-    # the network draws random numbers, also in the steps after a capture that failed
+    # after a capture that failed, the network must still be able to draw random numbers
     generator = KINDS["networks that draw, SGD and a clipped gradient"]["generator"]
     patch = {"generator": generator, "losses": {"waiting": {"type": "waits", "how": how}}}
     ordinary, nothing = trained(patch, False, 5)

@@ -132,7 +132,7 @@ def check_overlap(folder: Path, ranks: int, rank: int) -> None:
 
 
 def test_the_processes_of_one_attempt_agree_on_its_number() -> None:
-    """The store, which torchrun keeps, has what those of earlier attempts left there. Rank 0 may come last."""
+    """The store has what the processes of earlier attempts left there, because torchrun keeps it. Rank 0 comes last."""
     store = dist.HashStore()
     for number in range(1, 4):
         for rank in (1, 2):
@@ -202,8 +202,8 @@ def test_what_several_processes_can_not_train_is_one_sentence(
 def test_other_commands_take_one_process(forker: Forker, spec: Path, tmp_path: Path) -> None:
     done = in_ranks(forker, 2, tmp_path / "ranks", "bench", str(spec))
     assert done.codes == [2, 2]
-    sentence = "ganlab: start `ganlab bench` without torchrun: only `ganlab run` takes several processes\n"
-    assert done.said == [sentence, ""]
+    allowed = "only `ganlab run` and `ganlab eval` take several processes"
+    assert done.said == [f"ganlab: start `ganlab bench` without torchrun: {allowed}\n", ""]
 
 
 @pytest.mark.parametrize(("how", "code"), [("kill", -signal.SIGKILL), ("error", 1), ("interrupt", 130)])
@@ -235,7 +235,7 @@ def test_a_run_resumes_with_another_number_of_processes(forker: Forker, spec: Pa
     words = ("run", str(path), "--out", str(run))
     done = torchrun(forker, "2", "-m", "ganlab", *words)
     assert done.code != 0
-    assert "stopped after step 3 of 8; everything is saved; the same command resumes it\n" in done.said
+    assert "stopped after step 3 of 8; everything is saved; the same command resumes the run\n" in done.said
     assert names(run / "checkpoints") == ["step-000003"]
     done = torchrun(forker, "3", "-m", "ganlab", *words, "--set", "checkpoints.every=5", "--set", "samples.every=5")
     assert done.code == 0, done.said
@@ -272,7 +272,7 @@ def test_pieces_of_work_are_dealt_to_every_process(forker: Forker, tmp_path: Pat
     assert zero["only in rank 0, 8"] == [[piece, 0, []] for piece in range(8)]
     assert zero["only in rank 0, 7"] == [[piece, 0, []] for piece in range(7)]
     why = "KeyError: 'only in rank 0'"
-    assert zero["warned"] == [f"process 1 of 3, counted from 0, failed to measure its share, so process 0 does: {why}"]
+    assert zero["warned"] == [f"process 1 of 3, counted from 0, failed to compute its share, so process 0 does: {why}"]
     # the first piece that fails is the one at which a single process would stop
     assert zero["nowhere, 8"] == "piece 3 of rank 0"
     assert zero["everywhere, 2"] == [[0, 0, []], [1, 1, [[2, "two"]]]]
@@ -304,7 +304,7 @@ def measured(spec: Path) -> Path:
 def test_an_evaluation_that_was_killed_gives_the_same_bytes_with_one_process_and_with_two(
     forker: Forker, measured: Path, tmp_path: Path
 ) -> None:
-    """Rank 1 is killed in the last direction at the last step, which is saved. What is left is then measured twice."""
+    """Rank 1 is killed in the last direction at the last step, which is saved. One process or two measure the rest."""
     run, words = tmp_path / "run", ("run", str(measured), "--out")
     done = in_ranks(forker, 2, tmp_path / "killed", *words, str(run), trouble="1 4 SIGKILL")
     assert done.codes == [1, -signal.SIGKILL]
@@ -338,7 +338,7 @@ def test_an_evaluation_that_was_killed_gives_the_same_bytes_with_one_process_and
 
 def test_what_fails_in_one_process_is_measured_by_the_first(forker: Forker, measured: Path, tmp_path: Path) -> None:
     run, other = tmp_path / "run", tmp_path / "other"
-    said = "process 1 of 2, counted from 0, failed to measure its share, so process 0 does: features"
+    said = "process 1 of 2, counted from 0, failed to compute its share, so process 0 does: features"
     for out, trouble, expected in ((run, "1 1 error", 1), (other, "", 0)):
         done = in_ranks(forker, 2, tmp_path / "ranks", "run", str(measured), "--out", str(out), trouble=trouble)
         assert done.codes == [0, 0]
@@ -372,7 +372,7 @@ def test_a_signal_in_the_last_evaluation_stops_all_with_one_sentence(
     words = ("run", str(measured), "--out", str(tmp_path / "run"), "--set", "evaluation.every=null")
     done = in_ranks(forker, 2, tmp_path / "ranks", *words, trouble=f"01 1 {how}")
     assert done.codes == [130, 130]
-    assert "\nganlab: all 8 steps are saved, not yet measured; resume with: ganlab run " in done.said[0]
+    assert "\nganlab: all 8 steps are saved, not yet measured; the same command resumes the run\n" in done.said[0]
     assert done.said[1] == ""
     assert forker.run(*words, environment={"GANLAB_CACHE": str(tmp_path)}).code == 0
 
@@ -386,7 +386,7 @@ def test_a_process_that_is_killed_in_the_last_evaluation_ends_torchrun(
     environment = {"GANLAB_CACHE": str(tmp_path / "cache"), "TRIAL_TROUBLE": "1 1 SIGKILL"}
     done = forker.run(*TORCHRUN, "2", *words, python=True, environment=environment)
     assert done.code != 0
-    assert LOST in done.said or "\nganlab: all 8 steps are saved, not yet measured; resume with: " in done.said
+    assert LOST in done.said or "\nganlab: all 8 steps are saved, not yet measured; the same command " in done.said
     environment["TRIAL_TROUBLE"] = "0 0 nothing"
     done = forker.run(*TORCHRUN, "2", *words, python=True, environment=environment)
     assert done.code == 0

@@ -32,7 +32,7 @@ def test_a_worker_uses_the_weights_that_were_given_last_and_no_others(tiny: Json
             for generator in generators.values():
                 for parameter in generator.parameters():
                     parameter.mul_(1 + number)
-        worker.receive(number, Given({way: dict(g.state_dict()) for way, g in generators.items()}, CHANNELS))
+        worker.receive(number, Given({ab: dict(g.state_dict()) for ab, g in generators.items()}, CHANNELS))
         task = Task(number, "ab", embeds=False)
         (expected,) = Translators(system, generators, CHANNELS).results(task, [batch])
         (found,) = worker(task)([batch])

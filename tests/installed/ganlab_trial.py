@@ -262,7 +262,7 @@ class Averages(ganlab.Features):
 
 
 class Noted(Averages):
-    """The same vectors, which are noted. What TRIAL_TROUBLE says happens at a batch of this process."""
+    """The same vectors, which are noted. TRIAL_TROUBLE, "RANKS BATCH HOW", says what happens at which batch."""
 
     def __init__(self) -> None:
         super().__init__()
