@@ -48,9 +48,6 @@ STRICT = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False, validate_d
 _RESERVED = ("type", "weight")
 
 
-_NO_OPTIONS = (object.__init__, torch.nn.Module.__init__)
-
-
 class Signature(NamedTuple):
     """The parameters of a component's constructor."""
 
@@ -74,7 +71,8 @@ def signature(component: type) -> Signature:
 def _signature(component: Any) -> Signature:
     name = component.__name__
     init = component.__init__
-    if init in _NO_OPTIONS:
+    # by its class, because torch.compile replaces the method itself
+    if next(cls for cls in component.__mro__ if "__init__" in vars(cls)) in (object, torch.nn.Module):
         return Signature(create_model(name, __config__=STRICT), {}, (), ())
     try:
         hints = typing.get_type_hints(init, include_extras=True)

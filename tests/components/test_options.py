@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
 import pytest
+import torch
 from jsonschema import Draft202012Validator
 from pydantic import BaseModel, Field, ValidationError
 
@@ -255,6 +256,13 @@ def test_a_component_without_a_constructor_has_no_options(component: type) -> No
     assert signature(component).model.model_fields == {}
     with pytest.raises(ValidationError):
         validate(component, {"training": True})
+
+
+def test_it_has_none_either_after_torch_has_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """torch.compile replaces the constructor of all modules by one that takes anything."""
+    init = torch.nn.Module.__init__
+    monkeypatch.setattr(torch.nn.Module, "__init__", lambda self, *args, **kwargs: init(self, *args, **kwargs))
+    assert signature(type("Another", (ganlab.Loss,), {})).model.model_fields == {}
 
 
 def component(interface: type, parameters: str) -> type:
