@@ -35,7 +35,7 @@ def bench(
     """Measure how fast a spec trains on this machine.
 
     Prints images a second, the time of each turn, operators, memory, and the share of the device's peak that a step
-    reaches. The peak is that of a product of two matrices and of a copy, measured before the training begins. Trains on
+    reaches. The peak is that of a product of two matrices and of a copy, measured after the training. Trains on
     the first images of the spec's data and writes nothing but what --tune keeps. Give it a quiet machine.
     """
     with errors():

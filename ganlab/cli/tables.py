@@ -209,7 +209,7 @@ def show_bench(found: dict[str, Any]) -> None:
     seconds = step["seconds"]["median"]
     rows = {
         "spec": f"{found['spec']}: {found['size']} pixels, batch {found['batch']}",
-        "device": f"{hardware['device']} ({hardware['device_name']}), {_way(found)},"
+        "device": f"{hardware['device']} ({hardware['device_name']}), {_setting(found)},"
         f" {hardware['threads']} CPU threads, torch {hardware['torch']}",
         "images a second": _median(found["images_a_second"], 1),
         "milliseconds a step": f"{_median(step['seconds'], 1000)}; {step['steps']} steps in {step['blocks']} blocks",
@@ -238,8 +238,8 @@ def show_tuning(found: dict[str, Any]) -> None:
     """Prints the table of `ganlab bench --tune`, given what `experiment.tune` returns."""
     terminal = _terminal()
     table = Table("setting", "images a second", "milliseconds a step", box=None, header_style="bold")
-    for each in found["ways"]:
-        table.add_row(*_cells(_way(each), _median(each["images_a_second"], 1), _median(each["seconds"], 1000)))
+    for each in found["settings"]:
+        table.add_row(*_cells(_setting(each), _median(each["images_a_second"], 1), _median(each["seconds"], 1000)))
     terminal.print(table)
     compiles = f" and runtime.compile auto is {str(found['compile']).lower()}"
     sentence = (
@@ -248,7 +248,7 @@ def show_tuning(found: dict[str, Any]) -> None:
     terminal.print(printable(f"{sentence}; kept in {found['file']}"), highlight=False, markup=False, soft_wrap=True)
 
 
-def _way(found: dict[str, Any]) -> str:
+def _setting(found: dict[str, Any]) -> str:
     return f"{found['precision']}, compiled" if found["compile"] else str(found["precision"])
 
 

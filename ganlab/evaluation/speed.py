@@ -9,8 +9,6 @@ import functools
 import statistics
 import sys
 from collections.abc import Mapping
-from contextlib import suppress
-from pathlib import Path
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
@@ -62,13 +60,3 @@ def peak_memory(device: torch.device) -> int | None:
         return None
     # kilobytes, but bytes on macOS
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-
-
-def forget_peak_memory(device: torch.device) -> None:
-    """Makes `peak_memory` count from now on. Has no effect on the memory of a process on systems other than Linux."""
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
-    else:
-        # 5 resets the peak: proc(5), /proc/pid/clear_refs
-        with suppress(OSError):
-            Path("/proc/self/clear_refs").write_text("5")

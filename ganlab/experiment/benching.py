@@ -11,11 +11,11 @@ import torch
 
 from ganlab.data.dataset import Dataset
 from ganlab.display.choice import showing
-from ganlab.engine.device_peak import Peak, measure_peak
-from ganlab.engine.step_cost import Counts, block_seconds, count, parts_of_steps, take_step
+from ganlab.engine.device_peak import measure_peak
+from ganlab.engine.step_cost import block_seconds, count, parts_of_steps, take_step
 from ganlab.engine.trainer import Trainer
 from ganlab.errors import RunError, SpecError
-from ganlab.evaluation.speed import forget_peak_memory, peak_memory
+from ganlab.evaluation.speed import peak_memory
 from ganlab.experiment.parts import reproducibly
 from ganlab.experiment.processes import build_trainer
 from ganlab.experiment.specs import load_spec
@@ -39,7 +39,7 @@ IMAGES = 64
 """The fewest images of each domain that are read; two batches, if these are more."""
 
 
-Way = TypeVar("Way")
+Setting = TypeVar("Setting")
 
 
 def bench(
@@ -69,9 +69,21 @@ def bench(
         resolved = load_spec(spec, set)
         with reproducibly(resolved):
             datasets = _datasets(resolved, shown)
-            # before a trainer fills the memory
-            peak = _peak(resolved)
-            return measure(build_trainer(resolved, datasets, shown.warn), peak, steps, shown)
+            found = _trained(build_trainer(resolved, datasets, shown.warn), steps, shown)
+            device, precision = torch.device(resolved.runtime.device), resolved.runtime.precision
+            # the trainer has filled it
+            free_memory(device)
+            peak = measure_peak(device, torch.bfloat16 if precision == "bfloat16" else dtype_of(resolved))
+    step, seconds = found["step"], found["step"]["seconds"]["median"]
+    return {
+        **found,
+        "peak": {"flops_a_second": peak.flops, "bytes_a_second": peak.bytes},
+        "share_of_peak": {
+            "flops": step["flops"] / seconds / peak.flops,
+            "bytes": step["bytes"] / seconds / peak.bytes,
+        },
+        "hardware": describe_hardware(resolved.runtime),
+    }
 
 
 def tune(
@@ -86,8 +98,8 @@ def tune(
     From then on, "auto" in `runtime.precision` and `runtime.compile` means this setting, for all specs on devices of
     this name with this version of torch. The arguments are those of `bench`; each setting takes `steps` timed steps.
 
-    Returns {"spec", "size", "batch", "steps", "ways", "precision", "compile", "file", "hardware"}: "ways" are the
-    settings, each {"precision", "compile", "seconds", "images_a_second"} with the spreads of `bench`, "precision" and
+    Returns {"spec", "size", "batch", "steps", "settings", "precision", "compile", "file", "hardware"}: each of
+    "settings" is {"precision", "compile", "seconds", "images_a_second"} with the spreads of `bench`, "precision" and
     "compile" are the fastest setting, and "file" is where it is kept. Raises SpecError if the device has only one
     setting, and the errors of `bench`.
     """
@@ -97,22 +109,20 @@ def tune(
     with showing(callback) as shown:
         base = load_spec(spec, changes)
         device = base.runtime.device
-        ways = [tuning.Tuned(each) for each in devices.precisions(device)]
+        settings = [tuning.Tuned(each) for each in devices.precisions(device)]
         compiles = torch.device(device).type in COMPILED_ON and not base.runtime.checkpoint_activations
-        if len(ways) < 2 and not compiles:
-            raise SpecError(f"--tune: {device} computes with {ways[0]} alone, so there is nothing to choose")
+        if len(settings) < 2 and not compiles:
+            raise SpecError(f"--tune: {device} computes with {settings[0]} alone, so there is nothing to choose")
 
-        def specs(*ways: tuning.Tuned) -> dict[tuning.Tuned, Spec]:
-            keys = [
-                (f"runtime.precision={way.precision}", f"runtime.compile={str(way.compiled).lower()}") for way in ways
-            ]
-            return {way: load_spec(spec, [*changes, *own]) for way, own in zip(ways, keys, strict=True)}
+        def spec_of(setting: tuning.Tuned) -> Spec:
+            own = [f"runtime.precision={setting.precision}", f"runtime.compile={str(setting.compiled).lower()}"]
+            return load_spec(spec, [*changes, *own])
 
         datasets = _datasets(base, shown)
-        seconds, images = _timed(specs(*ways), datasets, steps, shown)
+        seconds, images = _timed({each: spec_of(each) for each in settings}, datasets, steps, shown)
         chosen = fastest(_medians(seconds))
         if compiles:
-            pair = specs(chosen, tuning.Tuned(chosen.precision, compiled=True))
+            pair = {each: spec_of(each) for each in (chosen, tuning.Tuned(chosen.precision, compiled=True))}
             try:
                 both, _ = _timed(pair, datasets, steps, shown)
             except (SpecError, RunError) as error:
@@ -125,14 +135,14 @@ def tune(
         "size": base.data.size,
         "batch": base.data.batch,
         "steps": steps,
-        "ways": [
+        "settings": [
             {
-                "precision": way.precision,
-                "compile": way.compiled,
+                "precision": setting.precision,
+                "compile": setting.compiled,
                 "seconds": spread(times),
                 "images_a_second": spread([images / time for time in times]),
             }
-            for way, times in seconds.items()
+            for setting, times in seconds.items()
         ],
         "precision": chosen.precision,
         "compile": chosen.compiled,
@@ -151,15 +161,18 @@ def _timed(
     """
     sizes, few = _block_sizes(steps), _few(steps)
     half = len(sizes) // 2
-    seconds: dict[tuning.Tuned, list[float]] = {way: [] for way in specs}
-    visits = [*((way, sizes[:half]) for way in specs), *((way, sizes[half:]) for way in reversed([*specs]))]
+    seconds: dict[tuning.Tuned, list[float]] = {setting: [] for setting in specs}
+    visits = [
+        *((setting, sizes[:half]) for setting in specs),
+        *((setting, sizes[half:]) for setting in reversed([*specs])),
+    ]
     images = 0.0
-    for way, blocks in callback.progress(visits, "timing steps", len(visits)):
-        spec = specs[way]
+    for setting, blocks in callback.progress(visits, "timing steps", len(visits)):
+        spec = specs[setting]
         with reproducibly(spec):
             trainer = build_trainer(spec, datasets, callback.warn)
             block_seconds(trainer, few)
-            seconds[way] += [block_seconds(trainer, size) for size in blocks]
+            seconds[setting] += [block_seconds(trainer, size) for size in blocks]
             images = spec.data.batch * trainer.state.draws / (few + sum(blocks))
             device = trainer.system.device
             del trainer
@@ -168,10 +181,10 @@ def _timed(
 
 
 def _medians(seconds: Mapping[tuning.Tuned, list[float]]) -> dict[tuning.Tuned, float]:
-    return {way: statistics.median(times) for way, times in seconds.items()}
+    return {setting: statistics.median(times) for setting, times in seconds.items()}
 
 
-def fastest(seconds: Mapping[Way, float]) -> Way:
+def fastest(seconds: Mapping[Setting, float]) -> Setting:
     """Returns the setting with the shortest step, of {setting: seconds a step} with the most exact precision first.
 
     A later setting is chosen only if it saves at least `LEAST_SAVED` of the time.
@@ -188,19 +201,12 @@ def _datasets(spec: Spec, callback: Callback) -> dict[str, Dataset]:
     return build_data(spec, callback.progress, most=max(IMAGES, 2 * spec.data.batch))
 
 
-def _peak(spec: Spec) -> Peak:
-    """Measures the peak of a spec's device in its precision, and gives the memory back."""
-    device = torch.device(spec.runtime.device)
-    peak = measure_peak(device, torch.bfloat16 if spec.runtime.precision == "bfloat16" else dtype_of(spec))
-    free_memory(device)
-    forget_peak_memory(device)
-    return peak
-
-
-def measure(trainer: Trainer, peak: Peak, steps: int, callback: Callback) -> Json:
-    """Trains and returns what `bench` returns, given the device's peak. Expects torch to be set as for a run."""
+def _trained(trainer: Trainer, steps: int, callback: Callback) -> Json:
+    """Trains and returns what `bench` returns of the training alone. Expects torch to be set as for a run."""
     system, spec = trainer.system, trainer.system.spec
     sizes, few = _block_sizes(steps), _few(steps)
+    if system.device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(system.device)
     for _ in callback.progress(range(few), "warming up", few):
         take_step(trainer)
     before = trainer.state.draws
@@ -228,9 +234,6 @@ def measure(trainer: Trainer, peak: Peak, steps: int, callback: Callback) -> Jso
         },
         "parts": [part._asdict() for part in parts],
         "peak_memory_bytes": memory,
-        "peak": {"flops_a_second": peak.flops, "bytes_a_second": peak.bytes},
-        "share_of_peak": _shares(counts, statistics.median(seconds), peak),
-        "hardware": describe_hardware(spec.runtime),
     }
 
 
@@ -251,8 +254,3 @@ def _block_sizes(steps: int) -> list[int]:
         raise SpecError(f"--steps {steps} is not allowed: at least 2 steps are timed")
     blocks = min(BLOCKS, steps)
     return [steps // blocks + (block < steps % blocks) for block in range(blocks)]
-
-
-def _shares(counts: Counts, seconds: float, peak: Peak) -> Json:
-    """Returns the shares of the device's peak that a step of `seconds` reaches."""
-    return {"flops": counts.flops / seconds / peak.flops, "bytes": counts.bytes / seconds / peak.bytes}

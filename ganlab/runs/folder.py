@@ -19,7 +19,6 @@ from ganlab.runs.lock import is_locked, lock_of, locking
 from ganlab.runs.models import ENVIRONMENT, EVALUATED, FAILURE, OBJECT, SPEED, STOPPED, Stopped, read
 from ganlab.runs.records import History, Recorder, recording, undamaged_records
 from ganlab.spec.devices import moved_here
-from ganlab.spec.files import merge
 from ganlab.spec.models import Json, Spec
 from ganlab.spec.resolve import resolve
 
@@ -163,8 +162,7 @@ class RunFolder:
 
     def _resolved(self, kept: Json) -> Spec:
         try:
-            # a run without the key was not compiled
-            return resolve(merge({"runtime": {"compile": False}}, kept), str(self.path / "spec.json"))
+            return resolve(kept, str(self.path / "spec.json"))
         except SpecError as error:
             if "unknown key" not in str(error):
                 raise

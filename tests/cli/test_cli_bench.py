@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import platform
-import sys
 from pathlib import Path
 
 import pytest
@@ -15,7 +14,6 @@ from typer.testing import CliRunner
 from ganlab.cli import process
 from ganlab.cli.commands import app
 from ganlab.cli.tables import show_bench
-from ganlab.evaluation.speed import forget_peak_memory, peak_memory
 from ganlab.experiment import benching
 from ganlab.experiment.benching import fastest
 from ganlab.spec import devices
@@ -85,12 +83,12 @@ def test_compiled_networks_are_timed_where_they_may_save_time(
     assert done.exit_code == 0, done.stderr
     found = json.loads(done.stdout)
     plain = [("float32", False), ("bfloat16", False)]
-    ways = [(way["precision"], way["compile"]) for way in found["ways"]]
+    settings = [(setting["precision"], setting["compile"]) for setting in found["settings"]]
     if generator == "dropout":
-        assert ways == plain
+        assert settings == plain
         assert "compiled networks are not timed: generator: can't translate" in done.stderr
     else:
-        assert sorted(ways) == sorted([*plain, (found["precision"], True)])
+        assert sorted(settings) == sorted([*plain, (found["precision"], True)])
     (entry,) = json.loads((here / "cache" / "tuned.json").read_text()).values()
     assert (entry["precision"], entry["compile"]) == (found["precision"], found["compile"])
 
@@ -112,16 +110,3 @@ def test_a_less_exact_setting_has_to_save_a_twentieth(seconds: dict[str, float],
 def test_one_step_has_no_spread(here: Path) -> None:
     done = CliRunner().invoke(app, ["bench", "tiny.json", "--steps", "1"])
     assert (done.exit_code, done.stdout) == (2, "")
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="only Linux can forget the peak of a process's memory")
-def test_memory_that_was_given_back_is_no_part_of_a_later_peak() -> None:
-    cpu = torch.device("cpu")
-    del (held := [torch.ones(2**26)])[:]
-    before = peak_memory(cpu)
-    forget_peak_memory(cpu)
-    after = peak_memory(cpu)
-    assert held == []
-    assert before is not None
-    assert after is not None
-    assert before - after > 2**27

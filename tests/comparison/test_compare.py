@@ -165,6 +165,7 @@ def test_on_a_cluster_auto_has_one_meaning_on_all_machines(here: Path) -> None:
     assert trial.set == (
         f"runtime.device={resolved.device}",
         "runtime.threads=1",
+        "runtime.compile=false",
         f"runtime.precision={resolved.precision}",
         "seed=0",
     )

@@ -9,7 +9,6 @@ import pytest
 import torch
 
 from ganlab.errors import RunError
-from ganlab.runs.folder import RunFolder
 from ganlab.spec import devices, tuning
 from ganlab.spec.files import merge
 from ganlab.spec.resolve import resolve
@@ -53,18 +52,14 @@ def test_a_damaged_file_counts_as_none(cache: Path, content: str) -> None:
 
 def test_networks_are_compiled_where_that_was_measured_to_be_the_fastest(tmp_path: Path) -> None:
     assert resolved(AUTO).runtime.compile is False
-    way = Tuned(devices.precisions("cpu")[-1], compiled=True)
-    tuning.keep(devices.device_name("cpu"), way, {way: 0.1}, "emb")
+    setting = Tuned(devices.precisions("cpu")[-1], compiled=True)
+    tuning.keep(devices.device_name("cpu"), setting, {setting: 0.1}, "emb")
     tuned = resolved(AUTO)
-    assert (tuned.runtime.precision, tuned.runtime.compile) == (way.precision, True)
+    assert (tuned.runtime.precision, tuned.runtime.compile) == (setting.precision, True)
     # in another precision it was not measured, and it does not go with another option
     assert resolved({"runtime": {"device": "cpu", "precision": "float64"}}).runtime.compile is False
     assert resolved(merge(AUTO, {"runtime": {"checkpoint_activations": True}})).runtime.compile is False
-    # a run keeps its own choice, and one from before there was a choice was not compiled
-    kept = tuned.as_json()
-    assert kept["runtime"].pop("compile")
-    (tmp_path / "spec.json").write_text(json.dumps(kept))
-    assert RunFolder(tmp_path).spec().runtime.compile is False
+    # a run keeps its own choice
     asked = merge(TINY, AUTO)
     plain = resolve(merge(asked, {"runtime": {"compile": False}}))
     assert resolve(asked, like=plain).runtime.compile is False
