@@ -40,6 +40,8 @@ class _Group:
     """The process group for values of the host. None if there is one rank."""
     attempt = 1
     """How often torchrun has started the ranks."""
+    overlaps = True
+    """True if gradients are sent during the backward pass that computes them."""
 
 
 @contextmanager
@@ -109,17 +111,20 @@ def agree_on_attempt(store: Any, number: int, count: int) -> int:
     """Returns how often torchrun has started the ranks. All ranks get the same number.
 
     `number` is this rank, and `count` the number of ranks. They meet in `store`, which may still hold the entries of
-    earlier processes, because torchrun may keep it.
+    earlier processes, because torchrun may keep it. Raises RuntimeError if rank 0 does not come within the timeout of
+    the store.
     """
     if number == 0:
         attempt = store.add("attempts", 1)
         for other in range(1, count):
             store.set(store.get(f"attempts/{attempt}/{other}"), str(attempt))
         return int(attempt)
-    own = uuid4().hex
+    own, end = uuid4().hex, time.monotonic() + store.timeout.total_seconds()
     # only this attempt's rank 0 answers to the name; until then, the store has the number of the last attempt, so the
     # name has to be written again
     while not store.check([own]):
+        if time.monotonic() > end:
+            raise RuntimeError(f"process 0 of {count} does not answer")
         store.set(f"attempts/{store.add('attempts', 0)}/{number}", own)
         time.sleep(0.05)
     return int(store.get(own))
@@ -149,7 +154,7 @@ def averaged_gradients(parameters: Sequence[nn.Parameter]) -> Iterator[None]:
     """Replaces each gradient by its mean over the ranks. The block is the backward pass that completes them.
 
     Sends a bucket of gradients as soon as they are complete, while the pass computes others (Li et al.,
-    arXiv:2006.15704, section 3.2.3).
+    arXiv:2006.15704, section 3.2.3), unless `send_after_backward` was called.
 
     A rank that has no gradient of a parameter counts as one with zeros. If no rank has a gradient of a parameter, none
     is set. To find this out, a rank that lacks a gradient waits for its device.
@@ -161,6 +166,7 @@ def averaged_gradients(parameters: Sequence[nn.Parameter]) -> Iterator[None]:
     hooks: list[Any] = [
         p.register_post_accumulate_grad_hook(average.add)  # type: ignore[no-untyped-call]
         for p in parameters
+        if _Group.overlaps
     ]
     try:
         yield
@@ -168,6 +174,14 @@ def averaged_gradients(parameters: Sequence[nn.Parameter]) -> Iterator[None]:
         for hook in hooks:
             hook.remove()
     average.finish()
+
+
+def send_after_backward() -> None:
+    """Sends gradients after the backward pass from now on, for modules that communicate during it, as SyncBatchNorm.
+
+    The order of both would depend on which gradients a rank has, and every rank needs the same order.
+    """
+    _Group.overlaps = False
 
 
 class _GradientAverage:
@@ -239,12 +253,12 @@ def average_buffers(modules: Iterable[nn.Module]) -> None:
     """
     if size() == 1:
         return
-    of_type: dict[torch.dtype, list[Tensor]] = {}
-    for module in modules:
-        for buffer in (b for b in module.buffers() if b.layout == torch.strided):
-            of_type.setdefault(buffer.dtype, []).append(buffer)
+    of_kind: dict[tuple[torch.dtype, torch.device], list[Tensor]] = {}
+    for part in (part for module in modules for part in module.modules() if part.training):
+        for buffer in (b for b in part.buffers(recurse=False) if b.layout == torch.strided):
+            of_kind.setdefault((buffer.dtype, buffer.device), []).append(buffer)
     with torch.no_grad():
-        for dtype, buffers in of_type.items():
+        for (dtype, _), buffers in of_kind.items():
             own_values = torch.cat([buffer.reshape(-1) for buffer in buffers])
             # as bytes, because gloo does not send every type
             every = gather_rows(own_values.view(torch.uint8)[None]).view(dtype)  # (ranks, values)
@@ -330,6 +344,12 @@ def means(records: Sequence[dict[str, float]]) -> list[dict[str, float]]:
         }
         for same in zip(*every, strict=True)
     ]
+
+
+def wait() -> None:
+    """Waits until every rank calls this. Raises Elsewhere if another one fails in `together` instead."""
+    with together():
+        pass
 
 
 @contextmanager

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from functools import partial
 from itertools import chain, islice
@@ -82,6 +83,9 @@ def served(warn: Callable[[str], object]) -> Iterator[None]:
     _Served.warn = warn
     try:
         yield
+    except Lost:
+        # the others find out themselves
+        raise
     except Exception as error:
         with suppress(Lost):
             distributed.broadcast(_Ended(distributed.told(error)))
@@ -101,15 +105,15 @@ def serve(tools: Tools) -> None:
         if isinstance(message, _Given):
             tools.receive(*message)
         else:
-            pieces = distributed.scatter(b"")
+            pieces = distributed.scatter(list[bytes]())
             distributed.collect(_attempt(partial(_results, tools, message.task), pieces))
     tools.forget()
     if message.error is not None:
         raise Elsewhere(*message.error)
 
 
-def _results(tools: Tools, task: Any, pieces: bytes) -> Iterable[Any]:
-    return tools(task)(pickle.loads(pieces))
+def _results(tools: Tools, task: Any, pieces: Iterable[bytes]) -> Iterable[Any]:
+    return tools(task)(map(pickle.loads, pieces))
 
 
 def _attempt(compute: Callable[[Any], Iterable[Any]], pieces: Any) -> list[Any] | _Failure:
@@ -144,10 +148,11 @@ def each(
     failure = ""
     while ranks > 1 and len(taken := [*islice(left, at_once * ranks)]) > 1:
         shares = [taken[rank::ranks] for rank in range(ranks)]
-        # pickled before the workers wait for it, because a piece may be read only now, which may fail
-        pickled = [b"", *map(pickle.dumps, shares[1:])]
+        # pickled before the workers wait for them, because a piece may be read only now, which takes time and may fail
+        with ThreadPoolExecutor(at_once) as pool:
+            pickled = [[*pool.map(pickle.dumps, share)] for share in shares[1:]]
         distributed.broadcast(_Dealt(task))
-        distributed.scatter(*pickled)
+        distributed.scatter([], *pickled)
         every: list[Any] = distributed.collect(_attempt(compute, shares[0]))
         if failure := _first_failure(every):
             break

@@ -28,7 +28,7 @@ from ganlab.cli.process import (
     say,
     to_stderr,
 )
-from ganlab.errors import Elsewhere, Interrupted, SpecError, printable
+from ganlab.errors import Interrupted, SpecError, printable
 
 if TYPE_CHECKING:
     from ganlab.inference.run import Run
@@ -71,18 +71,14 @@ def options(
     # the check imports torch, which takes seconds
     if context.invoked_subcommand not in ("run", "eval") and "WORLD_SIZE" in os.environ:
         with errors():
-            _refuse_several_processes(str(context.invoked_subcommand))
+            from ganlab import distributed
 
-
-def _refuse_several_processes(command: str) -> None:
-    """Raises SpecError in the first of the processes that torchrun has started, Elsewhere in the others."""
-    from ganlab import distributed
-
-    if distributed.launched():
-        refused = SpecError(
-            f"start `ganlab {command}` without torchrun: only `ganlab run` and `ganlab eval` take several processes"
-        )
-        raise refused if os.environ["RANK"] == "0" else Elsewhere(str(refused), refused.exit_code)
+            with distributed.process_group(), distributed.together():
+                if distributed.size() > 1 and distributed.rank() == 0:
+                    raise SpecError(
+                        f"start `ganlab {context.invoked_subcommand}` without torchrun: only `ganlab run` and `ganlab"
+                        " eval` take several processes"
+                    )
 
 
 @app.command()

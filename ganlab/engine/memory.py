@@ -11,7 +11,7 @@ import torch
 from ganlab import distributed
 from ganlab.engine.summary import activation_bytes
 from ganlab.engine.trainer import Trainer
-from ganlab.errors import GanlabError, OutOfMemory, RunError, SpecError
+from ganlab.errors import GanlabError, OutOfMemory, SpecError
 from ganlab.spec import devices
 from ganlab.spec.models import Runtime
 from ganlab.torch_utils import trainable
@@ -31,10 +31,10 @@ taken to be memory."""
 
 @contextmanager
 def explaining_memory(trainer: Trainer) -> Iterator[None]:
-    """Raises OutOfMemory instead of a RunError that a failed allocation has caused."""
+    """Raises OutOfMemory instead of an error that a failed allocation has caused."""
     try:
         yield
-    except RunError as error:
+    except Exception as error:
         if _is_out_of_memory(error):
             raise OutOfMemory(_advice(trainer)) from error
         raise
@@ -46,7 +46,7 @@ def explaining_memory_of_two(runtime: Runtime) -> Iterator[None]:
     them on two images."""
     try:
         yield
-    except GanlabError as error:
+    except Exception as error:
         if _is_out_of_memory(error):
             said = "out of memory when the networks are tried on two images: lower data.size or the networks' widths"
             raise SpecError(_with_recomputing(said, runtime)) from error

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import platform
 from collections.abc import Iterator, Sequence
 from functools import partial
@@ -80,8 +79,7 @@ class MetricSuite(NamedTuple):
                         raise
                     evaluator.vectors[metric.key] = partial(_without_network, str(missing))
                     continue
-                identity = json.dumps(resolved.as_json(), sort_keys=True)
-                extractors[label] = Extractor(features[label][1], identity, device, cache_folder(), progress)
+                extractors[label] = Extractor(features[label][1], resolved.identity, device, cache_folder(), progress)
             elif features[label][0].as_json() != resolved.as_json():
                 raise SpecError(
                     f"{resolved.place}: another feature network of this evaluation is named {label!r} too, with other"
@@ -108,7 +106,7 @@ class MetricSuite(NamedTuple):
             "seed": SEED,
             "python": platform.python_version(),
             "packages": dict(sorted(versions(*_PACKAGES, *self._packages()).items())),
-            "device": str(self.device),
+            "device": self.device.type,
             "threads": torch.get_num_threads(),
             "weights": dict(sorted(hashes(self.files()).items())),
         }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any
@@ -27,17 +26,15 @@ class EvaluationWorker:
 
     def __init__(self, evaluation: Evaluation, device: torch.device, system: System | None) -> None:
         self._evaluation, self._device, self._system = evaluation, device, system
-        self._given: dict[int, Given] = {}
-        self._translators: dict[int, Translators] = {}
+        self._given: tuple[int, Given] | None = None
+        self._translators: Translators | None = None
         self._extractors: dict[str, Extractor] = {}
 
     def receive(self, number: int, value: Given) -> None:
-        self.forget()
-        self._given[number] = value
+        self._given, self._translators = (number, value), None
 
     def forget(self) -> None:
-        self._given.clear()
-        self._translators.clear()
+        self._given = self._translators = None
 
     def __call__(self, task: Any) -> Callable[[Iterable[Any]], Iterable[Any]]:
         if isinstance(task, translators.Task):
@@ -46,21 +43,24 @@ class EvaluationWorker:
         return self._extractor(task.identity).vectors
 
     def _translators_with(self, number: int) -> Translators:
-        """Returns translators with the weights of this number. Raises KeyError if rank 0 has given others since."""
-        if number not in self._translators:
-            assert self._system is not None
-            given, generators = self._given[number], copied_generators(self._system)
+        """Returns translators with the weights that rank 0 gave last, under this number."""
+        assert self._system is not None
+        assert self._given is not None
+        own_number, given = self._given
+        assert own_number == number, "rank 0 has given other weights since"
+        if self._translators is None:
+            generators = copied_generators(self._system)
             for direction, weights in given.weights.items():
                 load_own_state(generators[direction], weights)
-            self._translators[number] = Translators(self._system, generators, given.channels)
-        return self._translators[number]
+            self._translators = Translators(self._system, generators, given.channels)
+        return self._translators
 
     def _extractor(self, identity: str) -> Extractor:
         """Returns the extractor of one of the evaluation's feature networks. Raises Unavailable if its weights are
         missing, KeyError if the evaluation has no such network."""
         if identity not in self._extractors:
             used = filter(None, map(self._evaluation.features_of, self._evaluation.metric_components))
-            known = {json.dumps(resolved.as_json(), sort_keys=True): resolved for resolved in used}
+            known = {resolved.identity: resolved for resolved in used}
             # training must not depend on what a constructor draws
             with untouched_randomness(self._device):
                 network = build_features(known[identity])

@@ -37,7 +37,7 @@ def follow() -> None:
     """
     try:
         # rank 0 reads the spec and the run folder
-        _wait()
+        distributed.wait()
         if (spec := agreed(None)) is None:
             return
         with reproducibly(spec):
@@ -45,7 +45,7 @@ def follow() -> None:
             with together():
                 trainer = build_trainer(spec, datasets, lambda sentence: None)
             # rank 0 locks the run folder, reads the newest checkpoint and starts the callbacks
-            _wait()
+            distributed.wait()
             share_state(trainer)
             worker = EvaluationWorker(spec.evaluation, trainer.system.device, trainer.system)
             train(trainer, Follower(trainer, worker), lambda sentence: None)
@@ -53,11 +53,6 @@ def follow() -> None:
                 serve_at_the_end(worker)
     except Interrupted as stopped:
         raise Elsewhere(str(stopped), stopped.exit_code) from stopped
-
-
-def _wait() -> None:
-    with together():
-        pass
 
 
 def agreed(spec: Spec | None) -> Spec | None:

@@ -28,7 +28,7 @@ def follow_evaluation() -> None:
     """
     with measuring_again():
         # rank 0 checks what is asked for
-        _wait()
+        distributed.wait()
         evaluation, device, spec = _shared(None)
         with reproducibly(spec) if spec is not None else nullcontext():
             with together():
@@ -57,7 +57,7 @@ def share_evaluation(evaluation: Evaluation, device: str, spec: Spec | None) -> 
     if distributed.size() == 1:
         return
     _shared((evaluation, device, spec))
-    _wait()
+    distributed.wait()
 
 
 def _shared(given: tuple[Evaluation, str, Spec | None] | None) -> tuple[Evaluation, torch.device, Spec | None]:
@@ -107,8 +107,3 @@ def serve_at_the_end(worker: EvaluationWorker) -> None:
             if received:
                 raise Elsewhere("interrupted", 130) from lost
             raise
-
-
-def _wait() -> None:
-    with together():
-        pass

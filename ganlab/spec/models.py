@@ -147,6 +147,11 @@ class ResolvedComponent:
         inner = {option: component.as_json() for option, component in self.nested.items()}
         return {"type": self.component.name, **self.options, **inner}
 
+    @property
+    def identity(self) -> str:
+        """`as_json` as a text, which is equal for equal components."""
+        return json.dumps(self.as_json(), sort_keys=True)
+
 
 @dataclass(frozen=True)
 class ResolvedMetric(ResolvedComponent):

@@ -19,9 +19,7 @@ def synchronise(system: System) -> None:
         return
     losses = {f"losses.{label}": loss for label, loss in system.losses.items()}
     for name, module in (system.networks.modules | losses).items():
-        for place, part in list(module.named_modules()):
-            if not isinstance(part, _BatchNorm) or isinstance(part, nn.SyncBatchNorm) or not part.training:
-                continue
+        for place, part in batch_norms(module):
             if system.device.type == "cpu":
                 raise SpecError(
                     f"{name} has batch norms, which torch does not compute in several processes on CPUs: use one"
@@ -30,3 +28,13 @@ def synchronise(system: System) -> None:
             owner, _, own = place.rpartition(".")
             synchronised = nn.SyncBatchNorm.convert_sync_batchnorm(part)  # type: ignore[no-untyped-call]
             setattr(module.get_submodule(owner), own, synchronised)
+            distributed.send_after_backward()
+
+
+def batch_norms(module: nn.Module) -> list[tuple[str, nn.Module]]:
+    """Returns (place, module) of the batch norms in a module that are in training mode and not synchronised."""
+    return [
+        (place, part)
+        for place, part in module.named_modules()
+        if isinstance(part, _BatchNorm) and not isinstance(part, nn.SyncBatchNorm) and part.training
+    ]

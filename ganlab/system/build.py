@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -62,14 +61,15 @@ def build_data(spec: Spec, progress: Progress = silent, most: int | None = None)
 
     def read(domain: str, keys: Sequence[str], ordered_as: str = "") -> Dataset:
         component = spec.components[f"data.{domain}"]
-        identity = json.dumps(component.as_json(), sort_keys=True)
 
         with _attributing(component):
             source = sources[domain]
             names = source.keys(domain) if keys is None else keys
 
             def at(size: int) -> Dataset:
-                return load(source, domain, size, spec.data.holdout, progress, most, ordered_as, identity, names)
+                return load(
+                    source, domain, size, spec.data.holdout, progress, most, ordered_as, component.identity, names
+                )
 
             dataset = at(spec.data.size)
             if spec.data.resize is None:

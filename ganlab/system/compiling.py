@@ -66,7 +66,10 @@ def compiler_for(device: torch.device, deterministic: bool) -> Compiler:
     code is chosen without measuring how fast it is. Raises SpecError if torch can't compile here.
     """
     if "isolate_recompiles" not in inspect.signature(torch.compile).parameters:
-        raise SpecError(f"runtime.compile: true is not allowed with torch {torch.__version__}, which is too old")
+        raise SpecError(
+            f"runtime.compile: true is not allowed with torch {torch.__version__}: its torch.compile has no option"
+            " isolate_recompiles, as newer ones do"
+        )
     # fallback_random: inductor's own generator would draw other numbers than torch's
     compiler = Compiler(
         BACKEND, **({"fallback_random": True, "deterministic": deterministic} if BACKEND == "inductor" else {})

@@ -134,8 +134,8 @@ SMALL: dict[str, Any] = {
 COMPILED = {"runtime": {"compile": True}}
 
 
-def trainer_of(patch: dict[str, Any], base: dict[str, Any] = SMALL) -> Trainer:
-    return make_trainer(merge(base, patch), known=REGISTRY)
+def trainer_of(patch: dict[str, Any]) -> Trainer:
+    return make_trainer(merge(SMALL, patch), known=REGISTRY)
 
 
 def take(trainer: Trainer, steps: int) -> Trainer:
@@ -145,10 +145,10 @@ def take(trainer: Trainer, steps: int) -> Trainer:
     return trainer
 
 
-def resumed(begun: Trainer, patch: dict[str, Any], base: dict[str, Any] = SMALL) -> Trainer:
+def resumed(begun: Trainer, patch: dict[str, Any]) -> Trainer:
     """Returns another trainer with the state of one, and of the random generator."""
     state = copy.deepcopy(begun.state.state_dict())
-    trainer = trainer_of(patch, base)
+    trainer = trainer_of(patch)
     trainer.state.load_state_dict(state)
     for name, module in begun.state.modules().items():
         trainer.state.modules()[name].load_state_dict(module.state_dict())

@@ -147,6 +147,7 @@ def test_the_processes_of_one_attempt_agree_on_its_number() -> None:
             other.start()
         while any(store.get(f"attempts/{number - 1}/{rank}") == b"ended" for rank in (1, 2)):
             assert not met
+            assert all(other.is_alive() for other in others)
         meet(0)
         for other in others:
             other.join(60)
