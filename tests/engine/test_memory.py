@@ -7,11 +7,13 @@ import re
 from pathlib import Path
 
 import pytest
+import torch
 
 import ganlab
-from ganlab.engine.memory import parts_that_fit
+from ganlab.engine.memory import explaining_memory_of_two, parts_that_fit
+from ganlab.errors import SpecError
 from ganlab.spec.files import merge
-from ganlab.spec.models import Json
+from ganlab.spec.models import Json, Runtime
 from helpers.processes import Forker
 
 LIMITED = """
@@ -112,6 +114,15 @@ def test_the_fewest_equal_parts_that_fit(
     """By hand: parts divide the batch, are at most half as large as those that did not fit, and keep at most `room`."""
     by_parts = {count: kept * parts // count for count in range(1, batch + 1) if batch % count == 0}
     assert parts_that_fit(parts, by_parts, room) == expected
+
+
+def test_memory_that_no_component_asked_for_is_explained_too() -> None:
+    """The core moves modules to the device, and averages them there."""
+    said = "out of memory when the networks are tried on two images"
+    with pytest.raises(SpecError, match=said), explaining_memory_of_two(Runtime()):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+    with pytest.raises(RuntimeError, match="another"), explaining_memory_of_two(Runtime()):
+        raise RuntimeError("another error")
 
 
 def test_parts_that_are_kept_at_once_do_not_help() -> None:

@@ -18,10 +18,13 @@ from safetensors.torch import load_file, save_file
 
 import ganlab
 from ganlab import SpecError, Unavailable
+from ganlab.data.reading import silent
+from ganlab.evaluation.metric_suite import MetricSuite
 from ganlab.evaluation.splits import split
 from ganlab.runs import checkpoint
 from ganlab.spec.files import merge
-from ganlab.spec.models import Json
+from ganlab.spec.models import Evaluation, Json
+from ganlab.spec.resolve import resolve_evaluation
 from ganlab.system.build import build, build_data
 from helpers.callbacks import Recording, stop
 from helpers.damage import forge
@@ -215,6 +218,12 @@ def test_other_metrics_are_added_to_what_was_measured_before(spec: Json, tmp_pat
     assert third is not None
     assert {f["number"] for f in third["results"] if f["direction"] == "ab"} == {"kid-averages"}
     assert [left["direction"] for left in third["left_out"]] == ["ab"]
+
+
+def test_a_protocol_does_not_name_one_of_several_devices() -> None:
+    """Each process of a run has one of its own."""
+    evaluation = resolve_evaluation(Evaluation(metrics=()), "eval")
+    assert MetricSuite.build(evaluation, torch.device("cpu", 0), silent).protocol()["device"] == "cpu"
 
 
 def test_results_of_another_protocol_are_replaced_with_a_warning(spec: Json, tmp_path: Path) -> None:
