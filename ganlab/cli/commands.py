@@ -23,6 +23,7 @@ from ganlab.cli.process import (
     Debug,
     errors,
     finish_imports,
+    leave_group,
     print_json,
     replace_interrupt_handler,
     say,
@@ -523,6 +524,10 @@ def main(words: Iterable[str] | None = None) -> None:
     replace_interrupt_handler(signal.default_int_handler, signal.SIG_DFL)
     try:
         app(args=list(words) if words is not None else None)
+    except SystemExit as ended:
+        if words is None:
+            leave_group(ended.code)
+        raise
     finally:
         replace_interrupt_handler(signal.SIG_DFL, signal.default_int_handler)
         if words is None:

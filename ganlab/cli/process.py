@@ -112,6 +112,16 @@ def _results_apart() -> Iterator[None]:
                 Output.stream.close()
 
 
+def leave_group(code: object) -> None:
+    """Ends the process at once if it still belongs to a group of processes, as after an error: torch would abort it."""
+    distributed = sys.modules.get("ganlab.distributed")
+    if distributed is not None and distributed.size() > 1:
+        for stream in (sys.stdout, sys.stderr):
+            with suppress(AttributeError, OSError, ValueError):
+                stream.flush()
+        os._exit(code if isinstance(code, int) else 1)
+
+
 def to_stderr() -> None:
     """Sends what is printed to stdout from now on to stderr, whoever prints it."""
     if _is_file_1(sys.stdout):

@@ -95,10 +95,14 @@ class Console(Callback):
     def begin(self, start: TrainingStart) -> None:
         self.trained = True
         self._start, self._rate = start, Rate(start)
+        # torch, which it imports, is there when a training begins
+        from ganlab import distributed
+
         how = f"resumes after step {start.step}" if start.step else "starts"
+        each = f" in each of {distributed.size()} processes" if distributed.size() > 1 else ""
         self._line(
             f"{start.name} {how}: {start.steps} steps on {start.device}, {start.precision},"
-            f" {plural(start.threads, 'thread')}, in {printable(str(start.folder))}"
+            f" {plural(start.threads, 'thread')}{each}, in {printable(str(start.folder))}"
         )
         self._task = self._bar.add_task("training", total=start.steps, completed=start.step, terms="")
 

@@ -32,4 +32,4 @@ def compile_networks(system: System, twice: Collection[str], example: Batch, war
     system.networks.compile(names, TRACER)
     check_forwards(system, example)
     system.networks.compile(names, compiler)
-    warn(f"the first steps take up to some minutes, to compile {', '.join(names)}{left and f'; not {left}'}")
+    warn(f"the first steps take up to a few minutes, to compile {', '.join(names)}{left and f'; not {left}'}")

@@ -159,6 +159,7 @@ def test_torchrun_trains_a_run_in_two_processes(forker: Forker, spec: Path, tmp_
     done = torchrun(forker, "2", "-m", "ganlab", "run", str(spec), "--out", str(both))
     assert done.code == 0, done.said
     assert done.said.count("trained: 8 steps") == done.said.count("tiny starts:") == 1
+    assert "tiny starts: 8 steps on cpu, float64, 1 thread in each of 2 processes, in " in done.said
     ganlab.run(spec, out=alone)
     check_same(both, alone, 8)
     mine, theirs = (names(run) for run in (both, alone))
