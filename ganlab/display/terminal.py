@@ -11,6 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColum
 from rich.table import Column
 from rich.text import Text
 
+from ganlab import distributed
 from ganlab.errors import plural, printable
 from ganlab.interfaces.callbacks import Callback, TrainingStart
 
@@ -95,9 +96,6 @@ class Console(Callback):
     def begin(self, start: TrainingStart) -> None:
         self.trained = True
         self._start, self._rate = start, Rate(start)
-        # torch, which it imports, is there when a training begins
-        from ganlab import distributed
-
         how = f"resumes after step {start.step}" if start.step else "starts"
         each = f" in each of {distributed.size()} processes" if distributed.size() > 1 else ""
         self._line(
