@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -192,11 +193,14 @@ class Troubled(ganlab.Loss):
         if self.how == "kill":
             os.kill(os.getpid(), signal.SIGKILL)
         if self.how == "stop":
-            # waits until torchrun has passed the signal on, so that it comes in this step
-            signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+            # waits until torchrun has passed the signal on, so that it comes in this step; not with `sigwait`, because
+            # another thread may get the signal
+            came: list[int] = []
+            before = signal.signal(signal.SIGTERM, lambda number, frame: came.append(number))
             os.kill(os.getppid(), signal.SIGTERM)
-            signal.sigwait([signal.SIGTERM])
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGTERM])
+            while not came:
+                time.sleep(0.01)
+            signal.signal(signal.SIGTERM, before)
             os.kill(os.getpid(), signal.SIGTERM)
         return term * float("nan") if self.how == "nan" else term
 
