@@ -16,6 +16,7 @@ from ganlab.cli.process import Output
 from ganlab.components.options import schema
 from ganlab.components.registry import Component
 from ganlab.errors import printable
+from ganlab.spec.tuning import Tuned
 
 if TYPE_CHECKING:
     from ganlab.data.cache import Prepared
@@ -239,7 +240,7 @@ def show_tuning(found: dict[str, Any]) -> None:
     terminal = _terminal()
     table = Table("setting", "images a second", "milliseconds a step", box=None, header_style="bold")
     for each in found["settings"]:
-        table.add_row(*_cells(_setting(each), _median(each["images_a_second"], 1), _median(each["seconds"], 1000)))
+        table.add_row(*_cells(str(_setting(each)), _median(each["images_a_second"], 1), _median(each["seconds"], 1000)))
     terminal.print(table)
     compiles = f" and runtime.compile auto is {str(found['compile']).lower()}"
     sentence = (
@@ -248,8 +249,8 @@ def show_tuning(found: dict[str, Any]) -> None:
     terminal.print(printable(f"{sentence}; kept in {found['file']}"), highlight=False, markup=False, soft_wrap=True)
 
 
-def _setting(found: dict[str, Any]) -> str:
-    return f"{found['precision']}, compiled" if found["compile"] else str(found["precision"])
+def _setting(found: dict[str, Any]) -> Tuned:
+    return Tuned(found["precision"], found["compile"])
 
 
 def _median(spread: dict[str, Any], factor: float) -> str:

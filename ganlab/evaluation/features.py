@@ -39,7 +39,6 @@ PIXELS = 4 * 224 * 224
 """The most pixels of a forward on a CPU: activations of more leave the core's cache, and a forward of 32 images of 224
 pixels takes 1.5 times as long an image as one of 4 (benchmarks/test_features.py)."""
 
-
 SHARE = 256
 """The most images that a process gets at once, because rank 0 keeps the images of all in memory until they are sent."""
 

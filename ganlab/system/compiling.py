@@ -14,9 +14,6 @@ from torch.utils._pytree import tree_leaves
 
 from ganlab.errors import MOST, SpecError, shortened
 
-BACKEND = "inductor"
-"""The compiler behind `torch.compile`."""
-
 MOST_KINDS = 16
 """The most kinds of calls for which a method is compiled. Kinds differ in shapes and in what takes gradients."""
 
@@ -24,10 +21,10 @@ MOST_KINDS = 16
 class Compiler:
     """Compiles methods of networks. The compiler runs at the first call of each kind (see `MOST_KINDS`)."""
 
-    def __init__(self, backend: str, **options: bool) -> None:
+    def __init__(self, backend: str, options: dict[str, Any] | None = None) -> None:
         self._settings: dict[str, Any] = {
             "backend": backend,
-            "options": options or None,
+            "options": options,
             # raise an error instead of leaving out a part of a function
             "fullgraph": True,
             "dynamic": False,
@@ -58,6 +55,12 @@ TRACER = Compiler("eager")
 """Finds in little time what can't be compiled: it reads a method's Python and makes no code."""
 
 
+def code_generator(deterministic: bool) -> Compiler:
+    """Returns torch's own compiler, inductor."""
+    # fallback_random: its own generator would draw other numbers than torch's
+    return Compiler("inductor", {"fallback_random": True, "deterministic": deterministic})
+
+
 def compiler_for(device: torch.device, deterministic: bool) -> Compiler:
     """Returns the compiler of a training. Each process makes the same code, so a resumed run has the same bytes.
 
@@ -70,10 +73,7 @@ def compiler_for(device: torch.device, deterministic: bool) -> Compiler:
             f"runtime.compile: true is not allowed with torch {torch.__version__}: its torch.compile has no option"
             " isolate_recompiles, as newer ones do"
         )
-    # fallback_random: inductor's own generator would draw other numbers than torch's
-    compiler = Compiler(
-        BACKEND, **({"fallback_random": True, "deterministic": deterministic} if BACKEND == "inductor" else {})
-    )
+    compiler = code_generator(deterministic)
     # otherwise what an earlier training of this process has compiled would count towards MOST_KINDS
     torch.compiler.reset()
     try:

@@ -84,12 +84,7 @@ def prepare_losses(system: System, batch: Batch) -> None:
 def dry_run(system: System, batch: Batch) -> DryRun:
     """Computes every term once and leaves the system unchanged. Raises SpecError if something does not fit."""
     checks = _Checks(system)
-    with (
-        system.components.attributing(checks.position),
-        buffers_restored(system),
-        checks.weights.restored(),
-        untouched_randomness(system.device),
-    ):
+    with _unchanged(system, checks):
         recomputed = 0
         for direction in system.schedule.directions:
             once: list[Saved] = []
@@ -107,7 +102,6 @@ def dry_run(system: System, batch: Batch) -> DryRun:
                 if system.spec.runtime.checkpoint_activations:
                     found.saved_bytes[player] += recomputed
         found.warnings.extend(state.warnings())
-    system.networks.forwards.clear()
     return found
 
 
@@ -115,14 +109,21 @@ def check_forwards(system: System, batch: Batch) -> None:
     """Calls every network and leaves the system unchanged. Raises SpecError if a network does not fit, as `dry_run`
     does."""
     checks = _Checks(system)
+    with _unchanged(system, checks):
+        for direction in system.schedule.directions:
+            checks.shapes_fit(direction, batch)
+
+
+@contextmanager
+def _unchanged(system: System, checks: _Checks) -> Iterator[None]:
+    """Leaves a system as it was before the block. An error inside names the component at fault."""
     with (
         system.components.attributing(checks.position),
         buffers_restored(system),
         checks.weights.restored(),
         untouched_randomness(system.device),
     ):
-        for direction in system.schedule.directions:
-            checks.shapes_fit(direction, batch)
+        yield
     system.networks.forwards.clear()
 
 

@@ -75,7 +75,7 @@ def test_compiled_networks_are_timed_where_they_may_save_time(
     """On a CPU here. If the generator can't be compiled, as with `dropout`, a warning says that this is not timed."""
     monkeypatch.setenv("GANLAB_CACHE", str(here / "cache"))
     monkeypatch.setattr(benching, "COMPILED_ON", ("cpu",))
-    monkeypatch.setattr(compiling, "BACKEND", "aot_eager")
+    monkeypatch.setattr(compiling, "code_generator", lambda deterministic: compiling.Compiler("aot_eager"))
     resnet = {"type": "resnet", "width": 4, "blocks": 2}
     asked = {"dropout": {"type": "dropout", "of": resnet}, "resnet": resnet}[generator]
     words = ["bench", "tiny.json", "--tune", "--steps", "2", "--json", "--set", f"generator={json.dumps(asked)}"]

@@ -129,6 +129,10 @@ def check_overlap(folder: Path, ranks: int, rank: int) -> None:
         every, but_one = (2 * (sum(range(1, ranks + 1)) - less) / ranks for less in (0, 2))
         for index, gradient in enumerate(found["gradients"]):
             assert gradient.tolist() == pytest.approx([but_one if index == lacking else every] * 1000)
+    # SyncBatchNorm lets all gradients wait for the end
+    after = torch.load(folder / f"after-{rank}.pt")
+    assert after["sent"] == 0
+    torch.testing.assert_close(after["gradients"], found["gradients"], rtol=0, atol=0)
 
 
 def test_the_processes_of_one_attempt_agree_on_its_number() -> None:

@@ -137,6 +137,9 @@ def train_all(folder: Path, batch: int) -> None:
     with distributed.process_group():
         for found, of in ((means(), "means"), *((overlapping(p), f"lacking-{p}") for p in (None, 0, 2))):
             torch.save(found, folder / f"{of}-{distributed.rank()}.pt")
+        with mock.patch.object(distributed._Group, "overlaps", True):
+            distributed.send_after_backward()
+            torch.save(overlapping(2), folder / f"after-{distributed.rank()}.pt")
         for name, accumulate in TRAINED:
             torch.save(train(name, batch, accumulate), folder / f"{name}-{accumulate}-{distributed.rank()}.pt")
 
